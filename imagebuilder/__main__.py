@@ -1,0 +1,5 @@
+"""`python -m imagebuilder` is `rpi-image`."""
+
+from imagebuilder.cli import main
+
+main()

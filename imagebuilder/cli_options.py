@@ -1,0 +1,44 @@
+"""The options that mean the same in every command, and the console they make."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.console import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def voiced(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command --json, -q, -v, --color and --no-input, and hand it the Console they make."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option(
+        "--color",
+        "colour",
+        type=click.Choice(["auto", "always", "never"]),
+        default="auto",
+        envvar="RPI_IMAGE_COLOR",
+        help="Colour the words.",
+    )
+    @click.option("--no-input", is_flag=True, help="Never ask; fail instead.")
+    @functools.wraps(command)
+    def wrapped(
+        as_json: bool, quiet: bool, verbose: bool, colour: str, no_input: bool, **rest: Any
+    ) -> Any:
+        console = Console(
+            quiet=quiet, verbose=verbose, as_json=as_json, colour=colour, no_input=no_input
+        )
+        return command(console, **rest)
+
+    return wrapped
+
+
+dry_run = click.option("-n", "--dry-run", is_flag=True, help="Plan and show; write nothing.")
+yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")

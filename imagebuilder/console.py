@@ -1,0 +1,181 @@
+"""Everything a person at the terminal sees: words to stderr, results to stdout, meters between."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from imagebuilder.errors import InputError, RpiImageError, SettingsError
+from imagebuilder.progress import SILENT, Meter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PLAIN_INTERVAL_SECONDS = 10.0
+
+_COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+
+
+@dataclass(kw_only=True)
+class Console:
+    """How this run speaks; a Voice for the library, and the commands' way to print results."""
+
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+    colour: str = "auto"
+    no_input: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def paint(self, text: str, colour: str, stream: TextIO | None = None) -> str:
+        """Colour `text` where the stream's reader wants that."""
+        wanted = self.colour == "always" or (
+            self.colour == "auto" and (stream or self.err).isatty()
+        )
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wanted else text
+
+    def note(self, text: str) -> None:
+        """Say what is happening, unless --quiet."""
+        if not self.quiet:
+            self._say(text)
+
+    def detail(self, text: str) -> None:
+        """Say what only --verbose asks for."""
+        if self.verbose:
+            self._say(self.paint(text, "dim"))
+
+    def warn(self, text: str) -> None:
+        """Say what the user gives up or should look at, even with --quiet."""
+        self._say(f"{self.paint('warning:', 'yellow')} {text}")
+
+    def fail(self, error: RpiImageError) -> None:
+        """Say what went wrong: every problem, then the fact, then the hint."""
+        for problem in error.problems if isinstance(error, SettingsError) else ():
+            self._say(str(problem))
+            if problem.hint:
+                self._say(f"  {self.paint('hint:', 'bold')} {problem.hint}")
+        self._say(f"{self.paint('error:', 'red')} {error.message}")
+        if error.hint:
+            self._say(f"{self.paint('hint:', 'bold')} {error.hint}")
+
+    def result(self, text: str) -> None:
+        """Print one line of the result to stdout."""
+        self.out.write(text + "\n")
+
+    def emit(self, value: Any) -> None:
+        """Print `value` as JSON with stable key order as given."""
+        json.dump(value, self.out, indent=2, ensure_ascii=False)
+        self.out.write("\n")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in aligned columns."""
+        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+        for row in (head, *rows):
+            cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.result("  ".join(cells).rstrip())
+
+    @contextlib.contextmanager
+    def meter(self, label: str, total: int | None, unit: str = "B") -> Iterator[Meter]:
+        """Draw a bar on a terminal, a plain line every 10 s elsewhere, nothing with --quiet."""
+        if self.quiet:
+            with SILENT.meter(label, total, unit) as silent:
+                yield silent
+        elif self.err.isatty():
+            with _bar(label, total, unit, self.err) as bar:
+                yield bar
+        else:
+            yield _PlainMeter(self, label, total, unit)
+
+    def confirm_by_name(self, question: str, name: str) -> bool:
+        """Ask for `name` to be typed; raises InputError where nobody can answer."""
+        if self.no_input or not sys.stdin.isatty():
+            raise InputError(
+                "nobody is there to confirm", f"give --yes, or type {name} at a terminal"
+            )
+        self.err.write(f"{question} ")
+        self.err.flush()
+        return sys.stdin.readline().strip() == name
+
+    def ask(self, question: str, default: str = "") -> str:
+        """Ask for one line; the default where nobody can answer."""
+        if self.no_input or not sys.stdin.isatty():
+            return default
+        self.err.write(f"{question}{f' [{default}]' if default else ''}: ")
+        self.err.flush()
+        return sys.stdin.readline().strip() or default
+
+    def ask_secret(self, question: str) -> str:
+        """Ask without echo; raises InputError where nobody can answer."""
+        if self.no_input or not sys.stdin.isatty():
+            raise InputError(
+                f"{question} is to be typed, and nobody is there",
+                "give it by {file: …} or {env: …} instead of {prompt: true}",
+            )
+        from getpass import getpass  # noqa: PLC0415 - only prompts pay for it
+
+        return getpass(f"{question}: ", stream=self.err)
+
+    def _say(self, text: str) -> None:
+        self.err.write(text + "\n")
+        self.err.flush()
+
+
+class _PlainMeter:
+    """Progress for logs: a line every PLAIN_INTERVAL_SECONDS."""
+
+    def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
+        self._done = 0
+        self._next = time.monotonic() + PLAIN_INTERVAL_SECONDS
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + PLAIN_INTERVAL_SECONDS
+            self._console.note(f"{self._label}: {self._amount()}")
+
+    def _amount(self) -> str:
+        size = human_bytes if self._unit == "B" else str
+        share = f" ({100 * self._done // self._total} %)" if self._total else ""
+        return f"{size(self._done)}{share}"
+
+
+class _BarMeter:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, amount: int) -> None:
+        self._bar.update(amount)
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
+    from tqdm import tqdm  # noqa: PLC0415, TID251 - this is its one place, and only bars pay
+
+    with tqdm(
+        desc=label,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
+        unit_divisor=1000,
+        file=stream,
+        leave=False,
+        dynamic_ncols=True,
+    ) as bar:
+        yield _BarMeter(bar)
+
+
+def human_bytes(size_bytes: int) -> str:
+    """Give a size in the units on a card's label (powers of 1000)."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004 - the SI step
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

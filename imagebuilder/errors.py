@@ -1,0 +1,75 @@
+"""The exceptions a user can cause: each a fact, a hint and an exit code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding in a settings file: where, what and what to do; `line` counts from 1."""
+
+    message: str
+    hint: str = ""
+    file: Path | None = None
+    line: int | None = None
+    severe: bool = True
+
+    def __str__(self) -> str:
+        where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
+        return f"{where}{self.message}"
+
+
+class RpiImageError(Exception):
+    """Root of every error a user can cause; `hint` says what to do about it."""
+
+    exit_code: ClassVar[int] = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class InputError(RpiImageError):
+    """The command line asks for what cannot be."""
+
+    exit_code = 2
+
+
+class SettingsError(RpiImageError):
+    """Settings, profiles, overlays or templates are wrong; carries every problem found."""
+
+    exit_code = 3
+
+    def __init__(self, message: str, hint: str = "", problems: tuple[Problem, ...] = ()) -> None:
+        super().__init__(message, hint)
+        self.problems = problems
+
+
+class SourceError(RpiImageError):
+    """A download, a checksum or the cache failed."""
+
+    exit_code = 4
+
+
+class ImageError(RpiImageError):
+    """An archive, a disk image or its boot partition is not what it must be."""
+
+    exit_code = 5
+
+
+class RefusedError(RpiImageError):
+    """A device is not safe to write."""
+
+    exit_code = 6
+
+
+class WriteError(RpiImageError):
+    """Writing or verifying failed."""
+
+    exit_code = 7

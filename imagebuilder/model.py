@@ -1,0 +1,336 @@
+"""The nouns: frozen values that the floors hand to each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SECTOR_BYTES = 512
+
+
+class Secret:
+    """A text that shows itself only when asked by name; equal and hashable by value."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Give the text; only what lands on a card may call this."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(("Secret", self._text))
+
+
+# ---- disks and images
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """A half-open byte range [start_bytes, end_bytes) of a disk."""
+
+    start_bytes: int
+    size_bytes: int
+
+    @property
+    def end_bytes(self) -> int:
+        """First byte behind the range."""
+        return self.start_bytes + self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """One entry of an MBR or GPT; `kind` is the type byte as `0x0c` or the type GUID."""
+
+    number: int
+    start_bytes: int
+    size_bytes: int
+    kind: str
+
+    @property
+    def end_bytes(self) -> int:
+        """First byte behind the partition."""
+        return self.start_bytes + self.size_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Bytes that replace those of the base at `offset_bytes` from the start of the disk."""
+
+    offset_bytes: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Patch:
+    """What makes a base image this node: sector-aligned runs, sorted, not touching each other."""
+
+    runs: tuple[Run, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of the runs."""
+        return sum(len(run.data) for run in self.runs)
+
+
+@dataclass(frozen=True, slots=True)
+class BaseImage:
+    """An unpacked, read-only raw image in the cache (or the user's own raw file)."""
+
+    path: Path
+    sha256: str
+    size_bytes: int
+    name: str
+    source_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Where a base image comes from; one of `url` and `file` is set.
+
+    `sha256` is of the download (the zip), `raw_sha256` of the unpacked image where a publisher
+    gives that; `checksum_url` is a GNU checksum file, None meaning "<url>.sha256".
+    """
+
+    name: str
+    url: str = ""
+    file: Path | None = None
+    sha256: str = ""
+    raw_sha256: str = ""
+    raw_size_bytes: int | None = None
+    checksum_url: str | None = None
+    generation: str | None = None
+    unchecked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BootEdit:
+    """One file of the boot partition: new content, or None to remove it; '/'-separated path."""
+
+    path: str
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayFile:
+    """A file to lay over the boot partition; `*.j2` paths are rendered and lose the suffix."""
+
+    path: str
+    data: bytes
+    origin: str
+
+
+# ---- what a node is
+
+
+@dataclass(frozen=True, slots=True)
+class WifiNetwork:
+    """An SSID (1 to 32 bytes of UTF-8) and its passphrase or 64-hex PSK; both None: open."""
+
+    ssid: str
+    passphrase: Secret | None = None
+    psk: Secret | None = None
+    hidden: bool = False
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wifi:
+    """Networks in order of preference and the ISO 3166 country whose radio rules hold."""
+
+    country: str = ""
+    networks: tuple[WifiNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """Wired addressing; `address` is CIDR (192.168.2.101/24), empty meaning DHCP."""
+
+    interface: str = "eth0"
+    address: str = ""
+    gateway: str = ""
+    dns: tuple[str, ...] = ()
+    subnet: str = ""
+    dhcp_range: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Shack:
+    """The instructor's machine and the ports of what runs on it."""
+
+    address: str
+    hostname: str = "shack"
+    kind: Literal["classic", "swarm-mode"] = "classic"
+    consul_port: int = 8500
+    swarm_port: int = 10000
+    registry_port: int = 5000
+    mirror_port: int = 5001
+    apt_port: int = 3142
+    ntp: bool = True
+    web_port: int = 8080
+
+
+@dataclass(frozen=True, slots=True)
+class DockerTls:
+    """PEM texts for dockerd's --tlsverify on 2376."""
+
+    ca: str
+    certificate: str
+    key: Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Docker:
+    """dockerd's options; `options` is the composed DOCKER_OPTS value, words without blanks."""
+
+    storage_driver: str = "overlay"
+    debug: bool = True
+    tcp: bool = True
+    port: int = 2375
+    labels: tuple[tuple[str, str], ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+    tls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The consul agent and the Swarm agent of a node, as container images with versions."""
+
+    enabled: bool = True
+    consul_image: str = "dduportal/arm-consul:0.5.0"
+    consul_version: str = "0.5.0"
+    consul_server: bool = False
+    consul_bootstrap_expect: int = 0
+    consul_encrypt: Secret | None = None
+    swarm_image: str = "dduportal/arm-swarm:0.2.0"
+    swarm_version: str = "0.2.0"
+    swarm_path: str = "swarm"
+    images: tuple[str, ...] = ()
+    tarballs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A login; `password_hash` is crypt(3) form ($6$…)."""
+
+    name: str
+    password_hash: Secret | None = None
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostKey:
+    """An SSH host key kept for a node so that it survives re-flashing (OpenSSH texts)."""
+
+    kind: str
+    private: Secret
+    public: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """Everything one node is to become: profile, class and node merged, values validated."""
+
+    hostname: str
+    profile: str
+    arch: str
+    machines: tuple[str, ...]
+    image: ImageSource
+    generation: str | None = None
+    shack: Shack | None = None
+    wifi: Wifi = field(default_factory=Wifi)
+    network: Network = field(default_factory=Network)
+    docker: Docker = field(default_factory=Docker)
+    cluster: Cluster = field(default_factory=Cluster)
+    user: User | None = None
+    ssh_keys: tuple[str, ...] = ()
+    host_keys: tuple[HostKey, ...] = ()
+    docker_tls: DockerTls | None = None
+    timezone: str = ""
+    keyboard: str = ""
+    locale: str = ""
+    apt_proxy: str = ""
+    ntp_server: str = ""
+    upgrade: bool = False
+    overlays: tuple[Path, ...] = ()
+    variables: tuple[tuple[str, str], ...] = ()
+    serial: str = ""
+    mac: str = ""
+    seat: str = ""
+    owner: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Classroom:
+    """One classroom file, resolved: its nodes in roster order and what they share."""
+
+    name: str
+    path: Path
+    nodes: tuple[NodeSettings, ...]
+    shack: Shack | None = None
+    secrets: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """What will be written onto a boot partition for one node, before anything is.
+
+    `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time.
+    """
+
+    hostname: str
+    generation: str
+    config_hash: str
+    edits: tuple[BootEdit, ...]
+    warnings: tuple[str, ...] = ()
+
+
+# ---- block devices
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePart:
+    """A partition of a block device that the system knows."""
+
+    path: str
+    mountpoints: tuple[str, ...] = ()
+    fstype: str = ""
+    label: str = ""
+    size_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """A block device as this machine sees it; strings of the vendor are sanitised."""
+
+    path: str
+    major_minor: str
+    size_bytes: int
+    logical_sector_bytes: int = 512
+    kind: str = "disk"
+    transport: str = ""
+    removable: bool = False
+    hotplug: bool = False
+    read_only: bool = False
+    vendor: str = ""
+    model: str = ""
+    serial: str = ""
+    sequence: int | None = None
+    parts: tuple[DevicePart, ...] = ()
+    holders: tuple[str, ...] = ()
+    system_mounts: tuple[str, ...] = ()

@@ -1,0 +1,55 @@
+"""How long work reports: the interface, and the null object that says nothing."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Meter(Protocol):
+    """Counts bytes (or steps) of one piece of long work."""
+
+    def advance(self, amount: int) -> None:
+        """Add `amount` of the unit the meter was opened with."""
+
+
+class Voice(Protocol):
+    """What the library may say while it works; `console` implements it."""
+
+    def note(self, text: str) -> None:
+        """Say what is happening; hidden by --quiet."""
+
+    def warn(self, text: str) -> None:
+        """Say what the user gives up or should look at."""
+
+    def meter(
+        self, label: str, total: int | None, unit: str = "B"
+    ) -> AbstractContextManager[Meter]:
+        """Open a progress meter; `total` is None where it cannot be known."""
+
+
+class SilentMeter:
+    """A meter nobody reads."""
+
+    def advance(self, amount: int) -> None:
+        """Drop `amount`."""
+
+
+class Silent:
+    """The voice of a library call nobody listens to."""
+
+    def note(self, text: str) -> None:
+        """Drop `text`."""
+
+    def warn(self, text: str) -> None:
+        """Drop `text`."""
+
+    def meter(
+        self, label: str, total: int | None, unit: str = "B"
+    ) -> AbstractContextManager[Meter]:
+        """Give a meter nobody reads."""
+        del label, total, unit
+        return nullcontext(SilentMeter())
+
+
+SILENT = Silent()
