@@ -259,6 +259,7 @@ class NodeSettings:
     cluster: Cluster = field(default_factory=Cluster)
     user: User | None = None
     ssh_keys: tuple[str, ...] = ()
+    keep_host_keys: bool = False
     host_keys: tuple[HostKey, ...] = ()
     docker_tls: DockerTls | None = None
     timezone: str = ""

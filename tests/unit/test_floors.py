@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         [
             "bootconfig",
+            "generation",
             "cow",
             "disk",
             "documents",
@@ -43,15 +44,29 @@ FLOORS: dict[str, int] = {
             "fetch",
             "keys",
             "ledger",
+            "overlays",
             "plan",
             "pyfat",
             "reading",
+            "shipped",
             "workspace",
         ],
         3,
     ),
     **dict.fromkeys(
-        ["base", "batch", "build", "card", "flash", "inspect", "shack", "station", "verify"], 4
+        [
+            "base",
+            "batch",
+            "build",
+            "card",
+            "compose",
+            "flash",
+            "inspect",
+            "shack",
+            "station",
+            "verify",
+        ],
+        4,
     ),
     "console": 5,
     **dict.fromkeys(
@@ -59,6 +74,7 @@ FLOORS: dict[str, int] = {
             "__main__",
             "cli",
             "cli_batch",
+            "cli_settings",
             "cli_boot",
             "cli_build",
             "cli_class",

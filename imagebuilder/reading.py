@@ -1,0 +1,47 @@
+"""Read-only random access to raw images and block devices."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class RawFile:
+    """A file or block device opened for reading only; a ReadAt."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        parts = []
+        while size_bytes > 0 and (
+            part := os.pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
+        ):
+            parts.append(part)
+            offset_bytes += len(part)
+            size_bytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def open_raw(path: Path) -> Iterator[RawFile]:
+    """Open a raw image or block device; raises ImageError where it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+        ) from error
+    try:
+        yield RawFile(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,44 @@
+"""The programs that tests check against: a missing one skips here and fails in CI."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def need(*programs: str) -> None:
+    """Skip the test where a program is missing; in CI that is a failure."""
+    paths = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    missing = [name for name in programs if shutil.which(name, path=paths) is None]
+    if missing:
+        _absent(f"needs {', '.join(missing)} (make tools)")
+
+
+def need_root() -> None:
+    """Skip the test without root; in CI that is a failure."""
+    if os.geteuid() != 0:
+        _absent("needs root")
+
+
+def _absent(reason: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def run(*command: str | os.PathLike[str], check: bool = True, **options: object) -> str:
+    """Run a program to its end and give what it printed on stdout."""
+    environment = {
+        **os.environ,
+        "PATH": os.environ["PATH"] + ":/usr/sbin:/sbin",
+        "LC_ALL": "C.UTF-8",
+    }
+    done = subprocess.run(  # type: ignore[call-overload]
+        command, capture_output=True, text=True, check=False, env=environment, **options
+    )
+    if check and done.returncode != 0:
+        pytest.fail(f"{command[0]} gave {done.returncode}: {done.stdout}{done.stderr}")
+    return str(done.stdout)
