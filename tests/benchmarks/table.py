@@ -30,7 +30,7 @@ def report(section: str, rows: Sequence[Row]) -> None:
     """Print the table; with BENCH_WRITE=1 also replace its section in docs/benchmarks.md."""
     lines = ["| what | ours | instead | ratio | target | met |", "|---|---|---|---|---|---|"]
     lines += [
-        f"| {r.what} | {r.ours} | {r.theirs} | {r.ratio} | {r.target} | {("NO", "yes")[r.met]} |"
+        f"| {r.what} | {r.ours} | {r.theirs} | {r.ratio} | {r.target} | {('NO', 'yes')[r.met]} |"
         for r in rows
     ]
     text = f"## {section}\n\n" + "\n".join(lines) + "\n"
