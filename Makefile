@@ -2,18 +2,34 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST ?= $(BIN)/pytest -q -n auto
 .DEFAULT_GOAL := help
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.stamp: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || { echo "hint: Debian splits it off: apt-get install python3-venv"; exit 1; }
 	$(BIN)/pip install -q -e '.[dev]'
 	touch $@
 
 venv: $(VENV)/.stamp ## make the environment
+
+demo: $(VENV)/.stamp ## build pi-03 from the embedded sample and show what was set
+	$(BIN)/python tests/demo.py
+
+tools: ## install the Debian packages that the tests check against
+	sh tests/install-tools tests/packages.txt
+
+tools-boot: tools ## install what booting needs, too
+	sh tests/install-tools tests/boot/packages.txt
+
+test: $(VENV)/.stamp tools ## run every test that takes minutes
+	$(PYTEST) tests/unit tests/image tests/device
+
+test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes)
+	$(BIN)/pytest -q -n 2 tests/boot
 
 check: $(VENV)/.stamp ## lint, types, floors
 	$(BIN)/ruff check .
@@ -24,4 +40,19 @@ format: $(VENV)/.stamp ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-.PHONY: help venv check format
+bench: $(VENV)/.stamp tools ## measure, side by side with what a user would run instead
+	for bench in tests/benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$bench || exit 1; done
+
+golden: $(VENV)/.stamp ## write the golden files anew; review the diff
+	RPI_IMAGE_GOLDEN=write $(BIN)/pytest -q tests/unit -k golden
+
+sample: ## make the embedded sample image anew
+	profiles/sample/make-sample
+
+wheel: $(VENV)/.stamp ## build the wheel into dist/
+	$(BIN)/pip wheel -q --no-deps -w dist .
+
+clean: ## remove what the targets made
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: help venv demo tools tools-boot test test-boot check format bench golden sample wheel clean

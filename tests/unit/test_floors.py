@@ -45,6 +45,7 @@ FLOORS: dict[str, int] = {
             "keys",
             "ledger",
             "overlays",
+            "packing",
             "plan",
             "pyfat",
             "reading",

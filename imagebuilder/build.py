@@ -1,0 +1,244 @@
+"""Writes base ⊕ patch to a file that is complete from the moment it has its name."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder import __version__
+from imagebuilder.cow import Patched
+from imagebuilder.errors import WriteError
+from imagebuilder.packing import pack
+from imagebuilder.progress import SILENT, Meter, Voice
+from imagebuilder.reading import open_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from imagebuilder.compose import Composition
+
+FICLONE = 0x40049409  # linux/fs.h
+CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenImage:
+    """What `write_image` left behind; `how` is `reflink`, `sparse copy` or the compression."""
+
+    path: Path
+    manifest: Path
+    how: str
+    sha256: str
+
+
+def write_image(
+    composition: Composition,
+    out: Path,
+    *,
+    compress: str = "",
+    digest: bool = False,
+    voice: Voice = SILENT,
+) -> WrittenImage:
+    """Write a node's image and its manifest; raises WriteError and leaves nothing half-written.
+
+    `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with new_file(out) as descriptor:
+        if compress:
+            sha256 = _write_packed(composition, descriptor, compress, voice)
+            how = compress
+        else:
+            how = _write_raw(composition, descriptor, voice)
+            sha256 = _digest(descriptor, voice) if digest else ""
+    manifest = out.with_name(out.name + ".json") if compress else out.with_suffix(".json")
+    write_json(manifest, manifest_of(composition, sha256))
+    return WrittenImage(out, manifest, how, sha256)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """Give a descriptor of `path`.part; on success it is synced and takes its name.
+
+    What a killed run left under that name is written over; two runs at once are refused.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _claimed(part) as descriptor:
+            yield descriptor
+            os.fsync(descriptor)
+            part.replace(path)
+    except OSError as error:
+        raise _write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def _claimed(part: Path) -> Iterator[int]:
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WriteError(f"another run is writing {part.stem}", "wait for it") from error
+        os.ftruncate(descriptor, 0)
+        try:
+            yield descriptor
+        finally:
+            part.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as JSON under its final name at once."""
+    with new_file(path) as descriptor:
+        os.write(descriptor, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
+    """Describe an image so that it can be checked and rebuilt; holds digests, never contents."""
+    base, plan = composition.base, composition.plan
+    return {
+        "tool": f"rpi-image {__version__}",
+        "hostname": plan.hostname,
+        "profile": composition.settings.profile,
+        "generation": plan.generation,
+        "config_hash": plan.config_hash,
+        "base": {
+            "name": base.name,
+            "sha256": base.sha256,
+            "size_bytes": base.size_bytes,
+            "source_sha256": base.source_sha256,
+        },
+        "files": [
+            {
+                "path": edit.path,
+                "size_bytes": len(edit.data),
+                "sha256": hashlib.sha256(edit.data).hexdigest(),
+            }
+            for edit in plan.edits
+            if edit.data is not None
+        ],
+        "removed": [edit.path for edit in plan.edits if edit.data is None],
+        "patch": [
+            {"offset_bytes": run.offset_bytes, "size_bytes": len(run.data)}
+            for run in composition.patch.runs
+        ],
+        "image_sha256": sha256 or None,
+    }
+
+
+def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
+    with open_raw(composition.base.path) as raw:
+        how = "reflink" if _reflink(raw.descriptor, descriptor) else "sparse copy"
+        if how == "sparse copy":
+            _check_room(raw.descriptor, descriptor)
+            _copy_sparse(raw.descriptor, descriptor, raw.size_bytes, voice)
+    for run in composition.patch.runs:
+        _pwrite_all(descriptor, run.data, run.offset_bytes)
+    return how
+
+
+def _reflink(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def _check_room(source: int, target: int) -> None:
+    needed = os.fstat(source).st_blocks * 512
+    room = os.fstatvfs(target)
+    free = room.f_bavail * room.f_frsize
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed - free} bytes more are needed")
+
+
+def _copy_sparse(source: int, target: int, size_bytes: int, voice: Voice) -> None:
+    with voice.meter("copying", os.fstat(source).st_blocks * 512) as meter:
+        for start, end in data_ranges(source, size_bytes):
+            _copy_range(source, target, start, end, meter)
+    os.ftruncate(target, size_bytes)
+
+
+def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
+    """Give the ranges of a file that are no holes (lseek(2), SEEK_DATA)."""
+    end = 0
+    while end < size_bytes:
+        try:
+            start = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        end = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _copy_range(source: int, target: int, start: int, end: int, meter: Meter) -> None:
+    while start < end:
+        count = min(end - start, CHUNK_BYTES)
+        try:
+            copied = os.copy_file_range(source, target, count, start, start)
+        except (OSError, AttributeError):
+            # Other file systems and macOS have no in-kernel copy.
+            copied = _pwrite_all(target, os.pread(source, count, start), start)
+        if copied == 0:
+            raise OSError(errno.EIO, "the base image ended early")
+        start += copied
+        meter.advance(copied)
+
+
+def _pwrite_all(descriptor: int, data: bytes, offset_bytes: int) -> int:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset_bytes)
+        view, offset_bytes = view[written:], offset_bytes + written
+    return len(data)
+
+
+def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:
+    with open_raw(composition.base.path) as raw:
+        disk = Patched(raw, composition.patch)
+        digest = hashlib.sha256()
+
+        def chunks() -> Iterator[bytes]:
+            with voice.meter(f"packing {form}", disk.size_bytes) as meter:
+                for offset in range(0, disk.size_bytes, CHUNK_BYTES):
+                    chunk = disk.read_at(offset, CHUNK_BYTES)
+                    digest.update(chunk)
+                    yield chunk
+                    meter.advance(len(chunk))
+
+        name = f"{composition.plan.hostname}.img"
+        with os.fdopen(descriptor, "wb", closefd=False) as out:
+            pack(chunks(), out, form, name, disk.size_bytes)
+    return digest.hexdigest()
+
+
+def _digest(descriptor: int, voice: Voice) -> str:
+    digest = hashlib.sha256()
+    size = os.fstat(descriptor).st_size
+    with voice.meter("hashing", size) as meter:
+        for offset in range(0, size, CHUNK_BYTES):
+            chunk = os.pread(descriptor, CHUNK_BYTES, offset)
+            digest.update(chunk)
+            meter.advance(len(chunk))
+    return digest.hexdigest()
+
+
+def _write_error(path: Path, error: OSError) -> WriteError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError(
+            f"no room for {path}: {error.strerror}",
+            "free some space, choose another place with -o, or write the card directly with flash",
+        )
+    return WriteError(f"cannot write {path}: {error.strerror}", "check the folder and its rights")
