@@ -169,7 +169,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Shack:
-    """The instructor's machine and the ports of what runs on it."""
+    """The instructor's machine, the ports of what runs on it and the images that run there.
+
+    An empty `apt_image` or `ntp_image` means one built on the shack from Debian's package.
+    """
 
     address: str
     hostname: str = "shack"
@@ -181,6 +184,12 @@ class Shack:
     apt_port: int = 3142
     ntp: bool = True
     web_port: int = 8080
+    consul_image: str = "consul:1.15.4"
+    swarm_image: str = "swarm:1.2.9"
+    registry_image: str = "registry:2"
+    apt_image: str = ""
+    ntp_image: str = ""
+    web_image: str = "nginx:1.26-alpine"
 
 
 @dataclass(frozen=True, slots=True)
