@@ -17,11 +17,9 @@ from pathlib import Path
 from imagebuilder.shipped import shipped_folder
 
 SAMPLE = "hypriot-rpi-sample.img.zst"
-COMMANDS = (
-    "build --profile armv7 --hostname pi-03 --image {url} --shack 192.168.2.1"
-    " --registry 192.168.2.1:5000 -o build/pi-03.img",
-    "inspect build/pi-03.img",
-)
+BUILD = "build --profile armv7 --hostname pi-03 --image {url} -o build/pi-03.img"
+SHACK = "--shack 192.168.2.1 --registry 192.168.2.1:5000"
+COMMANDS = (f"{BUILD} {SHACK}", "inspect build/pi-03.img")
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
