@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         [
             "bootconfig",
+            "certificates",
             "generation",
             "cow",
             "disk",
@@ -27,6 +28,7 @@ FLOORS: dict[str, int] = {
             "labels",
             "lint",
             "roster",
+            "presence",
             "safety",
             "settings",
             "template",
@@ -50,6 +52,7 @@ FLOORS: dict[str, int] = {
             "pyfat",
             "reading",
             "shipped",
+            "sparse",
             "workspace",
         ],
         3,
@@ -75,6 +78,7 @@ FLOORS: dict[str, int] = {
             "__main__",
             "cli",
             "cli_batch",
+            "cli_session",
             "cli_settings",
             "cli_boot",
             "cli_build",
