@@ -121,16 +121,20 @@ class BootEdit:
     """One file of the boot partition: new content, or None to remove it; '/'-separated path."""
 
     path: str
-    data: bytes | None
+    data: bytes | None = field(repr=False)  # may hold secrets
 
 
 @dataclass(frozen=True, slots=True)
 class OverlayFile:
-    """A file to lay over the boot partition; `*.j2` paths are rendered and lose the suffix."""
+    """A file to lay over the boot partition; `*.j2` paths are rendered and lose the suffix.
+
+    `secrets`: its template may see passphrases, keys and password hashes.
+    """
 
     path: str
-    data: bytes
+    data: bytes = field(repr=False)
     origin: str
+    secrets: bool = False
 
 
 # ---- what a node is
@@ -322,11 +326,18 @@ class DevicePart:
     fstype: str = ""
     label: str = ""
     size_bytes: int = 0
+    major_minor: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A block device as this machine sees it; strings of the vendor are sanitised."""
+    """A block device as this machine sees it; strings of the vendor are sanitised.
+
+    `kind` is lsblk's type, or `absent`, `file` or `part` for what is no whole disk. `parts` holds
+    all that stands on it, the whole disk itself first where that is mounted or formatted.
+    `slot` names the port it hangs on, `backing` the file behind a loop device, `sequence` the
+    kernel's number of this medium in this place (it changes with every insertion).
+    """
 
     path: str
     major_minor: str
@@ -344,3 +355,5 @@ class Device:
     parts: tuple[DevicePart, ...] = ()
     holders: tuple[str, ...] = ()
     system_mounts: tuple[str, ...] = ()
+    slot: str = ""
+    backing: str = ""

@@ -25,6 +25,7 @@ FLOORS: dict[str, int] = {
             "exports",
             "ext4",
             "extents",
+            "facts",
             "fatmap",
             "labels",
             "lint",

@@ -1,0 +1,197 @@
+"""The vendors' text files on a boot partition: edits that keep what others wrote."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import lru_cache
+
+from imagebuilder.errors import ImageError, SettingsError
+
+# The kernel's limit on ARM is 1024 with up to 400 that the firmware puts in front.
+OUR_WORDS_MAX_BYTES = 400
+LINE_MAX_BYTES = 1024 - 400
+
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+_INIT_HOOK = re.compile(r"/rpi-image/install\b")
+_SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
+_PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+# ---- cmdline.txt
+
+
+def split_words(line: str) -> list[str]:
+    """Split as the kernel does: at blanks that no double quote protects; there are no escapes."""
+    return _WORD.findall(line)
+
+
+def merge_cmdline(text: str, ours: tuple[str, ...], earlier: tuple[str, ...] = ()) -> str:
+    """Put our groups of words into the one line of cmdline.txt and keep every other word.
+
+    `earlier` are the groups that an earlier run put there; a `name=value` of ours replaces one of
+    the same name, and all of ours stand last but before a ` -- `: words in front of `init=` do
+    not reach init, and the vendor's clean-up cuts the line at ` systemd.run`.
+    Raises ImageError where a foreign `init=` and ours exclude each other.
+    """
+    gone = set(earlier)
+    words = [word for word in without_hooks(split_words(text)) if word not in gone]
+    _check_init(words, ours)
+    end = words.index("--") if "--" in words else len(words)
+    names = {_name(group) for group in ours if "=" in group and not group.startswith("init=")}
+    kept = [word for word in words[:end] if "=" not in word or _name(word) not in names]
+    kept += [group for group in ours if group not in kept]
+    line = " ".join(kept + words[end:])
+    _check_length(" ".join(ours), line)
+    return line
+
+
+def without_hooks(words: list[str]) -> list[str]:
+    """Take out what starts our installer, in whichever form an earlier run wrote it."""
+    kept: list[str] = []
+    rest = list(words)
+    while rest:
+        if rest[0].startswith("init=") and _is_init_hook(rest):
+            rest = rest[3:]
+        elif _SYSTEMD_RUN.match(rest[0]):
+            rest = [word for word in rest[1:] if not _belongs_to_systemd_run(word)]
+        else:
+            kept.append(rest.pop(0))
+    return kept
+
+
+def _is_init_hook(words: list[str]) -> bool:
+    return len(words) > 2 and words[1] == "-c" and bool(_INIT_HOOK.search(words[2]))  # noqa: PLR2004 - init, -c, script
+
+
+def _belongs_to_systemd_run(word: str) -> bool:
+    return word == "systemd.unit=kernel-command-line.target" or word.startswith(
+        "systemd.run_success_action="
+    )
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _check_init(words: list[str], ours: tuple[str, ...]) -> None:
+    theirs = [word for word in words if word.startswith("init=") and word not in _PLAIN_INITS]
+    if theirs and any(group.startswith("init=") for group in ours):
+        raise ImageError(
+            f"cmdline.txt already holds {theirs[-1]}, which our own init= would shut out",
+            "this image is of another generation than assumed; name it with --generation",
+        )
+
+
+def _check_length(mine: str, line: str) -> None:
+    size = len(mine.encode())
+    if size > OUR_WORDS_MAX_BYTES:
+        raise SettingsError(
+            f"the words for cmdline.txt take {size} bytes, more than {OUR_WORDS_MAX_BYTES}",
+            "shorten `cmdline` in generation.yml",
+        )
+    if len(line.encode()) > LINE_MAX_BYTES:
+        raise ImageError(
+            f"cmdline.txt would hold {len(line.encode())} bytes, more than {LINE_MAX_BYTES}",
+            "the kernel cuts a longer line off; take words out of the image's cmdline.txt",
+        )
+
+
+# ---- occidentalis.txt and its like: name=value lines
+
+
+def set_lines(text: str, values: dict[str, str]) -> str:
+    """Set `name=value` lines in place and take out those with an empty value.
+
+    Names are compared without case, the first line of a name is set and later ones go, because
+    the last would win on the Pi. Line ends stay as they are; comments are left alone.
+    """
+    ending = "\r\n" if "\r\n" in text else "\n"
+    left = dict(values)
+    lines: list[str] = []
+    for line in text.splitlines():
+        name = line.partition("=")[0].lower() if "=" in line else ""
+        if name not in values:
+            lines.append(line)
+        elif left.get(name):
+            lines.append(f"{name}={left.pop(name)}")
+    lines += [f"{name}={value}" for name, value in left.items() if value]
+    return "".join(line + ending for line in lines)
+
+
+def check_line(value: str) -> str:
+    """Give the text back if it can stand on one line; raises SettingsError otherwise."""
+    found = _CONTROL.search(value)
+    if found:
+        raise SettingsError(
+            f"a value holds the control character {found[0]!r}, which one line cannot carry",
+            "take it out of the settings",
+        )
+    return value
+
+
+def check_verbatim(value: str, what: str) -> str:
+    """Refuse what a `name=value` line without quotes cannot carry unharmed."""
+    if value != value.strip():
+        raise SettingsError(
+            f"{what} begins or ends with a blank, which occidentalis.txt cannot carry",
+            "rename the network, or use a newer base image",
+        )
+    return check_line(value)
+
+
+# ---- config.txt
+
+
+def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
+    """Append lines that config.txt does not hold yet, under `[all]` where a filter is open."""
+    present = {line.strip() for line in text.splitlines()}
+    fresh = [line for line in lines if line.strip() and line.strip() not in present]
+    if not fresh:
+        return text
+    filters = re.findall(r"^\s*(\[[^\]]*\])", text, re.MULTILINE)
+    head = ["[all]"] if filters and filters[-1].lower() != "[all]" else []
+    start = text if not text or text.endswith("\n") else text + "\n"
+    return start + "".join(f"{line}\n" for line in head + fresh)
+
+
+# ---- wifi
+
+SSID_MAX_BYTES = 32
+
+
+def check_ssid(ssid: str) -> str:
+    """Give the SSID back if it is 1 to 32 bytes (IEEE 802.11) on one line."""
+    size = len(ssid.encode())
+    if not 1 <= size <= SSID_MAX_BYTES:
+        raise SettingsError(
+            f"the SSID {ssid!r} takes {size} bytes; 1 to {SSID_MAX_BYTES} are possible",
+            "letters beyond ASCII take 2 to 4 bytes each",
+        )
+    return check_line(ssid)
+
+
+@lru_cache(maxsize=256)
+def hash_psk(passphrase: str, ssid: str) -> str:
+    """Derive the 64 lower-case hex digits of a WPA pre-shared key (IEEE 802.11i, H.4.1)."""
+    secret = passphrase.encode()
+    if not 8 <= len(secret) <= 63:  # noqa: PLR2004 - the standard's own bounds
+        raise SettingsError(
+            f"the passphrase of {ssid!r} has {len(secret)} bytes; WPA takes 8 to 63",
+            "64 hex digits are a key already: give them as `psk`",
+        )
+    return hashlib.pbkdf2_hmac("sha1", secret, ssid.encode(), 4096, 32).hex()
+
+
+def wpa_ssid(ssid: str) -> str:
+    """Write an SSID for wpa_supplicant.conf: quoted where plain, else as hex."""
+    plain = re.fullmatch(r"[A-Za-z0-9_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?", check_ssid(ssid))
+    return f'"{ssid}"' if plain else ssid.encode().hex()
+
+
+def nm_ssid(ssid: str) -> str:
+    """Write an SSID for a NetworkManager keyfile: as text where plain, else as byte numbers."""
+    if re.fullmatch(r"[A-Za-z_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?", check_ssid(ssid)):
+        return ssid
+    return "".join(f"{byte};" for byte in ssid.encode())

@@ -1,0 +1,91 @@
+"""Reads overlay folders: the files to lay over a boot partition, and the generations."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.generation import FILE, Generation, parse_generation
+from imagebuilder.model import OverlayFile
+from imagebuilder.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+_ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
+NAME_MAX_UNITS = 255
+
+
+def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
+    """Read all files of a folder, sorted by path; hidden ones and editors' backups stay out.
+
+    Only what came with the program may see secrets in its templates. Raises SettingsError for a
+    folder that is not there and for names that FAT cannot hold.
+    """
+    ours = folder.resolve().is_relative_to(shipped_folder("overlays").resolve())
+    return tuple(_read(folder, path, secrets=ours) for path in _files(folder))
+
+
+def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:
+    """Read the generations of folders; a folder is one itself or holds some, later ones win."""
+    found: dict[str, Generation] = {}
+    for folder in folders:
+        for place in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
+            if (place / FILE).is_file():
+                found[place.name] = load_generation(place)
+    return tuple(found.values())
+
+
+def load_generation(folder: Path) -> Generation:
+    """Read one generation's folder; its templates see secrets, whoever wrote it."""
+    files = [_read(folder, path, secrets=True) for path in _files(folder) if path.name != FILE]
+    text = (folder / FILE).read_text(encoding="utf-8")
+    return parse_generation(text, folder.name, str(folder / FILE), files)
+
+
+def check_path(path: str, origin: str) -> str:
+    """Give a path back if FAT can hold it; raises SettingsError with the part that cannot be."""
+    for name in path.split("/"):
+        reason = _fault_of(name)
+        if reason:
+            raise SettingsError(
+                f"{origin}: the name {name!r} {reason}",
+                "rename the file: a boot partition is FAT",
+            )
+    return path
+
+
+def _fault_of(name: str) -> str:
+    if name in {"", ".", ".."}:
+        return "is not a file name"
+    if found := _ILLEGAL.search(name):
+        return f"holds {found[0]!r}, which FAT cannot store"
+    if name != name.rstrip(". ") or name != name.lstrip(" "):
+        return "begins with a blank or ends with a blank or dot, which FAT cannot store"
+    if len(name.encode("utf-16-le")) // 2 > NAME_MAX_UNITS:
+        return f"is longer than {NAME_MAX_UNITS} characters"
+    return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise SettingsError(f"there is no overlay folder {folder}", "--overlay takes a folder")
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not _is_private(path.relative_to(folder))
+    )
+
+
+def _is_private(path: Path) -> bool:
+    return path.name.endswith("~") or any(part.startswith(".") for part in path.parts)
+
+
+def _read(folder: Path, path: Path, *, secrets: bool) -> OverlayFile:
+    name = path.relative_to(folder).as_posix()
+    try:
+        return OverlayFile(check_path(name, str(path)), path.read_bytes(), str(path), secrets)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", "check the file") from error

@@ -1,0 +1,345 @@
+"""Decides what goes onto a boot partition to make it one node's; touches no disk itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from imagebuilder.bootconfig import add_config_lines, merge_cmdline, set_lines
+from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.facts import public_facts, secret_facts
+from imagebuilder.generation import BootFiles, Generation
+from imagebuilder.model import BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.overlays import check_path
+from imagebuilder.template import Template, compile_template
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+__all__ = ["BootFiles", "DictBoot", "detect", "plan_node"]
+
+FOLDER = "rpi-image/"
+NODE_ENV = "rpi-image/node.env"
+RECORD = "rpi-image/made.json"
+CMDLINE = "cmdline.txt"
+CONFIG = "config.txt"
+APPEND = ".append"
+
+# A template of such a name is rendered once for each of these things.
+EACH = {"[network]": "networks", "[host_key]": "host_keys"}
+
+# What differs from run to run, or must not be tried out against the hash, is filled in last.
+LATE = frozenset({"config_hash", "build_time", "networks", "network"})
+
+_GENERATION = re.compile(r"^NODE_GENERATION='([^']*)'", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class DictBoot:
+    """A boot partition made of a mapping, for dry runs without an image."""
+
+    files: Mapping[str, bytes]
+
+    def names(self) -> tuple[str, ...]:
+        """Give all file paths."""
+        return tuple(self.files)
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        return path.lower() in {name.lower() for name in self.files}
+
+    def read(self, path: str) -> bytes:
+        """Give a file's content; raises ImageError where it is absent."""
+        for name, data in self.files.items():
+            if name.lower() == path.lower():
+                return data
+        raise ImageError(f"there is no {path} on the boot partition", "check the base image")
+
+
+def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
+    """Find the one generation a boot partition belongs to; raises ImageError when unsure.
+
+    A wrong guess would fail silently on the Pi. A card of ours says itself what it is.
+    """
+    said = _GENERATION.search(_text(boot, NODE_ENV))
+    for generation in generations:
+        if said and said[1] == generation.name:
+            return generation
+    fitting = [generation for generation in generations if generation.fits(boot)]
+    if len(fitting) == 1:
+        return fitting[0]
+    names = ", ".join(generation.name for generation in fitting or generations)
+    raise ImageError(
+        f"the boot partition fits several generations of base images: {names}"
+        if fitting
+        else "the boot partition is of no generation of base images that is known here",
+        f"name it with --generation: {names}",
+    )
+
+
+def plan_node(
+    settings: NodeSettings,
+    generation: Generation,
+    overlays: Sequence[OverlayFile],
+    boot: BootFiles,
+    build_time: int,
+) -> NodePlan:
+    """Decide every file of a node; the same settings give the same bytes on any run.
+
+    Planning again over its own result replaces what an earlier plan put there. Raises
+    SettingsError for what a file format cannot carry, ImageError where the image objects.
+    """
+    work = _Work(settings, generation, boot, tuple(overlays))
+    draft = work.render(work.context("", 0, plaintext=False), None)
+    config_hash = draft.digest(generation.name)
+    final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
+    record = _Record.on(boot)
+    files = dict(final.files) | _edited_texts(final, boot, record)
+    made = record.after(files, final.cmdline, boot)
+    if made.worth_keeping:
+        files[RECORD] = made.as_bytes()
+    edits = [BootEdit(path, data) for path, data in files.items()]
+    edits += [BootEdit(path, None) for path in _stale(files, record, boot)]
+    return NodePlan(
+        hostname=settings.hostname,
+        generation=generation.name,
+        config_hash=config_hash,
+        edits=tuple(sorted(edits, key=lambda edit: edit.path)),
+        warnings=tuple(work.warnings()),
+    )
+
+
+# ---- rendering
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """All that one pass of rendering gave; `lines` and `appended` are edits of vendors' files."""
+
+    files: Mapping[str, bytes]
+    cmdline: tuple[str, ...]
+    lines: Mapping[str, Mapping[str, str]]
+    appended: Mapping[str, str]
+
+    def digest(self, generation: str) -> str:
+        """Give the configuration hash: of what is set, not of what the image held before."""
+        parts = {path: hashlib.sha256(data).hexdigest() for path, data in self.files.items()}
+        whole = [generation, self.cmdline, self.lines, self.appended, parts]
+        text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The names that templates see: all of them, or those without secrets."""
+
+    public: Mapping[str, object]
+    secret: Mapping[str, object]
+
+    def of(self, file: OverlayFile) -> Mapping[str, object]:
+        """Give what this file's template may see."""
+        return self.secret if file.secrets else self.public
+
+
+@dataclass(slots=True)
+class _Work:
+    """One node's plan in the making."""
+
+    settings: NodeSettings
+    generation: Generation
+    boot: BootFiles
+    overlays: tuple[OverlayFile, ...]
+    _layers: tuple[OverlayFile, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._layers = _topmost(
+            [
+                *self.generation.files,
+                *(file for file in self.overlays if self._wanted(file)),
+            ]
+        )
+
+    def _wanted(self, file: OverlayFile) -> bool:
+        return not file.secrets or self.generation.wants(file.path.removesuffix(".j2"))
+
+    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _Context:
+        """Build the names for templates; a user's variables may not hide ours."""
+        public: dict[str, object] = {
+            "node": public_facts(self.settings, self.generation.name),
+            "fact": self.generation.facts_of(self.boot),
+            "config_hash": config_hash,
+            "build_time": build_time,
+        }
+        secret = public | secret_facts(self.settings, plaintext=plaintext)
+        variables = dict(self.settings.variables)
+        for name in sorted(secret.keys() & (variables.keys() | {"vars"})):
+            raise SettingsError(
+                f"the variable {name!r} is taken", "every template has it; choose another name"
+            )
+        given = {**variables, "vars": variables}
+        return _Context(public | given, secret | given)
+
+    def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
+        """Render everything; of a draft only what depends on late values is rendered again."""
+        files = dict(draft.files) if draft else {}
+        appended = dict(draft.appended) if draft else {}
+        for file in self._layers:
+            if draft and not _is_late(file):
+                continue
+            for path, data in _outputs(file, context.of(file)):
+                if path.endswith(APPEND) and path.removesuffix(APPEND) in {CMDLINE, CONFIG}:
+                    appended[path.removesuffix(APPEND)] = data.decode()
+                else:
+                    files[path] = data
+        words = [each.render(context.secret).strip() for each in self.generation.cmdline]
+        extra = [line.strip() for line in appended.get(CMDLINE, "").splitlines()]
+        return _Rendered(
+            files=files,
+            cmdline=tuple(word for word in [*extra, *words] if word),
+            lines=self._lines(context),
+            appended=appended,
+        )
+
+    def _lines(self, context: _Context) -> dict[str, dict[str, str]]:
+        lines: dict[str, dict[str, str]] = {}
+        for edit in self.generation.lines:
+            lines.setdefault(edit.path, {})[edit.name] = edit.value.render(context.secret)
+        return lines
+
+    def warnings(self) -> Iterator[str]:
+        """Name what is legal and yet likely to surprise."""
+        theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
+        for file in self.overlays:
+            if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
+                yield f"{file.origin} replaces what the generation {self.generation.name} writes"
+
+
+def _topmost(files: Iterable[OverlayFile]) -> tuple[OverlayFile, ...]:
+    """Let later layers win; names are one where FAT says so, and a file cannot be a folder."""
+    found: dict[str, OverlayFile] = {}
+    for file in files:
+        path = check_path(file.path.removesuffix(".j2"), file.origin)
+        found[path.lower()] = file
+    for path, file in found.items():
+        parents = path.split("/")[:-1]
+        for depth in range(1, len(parents) + 1):
+            if other := found.get("/".join(parents[:depth])):
+                raise SettingsError(
+                    f"{other.origin} is a file where {file.origin} needs a folder",
+                    "rename one of them",
+                )
+    return tuple(found.values())
+
+
+def _is_late(file: OverlayFile) -> bool:
+    return file.path.endswith(".j2") and bool(_template(file).names & LATE)
+
+
+def _template(file: OverlayFile) -> Template:
+    try:
+        return compile_template(file.data.decode(), file.origin)
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{file.origin} is a template and not UTF-8", "take the .j2 off its name"
+        ) from error
+
+
+def _outputs(file: OverlayFile, context: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
+    """Give the file or files of one overlay file; a template that gives only blanks gives none."""
+    if not file.path.endswith(".j2"):
+        yield file.path, file.data
+        return
+    path = file.path.removesuffix(".j2")
+    for name, more in _each(path, context):
+        text = _template(file).render({**context, **more})
+        if text.strip():
+            yield name, text.encode()
+
+
+def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    marker = next((mark for mark in EACH if mark in path), None)
+    if marker is None:
+        yield path, {}
+        return
+    things = context.get(EACH[marker], [])
+    for number, thing in enumerate(things if isinstance(things, list) else [], start=1):
+        label = str(thing.get("kind", number))
+        yield path.replace(marker, label), {marker.strip("[]"): thing}
+
+
+# ---- the vendors' texts and what an earlier run left
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What earlier plans made on this partition outside our folder, kept in made.json."""
+
+    files: tuple[str, ...] = ()
+    cmdline: tuple[str, ...] = ()
+
+    @classmethod
+    def on(cls, boot: BootFiles) -> _Record:
+        """Read the record of a partition; one that cannot be read counts as none."""
+        try:
+            found = json.loads(_text(boot, RECORD) or "{}")
+            return cls(tuple(map(str, found["files"])), tuple(map(str, found["cmdline"])))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def after(
+        self, files: Mapping[str, bytes], cmdline: tuple[str, ...], boot: BootFiles
+    ) -> _Record:
+        """Give the record to leave behind once these files are there."""
+        earlier = {path.lower() for path in self.files}
+        made = [
+            path
+            for path in files
+            if not path.lower().startswith(FOLDER)
+            and (path.lower() in earlier or not boot.exists(path))
+        ]
+        return replace(self, files=tuple(sorted(made)), cmdline=cmdline)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Tell whether there is anything to remember."""
+        return bool(self.files or self.cmdline)
+
+    def as_bytes(self) -> bytes:
+        """Write the record."""
+        text = json.dumps({"files": self.files, "cmdline": self.cmdline}, indent=1)
+        return f"{text}\n".encode()
+
+
+def _edited_texts(final: _Rendered, boot: BootFiles, record: _Record) -> dict[str, bytes]:
+    texts: dict[str, bytes] = {}
+
+    def text_of(path: str) -> str:
+        given = next((d for p, d in final.files.items() if p.lower() == path.lower()), None)
+        return given.decode("utf-8", "surrogateescape") if given is not None else _text(boot, path)
+
+    for path, values in final.lines.items():
+        texts[path] = set_lines(text_of(path), dict(values)).encode("utf-8", "surrogateescape")
+    if final.cmdline or record.cmdline:
+        line = merge_cmdline(text_of(CMDLINE), final.cmdline, record.cmdline)
+        texts[CMDLINE] = line.encode("utf-8", "surrogateescape")
+    if CONFIG in final.appended:
+        lines = tuple(final.appended[CONFIG].splitlines())
+        texts[CONFIG] = add_config_lines(text_of(CONFIG), lines).encode("utf-8", "surrogateescape")
+    return texts
+
+
+def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list[str]:
+    now = {path.lower() for path in files}
+    earlier = {path.lower() for path in record.files}
+    return [
+        path
+        for path in boot.names()
+        if path.lower() not in now and (path.lower().startswith(FOLDER) or path.lower() in earlier)
+    ]
+
+
+def _text(boot: BootFiles, path: str) -> str:
+    return boot.read(path).decode("utf-8", "surrogateescape") if boot.exists(path) else ""
