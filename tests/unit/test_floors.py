@@ -17,6 +17,7 @@ FLOORS: dict[str, int] = {
     **dict.fromkeys(
         [
             "bootconfig",
+            "checksums",
             "certificates",
             "generation",
             "cow",
@@ -51,6 +52,7 @@ FLOORS: dict[str, int] = {
             "keys",
             "ledger",
             "overlays",
+            "parts",
             "packing",
             "plan",
             "pyfat",

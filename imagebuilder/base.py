@@ -1,0 +1,256 @@
+"""From where a base image comes to the raw, read-only file it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagebuilder.archive import is_compressed, open_stream
+from imagebuilder.cache import Cache, Checked, Record, file_key
+from imagebuilder.checksums import SUFFIX, parse_checksums, redacted
+from imagebuilder.errors import ImageError, RpiImageError, SourceError
+from imagebuilder.fetch import PATIENT, Patience, download, find_published_checksum
+from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.parts import forget
+from imagebuilder.progress import SILENT, Voice
+from imagebuilder.sparse import Written, hash_file, write_raw
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_BOOT_SIGNATURE = (510, b"\x55\xaa")
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """The digest a download must have, and who says so."""
+
+    sha256: str
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: ImageSource
+    cache: Cache
+    voice: Voice
+    patience: Patience
+
+
+def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
+    """Give the base image where it is already there; touches no network."""
+    key = _key(source)
+    record = cache.find(key) if key else None
+    if record is None or not _acceptable(record, source):
+        return None
+    return _base_image(source, cache, record)
+
+
+def obtain_base(
+    source: ImageSource, cache: Cache, voice: Voice = SILENT, patience: Patience = PATIENT
+) -> BaseImage:
+    """Give the base image: from the cache, the user's own raw file, or fetched and unpacked.
+
+    Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
+    """
+    if found := find_cached(source, cache):
+        return found
+    job = _Job(source, cache, voice, patience)
+    return _from_file(job, source.file) if source.file else _from_url(job)
+
+
+def _key(source: ImageSource) -> str:
+    """Give the key the source is remembered by: a pinned digest, else the address or the file."""
+    if source.file is not None:
+        return file_key(source.file) if source.file.is_file() else ""
+    if source.sha256:
+        return f"sha256 {source.sha256.lower()}"
+    return f"raw {source.raw_sha256.lower()}" if source.raw_sha256 else f"url {source.url}"
+
+
+def _acceptable(record: Record, source: ImageSource) -> bool:
+    """Tell whether what is in the cache passed what is asked of the source now."""
+    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
+    return (
+        (not source.sha256 or record.source_sha256 == source.sha256.lower())
+        and (not source.raw_sha256 or record.raw_sha256 == source.raw_sha256.lower())
+        and (pinned or source.unchecked or record.checked != "none")
+    )
+
+
+def _base_image(source: ImageSource, cache: Cache, record: Record) -> BaseImage:
+    return BaseImage(
+        path=cache.path_of(record),
+        sha256=record.raw_sha256,
+        size_bytes=record.raw_bytes,
+        name=source.name,
+        source_sha256=record.source_sha256,
+    )
+
+
+# ---- a local file
+
+
+def _from_file(job: _Job, path: Path) -> BaseImage:
+    if not path.is_file():
+        raise SourceError(f"there is no file {path}", "check the path of the image")
+    compressed = is_compressed(path)
+    expected = _expected_of_file(job.source, path)
+    found = hash_file(path, f"checking {path.name}", job.voice)
+    _compare(path.name, found.sha256, expected.sha256)
+    if compressed:
+        return _from_archive(job, path.resolve(), found, expected.checked)
+    _check_raw(job.source, path, found)
+    record = _record(job.source, str(path.resolve()), found, found, expected.checked, in_place=path)
+    _remember_quietly(job, record)
+    return _base_image(job.source, job.cache, record)
+
+
+def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
+    if source.sha256:
+        return _Expected(source.sha256.lower(), "given")
+    beside = path.with_name(path.name + SUFFIX)
+    if source.unchecked or not beside.is_file():
+        return _Expected("", "none")
+    text = beside.read_text("utf-8", "replace")
+    return _Expected(parse_checksums(text, {path.name}, str(beside)), "publisher")
+
+
+def _remember_quietly(job: _Job, record: Record) -> None:
+    """Spare the next run the hashing; a cache that cannot be written is no obstacle here."""
+    try:
+        job.cache.remember([_key(job.source)], record)
+    except SourceError as error:
+        job.voice.note(f"{error.message}; {job.source.name} will be read again next time")
+
+
+def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> BaseImage:
+    record = _unpacked(job, path, str(path), found, checked)
+    job.cache.remember([_key(job.source)], record)
+    return _base_image(job.source, job.cache, record)
+
+
+# ---- an address
+
+
+def _from_url(job: _Job) -> BaseImage:
+    source = job.source
+    key = f"url {source.url}"
+    with job.cache.lock(key, job.voice):
+        if found := find_cached(source, job.cache):
+            return found
+        expected = _expected_of_url(job)
+        record = job.cache.find(f"sha256 {expected.sha256}") if expected.sha256 else None
+        if record is None or not _acceptable(record, source):
+            record = _downloaded(job, job.cache.part_path(key, "download"), expected)
+        job.cache.remember([key], replace(record, checked=expected.checked))
+    return _base_image(source, job.cache, record)
+
+
+def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
+    """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
+    url = job.source.url
+    got = download(url, part, expected.sha256, job.voice, job.patience)
+    try:
+        record = _unpacked(job, part, redacted(url), got, expected.checked)
+    except RpiImageError:
+        if not expected.sha256:
+            forget(part)
+        raise
+    forget(part)
+    return record
+
+
+def _expected_of_url(job: _Job) -> _Expected:
+    source = job.source
+    if source.sha256:
+        return _Expected(source.sha256.lower(), "given")
+    if source.unchecked:
+        job.voice.warn(
+            f"{source.name} is taken without a checksum: nothing shows that it is "
+            "what its publisher made, or that it arrived whole"
+        )
+        return _Expected("", "none")
+    published = find_published_checksum(source, job.voice, job.patience)
+    if published:
+        return _Expected(published, "publisher")
+    if source.raw_sha256:
+        return _Expected("", "raw")
+    raise SourceError(
+        f"no checksum is known for {redacted(source.url)}",
+        "give the publisher's with --sha256, or --no-checksum to take it as it comes",
+    )
+
+
+# ---- both
+
+
+def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
+    """Give the image of a checked download, unpacked into the cache unless it is there."""
+    key = f"sha256 {found.sha256}"
+    with job.cache.lock(key, job.voice):
+        record = job.cache.find(key)
+        if record is None or not _acceptable(record, job.source):
+            raw = _unpack(job, path, job.cache.part_path(key, "image"))
+            record = _record(job.source, origin, found, raw, checked)
+            job.cache.remember([key, f"raw {raw.sha256}"], record)
+    return record
+
+
+def _unpack(job: _Job, path: Path, part: Path) -> Written:
+    """Unpack into the cache; nothing of a failure gets a final name."""
+    source = job.source
+    try:
+        with open_stream(path, source.raw_size_bytes, source.name) as stream:
+            raw = write_raw(stream, part, f"unpacking {source.name}", job.voice)
+        _check_raw(source, part, raw)
+        job.cache.adopt(part, raw.sha256)
+    finally:
+        part.unlink(missing_ok=True)
+    return raw
+
+
+def _check_raw(source: ImageSource, path: Path, raw: Written) -> None:
+    if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
+        raise ImageError(
+            f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
+            "the file is damaged or another version: get it again",
+        )
+    _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
+    offset, signature = _BOOT_SIGNATURE
+    with path.open("rb") as file:
+        file.seek(offset)
+        if file.read(len(signature)) != signature:
+            raise ImageError(
+                f"{source.name} is no disk image: its first sector has no boot signature",
+                "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+            )
+
+
+def _compare(what: str, found: str, expected: str) -> None:
+    if expected and found != expected:
+        raise SourceError(
+            f"{what} has the SHA-256 {found} instead of {expected}",
+            "it is damaged, or not the file the checksum is for: get both again",
+        )
+
+
+def _record(
+    source: ImageSource,
+    origin: str,
+    found: Written,
+    raw: Written,
+    checked: Checked,
+    *,
+    in_place: Path | None = None,
+) -> Record:
+    return Record(
+        name=source.name,
+        origin=origin,
+        source_sha256=found.sha256,
+        source_bytes=found.size_bytes,
+        raw_sha256=raw.sha256,
+        raw_bytes=raw.size_bytes,
+        checked=checked,
+        in_place=str(in_place.resolve()) if in_place else "",
+    )

@@ -1,0 +1,45 @@
+"""Checksum files of publishers, and addresses as they may be shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from imagebuilder.errors import SourceError
+
+SUFFIX = ".sha256"
+
+_GNU_LINE = re.compile(r"^([0-9a-fA-F]{64}) [ *](.+)$", re.MULTILINE)
+
+
+def parse_checksums(text: str, names: set[str], where: str) -> str:
+    """Give the digest of one of `names` from the text of a GNU checksum file."""
+    lines = {PurePosixPath(m[2].strip()).name: m[1].lower() for m in _GNU_LINE.finditer(text)}
+    for name in sorted(names):
+        if name in lines:
+            return lines[name]
+    wanted = " or ".join(sorted(names))
+    what = f"names {', '.join(sorted(lines)[:3])}" if lines else "is no SHA-256 file"
+    raise SourceError(
+        f"{where} {what}: no checksum for {wanted}",
+        "give the publisher's with --sha256, or --no-checksum to take it as it comes",
+    )
+
+
+def redacted(url: str) -> str:
+    """Give an address without what may be secret in it: user, password, query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit((parts.scheme, host, parts.path, "", ""))
+
+
+def beside(url: str) -> str:
+    """Give the address of the checksum file that publishers put beside a download."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path + SUFFIX, "", ""))
+
+
+def basename(url: str) -> str:
+    """Give the file name an address ends in."""
+    return PurePosixPath(unquote(urlsplit(url).path)).name

@@ -1,0 +1,75 @@
+"""A download on its way: what lies on the disk, and what on the server it belongs to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.cache import write_atomically
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+READ_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PartState:
+    """What a part belongs to; `validator` is what If-Range takes, empty where there is none.
+
+    The address stands as its SHA-256, for it may hold a password.
+    """
+
+    address: str
+    validator: str = ""
+    total_bytes: int | None = None
+
+
+def nothing_yet() -> tuple[hashlib._Hash, int]:
+    """Give the digest and size of no bytes."""
+    return hashlib.sha256(), 0
+
+
+def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
+    """Read a part again for its running digest; an absent one counts as empty."""
+    digest, have = nothing_yet()
+    try:
+        with part.open("rb", buffering=0) as file:
+            while piece := file.read(READ_BYTES):
+                digest.update(piece)
+                have += len(piece)
+    except OSError:
+        return nothing_yet()
+    return digest, have
+
+
+def state_path(part: Path) -> Path:
+    """Give where the state of a part lies."""
+    return part.with_name(part.name + ".json")
+
+
+def load_state(part: Path, url: str) -> PartState:
+    """Read what a part belongs to; an empty `address` says that it cannot be gone on with."""
+    try:
+        state = PartState(**json.loads(state_path(part).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return PartState("")
+    return state if state.address == address_digest(url) else PartState("")
+
+
+def address_digest(url: str) -> str:
+    """Name an address without what may be secret in it."""
+    return hashlib.sha256(url.encode()).hexdigest()
+
+
+def forget(part: Path) -> None:
+    """Remove a part and what was noted beside it."""
+    part.unlink(missing_ok=True)
+    state_path(part).unlink(missing_ok=True)
+
+
+def save_state(part: Path, state: PartState) -> None:
+    """Write what a part belongs to."""
+    write_atomically(state_path(part), json.dumps(asdict(state)).encode())
