@@ -102,7 +102,8 @@ class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.
 
     `sha256` is of the download (the zip), `raw_sha256` of the unpacked image where a publisher
-    gives that; `checksum_url` is a GNU checksum file, None meaning "<url>.sha256".
+    gives that; `checksum_url` is a GNU checksum file, None meaning "<url>.sha256". `machines` are
+    the `uname -m` values it boots on, empty where unknown; `hint`: what to say if it cannot be had.
     """
 
     name: str
@@ -114,6 +115,8 @@ class ImageSource:
     checksum_url: str | None = None
     generation: str | None = None
     unchecked: bool = False
+    machines: tuple[str, ...] = ()
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,7 @@ class Shack:
     apt_port: int = 3142
     ntp: bool = True
     web_port: int = 8080
+    services: tuple[str, ...] = ("registry", "mirror", "apt", "ntp", "web")
     consul_image: str = "consul:1.15.4"
     swarm_image: str = "swarm:1.2.9"
     registry_image: str = "registry:2"
