@@ -1,0 +1,184 @@
+"""Profiles and the catalogue of base images: ours, and a user's folders laid over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from imagebuilder.documents import (
+    CatalogueDocument,
+    CatalogueEntry,
+    Document,
+    ImageDocument,
+    ProfileDocument,
+    classify_image,
+    parse_document,
+)
+from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.findings import did_you_mean, dotted
+from imagebuilder.model import ImageSource
+from imagebuilder.shipped import shipped_folder
+from imagebuilder.yamlfile import YamlFile, parse_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CATALOGUES = ("images.yml", "images.yaml")
+MAX_FILE_BYTES = 16 << 20
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+def load_profiles(folders: Sequence[Path] = ()) -> tuple[ProfileDocument, ...]:
+    """Read every profile, by name; a later folder's profile replaces one of the same name."""
+    found: dict[str, ProfileDocument] = {}
+    for path in _yaml_files(folders):
+        if path.name not in CATALOGUES:
+            document = load_document(ProfileDocument, path)
+            found[path.stem] = document.model_copy(update={"name": path.stem})
+    return tuple(found[name] for name in sorted(found))
+
+
+def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
+    """Read every catalogue entry, in order; a later folder's entry replaces one of its name."""
+    found: dict[str, CatalogueEntry] = {}
+    for path in _yaml_files(folders):
+        if path.name in CATALOGUES:
+            images = load_document(CatalogueDocument, path).images
+            found |= {k: entry.model_copy(update={"name": k}) for k, entry in images.items()}
+    return tuple(found.values())
+
+
+def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
+    """Give the profile called `name`."""
+    found = next((profile for profile in profiles if profile.name == name), None)
+    if found is None:
+        raise SettingsError(
+            f"no profile `{name}`", did_you_mean(name, [profile.name for profile in profiles])
+        )
+    return found
+
+
+def find_image(
+    text: str,
+    *,
+    sha256: str = "",
+    unchecked: bool = False,
+    folders: Sequence[Path] = (),
+    folder: Path = Path(),
+) -> ImageSource:
+    """Find a base image by catalogue name, local path (against `folder`) or URL."""
+    data = {classify_image(text): text, "unchecked": unchecked, "sha256": sha256 or None}
+    document, findings = parse_document(ImageDocument, data, folder=folder)
+    if document is None:
+        raise SettingsError(f"image {text}: {findings[0].message}", findings[0].hint)
+    return source_of(document, load_catalogue(folders))
+
+
+def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
+    """Give the source of an image document; what it says wins over the catalogue."""
+    if image.url:
+        name = Path(urlsplit(image.url).path).name or image.url
+        return _said(image, ImageSource(name=name, url=image.url))
+    if image.file:
+        hint = "" if image.file.exists() else _hint_for_missing(image.file, catalogue)
+        return _said(image, ImageSource(name=image.file.name, file=image.file, hint=hint))
+    entry = next((e for e in catalogue if e.name == image.name), None)
+    if entry is None:
+        hint = did_you_mean(str(image.name), [e.name for e in catalogue])
+        raise SettingsError(
+            f"no base image `{image.name}` in the catalogue",
+            f"{hint} (a local file needs `./` or a suffix as .img or .zip)",
+        )
+    return _said(image, _from_catalogue(entry))
+
+
+def _hint_for_missing(path: Path, catalogue: Sequence[CatalogueEntry]) -> str:
+    same = next((entry.name for entry in catalogue if entry.basename == path.name), "")
+    return f"the catalogue has it as `{same}`" if same else "check the path"
+
+
+def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
+    return ImageSource(
+        name=entry.name,
+        url=entry.url or "",
+        file=entry.file,
+        sha256=entry.sha256 or "",
+        raw_sha256=entry.raw_sha256 or "",
+        raw_size_bytes=entry.raw_size_bytes,
+        checksum_url=entry.checksum_url,
+        generation=entry.generation,
+        machines=entry.machines,
+        hint=entry.hint,
+    )
+
+
+def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
+    return replace(
+        source,
+        sha256=image.sha256 or source.sha256,
+        raw_sha256=image.raw_sha256 or source.raw_sha256,
+        checksum_url=image.checksum_url or source.checksum_url,
+        unchecked=image.unchecked,
+    )
+
+
+# ---- files
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text file a user wrote; UTF-8, a BOM is passed over."""
+    raw = read_bytes(path, what)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        hint = "save the file as UTF-8"
+        problem = Problem("not a text in UTF-8", hint, path, line)
+        raise SettingsError(f"{path} cannot be read", problems=(problem,)) from None
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Read a small file; SettingsError where that is not to be had."""
+    try:
+        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+            raise SettingsError(f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB")
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+
+
+def load_yaml(path: Path, what: str) -> YamlFile:
+    """Read a YAML file; its faults are in the result."""
+    return parse_yaml(read_text(path, what))
+
+
+def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
+    """Read one document; SettingsError with everything that is wrong with it."""
+    parsed = load_yaml(path, "profile")
+    problems = [Problem(p.message, p.hint, path, p.line) for p in parsed.problems]
+    document = None
+    if parsed.data is not None:
+        document, findings = parse_document(model, parsed.data, folder=path.parent)
+        problems += [
+            Problem(f"{dotted(f.loc)}: {f.message}", f.hint, path, parsed.line(f.loc))
+            for f in findings
+        ]
+    if document is None or problems:
+        raise SettingsError(f"{path} is wrong", problems=tuple(problems))
+    return document
+
+
+def _yaml_files(folders: Sequence[Path]) -> list[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"no profiles folder {folder}", "check the path")
+    every = (shipped_folder("profiles"), *folders)
+    return [
+        path
+        for folder in every
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".yml", ".yaml") and path.is_file()
+    ]

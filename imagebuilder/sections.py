@@ -1,0 +1,362 @@
+"""From one node's merged document to the values of its sections.
+
+Pure: whatever lies outside (files, environment, prompts) is asked of an `Outside`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from imagebuilder.documents import SERVICES, NodeDocument
+from imagebuilder.errors import SettingsError
+from imagebuilder.fields import PASSPHRASE_BYTES
+from imagebuilder.findings import Finding, Loc
+from imagebuilder.layers import given
+from imagebuilder.model import (
+    Cluster,
+    Docker,
+    ImageSource,
+    Network,
+    Secret,
+    Shack,
+    User,
+    Wifi,
+    WifiNetwork,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from imagebuilder.documents import (
+        ImageDocument,
+        KeyDocument,
+        ProfileDocument,
+        SecretDocument,
+        SettingsDocument,
+        WifiNetworkDocument,
+    )
+
+TLS_PORT = 2376
+Result = TypeVar("Result")
+
+
+class Outside(Protocol):
+    """What settings ask of the world; each raises SettingsError with a fact and a hint."""
+
+    def profile(self, name: str) -> ProfileDocument:
+        """Find a profile."""
+
+    def image(self, document: ImageDocument) -> ImageSource:
+        """Find a base image."""
+
+    def secret(self, document: SecretDocument, what: str) -> Secret | None:
+        """Read a secret; None where it cannot be had and need not be (a check)."""
+
+    def public_keys(self, path: Path) -> tuple[str, ...]:
+        """Read a file of SSH public keys."""
+
+    def folder(self, path: Path) -> Path:
+        """Make sure that a folder is there."""
+
+    def file(self, path: Path) -> Path:
+        """Make sure that a file is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One document that speaks about a node, where it stands, and its shareable part."""
+
+    document: SettingsDocument
+    loc: Loc
+    part: SettingsDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One node on its way: its layers from low to high, and their sum."""
+
+    layers: tuple[Layer, ...]
+    merged: SettingsDocument
+    outside: Outside
+    say: Callable[[Finding], None]
+    salt: str = ""
+
+    def at(self, *loc: str | int) -> Loc:
+        """Give the place of `loc` in the highest layer that sets it."""
+        for layer in reversed(self.layers):
+            if loc == ("network", "address") and "address" in layer.document.model_fields_set:
+                return (*layer.loc, "address")
+            if _says(layer.document, loc):
+                return (*layer.loc, *loc)
+        return self.layers[-1].loc
+
+    def wrong(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
+        """Note a finding at `loc` of the highest layer that sets it."""
+        self.say(Finding(self.at(*loc), message, hint, severe))
+
+    def attempt(self, loc: Loc, ask: Callable[[], Result]) -> Result | None:
+        """Ask the outside; what it refuses becomes a finding."""
+        try:
+            return ask()
+        except SettingsError as error:
+            self.wrong(loc, error.message, error.hint)
+            return None
+
+    def secret(self, document: SecretDocument, what: str, loc: Loc) -> Secret | None:
+        """Read a secret; an inline one is allowed and spoken of."""
+        if document.inline is not None:
+            hint = "give {file: …}, {env: …} or {prompt: true}"
+            self.wrong(loc, f"the {what} stands in the file", hint, severe=False)
+            return Secret(document.inline.get_secret_value())
+        try:
+            found = self.outside.secret(document, what)
+        except SettingsError as error:
+            self.wrong(loc, error.message, error.hint)
+            return None
+        if found is None and document.env:
+            message = f"${document.env} is not set here: {what} unchecked"
+            self.wrong(loc, message, "set it before building", severe=False)
+        return found
+
+
+def _says(document: Any, loc: Loc) -> bool:
+    for part in loc:
+        if isinstance(part, int) or not hasattr(document, "model_fields_set"):
+            return True
+        if part not in document.model_fields_set:
+            return False
+        document = getattr(document, part)
+    return True
+
+
+# ---- the shack and what nodes are pointed at
+
+
+def shack_of(merged: SettingsDocument) -> Shack | None:
+    """Give the shack, None where no address is set."""
+    document = merged.shack
+    if document is None or not document.address:
+        return None
+    ports = {f"{name}_port": port for name, port in given(document.ports).items()}
+    services = SERVICES if document.services is None else document.services
+    plain = given(document, "address", "hostname", "kind")
+    return Shack(**plain, **ports, services=services, ntp="ntp" in services)
+
+
+def docker_of(node: Node, shack: Shack | None) -> Docker:
+    """Give dockerd's options; registry and mirror are the shack's unless they are said."""
+    document = node.merged.docker
+    values = given(document)
+    if values.get("tls"):
+        values.setdefault("port", TLS_PORT)
+    if shack and "registry" in shack.services:
+        values.setdefault("insecure_registries", (f"{_host(shack)}:{shack.registry_port}",))
+    if shack and "mirror" in shack.services:
+        mirror = f"http://{_host(shack)}:{shack.mirror_port}"
+        values.setdefault("registry_mirrors", (mirror,))
+    values["labels"] = tuple(sorted(values.get("labels", {}).items()))
+    return Docker(**values)
+
+
+def apt_proxy_of(merged: SettingsDocument, shack: Shack | None) -> str:
+    """Give the apt proxy: said, else the shack's, else none."""
+    if merged.apt_proxy is not None or shack is None or "apt" not in shack.services:
+        return merged.apt_proxy or ""
+    return f"http://{_host(shack)}:{shack.apt_port}"
+
+
+def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
+    """Give the time server: said, else the shack, else none."""
+    if merged.ntp_server is not None or shack is None or not shack.ntp:
+        return merged.ntp_server or ""
+    return shack.address
+
+
+def _host(shack: Shack) -> str:
+    return f"[{shack.address}]" if ":" in shack.address else shack.address
+
+
+def cluster_of(node: Node, shack: Shack | None) -> Cluster:
+    """Give the cluster agents; on where there is a shack to join."""
+    document = node.merged.cluster
+    values = given(document, "enabled", "images")
+    values.setdefault("enabled", shack is not None)
+    if values["enabled"] and shack is None:
+        hint = "add `shack: {address: …}` or say `enabled: false`"
+        node.wrong(("cluster", "enabled"), "a cluster without a shack to join", hint)
+    files = document.tarballs or () if document else ()
+    loc = ("cluster", "tarballs")
+    kept = (node.attempt(loc, functools.partial(node.outside.file, path)) for path in files)
+    values["tarballs"] = tuple(str(path) for path in kept if path)
+    return Cluster(**values, **_consul(node), **_swarm(node))
+
+
+def _consul(node: Node) -> dict[str, Any]:
+    document = node.merged.cluster.consul if node.merged.cluster else None
+    values = given(document, "image", "version", "server", "bootstrap_expect")
+    _version_of_tag(values)
+    if document and document.encrypt:
+        loc = ("cluster", "consul", "encrypt")
+        values["encrypt"] = node.secret(document.encrypt, "consul key", loc)
+    return {f"consul_{name}": value for name, value in values.items()}
+
+
+def _swarm(node: Node) -> dict[str, Any]:
+    values = given(node.merged.cluster.swarm if node.merged.cluster else None)
+    _version_of_tag(values)
+    return {f"swarm_{name}": value for name, value in values.items()}
+
+
+def _version_of_tag(values: dict[str, Any]) -> None:
+    """Take the version from the image's tag where it is not said: flags differ by version."""
+    tag = re.search(r":v?(\d+(?:\.\d+)+)[^:/]*$", values.get("image", ""))
+    if tag:
+        values.setdefault("version", tag[1])
+
+
+# ---- wifi
+
+
+def wifi_of(node: Node) -> Wifi:
+    """Give the networks in order of preference."""
+    document = node.merged.wifi
+    if document is None:
+        return Wifi()
+    networks = (
+        _network(node, network, index) for index, network in enumerate(document.networks or ())
+    )
+    return Wifi(document.country or "", tuple(networks))
+
+
+def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwork:
+    values = given(document, "ssid", "hidden", "priority")
+    if document.passphrase is None:
+        return WifiNetwork(**values)
+    loc = ("wifi", "networks", index, "passphrase")
+    found = node.secret(document.passphrase, f"passphrase of wifi `{document.ssid}`", loc)
+    if found is None:
+        return WifiNetwork(**values)
+    if re.fullmatch(r"[0-9a-fA-F]{64}", found.reveal()):
+        return WifiNetwork(**values, psk=Secret(found.reveal().lower()))
+    fault = passphrase_fault(found)
+    if fault:
+        node.wrong(loc, fault, "8 to 63 letters, or the 64 hex digits of a PSK")
+    return WifiNetwork(**values, passphrase=found)
+
+
+def passphrase_fault(passphrase: Secret) -> str:
+    """Say what keeps a text from being a WPA passphrase; empty where nothing does."""
+    text = passphrase.reveal()
+    if any(ord(letter) < ord(" ") or letter == "\x7f" for letter in text):
+        return "the passphrase holds a newline or control character"
+    size = len(text.encode(errors="surrogatepass"))
+    if size not in PASSPHRASE_BYTES:
+        return f"the passphrase has {size} bytes; WPA takes 8 to 63"
+    return ""
+
+
+# ---- wired network
+
+
+def network_of(node: Node) -> Network:
+    """Give the wired addressing, the address with its prefix length."""
+    values = given(node.merged.network)
+    subnet = ipaddress.ip_network(values["subnet"]) if "subnet" in values else None
+    if "address" in values:
+        values["address"] = _with_prefix(node, values["address"], subnet)
+    return Network(**values)
+
+
+def _with_prefix(
+    node: Node, address: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+) -> str:
+    if "/" in address:
+        return str(ipaddress.ip_interface(address))
+    plain = ipaddress.ip_address(address)
+    if subnet is not None and subnet.version == plain.version:
+        return f"{plain}/{subnet.prefixlen}"
+    # Nobody says the prefix in a roster; a classroom's router hands out a /24.
+    prefix = 24 if plain.version == 4 else 64  # noqa: PLR2004 - IPv4
+    hint = "say it: `network: {subnet: 192.168.2.0/24}`"
+    node.say(
+        Finding(("nodes",), f"no prefix length for addresses: taking /{prefix}", hint, severe=False)
+    )
+    return f"{plain}/{prefix}"
+
+
+# ---- people
+
+
+def user_of(node: Node) -> User | None:
+    """Give the login, its password hashed."""
+    document = node.merged.user
+    if document is None:
+        return None
+    if document.name is None:
+        node.wrong(("user",), "a user needs a name", "add `name:`")
+        return None
+    hashed = Secret(document.password_hash) if document.password_hash else None
+    if document.password:
+        plain = node.secret(document.password, "password", ("user", "password"))
+        hashed = _hash(node, document.name, plain) if plain else None
+    return User(document.name, hashed, document.groups or ())
+
+
+def _hash(node: Node, user: str, password: Secret) -> Secret | None:
+    text = password.reveal()
+    if not text or "\n" in text or "\x00" in text:
+        node.wrong(("user", "password"), "a password is one line and not empty")
+        return None
+    return hash_password(password, f"{node.salt}\0{user}")
+
+
+@functools.lru_cache(maxsize=256)
+def hash_password(password: Secret, context: str) -> Secret:
+    """Hash by sha512-crypt; the same password and context give the same hash.
+
+    The salt comes from the context alone: one made from the password would be a fast hash of it,
+    printed beside the slow one.
+    """
+    # Only passwords pay for the import.
+    from passlib.hash import sha512_crypt  # noqa: PLC0415
+
+    salt = hashlib.sha256(b"rpi-image salt\0" + context.encode()).hexdigest()[:16]
+    return Secret(str(sha512_crypt.using(salt=salt, rounds=5000).hash(password.reveal())))
+
+
+def ssh_keys_of(node: Node) -> tuple[str, ...]:
+    """Give the public keys, each once, in order."""
+    found = (_keys(node, key, index) for index, key in enumerate(node.merged.ssh_keys or ()))
+    return tuple(dict.fromkeys(line for lines in found for line in lines))
+
+
+def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
+    if key.text is not None:
+        return (key.text,)
+    path = key.file
+    if path is None:
+        return ()
+    return node.attempt(("ssh_keys", index), lambda: node.outside.public_keys(path)) or ()
+
+
+def overlays_of(node: Node) -> tuple[Path, ...]:
+    """Give the user's overlay folders, low to high."""
+    asked = (
+        node.attempt(("overlays", i), functools.partial(node.outside.folder, path))
+        for i, path in enumerate(node.merged.overlays or ())
+    )
+    return tuple(path for path in asked if path)
+
+
+def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
+    """Give serial, mac, seat and owner; later documents win."""
+    facts: dict[str, str] = {}
+    for document in documents:
+        facts |= given(document, "serial", "mac", "seat", "owner")
+    return facts

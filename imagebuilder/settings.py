@@ -1,0 +1,194 @@
+"""From documents to what each node is to become: profile ⊕ class ⊕ node ⊕ flags, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagebuilder.documents import (
+    ClassroomDocument,
+    ImageDocument,
+    NodeDocument,
+    ProfileDocument,
+    SettingsDocument,
+)
+from imagebuilder.errors import SettingsError
+from imagebuilder.findings import Finding, Loc
+from imagebuilder.layers import lay_over, settings_part
+from imagebuilder.model import NodeSettings, Shack
+from imagebuilder.sections import (
+    Layer,
+    Node,
+    Outside,
+    apt_proxy_of,
+    cluster_of,
+    docker_of,
+    network_of,
+    ntp_server_of,
+    overlays_of,
+    roster_facts,
+    shack_of,
+    ssh_keys_of,
+    user_of,
+    wifi_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_PROFILE = "armv7"
+DEFAULT_IMAGE = "hypriotos-1.12.3"
+# First part of the loc of what a flag says, which stands in no file.
+FLAGS = "--"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All nodes in roster order with the loc of each, and what was found on the way."""
+
+    nodes: tuple[NodeSettings, ...]
+    places: tuple[Loc, ...]
+    shack: Shack | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A node of the roster, of the flags, or both; `loc` is where it stands."""
+
+    mine: NodeDocument | None
+    extra: NodeDocument | None
+    loc: Loc
+
+    @property
+    def documents(self) -> tuple[NodeDocument | None, ...]:
+        return (self.mine, self.extra)
+
+    @property
+    def hostname(self) -> str:
+        return next(document.hostname for document in self.documents if document)
+
+
+def resolve_classroom(
+    room: ClassroomDocument, flags: ClassroomDocument, outside: Outside
+) -> Resolved:
+    """Resolve every node; `flags` wins over `room`, and its nodes choose among the roster's.
+
+    A node of `flags` that the roster does not hold is a new one with the class's settings.
+    """
+    resolver = _Resolver(_layer(room), _layer(flags, FLAGS), outside)
+    made = [(resolver.node(chosen), chosen.loc) for chosen in _choose(room.nodes, flags.nodes)]
+    whole = [(node, loc) for node, loc in made if node is not None]
+    shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
+    return Resolved(
+        tuple(node for node, _ in whole),
+        tuple(loc for _, loc in whole),
+        shack,
+        tuple(dict.fromkeys(resolver.findings)),
+    )
+
+
+def _choose(roster: Sequence[NodeDocument], wanted: Sequence[NodeDocument]) -> Iterator[_Chosen]:
+    if not wanted:
+        yield from (_Chosen(node, None, ("nodes", i)) for i, node in enumerate(roster))
+    known = {node.hostname: i for i, node in enumerate(roster)}
+    for i, extra in enumerate(wanted):
+        if extra.hostname in known:
+            place = known[extra.hostname]
+            yield _Chosen(roster[place], extra, ("nodes", place))
+        else:
+            yield _Chosen(None, extra, (FLAGS, "nodes", i))
+
+
+def _layer(document: SettingsDocument, *loc: str | int) -> Layer:
+    return Layer(document, loc, settings_part(document))
+
+
+@dataclass
+class _Resolver:
+    """The layers that all nodes share, merged once for each profile."""
+
+    room: Layer
+    flags: Layer
+    outside: Outside
+    findings: list[Finding] = field(default_factory=list)
+    bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
+
+    def node(self, chosen: _Chosen) -> NodeSettings | None:
+        profile, loc = self._profile_name(chosen)
+        try:
+            document, merged = self._base(profile)
+        except SettingsError as error:
+            self.findings.append(Finding(loc, error.message, error.hint))
+            return None
+        layers = [self.room]
+        if chosen.mine:
+            layers.append(_layer(chosen.mine, *chosen.loc))
+        layers.append(self.flags)
+        if chosen.extra:
+            layers.append(_layer(chosen.extra, FLAGS, "nodes", 0))
+        for layer in layers[1:]:
+            merged = lay_over(merged, layer.part)
+        salt = str(getattr(self.room.document, "name", None) or "")
+        node = Node(tuple(layers), merged, self.outside, self.findings.append, salt)
+        return _settings(node, chosen, document)
+
+    def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
+        if profile not in self.bases:
+            document = self.outside.profile(profile)
+            merged = lay_over(settings_part(document), self.room.part)
+            self.bases[profile] = document, merged
+        return self.bases[profile]
+
+    def _profile_name(self, chosen: _Chosen) -> tuple[str, Loc]:
+        said = (
+            (chosen.extra, (FLAGS, "profile")),
+            (self.flags.document, (FLAGS, "profile")),
+            (chosen.mine, (*chosen.loc, "profile")),
+            (self.room.document, ("profile",)),
+        )
+        for document, loc in said:
+            if document is not None and (name := getattr(document, "profile", None)):
+                return str(name), loc
+        return DEFAULT_PROFILE, ("profile",)
+
+
+def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings | None:
+    merged = node.merged
+    shack = shack_of(merged)
+    wanted = merged.image or ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
+    image = node.attempt(("image",), lambda: node.outside.image(wanted))
+    network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
+    cluster, user = cluster_of(node, shack), user_of(node)
+    keys, overlays = ssh_keys_of(node), overlays_of(node)
+    if image is None:
+        return None
+    facts = roster_facts(chosen.documents)
+    return NodeSettings(
+        hostname=chosen.hostname,
+        profile=profile.name,
+        arch=profile.arch,
+        machines=profile.machines,
+        image=image,
+        generation=merged.generation,
+        shack=shack,
+        wifi=wifi,
+        network=network,
+        docker=docker,
+        cluster=cluster,
+        user=user,
+        ssh_keys=keys,
+        keep_host_keys=bool(merged.keep_host_keys),
+        timezone=merged.timezone or "",
+        keyboard=merged.keyboard or "",
+        locale=merged.locale or "",
+        apt_proxy=apt_proxy_of(merged, shack),
+        ntp_server=ntp_server_of(merged, shack),
+        upgrade=bool(merged.upgrade),
+        overlays=overlays,
+        variables=tuple(sorted((merged.set or {}).items())),
+        serial=facts.get("serial", ""),
+        mac=facts.get("mac", ""),
+        seat=facts.get("seat", ""),
+        owner=facts.get("owner", ""),
+    )

@@ -1,0 +1,169 @@
+"""A classroom file with its rosters, and the way from a finding back to its file and line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.documents import ClassroomDocument, parse_document
+from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.findings import Finding, Loc, dotted
+from imagebuilder.library import load_yaml, read_bytes
+from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
+from imagebuilder.settings import FLAGS
+from imagebuilder.yamlfile import CsvReference, YamlFile
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def problems_of(error: SettingsError) -> tuple[Problem, ...]:
+    """Give what an error found, or the error itself as the one problem."""
+    return error.problems or (Problem(error.message, error.hint),)
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where one node of the expanded roster stands: in the YAML at `index`, or in a table."""
+
+    index: int = 0
+    file: Path | None = None
+    line: int = 0
+
+
+@dataclass
+class Source:
+    """A classroom file with its rosters, and the way from a finding to its file and line."""
+
+    path: Path | None
+    home: str
+    parsed: YamlFile | None = None
+    origins: list[_Origin] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths are against."""
+        return self.path.parent if self.path else Path()
+
+    @property
+    def fatal(self) -> bool:
+        """Whether a node could be other than the user meant."""
+        return any(problem.severe for problem in self.problems)
+
+    def room(self) -> ClassroomDocument | None:
+        """Read the file and its rosters; None where they are no classroom."""
+        if self.path is None:
+            return ClassroomDocument()
+        try:
+            self.parsed = load_yaml(self.path, "classroom file")
+        except SettingsError as error:
+            self.problems += problems_of(error)
+            return None
+        self.problems += [
+            Problem(p.message, p.hint, self.path, p.line) for p in self.parsed.problems
+        ]
+        if self.parsed.data is None:
+            return None
+        return self._document(self.parsed.data)
+
+    def _document(self, data: Any) -> ClassroomDocument | None:
+        if isinstance(data, dict):
+            data = {**data, "nodes": self._nodes(data)}
+        document, findings = parse_document(
+            ClassroomDocument, data, folder=self.folder, home=self.home
+        )
+        self.note(findings)
+        return document
+
+    def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
+        """Check what the command line says."""
+        document, findings = parse_document(
+            ClassroomDocument, overrides, folder=Path(), home=self.home
+        )
+        self.note([Finding((FLAGS, *f.loc), f.message, f.hint) for f in findings])
+        return document
+
+    def _nodes(self, data: dict[str, Any]) -> list[Any]:
+        listed, expanded = data.get("nodes"), []
+        if isinstance(listed, CsvReference):
+            expanded += self._table(listed.path, ("nodes",))
+        elif isinstance(listed, list):
+            for index, node in enumerate(listed):
+                expanded += self._expand(node, _Origin(index), ("nodes", index))
+        elif listed is not None:
+            self._complain(("nodes",), "expected a list", "or `nodes: !csv FILE`")
+        if isinstance(data.get("nodes_from"), str):
+            expanded += self._table(data["nodes_from"], ("nodes_from",))
+        return expanded
+
+    def _expand(self, node: Any, origin: _Origin, loc: Loc) -> list[Any]:
+        try:
+            nodes = expand_node(node) if isinstance(node, dict) else [node]
+        except RangeError as error:
+            self._add(Finding(loc, str(error), "as `pi-[01-30]`"), origin)
+            return []
+        self.origins += [origin] * len(nodes)
+        return nodes
+
+    def _table(self, name: str, loc: Loc) -> list[Any]:
+        path = self.folder / name
+        try:
+            table = parse_table(decode_table(read_bytes(path, "table")))
+        except SettingsError as error:
+            self._complain(loc, error.message, error.hint)
+            return []
+        for finding in table.findings:
+            line = finding.loc[0]
+            self.problems.append(Problem(finding.message, finding.hint, path, int(line)))
+        return [
+            node
+            for row in table.rows
+            for node in self._expand(row.values, _Origin(-1, path, row.line), ())
+        ]
+
+    def _complain(self, loc: Loc, message: str, hint: str) -> None:
+        self.note([Finding(loc, message, hint)])
+
+    def note(self, findings: Sequence[Finding]) -> None:
+        """Turn findings into problems with file and line."""
+        for finding in findings:
+            loc = finding.loc
+            if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
+                self._add(finding, self.origins[loc[1]])
+            elif loc and loc[0] == FLAGS:
+                self._add_flag(finding)
+            else:
+                self._add(finding, None)
+
+    def _add(self, finding: Finding, origin: _Origin | None) -> None:
+        loc = finding.loc
+        where: tuple[Path | None, int | None]
+        if origin and origin.file:
+            message = _said(loc[2:], finding.message)
+            where = (origin.file, origin.line)
+        else:
+            if origin and len(loc) > 1:
+                loc = ("nodes", origin.index, *loc[2:])
+            message = _said(loc, finding.message)
+            where = (self.path, self.parsed.line(loc) if self.parsed else None)
+        file, line = where
+        self.problems.append(Problem(message, finding.hint, file, line, finding.severe))
+
+    def _add_flag(self, finding: Finding) -> None:
+        loc = finding.loc[1:]
+        loc = loc[2:] if loc[:1] == ("nodes",) else loc
+        self.problems.append(
+            Problem(_said(loc, finding.message), finding.hint, None, None, finding.severe)
+        )
+
+    def sorted_problems(self) -> tuple[Problem, ...]:
+        """Give each problem once, in file order."""
+        unique = dict.fromkeys(self.problems)
+        return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
+
+
+def _said(loc: Loc, message: str) -> str:
+    name = dotted(loc)
+    return f"{name}: {message}" if name else message

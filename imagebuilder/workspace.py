@@ -1,0 +1,163 @@
+"""Finds and reads what settings are made of: classroom files, rosters, profiles, secrets."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, available_timezones
+
+from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.findings import Finding, Loc
+from imagebuilder.library import (
+    find_image,
+    load_catalogue,
+    load_profiles,
+)
+from imagebuilder.lint import lint_classroom
+from imagebuilder.model import Classroom
+from imagebuilder.settings import FLAGS, resolve_classroom
+from imagebuilder.sources import Source, problems_of
+from imagebuilder.world import World
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from imagebuilder.documents import ClassroomDocument
+
+
+__all__ = [
+    "Reading",
+    "check_classroom",
+    "find_image",
+    "load_catalogue",
+    "load_classroom",
+    "load_profiles",
+    "read_classroom",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A classroom, None where a problem is severe, and all problems in file order."""
+
+    classroom: Classroom | None
+    problems: tuple[Problem, ...]
+
+
+def load_classroom(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str],
+    ask: Callable[[str], str] | None = None,
+    profile_folders: Sequence[Path] = (),
+) -> Classroom:
+    """Read and resolve a classroom; SettingsError with all problems.
+
+    `overrides` has the form of a file's top level and wins over it; its nodes choose among the
+    file's by hostname, or are new. Without `path` the overrides are all there is.
+    """
+    reading = read_classroom(
+        path,
+        overrides=overrides,
+        environment=environment,
+        ask=ask,
+        profile_folders=profile_folders,
+    )
+    if reading.classroom is None:
+        severe = tuple(problem for problem in reading.problems if problem.severe)
+        raise _refusal(path, severe)
+    return reading.classroom
+
+
+def _refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
+    if path is None and len(problems) == 1:
+        return SettingsError(problems[0].message, problems[0].hint)
+    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+    return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=problems)
+
+
+def check_classroom(
+    path: Path,
+    *,
+    environment: Mapping[str, str],
+    profile_folders: Sequence[Path] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[Problem, ...]:
+    """Give everything wrong or doubtful in a classroom file; secrets need not be at hand."""
+    reading = read_classroom(
+        path,
+        overrides=overrides,
+        environment=environment,
+        profile_folders=profile_folders,
+        checking=True,
+    )
+    return reading.problems
+
+
+def read_classroom(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str],
+    ask: Callable[[str], str] | None = None,
+    profile_folders: Sequence[Path] = (),
+    checking: bool = False,
+) -> Reading:
+    """Read and resolve a classroom with all problems; `checking` takes missing secrets lightly."""
+    try:
+        world = World(environment, ask, profile_folders, checking=checking)
+    except SettingsError as error:
+        return Reading(None, problems_of(error))
+    source = Source(path, environment.get("HOME", ""))
+    room, flags = source.room(), source.flags(dict(overrides or {}))
+    if room is None or flags is None or source.fatal:
+        return Reading(None, source.sorted_problems())
+    resolved = resolve_classroom(room, flags, world)
+    source.note(resolved.findings)
+    source.note(lint_classroom(resolved))
+    source.note(_zone_findings(room, flags))
+    problems = source.sorted_problems()
+    if any(problem.severe for problem in problems):
+        return Reading(None, problems)
+    merged_name = flags.name or room.name or (path.stem if path else resolved.nodes[0].hostname)
+    classroom = Classroom(
+        name=merged_name,
+        path=path or Path(),
+        nodes=resolved.nodes,
+        shack=resolved.shack,
+        secrets=flags.secrets or room.secrets or _secrets_beside(path),
+    )
+    return Reading(classroom, problems)
+
+
+def _secrets_beside(path: Path | None) -> Path:
+    return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
+
+
+def _zone_findings(room: ClassroomDocument, flags: ClassroomDocument) -> list[Finding]:
+    """Warn of time zones this machine does not know; Debian splits old names off, so no error."""
+    said: dict[str, Loc] = {}
+    for i, node in enumerate(room.nodes):
+        said.setdefault(node.timezone or "", ("nodes", i, "timezone"))
+    said |= {room.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
+    return [
+        Finding(loc, f"time zone `{zone}` is not known here", _near_zone(zone), severe=False)
+        for zone, loc in said.items()
+        if zone and not _zone_known(zone) and available_timezones()
+    ]
+
+
+def _near_zone(zone: str) -> str:
+    near = difflib.get_close_matches(zone, available_timezones(), n=1)
+    return f"did you mean `{near[0]}`?" if near else "as Europe/Paris"
+
+
+def _zone_known(zone: str) -> bool:
+    try:
+        ZoneInfo(zone)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
