@@ -175,7 +175,7 @@ def check_ssid(ssid: str) -> str:
 @lru_cache(maxsize=256)
 def hash_psk(passphrase: str, ssid: str) -> str:
     """Derive the 64 lower-case hex digits of a WPA pre-shared key (IEEE 802.11i, H.4.1)."""
-    secret = passphrase.encode()
+    secret = check_line(passphrase).encode()
     if not 8 <= len(secret) <= 63:  # noqa: PLR2004 - the standard's own bounds
         raise SettingsError(
             f"the passphrase of {ssid!r} has {len(secret)} bytes; WPA takes 8 to 63",

@@ -166,6 +166,7 @@ def _network(network: Network) -> dict[str, object]:
         "interface": network.interface,
         "address": network.address,
         "ip": str(address.ip) if address else "",
+        "prefix": address.network.prefixlen if address else 0,
         "netmask": str(address.netmask) if address else "",
         "family": "inet6" if address and address.version == 6 else "inet",  # noqa: PLR2004 - IPv6
         "gateway": network.gateway,

@@ -6,7 +6,10 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
+
+import yaml
 
 from imagebuilder.bootconfig import add_config_lines, merge_cmdline, set_lines
 from imagebuilder.errors import ImageError, SettingsError
@@ -24,6 +27,7 @@ __all__ = ["BootFiles", "DictBoot", "detect", "plan_node"]
 FOLDER = "rpi-image/"
 NODE_ENV = "rpi-image/node.env"
 RECORD = "rpi-image/made.json"
+STOCK = "rpi-image/stock/"
 CMDLINE = "cmdline.txt"
 CONFIG = "config.txt"
 APPEND = ".append"
@@ -57,6 +61,26 @@ class DictBoot:
             if name.lower() == path.lower():
                 return data
         raise ImageError(f"there is no {path} on the boot partition", "check the base image")
+
+
+@dataclass(frozen=True, slots=True)
+class _StockBoot:
+    """The boot partition as it was before an earlier plan replaced some of its files."""
+
+    boot: BootFiles
+
+    def names(self) -> tuple[str, ...]:
+        """Give all file paths."""
+        return self.boot.names()
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        return self.boot.exists(path)
+
+    def read(self, path: str) -> bytes:
+        """Give the vendor's content of a file, where it was kept, else what is there."""
+        kept = STOCK + path
+        return self.boot.read(kept if self.boot.exists(kept) else path)
 
 
 def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
@@ -97,7 +121,7 @@ def plan_node(
     config_hash = draft.digest(generation.name)
     final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
     record = _Record.on(boot)
-    files = dict(final.files) | _edited_texts(final, boot, record)
+    files = dict(final.files) | _edited_texts(final, boot, record) | work.kept
     made = record.after(files, final.cmdline, boot)
     if made.worth_keeping:
         files[RECORD] = made.as_bytes()
@@ -152,6 +176,7 @@ class _Work:
     generation: Generation
     boot: BootFiles
     overlays: tuple[OverlayFile, ...]
+    kept: dict[str, bytes] = field(init=False, default_factory=dict)
     _layers: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -169,11 +194,12 @@ class _Work:
         """Build the names for templates; a user's variables may not hide ours."""
         public: dict[str, object] = {
             "node": public_facts(self.settings, self.generation.name),
-            "fact": self.generation.facts_of(self.boot),
+            "fact": self.generation.facts_of(_StockBoot(self.boot)),
             "config_hash": config_hash,
             "build_time": build_time,
         }
         secret = public | secret_facts(self.settings, plaintext=plaintext)
+        secret["boot_yaml"] = self._boot_yaml
         variables = dict(self.settings.variables)
         for name in sorted(secret.keys() & (variables.keys() | {"vars"})):
             raise SettingsError(
@@ -181,6 +207,16 @@ class _Work:
             )
         given = {**variables, "vars": variables}
         return _Context(public | given, secret | given)
+
+    def _boot_yaml(self, path: str) -> Mapping[str, object]:
+        """Give a vendor's YAML file so that templates can keep what they do not set.
+
+        It is kept on the card, so that planning again starts from it and not from our own file.
+        """
+        if not self.boot.exists(path):
+            return {}
+        self.kept[STOCK + path] = _StockBoot(self.boot).read(path)
+        return _parse_yaml(self.kept[STOCK + path])
 
     def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
         """Render everything; of a draft only what depends on late values is rendered again."""
@@ -215,6 +251,15 @@ class _Work:
         for file in self.overlays:
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
                 yield f"{file.origin} replaces what the generation {self.generation.name} writes"
+
+
+@lru_cache(maxsize=16)
+def _parse_yaml(text: bytes) -> Mapping[str, object]:
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _topmost(files: Iterable[OverlayFile]) -> tuple[OverlayFile, ...]:
@@ -267,7 +312,7 @@ def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[
     things = context.get(EACH[marker], [])
     for number, thing in enumerate(things if isinstance(things, list) else [], start=1):
         label = str(thing.get("kind", number))
-        yield path.replace(marker, label), {marker.strip("[]"): thing}
+        yield check_path(path.replace(marker, label), path), {marker.strip("[]"): thing}
 
 
 # ---- the vendors' texts and what an earlier run left

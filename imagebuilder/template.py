@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import lru_cache
 from traceback import extract_tb
 from typing import TYPE_CHECKING
@@ -68,8 +69,13 @@ def yaml(value: object) -> str:
     JSON texts are YAML 1.1 once the characters that YAML calls unprintable are escaped, and
     their quotes keep `no`, `0123` and dates what they are.
     """
-    text = json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False, default=str)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def utc(epoch: int) -> str:
+    """Write seconds since 1970 as fake-hwclock does."""
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _shell_text(value: object) -> str:
@@ -94,6 +100,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "yaml": yaml,
         "line": check_line,
         "verbatim": check_verbatim,
+        "utc": utc,
         "wpa_ssid": wpa_ssid,
         "nm_ssid": nm_ssid,
     }
