@@ -131,6 +131,17 @@ class PortsDocument(Document):
     web: f.Port | None = None
 
 
+class ShackImagesDocument(Document):
+    """Container images of the shack's services; apt and ntp may be empty: built there."""
+
+    consul: f.ImageReference | None = None
+    swarm: f.ImageReference | None = None
+    registry: f.ImageReference | None = None
+    apt: f.ImageReference | None = None
+    ntp: f.ImageReference | None = None
+    web: f.ImageReference | None = None
+
+
 class ShackDocument(Document):
     """The instructor's machine; its services are what nodes are pointed at."""
 
@@ -138,6 +149,7 @@ class ShackDocument(Document):
     hostname: f.Hostname | None = None
     kind: Literal["classic", "swarm-mode"] | None = None
     ports: PortsDocument | None = None
+    images: ShackImagesDocument | None = None
     services: tuple[Service, ...] | None = Field(
         None, description="which it runs; all of them where the key is left out"
     )

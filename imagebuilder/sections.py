@@ -144,9 +144,10 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
     if document is None or not document.address:
         return None
     ports = {f"{name}_port": port for name, port in given(document.ports).items()}
+    images = {f"{name}_image": image for name, image in given(document.images).items()}
     services = SERVICES if document.services is None else document.services
     plain = given(document, "address", "hostname", "kind")
-    return Shack(**plain, **ports, services=services, ntp="ntp" in services)
+    return Shack(**plain, **ports, **images, services=services, ntp="ntp" in services)
 
 
 def docker_of(node: Node, shack: Shack | None) -> Docker:

@@ -18,7 +18,7 @@ from imagebuilder.library import (
 from imagebuilder.lint import lint_classroom
 from imagebuilder.model import Classroom
 from imagebuilder.settings import FLAGS, resolve_classroom
-from imagebuilder.sources import Source, problems_of
+from imagebuilder.classfile import Source, problems_of
 from imagebuilder.world import World
 
 if TYPE_CHECKING:

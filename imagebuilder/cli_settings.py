@@ -1,0 +1,189 @@
+"""The flags that describe one node, the same for every command that makes one."""
+
+from __future__ import annotations
+
+import functools
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.documents import classify_image
+from imagebuilder.errors import InputError
+from imagebuilder.workspace import load_classroom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from imagebuilder.console import Console
+    from imagebuilder.model import Classroom, NodeSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFlags:
+    """What the flags of one command line say; None and empty where they say nothing."""
+
+    profile: str | None = None
+    hostname: str | None = None
+    image: str | None = None
+    sha256: str | None = None
+    no_checksum: bool = False
+    generation: str | None = None
+    wifi_ssid: str | None = None
+    wifi_passphrase_file: Path | None = None
+    wifi_country: str | None = None
+    shack: str | None = None
+    registry: str | None = None
+    label: tuple[tuple[str, str], ...] = ()
+    ssh_key: tuple[Path, ...] = ()
+    overlay: tuple[Path, ...] = ()
+    set_: tuple[tuple[str, str], ...] = ()
+    config: Path | None = None
+    profiles: tuple[Path, ...] = ()
+
+
+class _Pair(click.ParamType):
+    """KEY=VALUE; the value may hold further `=`."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = str(value).partition("=")
+        if not key or not equals:
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key, text
+
+
+_FILE = click.Path(path_type=Path)
+_FLAGS = (
+    click.option("--profile", metavar="NAME", help="Board family, as armv7 (see `profiles`)."),
+    click.option("--hostname", metavar="NAME", help="Name of the node, as pi-03."),
+    click.option("--image", metavar="IMAGE", help="Base image: catalogue name, file or URL."),
+    click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
+    click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
+    click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
+    click.option("--wifi-ssid", metavar="SSID", help="Wireless network; open without passphrase."),
+    click.option("--wifi-passphrase-file", type=_FILE, help="File with the passphrase."),
+    click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR."),
+    click.option("--shack", metavar="ADDRESS", help="Instructor's machine, whose cluster to join."),
+    click.option("--registry", metavar="HOST:PORT", help="Plain-HTTP registry and mirror."),
+    click.option("--label", type=_Pair(), multiple=True, help="Label of the Docker engine."),
+    click.option("--ssh-key", type=_FILE, multiple=True, help="Public key that may log in."),
+    click.option("--overlay", type=_FILE, multiple=True, help="Folder to lay over the card."),
+    click.option("--set", "set_", type=_Pair(), multiple=True, help="Variable for templates."),
+    click.option("--config", type=_FILE, help="Classroom file to start from."),
+    click.option("--profiles", type=_FILE, multiple=True, help="Folder of your own profiles."),
+)
+
+
+def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags that describe a node, handed to it as `flags`."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, **rest: Any) -> Any:
+        said = {field.name: rest.pop(field.name) for field in fields(NodeFlags)}
+        return command(*args, flags=NodeFlags(**said), **rest)
+
+    return functools.reduce(lambda made, option: option(made), reversed(_FLAGS), wrapped)
+
+
+def document_from_flags(flags: NodeFlags) -> dict[str, object]:
+    """Give what the flags say in the form of a classroom file's top level.
+
+    Raises InputError where flags contradict each other or lack their partner.
+    """
+    _check_partners(flags)
+    said: dict[str, object | None] = {
+        "profile": flags.profile,
+        "image": _image(flags),
+        "generation": flags.generation,
+        "wifi": _wifi(flags),
+        "shack": _shack(flags),
+        "docker": _docker(flags),
+        "ssh_keys": [{"file": str(path)} for path in flags.ssh_key],
+        "overlays": [str(path) for path in flags.overlay],
+        "set": dict(flags.set_),
+        "nodes": [{"hostname": flags.hostname}] if flags.hostname is not None else None,
+    }
+    return {key: value for key, value in said.items() if value not in (None, [], {})}
+
+
+def _check_partners(flags: NodeFlags) -> None:
+    if flags.sha256 and flags.no_checksum:
+        raise InputError("--sha256 and --no-checksum exclude each other", "give one of them")
+    if (flags.sha256 or flags.no_checksum) and not flags.image:
+        raise InputError("a checksum without its image", "give --image as well")
+    if flags.wifi_passphrase_file and flags.wifi_ssid is None:
+        raise InputError("a wifi passphrase without its network", "give --wifi-ssid as well")
+    if flags.hostname is None and flags.config is None:
+        raise InputError("the node has no name", "give --hostname NAME, or --config FILE")
+
+
+def _image(flags: NodeFlags) -> dict[str, object] | None:
+    if flags.image is None:
+        return None
+    said: dict[str, object] = {classify_image(flags.image): flags.image}
+    if flags.sha256:
+        said["sha256"] = flags.sha256
+    return {**said, "unchecked": True} if flags.no_checksum else said
+
+
+def _wifi(flags: NodeFlags) -> dict[str, object]:
+    said: dict[str, object] = {}
+    if flags.wifi_country is not None:
+        said["country"] = flags.wifi_country
+    if flags.wifi_ssid is not None:
+        network: dict[str, object] = {"ssid": flags.wifi_ssid}
+        if flags.wifi_passphrase_file:
+            network["passphrase"] = {"file": str(flags.wifi_passphrase_file)}
+        said["networks"] = [network]
+    return said
+
+
+def _shack(flags: NodeFlags) -> dict[str, object] | None:
+    if flags.shack is None:
+        return None
+    # A flag names a machine and promises nothing of what runs there; a file says what does.
+    services: dict[str, object] = {} if flags.config else {"services": []}
+    return {"address": flags.shack, **services}
+
+
+def _docker(flags: NodeFlags) -> dict[str, object]:
+    said: dict[str, object] = {}
+    if flags.label:
+        said["labels"] = dict(flags.label)
+    if flags.registry is not None:
+        said["insecure_registries"] = [flags.registry]
+        said["registry_mirrors"] = [f"http://{flags.registry}"]
+    return said
+
+
+def classroom_from_flags(
+    flags: NodeFlags, console: Console, environment: Mapping[str, str] = os.environ
+) -> Classroom:
+    """Load the classroom that the flags and their --config describe; asks for prompted secrets."""
+    return load_classroom(
+        flags.config,
+        overrides=document_from_flags(flags),
+        environment=environment,
+        ask=console.ask_secret,
+        profile_folders=flags.profiles,
+    )
+
+
+def node_from_flags(flags: NodeFlags, console: Console) -> tuple[Classroom, NodeSettings]:
+    """Load the one node that the flags describe; InputError where the file holds several."""
+    classroom = classroom_from_flags(flags, console)
+    if len(classroom.nodes) > 1:
+        names = ", ".join(node.hostname for node in classroom.nodes[:3])
+        raise InputError(
+            f"{flags.config} holds {len(classroom.nodes)} nodes",
+            f"give --hostname with one of {names} …",
+        )
+    return classroom, classroom.nodes[0]
