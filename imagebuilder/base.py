@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from imagebuilder.progress import SILENT, Voice
 from imagebuilder.sparse import Written, hash_file, write_raw
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 _BOOT_SIGNATURE = (510, b"\x55\xaa")
@@ -93,7 +95,9 @@ def _base_image(source: ImageSource, cache: Cache, record: Record) -> BaseImage:
 
 def _from_file(job: _Job, path: Path) -> BaseImage:
     if not path.is_file():
-        raise SourceError(f"there is no file {path}", "check the path of the image")
+        raise SourceError(
+            f"there is no file {path}", job.source.hint or "check the path of the image"
+        )
     compressed = is_compressed(path)
     expected = _expected_of_file(job.source, path)
     found = hash_file(path, f"checking {path.name}", job.voice)
@@ -139,7 +143,8 @@ def _from_url(job: _Job) -> BaseImage:
     with job.cache.lock(key, job.voice):
         if found := find_cached(source, job.cache):
             return found
-        expected = _expected_of_url(job)
+        with _hinting(source):
+            expected = _expected_of_url(job)
         record = job.cache.find(f"sha256 {expected.sha256}") if expected.sha256 else None
         if record is None or not _acceptable(record, source):
             record = _downloaded(job, job.cache.part_path(key, "download"), expected)
@@ -150,7 +155,8 @@ def _from_url(job: _Job) -> BaseImage:
 def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
     """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
     url = job.source.url
-    got = download(url, part, expected.sha256, job.voice, job.patience)
+    with _hinting(job.source):
+        got = download(url, part, expected.sha256, job.voice, job.patience)
     try:
         record = _unpacked(job, part, redacted(url), got, expected.checked)
     except RpiImageError:
@@ -180,6 +186,15 @@ def _expected_of_url(job: _Job) -> _Expected:
         f"no checksum is known for {redacted(source.url)}",
         "give the publisher's with --sha256, or --no-checksum to take it as it comes",
     )
+
+
+@contextmanager
+def _hinting(source: ImageSource) -> Iterator[None]:
+    """Say what the catalogue knows to do where an image cannot be had."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(error.message, source.hint or error.hint) from error
 
 
 # ---- both

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
 import tempfile
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Literal
 import filelock
 import platformdirs
 
-from imagebuilder.errors import SourceError
+from imagebuilder.errors import InputError, SourceError
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.sparse import hash_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
 Checked = Literal["given", "publisher", "raw", "none"]
 
+SHORTEST_DIGEST = 8
 _ROOM_HINT = "set RPI_IMAGE_CACHE to a folder you can write to, on a disk with room"
 
 
@@ -119,7 +120,7 @@ class Cache:
             _sync_folder(self._images)
         return final
 
-    @contextmanager
+    @contextlib.contextmanager
     def lock(self, key: str, voice: Voice = SILENT) -> Iterator[None]:
         """Hold `key` against other processes; a killed holder lets go of it."""
         with self._writable():
@@ -149,6 +150,10 @@ class Cache:
         """Give the parts of downloads and unpackings that did not end."""
         return tuple(sorted(self._parts.glob("*")))
 
+    def leftover_bytes(self) -> int:
+        """Give what the unfinished parts take on disk."""
+        return sum(part.stat().st_blocks * 512 for part in self.leftovers())
+
     def remove(self, image: Cached) -> None:
         """Remove an image and what is remembered of it."""
         with self._writable():
@@ -157,18 +162,12 @@ class Cache:
                     path.unlink(missing_ok=True)
             image.path.unlink(missing_ok=True)
 
-    def remove_leftovers(self) -> int:
-        """Remove unfinished parts nobody works on; gives the bytes freed."""
-        freed = 0
+    def remove_leftovers(self) -> None:
+        """Remove unfinished parts nobody works on."""
         for part in self.leftovers():
             lock = filelock.FileLock(self._locks / f"{part.name.partition('.')[0]}.lock")
-            try:
-                with lock.acquire(timeout=0):
-                    freed += part.stat().st_blocks * 512
-                    part.unlink(missing_ok=True)
-            except (filelock.Timeout, FileNotFoundError):
-                continue
-        return freed
+            with self._writable(), contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
+                part.unlink(missing_ok=True)
 
     def is_intact(self, image: Cached, voice: Voice = SILENT) -> bool:
         """Read an image again and compare it with the digest it is named by."""
@@ -181,13 +180,30 @@ class Cache:
             if record is not None:
                 yield path, record
 
-    @contextmanager
+    @contextlib.contextmanager
     def _writable(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             what = "is full" if error.errno == errno.ENOSPC else f"fails: {error.strerror}"
             raise SourceError(f"the cache {self.folder} {what}", _ROOM_HINT) from error
+
+
+def choose_cached(images: Sequence[Cached], which: Sequence[str]) -> tuple[Cached, ...]:
+    """Give the images named by name or first digits of the digest; all where none is named."""
+    chosen = tuple(i for i in images if not which or any(_is_called(i, word) for word in which))
+    missing = [word for word in which if not any(_is_called(i, word) for i in images)]
+    if missing:
+        raise InputError(
+            f"not in the cache: {', '.join(missing)}", "see `rpi-image cache list` for what is"
+        )
+    return chosen
+
+
+def _is_called(image: Cached, word: str) -> bool:
+    return word in image.names or (
+        len(word) >= SHORTEST_DIGEST and image.sha256.startswith(word.lower())
+    )
 
 
 def write_atomically(path: Path, data: bytes) -> None:

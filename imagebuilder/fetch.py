@@ -50,7 +50,7 @@ _REASONS = (
     ("name resolution", "the name of the server is not known"),
     ("Failed to resolve", "the name of the server is not known"),
     ("proxy", "the proxy does not answer"),
-    ("certificate", "the server's certificate is not trusted"),
+    ("CERTIFICATE_VERIFY", "the server's certificate is not trusted"),
     ("refused", "the server refused the connection"),
     ("reset by peer", "the connection was reset"),
     ("unreachable", "there is no way to the server"),
@@ -126,7 +126,7 @@ def download(
     Raises SourceError; a part that is not what it should be is removed.
     """
     with _session() as session:
-        work = _Download(session, url, part, voice, patience)
+        work = _Download(session, url, part, expected_sha256, voice, patience)
         got = work.run()
         if work.resumed and expected_sha256 not in {"", got.sha256}:
             voice.note("the resumed download does not fit its checksum; fetching it afresh")
@@ -149,11 +149,12 @@ class _Download:
         session: requests.Session,
         url: str,
         part: Path,
+        expected_sha256: str,
         voice: Voice,
         patience: Patience,
     ) -> None:
         self._session, self._url, self._part = session, url, part
-        self._voice, self._patience = voice, patience
+        self._pinned, self._voice, self._patience = bool(expected_sha256), voice, patience
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
         self.resumed = self._have > 0
@@ -187,27 +188,25 @@ class _Download:
                     for piece in _pieces(response):
                         self._take(file, piece)
                         meter.advance(len(piece))
-                    os.fsync(file.fileno())
+                    with _disk(self._part):
+                        os.fsync(file.fileno())
         if total is not None and self._have != total:
             raise _AgainError(f"the connection ended after {self._have} of {total} bytes")
         self._note(replace(self._state, total_bytes=self._have))
 
     def _range(self) -> dict[str, str]:
-        """Ask for the rest, if the server can tell whether it is still the same file."""
-        if not self._have or not self._state.validator:
+        """Ask for the rest, if the server or the checksum can tell whether it still fits."""
+        validator = self._state.validator
+        if not self._have or not (validator or self._pinned):
             self.reset()
             return {}
         self.resumed = True
-        return {"Range": f"bytes={self._have}-", "If-Range": self._state.validator}
+        return {"Range": f"bytes={self._have}-"} | ({"If-Range": validator} if validator else {})
 
     def _agree(self, response: requests.Response) -> int | None:
         """Settle whether the answer goes on or starts again; gives the total size if stated."""
         if response.status_code == requests.codes.partial:
-            found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-            if found and int(found[1]) == self._have:
-                return None if found[2] == "*" else int(found[2])
-            self.reset()
-            raise _AgainError("the server sent another range than asked for")
+            return self._continue(response)
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             self.reset()
             raise _AgainError("the file changed on the server")
@@ -217,9 +216,25 @@ class _Download:
             self.reset()
         return _length(response)
 
+    def _continue(self, response: requests.Response) -> int | None:
+        """Check that a partial answer is the rest of what is here."""
+        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+        total = int(found[2]) if found and found[2] != "*" else None
+        tag = _validator(response)
+        if (
+            found is None
+            or int(found[1]) != self._have
+            or self._state.total_bytes not in {None, total}
+            or (tag and self._state.validator not in {"", tag})
+        ):
+            self.reset()
+            raise _AgainError("the server sent another part than the one asked for")
+        return total
+
     def _begin(self, response: requests.Response, total: int | None) -> None:
         _refuse_small_disk(self._part.parent, (total or 0) - self._have)
-        self._note(PartState(address_digest(self._url), _validator(response), total))
+        validator = _validator(response) or self._state.validator
+        self._note(PartState(address_digest(self._url), validator, total))
 
     def _take(self, file: BinaryIO, piece: bytes) -> None:
         if not self._have and looks_like_web_page(piece):
@@ -258,6 +273,11 @@ def _get(
     timeout = (patience.connect_seconds, patience.read_seconds)
     try:
         response = session.get(url, headers=headers, stream=True, timeout=timeout)
+    except requests.exceptions.SSLError as error:
+        raise SourceError(
+            f"{redacted(url)} cannot be fetched: {_reason(error)}",
+            "check this machine's clock, or set REQUESTS_CA_BUNDLE to your network's authority",
+        ) from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise _AgainError(_reason(error)) from error
     except (requests.RequestException, ValueError) as error:
@@ -322,14 +342,14 @@ def _patiently(
     patience: Patience,
 ) -> _T:
     """Attempt until it works or nothing came for `patience.attempts` attempts in a row."""
-    failures, before = 0, progress()
+    failures, best = 0, progress()
     while True:
         try:
             return attempt()
         except _AgainError as error:
             now = progress()
-            failures = 1 if now > before else failures + 1
-            before = now
+            failures = 1 if now > best else failures + 1
+            best = max(best, now)
             if failures >= patience.attempts:
                 raise SourceError(
                     f"{what} cannot be fetched: {error}",
