@@ -49,7 +49,7 @@ class Cancelled(Exception):  # noqa: N818 - a request, not an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOptions:
-    """How cards are written; `prove` is what PROOF reads back through the FAT."""
+    """How cards are written: only what differs, read back or not, ejected at the end."""
 
     reuse: bool = False
     verify: bool = True
@@ -97,7 +97,7 @@ class Watch:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def enter(self, stage: Stage) -> None:
-        """Go on to the next state, unless cancelled; the commit is never torn."""
+        """Go on to the next state; raises Cancelled."""
         self.step()
         self.stage = stage
 
@@ -243,18 +243,18 @@ class _Writer:
         self._device.write(0, self._first)
         self._device.flush()
         self._written_bytes += first.size_bytes
-        self._meter.advance(first.size_bytes)
+        self._advance(first)
         if self._options.verify:
             if self._read_digest(first) != self._digests[0]:
                 raise _differs(self._device.path, first)
-            self._meter.advance(first.size_bytes)
+            self._advance(first)
 
     def _prove(self) -> None:
-        self._watch.stage = Stage.PROOF
+        self._watch.enter(Stage.PROOF)
         self._job.prove(blockdev.DeviceReader(self._device))
 
     def _release(self) -> tuple[bool, bool]:
-        self._watch.stage = Stage.RELEASE
+        self._watch.enter(Stage.RELEASE)
         table = self._device.reread_table()
         ejected = self._options.eject and self._device.eject()
         self._watch.stage = Stage.DONE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.cow import merge
@@ -14,21 +14,20 @@ if TYPE_CHECKING:
     from imagebuilder.reading import RawFile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Source:
     """Base ⊕ patch; a ReadAt, and a filler of buffers that behind the image's end gives zeros.
 
-    Threads may share one: every read names its own offset.
+    Threads may share one: every read names its own offset. The image need not be whole sectors.
     """
 
     raw: RawFile
     patch: Patch
     name: str
+    size_bytes: int = field(init=False)
 
-    @property
-    def size_bytes(self) -> int:
-        """Size of the image, which need not be whole sectors."""
-        return self.raw.size_bytes
+    def __post_init__(self) -> None:
+        self.size_bytes = self.raw.size_bytes
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
