@@ -1,0 +1,125 @@
+"""A sheet of labels for the cards and cases, as one HTML file that prints to scale."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import segno
+
+from imagebuilder.exports import node_address, reachable_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagebuilder.model import Classroom, NodeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Paper:
+    """A sheet of self-adhesive labels; all lengths in millimetres."""
+
+    name: str
+    page: tuple[float, float]
+    margin: tuple[float, float]
+    label: tuple[float, float]
+    gap: float
+    columns: int
+    rows: int
+    example: str
+
+    @property
+    def count(self) -> int:
+        """Labels on a sheet."""
+        return self.columns * self.rows
+
+
+LONG_NAME = 12
+
+PAPERS = {
+    "a4": Paper("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
+    "letter": Paper("letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"),
+}
+
+
+def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
+    """Give the sheets as HTML; `skip` leaves the first labels of a sheet used before."""
+    cells: list[str] = ['<div class="label empty"></div>'] * skip
+    cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
+    sheets = "".join(_sheet(cells[i : i + paper.count]) for i in range(0, len(cells), paper.count))
+    title = html.escape(f"{classroom.name}: labels")
+    head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>{_style(paper)}</style>'
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n'
+        f'<p class="how">{_how(classroom, paper)}</p>\n{sheets}</body>\n</html>\n'
+    )
+
+
+def link_of(classroom: Classroom, node: NodeSettings) -> str:
+    """Give what the QR code says: the node's line on the class page, or how to log in."""
+    shack = classroom.shack
+    if shack and "web" in shack.services:
+        return f"http://{shack.address}:{shack.web_port}/#{node.hostname}"
+    login = f"{node.user.name}@" if node.user else ""
+    return f"ssh://{login}{reachable_name(node)}"
+
+
+def _sheet(cells: Sequence[str]) -> str:
+    return f'<section class="sheet">\n{"".join(f"{cell}{chr(10)}" for cell in cells)}</section>\n'
+
+
+def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
+    code = segno.make(link_of(classroom, node), error="m", micro=False)
+    picture = code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
+    lines = [f'<div class="host">{html.escape(node.hostname)}</div>']
+    lines.append(f"<div>{html.escape(node_address(node) or f'{node.hostname}.local')}</div>")
+    seat = f"seat {node.seat}" if node.seat not in ("", str(number)) else ""
+    lines += [f"<div>{html.escape(text)}</div>" for text in (node.owner, seat) if text]
+    lines.append(f'<div class="small">{html.escape(f"{classroom.name} · {node.profile}")}</div>')
+    size = " long" if len(node.hostname) > LONG_NAME else ""
+    return (
+        f'<div class="label{size}"><div class="number">{number}</div>'
+        f'<div class="words">{"".join(lines)}</div><div class="code">{picture}</div></div>'
+    )
+
+
+def _how(classroom: Classroom, paper: Paper) -> str:
+    count = len(classroom.nodes)
+    return html.escape(
+        f"{count} labels for {paper.name} sheets of {paper.columns} by {paper.rows} "
+        f"({paper.example}). Print at 100 %, without margins, headers and footers; "
+        "this line is not printed."
+    )
+
+
+def _style(paper: Paper) -> str:
+    width, height = paper.page
+    top, left = paper.margin
+    label_width, label_height = paper.label
+    code = min(label_height - 3, 26)
+    return f"""
+@page {{ size: {width}mm {height}mm; margin: 0; }}
+* {{ box-sizing: border-box; }}
+body {{ margin: 0; font-family: "DejaVu Sans", Arial, sans-serif; color: #000; }}
+.how {{ margin: 4mm; font-size: 10pt; color: #444; }}
+.sheet {{ width: {width}mm; height: {height}mm; padding: {top}mm 0 0 {left}mm; overflow: hidden;
+  display: grid; grid-template-columns: repeat({paper.columns}, {label_width}mm);
+  grid-auto-rows: {label_height}mm; column-gap: {paper.gap}mm; align-content: start;
+  break-after: page; }}
+.sheet:last-child {{ break-after: auto; }}
+.label {{ display: flex; align-items: center; gap: 1.5mm; padding: 1.5mm 2mm; overflow: hidden; }}
+.number {{ flex: none; min-width: 8mm; font-size: 17pt; font-weight: bold; text-align: center; }}
+.words {{ flex: 1; min-width: 0; font-size: 7.5pt; line-height: 1.25; }}
+.words div {{ overflow: hidden; overflow-wrap: anywhere; max-height: 2.5em; }}
+.host {{ font-size: 11pt; font-weight: bold; }}
+.long .host {{ font-size: 7pt; line-height: 1.15; max-height: 3.6em; }}
+.small {{ color: #444; font-size: 6.5pt; }}
+.code {{ flex: none; width: {code}mm; height: {code}mm; }}
+.code svg {{ display: block; width: 100%; height: 100%; shape-rendering: crispEdges; }}
+@media screen {{
+  .sheet {{ margin: 4mm; box-shadow: 0 0 2mm #999; }}
+  .label {{ outline: 0.2mm dashed #ccc; }}
+}}
+@media print {{ .how {{ display: none; }} }}
+"""
