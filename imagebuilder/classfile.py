@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,7 @@ class Source:
     parsed: YamlFile | None = None
     origins: list[_Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
 
     @property
     def folder(self) -> Path:
@@ -138,6 +140,17 @@ class Source:
                 self._add(finding, None)
 
     def _add(self, finding: Finding, origin: _Origin | None) -> None:
+        if origin is None or not self._seen(finding, origin):
+            self._place(finding, origin)
+
+    def _seen(self, finding: Finding, origin: _Origin) -> bool:
+        """Tell whether a range's other nodes have said the same but for their numbers."""
+        key = (origin, finding.loc[2:], re.sub(r"\d+", "", finding.message))
+        known = key in self.alike
+        self.alike.add(key)
+        return known
+
+    def _place(self, finding: Finding, origin: _Origin | None) -> None:
         loc = finding.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:

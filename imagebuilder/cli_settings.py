@@ -44,20 +44,12 @@ class NodeFlags:
     profiles: tuple[Path, ...] = ()
 
 
-class _Pair(click.ParamType):
-    """KEY=VALUE; the value may hold further `=`."""
-
-    name = "key=value"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        if isinstance(value, tuple):
-            return value
-        key, equals, text = str(value).partition("=")
-        if not key or not equals:
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        return key, text
+def _pair(text: str) -> tuple[str, str]:
+    """Part KEY=VALUE at its first `=`."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise click.BadParameter(f"{text!r} is not KEY=VALUE")
+    return key, value
 
 
 _FILE = click.Path(path_type=Path)
@@ -73,10 +65,23 @@ _FLAGS = (
     click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR."),
     click.option("--shack", metavar="ADDRESS", help="Instructor's machine, whose cluster to join."),
     click.option("--registry", metavar="HOST:PORT", help="Plain-HTTP registry and mirror."),
-    click.option("--label", type=_Pair(), multiple=True, help="Label of the Docker engine."),
+    click.option(
+        "--label",
+        type=_pair,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Label of the Docker engine.",
+    ),
     click.option("--ssh-key", type=_FILE, multiple=True, help="Public key that may log in."),
     click.option("--overlay", type=_FILE, multiple=True, help="Folder to lay over the card."),
-    click.option("--set", "set_", type=_Pair(), multiple=True, help="Variable for templates."),
+    click.option(
+        "--set",
+        "set_",
+        type=_pair,
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Variable for templates.",
+    ),
     click.option("--config", type=_FILE, help="Classroom file to start from."),
     click.option("--profiles", type=_FILE, multiple=True, help="Folder of your own profiles."),
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -24,6 +24,11 @@ from pydantic import (
 
 from imagebuilder import fields as f
 from imagebuilder.findings import Finding, explain, wrong
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 Service = Literal["registry", "mirror", "apt", "ntp", "web"]
 SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
@@ -49,7 +54,20 @@ class Document(BaseModel):
         return {k: v for k, v in data.items() if v is not None or k in cls.never_empty}
 
 
-class SecretDocument(Document):
+class TextOrDocument(Document):
+    """A section that a plain text can stand for."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Say in the JSON Schema that a text will do."""
+        section = handler.resolve_ref_schema(handler(core_schema))
+        section["properties"].pop("inline", None)
+        return {"anyOf": [{"type": "string"}, section]}
+
+
+class SecretDocument(TextOrDocument):
     """A secret: a text, or where it is to be had ({file}, {env} or {prompt})."""
 
     whole: ClassVar[bool] = True
@@ -91,7 +109,7 @@ def classify_image(text: str) -> Literal["url", "file", "name"]:
     return "name"
 
 
-class ImageDocument(Document):
+class ImageDocument(TextOrDocument):
     """A base image: by name from the catalogue, from a local file, or from a URL."""
 
     whole: ClassVar[bool] = True
@@ -252,7 +270,7 @@ class UserDocument(Document):
         return self
 
 
-class KeyDocument(Document):
+class KeyDocument(TextOrDocument):
     """SSH public keys: a line of text, or a file of lines."""
 
     file: f.HostPath | None = None

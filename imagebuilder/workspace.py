@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
-from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.classfile import Source, problems_of
+from imagebuilder.errors import Problem, SettingsError, WriteError
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.library import (
     find_image,
@@ -18,13 +20,13 @@ from imagebuilder.library import (
 from imagebuilder.lint import lint_classroom
 from imagebuilder.model import Classroom
 from imagebuilder.settings import FLAGS, resolve_classroom
-from imagebuilder.classfile import Source, problems_of
 from imagebuilder.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from imagebuilder.documents import ClassroomDocument
+    from imagebuilder.model import NodeSettings
 
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "load_classroom",
     "load_profiles",
     "read_classroom",
+    "write_starter",
 ]
 
 
@@ -119,6 +122,7 @@ def read_classroom(
     source.note(resolved.findings)
     source.note(lint_classroom(resolved))
     source.note(_zone_findings(room, flags))
+    source.note(_absent_images(resolved.nodes))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return Reading(None, problems)
@@ -133,8 +137,38 @@ def read_classroom(
     return Reading(classroom, problems)
 
 
+def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
+    """Write a starter file under its name once it passes the check; SettingsError where not."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        severe = [p for p in check_classroom(part, environment=environment) if p.severe]
+        if severe:
+            plain = tuple(Problem(problem.message, problem.hint) for problem in severe)
+            raise SettingsError("the answers make no classroom", problems=plain)
+        part.replace(path)
+    except OSError as error:
+        reason = (error.strerror or "cannot be written").lower()
+        raise WriteError(f"{path}: {reason}", "check the folder") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
 def _secrets_beside(path: Path | None) -> Path:
     return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
+
+
+def _absent_images(nodes: Sequence[NodeSettings]) -> list[Finding]:
+    """Warn of image files that are not here; they may come before the build."""
+    files = {node.image.file: node.image.hint for node in nodes if node.image.file}
+    return [
+        Finding(("image",), f"no image file {file} here yet", hint, severe=False)
+        for file, hint in files.items()
+        if not file.is_file()
+    ]
 
 
 def _zone_findings(room: ClassroomDocument, flags: ClassroomDocument) -> list[Finding]:

@@ -41,6 +41,7 @@ FLOORS: dict[str, int] = {
             "sections",
             "settings",
             "yamlfile",
+            "starter",
             "template",
         ],
         2,

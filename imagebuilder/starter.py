@@ -1,0 +1,122 @@
+"""The classroom file to begin with: few answers, and a comment for everything else."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from imagebuilder.documents import ClassroomDocument
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What the starter file is made of; an empty text leaves a section commented out."""
+
+    hostnames: str = "pi-[01-30]"
+    profile: str = "armv7"
+    image: str = ""
+    wifi_ssid: str = ""
+    wifi_country: str = ""
+    shack: str = ""
+
+
+def render_starter(answers: Answers) -> str:
+    """Write the commented starter file; texts are quoted, so any answer keeps its letters."""
+    parts = (
+        _HEAD,
+        f"profile: {_quoted(answers.profile)}     # the boards; `rpi-image profiles` lists them",
+        _image(answers.image),
+        _shack(answers.shack),
+        _wifi(answers.wifi_ssid, answers.wifi_country),
+        _MORE,
+        _nodes(answers.hostnames),
+    )
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def classroom_schema() -> str:
+    """Write the JSON Schema of the classroom file, for editors."""
+    schema = ClassroomDocument.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "rpi-image classroom file"
+    return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _quoted(text: str) -> str:
+    # A JSON string is a YAML string.
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _image(image: str) -> str:
+    said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
+    return f"""
+# The base image: a name of `rpi-image profiles`, or {{file: …}} or {{url: …}} with its sha256.
+# Left out, it is the profile's.
+{said}
+"""
+
+
+def _shack(address: str) -> str:
+    if not address:
+        return """
+# Your own machine, which runs consul, Swarm, a registry and a mirror for the class.
+# shack: {address: 192.168.2.1}
+"""
+    return f"""
+# Your own machine, which runs consul, Swarm, a registry and a mirror for the class.
+shack:
+  address: {_quoted(address)}
+"""
+
+
+def _wifi(ssid: str, country: str) -> str:
+    if not ssid:
+        return """
+# wifi:
+#   country: FR
+#   networks:
+#     - ssid: shack
+#       passphrase: {env: CLASS_WIFI}     # or {file: PATH}, or {prompt: true}
+"""
+    said = f"  country: {_quoted(country)}" if country else "  # country: FR"
+    return f"""
+# The passphrase is not in this file: `export CLASS_WIFI=…` before building.
+wifi:
+{said}
+  networks:
+    - ssid: {_quoted(ssid)}
+      passphrase: {{env: CLASS_WIFI}}     # or {{file: PATH}}, or {{prompt: true}}
+"""
+
+
+def _nodes(hostnames: str) -> str:
+    return f"""
+# The cards to make. A range is written out; a node may override anything above.
+nodes:
+  - hostname: {_quoted(hostnames)}
+    # address: 192.168.2.[101-130]      # in step with the host names; else DHCP
+  # - hostname: teacher
+  #   profile: armv6
+  #   labels: {{role: teacher}}
+# nodes_from: nodes.csv                  # or a table: hostname;address;owner
+"""
+
+
+_HEAD = """
+# A classroom of Raspberry Pis. Check it with `rpi-image check`, build it with `rpi-image batch`.
+"""
+
+_MORE = """
+# The Docker API of the nodes is open to the class's network, as Swarm wants it.
+# `tls: true` closes it to all but holders of a certificate.
+# docker:
+#   tls: true
+#   labels: {room: b12}
+
+# network: {subnet: 192.168.2.0/24, gateway: 192.168.2.254, dhcp_range: 192.168.2.200-192.168.2.250}
+# user: {name: pupil, password: {prompt: true}, groups: [docker]}
+# ssh_keys: [{file: ~/.ssh/id_ed25519.pub}]
+# timezone: Europe/Paris
+# keyboard: fr
+# locale: fr_FR.UTF-8
+"""
