@@ -1,0 +1,161 @@
+"""Images like the vendors': partition table, stock boot files, vendor programs, Debian inside."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.boot import roots
+from tests.tools import need, run
+
+HERE = Path(__file__).parent
+SECTOR_BYTES = 512
+MIB = 1 << 20
+HYPRIOT_SIZE_BYTES = 1_363_148_800  # of HypriotOS 1.12
+DISK_ID = "0x5ca1ab1e"
+
+
+@dataclass(frozen=True)
+class Fat:
+    """The geometry of a boot partition."""
+
+    bits: int = 16
+    start_sectors: int = 2048
+    size_mib: int = 64
+    cluster_sectors: int = 4
+    label: str = "HypriotOS"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A vendor's image: the root it stands on, what is laid over it, and its boot partition."""
+
+    kind: str
+    layers: tuple[str, ...]
+    fat: Fat = Fat()
+    mount: str = "/boot"
+    fstab_pass: int = 0
+    disk_id: str = DISK_ID
+
+
+RASPBERRY_FAT = Fat(bits=32, start_sectors=8192, size_mib=512, cluster_sectors=8, label="bootfs")
+GENERATIONS = {
+    "occidentalis-wheezy": Generation(
+        "sysvinit", ("vendors/occidentalis",), Fat(label=""), disk_id="0x00000000"
+    ),
+    "occidentalis-jessie": Generation(
+        "systemd", ("vendors/occidentalis",), Fat(label=""), disk_id="0x00000000"
+    ),
+    "device-init-1.0": Generation("cloud-init", ("vendors/docker-ce", "vendors/device-init")),
+    "device-init-1.6": Generation("cloud-init", ("vendors/docker-ce", "vendors/device-init")),
+    "cloud-init-1.12": Generation("cloud-init", ("vendors/docker-ce",)),
+    "cloud-init-trixie": Generation(
+        "cloud-init", ("vendors/docker-ce",), RASPBERRY_FAT, "/boot/firmware", 2
+    ),
+    "firstrun-bookworm": Generation(
+        "networkmanager", ("vendors/docker-ce",), RASPBERRY_FAT, "/boot/firmware", 2
+    ),
+}
+
+
+def layers_of(generation: str) -> list[Path]:
+    """Give the folders laid over a root, in order; each may hold boot/, root/ and setup."""
+    return [HERE / name for name in (*GENERATIONS[generation].layers, f"generations/{generation}")]
+
+
+def make_image(kind: str, generation: str, path: Path, size: int = HYPRIOT_SIZE_BYTES) -> Path:
+    """Write an image of `size` bytes to `path`; see `roots.make_image`."""
+    run("cp", "--sparse=always", "--reflink=auto", golden(generation, kind, size), path)
+    return path
+
+
+def golden(generation: str, kind: str = "", size: int = HYPRIOT_SIZE_BYTES) -> Path:
+    """Give the cached image of a generation; it is read-only by its mode."""
+    kind = kind or GENERATIONS[generation].kind
+    kernel = roots.kernel()
+    key = roots.digest_of(
+        [*layers_of(generation), Path(__file__)],
+        roots.root_folder(kind).name, kernel.initramfs.name, kernel.image.name, str(size),
+    )  # fmt: skip
+    name = f"image-{generation}-{kind}-{size}"
+    return roots.once(name, key, lambda part: _make_golden(generation, kind, size, part))
+
+
+def _make_golden(generation: str, kind: str, size: int, part: Path) -> None:
+    need("sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+    vendor = GENERATIONS[generation]
+    root_start = vendor.fat.start_sectors * SECTOR_BYTES + vendor.fat.size_mib * MIB
+    work = part.with_suffix(".work")
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    _lay_root(generation, roots.root_folder(kind), work / "root")
+    _make_fat(generation, work / "fat")
+    with part.open("wb") as image:
+        image.truncate(size)
+    _partition(part, vendor, root_start)
+    offset = vendor.fat.start_sectors * SECTOR_BYTES
+    run("dd", f"if={work}/fat", f"of={part}", "bs=1M", "conv=notrunc,sparse", "oflag=seek_bytes",
+        f"seek={offset}")  # fmt: skip
+    run("mkfs.ext4", "-q", "-F", "-d", work / "root", "-E", f"offset={root_start}",
+        part, f"{(size - root_start) // 1024}k")  # fmt: skip
+    part.chmod(0o444)
+    shutil.rmtree(work)
+
+
+def _partition(image: Path, vendor: Generation, root_start: int) -> None:
+    table = (
+        f"label: dos\nlabel-id: {vendor.disk_id}\nunit: sectors\n"
+        f"start={vendor.fat.start_sectors}, size={vendor.fat.size_mib * MIB // SECTOR_BYTES},"
+        f" type=c\nstart={root_start // SECTOR_BYTES}, type=83\n"
+    )
+    run("sfdisk", "-q", image, input=table)
+
+
+def _lay_root(generation: str, root: Path, work: Path) -> None:
+    vendor = GENERATIONS[generation]
+    roots.enable_armhf()
+    run("cp", "-a", "--reflink=auto", root, work)
+    disk = f"PARTUUID={vendor.disk_id.removeprefix('0x')}-0"
+    first, second = (f"{disk}1", f"{disk}2") if vendor.fstab_pass else _BY_NAME
+    (work / vendor.mount.lstrip("/")).mkdir(parents=True, exist_ok=True)
+    (work / "etc/fstab").write_text(
+        f"proc /proc proc defaults 0 0\n"
+        f"{first} {vendor.mount} vfat defaults 0 {vendor.fstab_pass}\n"
+        f"{second} / ext4 defaults,noatime 0 1\n"
+    )
+    for layer in layers_of(generation):
+        if (layer / "root").is_dir():
+            run("cp", "-a", "--no-preserve=ownership", f"{layer}/root/.", work)
+        if (layer / "setup").exists():
+            shutil.copy(layer / "setup", work / "tmp/setup")
+            roots.in_root(work, "/tmp/setup")
+            (work / "tmp/setup").unlink()
+
+
+_BY_NAME = ("/dev/mmcblk0p1", "/dev/mmcblk0p2")
+
+
+def _make_fat(generation: str, volume: Path) -> None:
+    """Make the boot partition with mkfs.vfat and mtools: the kernel under a Pi's name for it."""
+    fat, kernel = GENERATIONS[generation].fat, roots.kernel()
+    options = ["-F", str(fat.bits), "-s", str(fat.cluster_sectors)]
+    options += ["-n", fat.label] if fat.label else []
+    if fat.bits == 16:
+        options += ["-R", "4", "-r", "512"]
+    run("mkfs.vfat", *options, "-C", volume, str(fat.size_mib * 1024))
+    copy = ("mcopy", "-o", "-s", "-i", volume)
+    for layer in layers_of(generation):
+        if (layer / "boot").is_dir():
+            run(*copy, *sorted((layer / "boot").iterdir()), "::/")
+    run(*copy, kernel.image, "::/kernel7.img")
+    run(*copy, kernel.initramfs, "::/initramfs7")
+
+
+def extract(image: Path, offset: int, size: int, out: Path) -> Path:
+    """Copy a partition out of a raw image, skipping holes."""
+    command = ["dd", f"if={image}", f"of={out}", "bs=4M", "conv=sparse"]
+    command += ["iflag=skip_bytes,count_bytes", f"skip={offset}", f"count={size}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return out
