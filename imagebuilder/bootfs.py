@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from imagebuilder.model import BootEdit, Partition, Patch
 
 NAMED_IN_ERRORS = 5
+MOST_REMEMBERED = 4096
 
 
 class BootVolume:
@@ -137,6 +138,8 @@ class BootBase:
 
     def _parse(self, content: bytes) -> Listing:
         if (listing := self._parsed.get(content)) is None:
+            if len(self._parsed) >= MOST_REMEMBERED:
+                self._parsed.clear()
             listing = self._parsed[content] = parse_listing(content)
         return listing
 

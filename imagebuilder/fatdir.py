@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagebuilder.errors import ImageError
 from imagebuilder.fatnames import (
     CODEPAGE,
+    LAST_LONG,
     LONG_ATTRIBUTES,
     DosTime,
     alias_of,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 SLOT_BYTES = 32
 MOST_SLOTS = 65536
+MOST_LONG_SLOTS = 20
 READ_ONLY, LABEL, FOLDER, ARCHIVE = 0x01, 0x08, 0x10, 0x20
 FREE, END = 0xE5, 0x00
 _RECORD = struct.Struct("<11sBBBHHHHHHHI")
@@ -71,7 +73,8 @@ def parse_listing(content: bytes) -> Listing:
         if first == FREE:
             pending = []
         elif attributes & 0x3F == LONG_ATTRIBUTES:
-            pending = [*([] if first & 0x40 else pending), content[at : at + SLOT_BYTES]]
+            pending = [] if first & LAST_LONG or len(pending) == MOST_LONG_SLOTS else pending
+            pending.append(content[at : at + SLOT_BYTES])
         else:
             entry = _parse_entry(content, at, pending)
             pending = []
@@ -183,12 +186,10 @@ class Directory:
 
     def _room(self, name: str, count: int) -> int:
         """Find `count` free slots in a row, growing the directory at its end."""
-        run = 0
-        for slot in range(self._end):
-            run = run + 1 if self.content[slot * SLOT_BYTES] == FREE else 0
-            if run == count:
-                return slot - count + 1
-        start = self._end - run
+        heads = self.content[: self._end * SLOT_BYTES : SLOT_BYTES]
+        if (slot := heads.find(bytes([FREE]) * count)) >= 0:
+            return slot
+        start = len(heads.rstrip(bytes([FREE])))
         self._grow(name, start, count)
         return start
 

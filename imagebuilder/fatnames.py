@@ -78,10 +78,16 @@ def _fault_of_length(name: str) -> str | None:
 
 
 def fold(name: str) -> str:
-    """Give what is equal for names that differ in case only, character by character."""
-    if name.isascii():
-        return name.upper()
-    return "".join(c.upper() if len(c.upper()) == 1 else c for c in name)
+    """Give what is equal for names that differ in case only, character by character.
+
+    Letters that merely look for a case elsewhere (dotless i, long s) keep to themselves.
+    """
+    return name.upper() if name.isascii() else "".join(map(_fold_character, name))
+
+
+def _fold_character(character: str) -> str:
+    upper = character.upper()
+    return upper if len(upper) == 1 and upper.lower() == character else character
 
 
 def short_form(name: str) -> tuple[bytes, int] | None:
@@ -97,7 +103,8 @@ def short_form(name: str) -> tuple[bytes, int] | None:
 
 
 def _is_one_case(part: str) -> bool:
-    return part in {part.upper(), part.lower()} and bool(_SHORT.fullmatch(part.upper()))
+    is_plain = part.isascii() and bool(_SHORT.fullmatch(part.upper()))
+    return is_plain and part in {part.upper(), part.lower()}
 
 
 def _padded(base: str, extension: str) -> bytes:
@@ -169,5 +176,5 @@ def long_name(slots: list[bytes], stored: bytes) -> str | None:
         if slot[0] & ~LAST_LONG != count - index or slot[13] != checksum:
             return None
     units = b"".join(slot[1:11] + slot[14:26] + slot[28:32] for slot in reversed(slots))
-    text = units.decode("utf-16-le", "replace")
-    return text.partition("\0")[0] or None
+    text = units.decode("utf-16-le", "replace").partition("\0")[0]
+    return None if "/" in text else text or None

@@ -73,7 +73,8 @@ class BootFat(PyFat):  # type: ignore[misc]
                 warnings.simplefilter("ignore")
                 self.parse_header()
         except (PyFATException, ValueError, struct.error) as error:
-            raise ImageError(f"the boot partition holds no FAT volume: {error}") from error
+            fact = str(error).rstrip(".").lower()
+            raise damaged(f"its header is not that of a FAT volume ({fact})") from error
         self._check_geometry()
         self._parse_fat()
 
