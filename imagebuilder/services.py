@@ -1,0 +1,271 @@
+"""What the instructor's machine runs for a class: one list behind compose file and plain script."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+
+if TYPE_CHECKING:
+    from imagebuilder.model import Classroom, NodeSettings, Secret, Shack
+
+# classic Swarm registered differently before this version, and consul had other flags before 0.6
+_SWARM_KV_MOVED = (0, 3)
+_CONSUL_UI_FLAG = (0, 6)
+_UNKNOWN_VERSION = (99, 0)
+
+_DEFAULT_CONSUL_PORT = 8500
+_TLS_FLAGS = (
+    "--tlsverify",
+    "--tlscacert=/tls/ca.pem",
+    "--tlscert=/tls/cert.pem",
+    "--tlskey=/tls/key.pem",
+)
+
+# What the cards' kernels run; the lowest of a class runs on all of its boards.
+_PLATFORMS = {"armv6": "linux/arm/v6", "armv7": "linux/arm/v7", "arm64": "linux/arm64"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """One container; `ports` and `volumes` in docker's own `a:b` form, `build` a folder or ""."""
+
+    name: str
+    container: str
+    image: str
+    what: str
+    port: int
+    host_network: bool = False
+    ports: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    env_file: str = ""
+    build: str = ""
+
+    @property
+    def data(self) -> tuple[str, ...]:
+        """Names of the volumes that docker keeps."""
+        return tuple(v.partition(":")[0] for v in self.volumes if not v.startswith((".", "/")))
+
+
+def plan_services(classroom: Classroom, shack: Shack) -> tuple[Service, ...]:
+    """Give the services in the order they start; raises SettingsError for what cannot join."""
+    makers = {
+        "registry": _registry,
+        "mirror": _mirror,
+        "apt": _apt,
+        "ntp": _time,
+        "web": _web,
+    }
+    return (
+        _consul(classroom, shack),
+        _manager(classroom, shack),
+        *(make(shack) for name, make in makers.items() if name in shack.services),
+    )
+
+
+def uses_tls(classroom: Classroom) -> bool:
+    """Say whether the nodes' Docker sockets ask for the class's certificates."""
+    return any(node.docker.tls for node in classroom.nodes)
+
+
+def encryption_key(classroom: Classroom) -> Secret | None:
+    """Give the gossip key the class shares; raises SettingsError where nodes differ."""
+    keys = {node.cluster.consul_encrypt for node in _joining(classroom)}
+    if len(keys) > 1:
+        raise SettingsError(
+            "the nodes have different consul_encrypt keys",
+            "set cluster.consul_encrypt once, at the top of the classroom file",
+        )
+    return next(iter(keys), None)
+
+
+def swarm_path(classroom: Classroom) -> str:
+    """Give the path in the KV store that the class registers under."""
+    paths = {node.cluster.swarm_path for node in _joining(classroom)}
+    if len(paths) > 1:
+        raise SettingsError(
+            f"the nodes register under different paths: {', '.join(sorted(paths))}",
+            "set cluster.swarm_path once, at the top of the classroom file",
+        )
+    return next(iter(paths), "swarm")
+
+
+def bootstrap_expect(classroom: Classroom) -> int:
+    """Give the number of consul servers to wait for, the shack among them."""
+    nodes = _joining(classroom)
+    expect = max((node.cluster.consul_bootstrap_expect for node in nodes), default=0) or 1
+    servers = 1 + sum(node.cluster.consul_server for node in nodes)
+    if expect > servers:
+        raise SettingsError(
+            f"consul_bootstrap_expect is {expect}, but shack and nodes are {servers} servers",
+            "lower it, or make more nodes consul servers: no leader would ever be elected",
+        )
+    return expect
+
+
+def class_images(classroom: Classroom) -> tuple[str, ...]:
+    """Give the container images the cards need, each once, in the order of the roster."""
+    names = [
+        image
+        for node in _joining(classroom)
+        for image in (node.cluster.consul_image, node.cluster.swarm_image, *node.cluster.images)
+    ]
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def class_platform(classroom: Classroom) -> str:
+    """Give the platform that every board of the class can run."""
+    archs = {node.arch for node in classroom.nodes}
+    return next((_PLATFORMS[arch] for arch in _PLATFORMS if arch in archs), "linux/arm/v7")
+
+
+def image_version(image: str) -> tuple[int, int]:
+    """Give major and minor of an image's tag; a tag without one counts as new."""
+    found = re.search(r":v?(\d+)\.(\d+)[^/]*$", image)
+    return (int(found[1]), int(found[2])) if found else _UNKNOWN_VERSION
+
+
+def _joining(classroom: Classroom) -> list[NodeSettings]:
+    return [node for node in classroom.nodes if node.cluster.enabled]
+
+
+def _consul(classroom: Classroom, shack: Shack) -> Service:
+    return Service(
+        name="consul",
+        container="consul",
+        image=shack.consul_image,
+        what="who is there (web page at /ui)",
+        port=shack.consul_port,
+        host_network=True,
+        volumes=("consul-data:/consul/data",),
+        command=_consul_command(shack, bootstrap_expect(classroom)),
+        env_file="consul.env" if encryption_key(classroom) else "",
+    )
+
+
+def _consul_command(shack: Shack, expect: int) -> tuple[str, ...]:
+    # dduportal/arm-consul's entrypoint says `consul agent` itself and names the UI in its config.
+    agent = () if "arm-consul" in shack.consul_image else ("agent",)
+    new = image_version(shack.consul_image) >= _CONSUL_UI_FLAG
+    words = [*agent, "-server", "-bootstrap-expect", str(expect), "-node", shack.hostname]
+    words += ["-advertise", shack.address, "-client", "0.0.0.0"]  # noqa: S104 - the class asks it
+    words += ["-data-dir", "/consul/data"] + (["-ui"] if new else [])
+    if shack.consul_port != _DEFAULT_CONSUL_PORT:
+        words += ["-http-port", str(shack.consul_port)]
+    return tuple(words)
+
+
+def _manager(classroom: Classroom, shack: Shack) -> Service:
+    classic = Service(
+        name="manager",
+        container="swarmmanager",
+        image=shack.swarm_image,
+        what="the class as one Docker",
+        port=shack.swarm_port,
+        ports=(f"{shack.swarm_port}:2375",),
+    )
+    if shack.kind == "swarm-mode":
+        return replace(
+            classic,
+            image=shack.web_image,
+            what="a read-only view of this machine's swarm",
+            command=("nginx", "-g", "daemon off;"),
+            volumes=(
+                "./manager/nginx.conf:/etc/nginx/nginx.conf:ro",
+                "/var/run/docker.sock:/var/run/docker.sock",
+            ),
+        )
+    tls = uses_tls(classroom)
+    return replace(
+        classic,
+        command=_manage_command(classroom, shack, tls=tls),
+        volumes=("./tls:/tls:ro",) if tls else (),
+    )
+
+
+def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[str, ...]:
+    """Give `swarm manage …`, looking where the nodes' own version of swarm registers."""
+    path, store = swarm_path(classroom), f"consul://{shack.address}:{shack.consul_port}"
+    nodes = {image_version(f":{n.cluster.swarm_version}") for n in _joining(classroom)}
+    old_nodes = {version < _SWARM_KV_MOVED for version in nodes}
+    old_manager = image_version(shack.swarm_image) < _SWARM_KV_MOVED
+    if len(old_nodes) > 1 or (old_manager and False in old_nodes):
+        raise SettingsError(
+            f"no swarm manager {shack.swarm_image} finds nodes with these swarm versions",
+            "give all nodes one cluster.swarm_version; before 0.3 they register elsewhere",
+        )
+    verify = _TLS_FLAGS if tls else ()
+    if True in old_nodes and not old_manager:
+        return ("manage", *verify, "--discovery-opt", f"kv.path={path}", store)
+    return ("manage", *verify, f"{store}/{path}")
+
+
+def _registry(shack: Shack) -> Service:
+    return Service(
+        name="registry",
+        container="shack-registry",
+        image=shack.registry_image,
+        what="the class's own images (push here)",
+        port=shack.registry_port,
+        ports=(f"{shack.registry_port}:5000",),
+        volumes=(
+            "./registry/config.yml:/etc/docker/registry/config.yml:ro",
+            "registry-data:/var/lib/registry",
+        ),
+    )
+
+
+def _mirror(shack: Shack) -> Service:
+    return Service(
+        name="mirror",
+        container="shack-mirror",
+        image=shack.registry_image,
+        what="what Docker Hub has (read only, kept)",
+        port=shack.mirror_port,
+        ports=(f"{shack.mirror_port}:5000",),
+        volumes=(
+            "./mirror/config.yml:/etc/docker/registry/config.yml:ro",
+            "mirror-data:/var/lib/registry",
+        ),
+    )
+
+
+def _apt(shack: Shack) -> Service:
+    return Service(
+        name="apt",
+        container="shack-apt",
+        image=shack.apt_image or "rpi-image/apt-cacher-ng",
+        what="Debian packages, downloaded once",
+        port=shack.apt_port,
+        ports=(f"{shack.apt_port}:3142",),
+        volumes=("apt-data:/var/cache/apt-cacher-ng",),
+        build="" if shack.apt_image else "./apt",
+    )
+
+
+def _time(shack: Shack) -> Service:
+    return Service(
+        name="time",
+        container="shack-time",
+        image=shack.ntp_image or "rpi-image/chrony",
+        what="the time (NTP)",
+        port=123,
+        ports=("123:123/udp",),
+        build="" if shack.ntp_image else "./time",
+    )
+
+
+def _web(shack: Shack) -> Service:
+    return Service(
+        name="web",
+        container="shack-web",
+        image=shack.web_image,
+        what="the class page",
+        port=shack.web_port,
+        ports=(f"{shack.web_port}:80",),
+        volumes=("./nginx.conf:/etc/nginx/nginx.conf:ro", "./web:/usr/share/nginx/html:ro"),
+        command=("nginx", "-g", "daemon off;"),
+    )
