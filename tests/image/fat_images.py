@@ -22,15 +22,15 @@ START_BYTES = MIB
 EPOCH = 1_447_322_400  # 2015-11-12 10:00:00 UTC
 MODIFIED = "2015-04-16 20:15:37"
 
-# kind, size in MiB, bytes a cluster: the smallest volumes that are of the kind without doubt
+# kind, size in MiB, bytes a cluster
 GEOMETRIES = (
     (12, 1, 512),
     (12, 16, 8192),
     (16, 4, 512),
     (16, 64, 2048),
-    (16, 160, 32768),
+    (16, 136, 32768),
     (32, 40, 512),
-    (32, 256, 2048),
+    (32, 136, 2048),
 )
 
 
