@@ -104,7 +104,7 @@ def _identity(device: Device) -> tuple[str | int | None, ...]:
 def _unusable(device: Device) -> Refusal | None:
     """Say why this is no disk at all; nothing more can be asked of it then."""
     kinds = {
-        "absent": ("there is no such device", "`rpi-image devices` lists them"),
+        "absent": ("does not exist", "`rpi-image devices` lists them"),
         "file": ("is not a block device", "give the card's disk; `rpi-image devices` lists them"),
         "part": ("is a partition", "give the whole disk, without the partition's number"),
     }

@@ -108,6 +108,7 @@ FLOORS: dict[str, int] = {
             "cli_settings",
             "cli_boot",
             "cli_build",
+            "cli_cards",
             "cli_class",
             "cli_fetch",
             "cli_flash",

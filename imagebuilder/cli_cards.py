@@ -1,0 +1,293 @@
+"""What stands between the flash commands and the library: choosing, confirming, keeping account."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder import diskutil
+from imagebuilder.archive import is_compressed
+from imagebuilder.devices import device_holding, list_devices, load_device
+from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
+from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
+from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
+from imagebuilder.station import describe
+from imagebuilder.verify import identify, open_medium
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagebuilder.card import CardReport
+    from imagebuilder.cli_session import Session
+    from imagebuilder.console import Console
+    from imagebuilder.flash import CardOutcome
+    from imagebuilder.jobs import Recipe
+    from imagebuilder.model import Device
+
+BUILD_FOLDER = Path("build")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowances:
+    """What the user allowed by flags."""
+
+    yes: bool = False
+    loop: bool = False
+    large: bool = False
+    unmount: bool = False
+
+
+def open_image(session: Session, path: Path | None) -> BaseImage:
+    """Give the image to write as it is: a raw file where it lies, another from the cache."""
+    path = path or _only_build(session.console)
+    if not path.is_file():
+        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    if is_compressed(path):
+        return session.obtain(ImageSource(name=path.name, file=path, unchecked=True))
+    return BaseImage(path, "", path.stat().st_size, path.name)
+
+
+def _only_build(console: Console) -> Path:
+    images = sorted(BUILD_FOLDER.glob("*.img"))
+    if not images:
+        raise InputError(
+            f"there is no image in {BUILD_FOLDER}/", "give --image FILE, or --config FILE --node H"
+        )
+    if len(images) == 1:
+        return images[0]
+    names = ", ".join(str(path) for path in images)
+    for number, path in enumerate(images, 1):
+        console.note(f"{number}  {path}")
+    answer = console.ask("Which image (number)?")
+    if answer.isdigit() and 1 <= int(answer) <= len(images):
+        return images[int(answer) - 1]
+    raise InputError(f"there are {len(images)} images: {names}", "give one with --image FILE")
+
+
+def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
+    """Name what no target may hold: the image, the classroom and the cache."""
+    cache = session.cache.folder
+    kept = [
+        Kept(f"the cache ({cache})", device_holding(cache)),
+        *(Kept(str(f), device_holding(f.absolute()), str(f.resolve())) for f in files),
+    ]
+    return tuple(one for one in kept if one.major_minor)
+
+
+def choose_targets(
+    paths: Sequence[str], wish: Wish, allowed: Allowances, console: Console
+) -> tuple[Device, ...]:
+    """Give the devices, every one of them free of reasons against it; raises RefusedError."""
+    found: list[Device] = []
+    for path in paths:
+        device = load_device(path)
+        if mounted_parts(device) and _wants_unmount(device, allowed, console):
+            device = _unmounted(device, path)
+        taken = tuple(other.major_minor for other in found)
+        refuse(device, replace(wish, taken=taken))
+        found.append(device)
+    return tuple(found)
+
+
+def refuse(device: Device, wish: Wish) -> None:
+    """Raise RefusedError with every reason against a device."""
+    reasons = refusals(device, wish)
+    if reasons:
+        facts = "; it ".join(reason.message for reason in reasons)
+        raise RefusedError(f"{device.path} {facts}", reasons[0].hint)
+
+
+def _wants_unmount(device: Device, allowed: Allowances, console: Console) -> bool:
+    if not may_unmount(device):
+        return False
+    if allowed.unmount or allowed.yes:
+        return allowed.unmount
+    where = ", ".join(point for _, point in mounted_parts(device))
+    return console.ask(f"{device.path} is mounted on {where}; unmount? (y/n)", "n").lower() == "y"
+
+
+def _unmounted(device: Device, path: str) -> Device:
+    if device.path.startswith("/dev/disk"):
+        diskutil.unmount(device.path)
+        return load_device(path)
+    for part, point in mounted_parts(device):
+        done = subprocess.run(["umount", "--", point], capture_output=True, check=False)
+        if done.returncode != 0:
+            raise RefusedError(f"{part} cannot be unmounted", "close what uses it, and try again")
+    return load_device(path)
+
+
+def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console: Console) -> None:
+    """Show what will be overwritten and have the device named; raises RefusedError otherwise."""
+    for device, what in targets:
+        console.note(f"{what} goes onto {describe(device)}, which holds {_content(device)}")
+    if allowed.yes:
+        return
+    names = " ".join(device.path for device, _ in targets)
+    try:
+        named = console.confirm_by_name(f"All on it will be lost. Type {names} to go on:", names)
+    except InputError as error:
+        raise RefusedError(error.message, error.hint) from error
+    if not named:
+        raise RefusedError(f"{names} was not confirmed", "nothing was written")
+
+
+def _content(device: Device) -> str:
+    parts = [" ".join(w for w in (p.fstype, p.label) if w) or "data" for p in device.parts]
+    return ", ".join(parts) or "nothing known"
+
+
+class Account:
+    """The ledger's side of a run; without a classroom file nothing is kept."""
+
+    def __init__(self, ledger: Ledger | None, console: Console, *, again: bool) -> None:
+        self._ledger = ledger
+        self._console = console
+        self._again = again
+
+    def pending(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Leave out the nodes that have a card; raises RefusedError where none is left."""
+        done = self._ledger.done() if self._ledger and not self._again else frozenset()
+        left = tuple(name for name in names if name not in done)
+        if not left:
+            raise RefusedError("every node has its card", "give --again to write them once more")
+        return left
+
+    def begin(self, recipe: Recipe, device: Device) -> None:
+        """Note that a node is being written; raises RefusedError for a node or card done before."""
+        if self._ledger is None:
+            return
+        if not self._again and (owner := self._owner(device)):
+            raise RefusedError(
+                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
+                "take another card, or give --again to overwrite it",
+            )
+        self._ledger.claim(_entry(recipe, device), again=self._again)
+
+    def end(self, outcome: CardOutcome, recipe: Recipe) -> None:
+        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
+        if self._ledger is None:
+            return
+        begun = _entry(recipe, outcome.job.device)
+        entry = (
+            _finished(begun, outcome.report)
+            if outcome.report
+            else replace(begun, state=FAILED, error=_why(outcome), finished=_now())
+        )
+        try:
+            self._ledger.settle(entry)
+        except RpiImageError as error:
+            self._console.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
+
+    def _owner(self, device: Device) -> Entry | None:
+        """Find out whether this card was written by this ledger; an unreadable one was not."""
+        try:
+            with open_medium(Path(device.path)) as (_, disk):
+                config_hash = identify(disk).node.get("RPI_IMAGE_HASH", "")
+        except RpiImageError:
+            return None
+        entry = self._ledger.holder_of(config_hash) if self._ledger else None
+        return entry if entry and entry.state == WRITTEN else None
+
+
+def _entry(recipe: Recipe, device: Device) -> Entry:
+    return Entry(
+        node=recipe.node,
+        state="",
+        device=device.path,
+        slot=device.slot,
+        card=describe(device).partition(" ")[2].strip("()"),
+        config_hash=recipe.config_hash,
+        base_sha256=recipe.base_sha256,
+        started=_now(),
+    )
+
+
+def _finished(entry: Entry, report: CardReport) -> Entry:
+    return replace(
+        entry,
+        state=WRITTEN,
+        digest=report.digest,
+        bytes_written=report.written_bytes,
+        seconds=round(report.seconds, 1),
+        finished=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+def _why(outcome: CardOutcome) -> str:
+    return outcome.error.message if outcome.error else "stopped"
+
+
+def show_outcomes(outcomes: Sequence[CardOutcome], console: Console) -> int:
+    """Print what became of every card and give the exit code."""
+    if console.as_json:
+        console.emit({"cards": [outcome_as_json(outcome) for outcome in outcomes]})
+    for outcome in outcomes:
+        if outcome.report and not console.as_json:
+            console.result(_sentence(outcome, outcome.report))
+        if outcome.report and not outcome.report.table_reread:
+            console.warn(f"{outcome.job.device.path}: pull it and put it in again to see its parts")
+        if outcome.error:
+            console.fail(outcome.error)
+    codes = [outcome.error.exit_code for outcome in outcomes if outcome.error]
+    return max(codes, default=0)
+
+
+def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
+    """Give the stable keys that scripts rely on."""
+    device, report = outcome.job.device, outcome.report
+    facts: dict[str, Any] = {
+        "device": device.path,
+        "node": outcome.job.node,
+        "state": str(outcome.stage) if not outcome.report else "done",
+        "slot": device.slot,
+        "serial": device.serial,
+        "error": _why(outcome) if not report else "",
+    }
+    if report:
+        facts |= {
+            "digest": report.digest,
+            "set_bytes": report.set_bytes,
+            "written_bytes": report.written_bytes,
+            "image_bytes": outcome.job.source.size_bytes,
+            "seconds": round(report.seconds, 3),
+            "write_seconds": round(report.write_seconds, 3),
+            "verified": report.verified,
+            "ejected": report.ejected,
+        }
+    return facts
+
+
+def _sentence(outcome: CardOutcome, report: CardReport) -> str:
+    node = f" is {outcome.job.node}" if outcome.job.node else ""
+    proven = "verified" if report.verified else "not verified"
+    rate = report.written_bytes / 10**6 / max(report.write_seconds, 0.001)
+    return (
+        f"{outcome.job.device.path}{node}: {report.written_bytes / 10**6:.0f} MB written and "
+        f"{proven} in {report.seconds:.1f} s ({rate:.0f} MB/s)"
+    )
+
+
+def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
+    """Give every device with the reasons against it."""
+    return [
+        (device, tuple(refusal.message for refusal in refusals(device, wish)))
+        for device in list_devices()
+    ]
+
+
+def whose(path: Path) -> dict[str, Any]:
+    """Tell whose card this is; raises ImageError where it is nobody's."""
+    with open_medium(path) as (_, disk):
+        report = identify(disk)
+    if not report.node and not report.hostname:
+        raise ImageError(f"{path} carries no node of rpi-image", "`rpi-image inspect` shows more")
+    return report.as_json()

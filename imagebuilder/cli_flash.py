@@ -1,0 +1,381 @@
+"""The commands `flash`, `verify` and `devices`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.card import CardOptions
+from imagebuilder.cli_cards import (
+    Account,
+    Allowances,
+    choose_targets,
+    confirm,
+    devices_as_rows,
+    keep_safe,
+    open_image,
+    refuse,
+    show_outcomes,
+    whose,
+)
+from imagebuilder.cli_options import voiced, yes
+from imagebuilder.cli_session import Session, choose_nodes
+from imagebuilder.cli_settings import NodeFlags, node_options
+from imagebuilder.console import human_bytes
+from imagebuilder.devices import list_devices
+from imagebuilder.errors import InputError
+from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
+from imagebuilder.jobs import Pantry
+from imagebuilder.ledger import Ledger
+from imagebuilder.safety import Wish
+from imagebuilder.station import Station
+from imagebuilder.uevents import open_uevents
+from imagebuilder.verify import compare, open_medium
+
+if TYPE_CHECKING:
+    from imagebuilder.card import CardJob
+    from imagebuilder.console import Console
+    from imagebuilder.flash import CardOutcome
+    from imagebuilder.jobs import Recipe
+    from imagebuilder.model import Classroom, Device, NodeSettings
+
+_MOST_SHOWN = 10
+
+classroom_option = click.option(
+    "-c", "classroom_file", type=click.Path(path_type=Path), help="The same as --config."
+)
+node_option = click.option("--node", default="", help="The node of the classroom to write.")
+allow_loop = click.option("--allow-loop", is_flag=True, help="Take loop devices too.")
+allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 256 GB too.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashFlags:
+    """The flags of `flash` that are not about the node."""
+
+    node: str
+    nodes: str
+    yes: bool
+    allow_loop: bool
+    allow_large: bool
+    full: bool
+    reuse: bool
+    no_verify: bool
+    eject: bool
+    unmount: bool
+    again: bool
+    queue: bool
+    stall_seconds: float
+
+    @property
+    def allowed(self) -> Allowances:
+        """What the user allows the program to do."""
+        return Allowances(
+            yes=self.yes, loop=self.allow_loop, large=self.allow_large, unmount=self.unmount
+        )
+
+    @property
+    def options(self) -> CardOptions:
+        """How cards are written."""
+        return CardOptions(
+            reuse=self.reuse, verify=not self.no_verify, eject=self.eject or self.queue
+        )
+
+
+@click.command()
+@click.argument("targets", metavar="DEVICE...", nargs=-1)
+@classroom_option
+@node_option
+@click.option("--nodes", default="", help="Only these of the roster, comma-separated.")
+@node_options
+@yes
+@allow_loop
+@allow_large
+@click.option("--full", is_flag=True, help="Write every byte, and erase what was there.")
+@click.option("--reuse", is_flag=True, help="Write only what differs on the card.")
+@click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
+@click.option("--eject", is_flag=True, help="Eject every card that is done.")
+@click.option("--unmount", is_flag=True, help="Unmount the card first.")
+@click.option("--again", is_flag=True, help="Write nodes and cards that were written before.")
+@click.option("--queue", is_flag=True, help="Write every card that is inserted from now on.")
+@click.option("--stall-seconds", type=float, default=STALL_SECONDS, show_default=True)
+@voiced
+def flash(
+    console: Console,
+    targets: tuple[str, ...],
+    classroom_file: Path | None,
+    flags: NodeFlags,
+    **rest: Any,
+) -> int:
+    """Write an image, or nodes of a classroom, onto cards: only what is in use, proven, safe.
+
+    Without an image the one in build/ is taken. With --config alone the next nodes of the roster
+    that have no card are written side by side.
+    """
+    run = _Flash(
+        Session(console=console), FlashFlags(**rest), _with_classroom(flags, classroom_file)
+    )
+    return run.queue() if rest["queue"] else run.write(targets)
+
+
+@click.command()
+@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
+@classroom_option
+@node_option
+@node_options
+@voiced
+def verify(
+    console: Console, target: Path, classroom_file: Path | None, node: str, flags: NodeFlags
+) -> int:
+    """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
+    flags = _with_classroom(flags, classroom_file)
+    if not (flags.image or _names_nodes(flags)):
+        return _show_whose(console, target)
+    return _show_comparison(console, target, flags, node)
+
+
+@click.command()
+@allow_loop
+@allow_large
+@voiced
+def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
+    """List block devices and why each would be refused."""
+    rows = devices_as_rows(Wish(allow_loop=allow_loop, allow_large=allow_large))
+    if console.as_json:
+        console.emit({"devices": [_device_as_json(device, why) for device, why in rows]})
+        return
+    head = ("device", "size", "by", "model", "serial", "slot", "may be written")
+    console.table(head, [(*_device_row(device), "; ".join(why) or "yes") for device, why in rows])
+
+
+def _with_classroom(flags: NodeFlags, classroom_file: Path | None) -> NodeFlags:
+    if classroom_file and flags.config:
+        raise InputError("-c and --config are the same", "give one of them")
+    return replace(flags, config=classroom_file) if classroom_file else flags
+
+
+def _names_nodes(flags: NodeFlags) -> bool:
+    return bool(flags.config or flags.hostname or flags.profile)
+
+
+class _Flash:
+    """One run of `flash`."""
+
+    def __init__(self, session: Session, said: FlashFlags, flags: NodeFlags) -> None:
+        self._session = session
+        self._console = session.console
+        self._said = said
+        self._flags = flags
+        self._recipes: dict[str, Recipe] = {}
+
+    def write(self, targets: tuple[str, ...]) -> int:
+        """Write the devices named."""
+        if not targets:
+            raise InputError("no device is named", "`rpi-image devices` lists them")
+        if self._said.no_verify:
+            self._console.warn("not verifying: a worn or counterfeit card will not be noticed")
+        wish = self._wish()
+        # Before anything is fetched or unpacked: a refusal should come at once.
+        found = choose_targets(targets, wish, self._said.allowed, self._console)
+        with self._pantry() as pantry:
+            if _names_nodes(self._flags):
+                return self._write_nodes(found, pantry)
+            return self._write_image(found, pantry)
+
+    def queue(self) -> int:
+        """Serve at the flash station until the roster is done."""
+        if not self._flags.config:
+            raise InputError("the flash station needs a roster", "give -c FILE")
+        classroom, nodes = self._nodes()
+        account = self._account(again=self._said.again)
+        names = account.pending([node.hostname for node in nodes])
+        settings = {node.hostname: node for node in nodes}
+        with self._pantry() as pantry, open_uevents() as events:
+
+            def prepare(name: str, device: Device) -> CardJob:
+                recipe = self._recipe(settings[name], pantry)
+                refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
+                account.begin(recipe, device)
+                return recipe.job(device)
+
+            station = Station(
+                nodes=names,
+                flasher=Flasher(
+                    options=self._said.options,
+                    voice=self._console,
+                    stall_seconds=self._said.stall_seconds,
+                ),
+                look=list_devices,
+                prepare=prepare,
+                settle=lambda outcome: account.end(outcome, self._recipes[outcome.job.node]),
+                wish=self._wish(),
+                voice=self._console,
+            )
+            self._agree_to_queue(classroom, names)
+            outcomes = station.run(events)
+        return show_outcomes(outcomes, self._console) if self._console.as_json else 0
+
+    def _write_image(self, found: tuple[Device, ...], pantry: Pantry) -> int:
+        path = Path(self._flags.image) if self._flags.image else None
+        base = open_image(self._session, path)
+        recipe = pantry.image(base)
+        for device in found:
+            refuse(device, replace(self._wish(base.path), image_bytes=recipe.source.size_bytes))
+        confirm([(device, base.name) for device in found], self._said.allowed, self._console)
+        return self._run([recipe] * len(found), found, self._account(again=True))
+
+    def _write_nodes(self, found: tuple[Device, ...], pantry: Pantry) -> int:
+        _, nodes = self._nodes()
+        # Naming one node, or asking to reuse a card, is being told.
+        named = self._said.node or self._flags.hostname
+        told = bool(self._said.again or self._said.reuse or named)
+        account = self._account(again=told)
+        names = account.pending([node.hostname for node in nodes])
+        if len(found) > len(names):
+            raise InputError(
+                f"{len(found)} devices for {len(names)} nodes", "name as many devices as nodes"
+            )
+        chosen = [node for node in nodes if node.hostname in names][: len(found)]
+        recipes = [self._recipe(node, pantry) for node in chosen]
+        pairs = list(zip(found, recipes, strict=True))
+        for device, recipe in pairs:
+            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
+        confirm([(d, recipe.node) for d, recipe in pairs], self._said.allowed, self._console)
+        for device, recipe in pairs:
+            account.begin(recipe, device)
+        return self._run(recipes, found, account)
+
+    def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
+        by_path = {device.path: recipe for device, recipe in zip(found, recipes, strict=True)}
+
+        def finished(outcome: CardOutcome) -> None:
+            account.end(outcome, by_path[outcome.job.device.path])
+
+        outcomes = flash_cards(
+            [by_path[device.path].job(device) for device in found],
+            self._said.options,
+            self._console,
+            stall_seconds=self._said.stall_seconds,
+            finished=finished,
+        )
+        return show_outcomes(outcomes, self._console)
+
+    def _recipe(self, node: NodeSettings, pantry: Pantry) -> Recipe:
+        recipe = pantry.node(node, self._session.obtain)
+        for warning in recipe.warnings:
+            self._console.warn(f"{node.hostname}: {warning}")
+        self._recipes[node.hostname] = recipe
+        return recipe
+
+    def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+        return load_nodes(self._session, self._flags, self._said.node or self._said.nodes)
+
+    def _account(self, *, again: bool) -> Account:
+        config = self._flags.config
+        ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
+        return Account(ledger, self._console, again=again)
+
+    def _wish(self, *files: Path) -> Wish:
+        named = [path for path in (self._flags.config, *files) if path]
+        return Wish(
+            allow_loop=self._said.allow_loop,
+            allow_large=self._said.allow_large,
+            kept=keep_safe(self._session, *named),
+        )
+
+    def _pantry(self) -> Pantry:
+        return Pantry(full=self._said.full, epoch=self._session.epoch, voice=self._console)
+
+    def _agree_to_queue(self, classroom: Classroom, names: tuple[str, ...]) -> None:
+        if self._said.yes:
+            return
+        self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
+        if not self._console.confirm_by_name(f"Type {classroom.name} to begin:", classroom.name):
+            raise InputError("the station was not confirmed", "nothing was written")
+
+
+def load_nodes(
+    session: Session, flags: NodeFlags, names: str
+) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+    """Load the classroom that the flags describe and the nodes they name."""
+    classroom = session.classroom(flags)
+    return classroom, choose_nodes(classroom, names)
+
+
+def _show_whose(console: Console, target: Path) -> int:
+    facts = whose(target)
+    if console.as_json:
+        console.emit(facts)
+    else:
+        console.result(f"{target} is {facts['hostname']} ({facts['generation']})")
+        for key in ("arch", "address", "shack", "config_hash"):
+            console.result(f"{key}: {facts[key]}")
+    return 0
+
+
+def _show_comparison(console: Console, target: Path, flags: NodeFlags, node: str) -> int:
+    session = Session(console=console)
+    with Pantry(epoch=session.epoch, voice=console) as pantry:
+        if _names_nodes(flags):
+            _, nodes = load_nodes(session, flags, node)
+            if len(nodes) != 1:
+                raise InputError(f"{len(nodes)} nodes to compare with", "name one with --node")
+            recipe = pantry.node(nodes[0], session.obtain)
+        else:
+            recipe = pantry.image(open_image(session, Path(flags.image or "")))
+        with open_medium(target) as (medium, disk):
+            found = compare(medium, disk, recipe.source, recipe.write_set, console)
+    if console.as_json:
+        console.emit(_comparison_as_json(target, found))
+    else:
+        _say_comparison(console, target, found)
+    return 0 if found.same else 7
+
+
+def _comparison_as_json(target: Path, found: Any) -> dict[str, Any]:
+    return {
+        "device": str(target),
+        "same": found.same,
+        "compared_bytes": found.compared_bytes,
+        "files": list(found.files),
+        "ranges": [
+            {"start_bytes": r.start_bytes, "end_bytes": r.end_bytes, "partition": r.partition}
+            for r in found.ranges
+        ],
+    }
+
+
+def _say_comparison(console: Console, target: Path, found: Any) -> None:
+    if found.same:
+        console.result(f"{target}: {human_bytes(found.compared_bytes)} are as they should be")
+        return
+    for path in found.files:
+        console.result(f"differs: {path}")
+    for r in found.ranges[:_MOST_SHOWN]:
+        where = f"partition {r.partition}" if r.partition else "outside the partitions"
+        console.result(f"differs: bytes {r.start_bytes} to {r.end_bytes} ({where})")
+    if len(found.ranges) > _MOST_SHOWN:
+        console.result(f"and {len(found.ranges) - _MOST_SHOWN} further ranges")
+
+
+def _device_row(device: Device) -> tuple[str, ...]:
+    name = f"{device.vendor} {device.model}".strip()
+    size = human_bytes(device.size_bytes)
+    return (device.path, size, device.transport, name, device.serial, device.slot)
+
+
+def _device_as_json(device: Device, why: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "path": device.path,
+        "size_bytes": device.size_bytes,
+        "transport": device.transport,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "slot": device.slot,
+        "removable": device.removable,
+        "refused": list(why),
+    }

@@ -1,0 +1,162 @@
+"""Comparing a card (or an image file) with what it should be, and finding out whose it is."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from imagebuilder import blockdev
+from imagebuilder.bootfs import BootVolume
+from imagebuilder.cow import Remembered
+from imagebuilder.devices import load_device
+from imagebuilder.disk import boot_partition, read_partitions
+from imagebuilder.errors import ImageError, WriteError
+from imagebuilder.extents import chunks, join, total_bytes
+from imagebuilder.inspect import ImageReport, inspect_disk
+from imagebuilder.model import SECTOR_BYTES, Extent, Partition
+from imagebuilder.progress import SILENT, Voice
+from imagebuilder.proof import differing_files
+from imagebuilder.readahead import Buffers, read_ahead
+from imagebuilder.reading import RawFile, open_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from imagebuilder.cow import ReadAt
+    from imagebuilder.source import Source
+
+
+class Medium(Protocol):
+    """A card or an image file that can be read in pieces."""
+
+    size_bytes: int
+
+    def read(self, offset_bytes: int, view: memoryview) -> None:
+        """Fill `view`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A range that is not what it should be, and the partition it lies in (0: none)."""
+
+    start_bytes: int
+    end_bytes: int
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What differs: byte ranges rounded to pages, and files of the boot partition by name."""
+
+    ranges: tuple[Difference, ...]
+    files: tuple[str, ...]
+    compared_bytes: int
+
+    @property
+    def same(self) -> bool:
+        """Whether every byte that was compared is right."""
+        return not self.ranges
+
+
+class FileMedium:
+    """An image file as a Medium."""
+
+    def __init__(self, raw: RawFile) -> None:
+        self.size_bytes = raw.size_bytes
+        self._raw = raw
+
+    def read(self, offset_bytes: int, view: memoryview) -> None:
+        """Fill `view`; behind the end come zeros."""
+        data = self._raw.read_at(offset_bytes, len(view))
+        view[: len(data)] = data
+        view[len(data) :] = bytes(len(view) - len(data))
+
+
+@contextmanager
+def open_medium(path: Path) -> Iterator[tuple[Medium, ReadAt]]:
+    """Open a card past the cache, or an image file; raises ImageError where it cannot be read."""
+    if path.exists() and stat.S_ISBLK(path.stat().st_mode):
+        with blockdev.open_for_reading(load_device(str(path))) as device:
+            yield device, blockdev.DeviceReader(device)
+    else:
+        with open_raw(path) as raw:
+            yield FileMedium(raw), raw
+
+
+def identify(disk: ReadAt) -> ImageReport:
+    """Tell whose card this is; raises ImageError where no boot partition can be read."""
+    return inspect_disk(Remembered(disk))
+
+
+def compare(
+    medium: Medium, disk: ReadAt, source: Source, write_set: Sequence[Extent], voice: Voice = SILENT
+) -> Comparison:
+    """Compare the write set byte for byte; raises WriteError or ImageError on a read error."""
+    if medium.size_bytes < source.size_bytes:
+        raise WriteError(
+            f"it holds {medium.size_bytes} bytes, the image {source.size_bytes}",
+            "it was made from another image",
+        )
+    pieces = tuple(chunks(write_set, SECTOR_BYTES))
+    buffers = Buffers()
+    wrong: list[Extent] = []
+    with (
+        voice.meter("comparing", total_bytes(pieces)) as meter,
+        read_ahead(source.fill, pieces, buffers) as expected,
+    ):
+        for piece, should in expected:
+            found = buffers.spare.view[: piece.size_bytes]
+            medium.read(piece.start_bytes, found)
+            if bytes(found) != bytes(should):  # memoryviews compare item by item
+                wrong += _pages(piece.start_bytes, found, should)
+            meter.advance(piece.size_bytes)
+    partitions = _partitions(source)
+    ranges = join(wrong, SECTOR_BYTES, source.size_bytes)
+    return Comparison(
+        tuple(Difference(e.start_bytes, e.end_bytes, _holder(e, partitions)) for e in ranges),
+        _files(disk, source, ranges),
+        total_bytes(pieces),
+    )
+
+
+def _pages(offset_bytes: int, found: memoryview, should: memoryview) -> Iterator[Extent]:
+    size = os.sysconf("SC_PAGE_SIZE")
+    for at in range(0, len(found), size):
+        if bytes(found[at : at + size]) != bytes(should[at : at + size]):
+            yield Extent(offset_bytes + at, min(size, len(found) - at))
+
+
+def _partitions(disk: ReadAt) -> tuple[Partition, ...]:
+    try:
+        return read_partitions(disk)
+    except ImageError:
+        return ()
+
+
+def _holder(extent: Extent, partitions: Sequence[Partition]) -> int:
+    for partition in partitions:
+        if partition.start_bytes <= extent.start_bytes < partition.end_bytes:
+            return partition.number
+    return 0
+
+
+def _files(disk: ReadAt, source: Source, ranges: Sequence[Extent]) -> tuple[str, ...]:
+    """Name the differing files of the boot partition, where a difference lies in it."""
+    try:
+        boot = boot_partition(source, read_partitions(source))
+    except ImageError:
+        return ()
+    if not any(r.start_bytes < boot.end_bytes and r.end_bytes > boot.start_bytes for r in ranges):
+        return ()
+    should = BootVolume(Remembered(source), boot)
+    try:
+        found = BootVolume(Remembered(disk), boot)
+        return tuple(
+            path for path in should.names() if differing_files(found, {path: should.read(path)})
+        )
+    except ImageError:
+        return ("(its file system cannot be read)",)
