@@ -15,6 +15,14 @@ import zstandard
 from isal import igzip_lib, isal_zlib
 
 from imagebuilder.errors import ImageError
+from imagebuilder.frames import (
+    CHUNK_BYTES,
+    INPUT_BYTES,
+    LARGEST_PARALLEL_BYTES,
+    decode_xz,
+    xz_blocks,
+    zst_size,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,8 +30,6 @@ if TYPE_CHECKING:
 
 Kind = Literal["raw", "zip", "gz", "xz", "zst", "bz2"]
 
-CHUNK_BYTES = 1 << 20
-INPUT_BYTES = 1 << 18
 # No SD card is larger by far: what claims to be is a bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
 
@@ -34,6 +40,7 @@ _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zst"),
     (b"BZh", "bz2"),
+    (b"\x50\x2a\x4d\x18", "zst"),
 )
 _FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"\x04\x22\x4d\x18", "lz4"))
 _DECODER_ERRORS: tuple[type[Exception], ...] = (
@@ -154,7 +161,8 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
     name = name or path.name
     kind = kind_of(path, name)
     with _open(path) as file:
-        chunks, stated = _OPENERS[kind](file, name)
+        with _damage_reported(name):
+            chunks, stated = _OPENERS[kind](file, name)
         if stated is not None and size_bytes is not None and stated != size_bytes:
             raise ImageError(
                 f"{name} holds {stated} bytes where {size_bytes} were stated", _DAMAGED_HINT
@@ -174,14 +182,24 @@ def _open(path: Path) -> BinaryIO:
         ) from error
 
 
-def _guarded(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+@contextmanager
+def _damage_reported(name: str) -> Iterator[None]:
     """Turn what the decoders raise into ImageError."""
     try:
-        yield from chunks
+        yield
     except _DECODER_ERRORS as error:
         raise ImageError(
             f"cannot unpack {name}: {str(error) or 'damaged'}", _DAMAGED_HINT
         ) from error
+
+
+def _guarded(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    while True:
+        with _damage_reported(name):
+            chunk = next(chunks, b"")
+        if not chunk:
+            return
+        yield chunk
 
 
 def _pieces(file: BinaryIO, size_bytes: int | None = None) -> Iterator[bytes]:
@@ -234,7 +252,11 @@ def _open_gz(file: BinaryIO, name: str) -> _Opened:
 
 def _open_xz(file: BinaryIO, name: str) -> _Opened:
     del name
-    return _decoded(_pieces(file), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)), None
+    blocks = xz_blocks(file.fileno())
+    stated = sum(block.raw_bytes for block in blocks)
+    if any(block.raw_bytes > LARGEST_PARALLEL_BYTES for block in blocks) or not blocks:
+        return _decoded(_pieces(file), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)), stated
+    return decode_xz(file.fileno(), blocks), stated
 
 
 def _open_bz2(file: BinaryIO, name: str) -> _Opened:
@@ -244,9 +266,8 @@ def _open_bz2(file: BinaryIO, name: str) -> _Opened:
 
 def _open_zst(file: BinaryIO, name: str) -> _Opened:
     del name
-    stated = zstandard.frame_content_size(file.read(18))
-    file.seek(0)
-    return _zst_chunks(file), stated if stated >= 0 else None
+    # The reader below cannot tell a file that was cut off from one that ended.
+    return _zst_chunks(file), zst_size(file.fileno())
 
 
 def _zst_chunks(file: BinaryIO) -> Iterator[bytes]:

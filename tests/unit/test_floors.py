@@ -16,6 +16,7 @@ FLOORS: dict[str, int] = {
     "model": 1,
     **dict.fromkeys(
         [
+            "bmap",
             "bootconfig",
             "checksums",
             "certificates",
