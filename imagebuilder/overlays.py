@@ -75,7 +75,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not _is_private(path.relative_to(folder))
+        if not path.is_dir() and not _is_private(path.relative_to(folder))
     )
 
 

@@ -201,7 +201,7 @@ class _Work:
         secret = public | secret_facts(self.settings, plaintext=plaintext)
         secret["boot_yaml"] = self._boot_yaml
         variables = dict(self.settings.variables)
-        for name in sorted(secret.keys() & (variables.keys() | {"vars"})):
+        for name in sorted((secret.keys() | {"vars"}) & variables.keys()):
             raise SettingsError(
                 f"the variable {name!r} is taken", "every template has it; choose another name"
             )

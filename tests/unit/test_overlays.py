@@ -1,0 +1,142 @@
+"""Overlay folders: what is read from them, what is refused, and whose templates see secrets."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.overlays import check_path, load_generations, load_overlay
+from imagebuilder.shipped import shipped_folder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GENERATION = "title: {}\nwhen: [{{exists: my.txt}}]\n"
+
+
+def write(folder: Path, path: str, data: bytes = b"x") -> Path:
+    target = folder / path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(data)
+    return target
+
+
+def test_a_folder_is_read_with_its_subfolders_in_order(tmp_path: Path) -> None:
+    for path in ("b.txt", "a/c.bin", "a/b.j2"):
+        write(tmp_path, path, path.encode())
+    found = load_overlay(tmp_path)
+    assert [(file.path, file.data) for file in found] == [
+        ("a/b.j2", b"a/b.j2"),
+        ("a/c.bin", b"a/c.bin"),
+        ("b.txt", b"b.txt"),
+    ]
+    assert found[0].origin == str(tmp_path / "a/b.j2")
+
+
+def test_hidden_files_and_backups_stay_out(tmp_path: Path) -> None:
+    for path in (".git/config", ".DS_Store", "notes.txt~", "sub/.hidden", "kept.txt"):
+        write(tmp_path, path)
+    assert [file.path for file in load_overlay(tmp_path)] == ["kept.txt"]
+
+
+def test_links_to_files_are_followed(tmp_path: Path) -> None:
+    write(tmp_path, "outside/real.txt", b"real")
+    (tmp_path / "overlay").mkdir()
+    (tmp_path / "overlay/link.txt").symlink_to(tmp_path / "outside/real.txt")
+    assert load_overlay(tmp_path / "overlay")[0].data == b"real"
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="there is no overlay folder"):
+        load_overlay(tmp_path / "absent")
+    with pytest.raises(SettingsError, match="there is no overlay folder"):
+        load_overlay(write(tmp_path, "file.txt"))
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").symlink_to(tmp_path / "absent")
+    with pytest.raises(SettingsError, match=r"cannot read .*secret\.txt: No such file"):
+        load_overlay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        'a"b',
+        "a*b",
+        "a:b",
+        "a<b",
+        "a>b",
+        "a?b",
+        "a\\b",
+        "a|b",
+        "a\nb",
+        "end.",
+        "end ",
+        " start",
+        "x" * 256,
+        "📶" * 128,
+        "..",
+        "a//b",
+        "/a",
+        "",
+    ],
+)
+def test_names_that_fat_cannot_hold_are_refused(name: str) -> None:
+    with pytest.raises(SettingsError, match=r"FAT|file name|characters"):
+        check_path(name, "here")
+
+
+@pytest.mark.parametrize(
+    "name", ["Ünïcode 📶.txt", "x" * 255, "a b/c.d.e", "[1]+(2)~3", "COM1.txt"]
+)
+def test_names_that_fat_can_hold(name: str) -> None:
+    assert check_path(name, "here") == name
+
+
+def test_a_wrong_name_in_a_folder_says_where(tmp_path: Path) -> None:
+    write(tmp_path, "sub/a:b.txt")
+    with pytest.raises(SettingsError, match=r"sub/a:b\.txt: the name 'a:b\.txt' holds ':'"):
+        load_overlay(tmp_path)
+
+
+def test_only_what_came_with_the_program_sees_secrets(tmp_path: Path) -> None:
+    write(tmp_path, "x.j2")
+    assert not load_overlay(tmp_path)[0].secrets
+    assert all(file.secrets for file in load_overlay(shipped_folder("overlays") / "node"))
+
+
+def test_content_does_not_show_in_reprs(tmp_path: Path) -> None:
+    write(tmp_path, "key.pem", b"PRIVATE")
+    assert "PRIVATE" not in repr(load_overlay(tmp_path))
+
+
+# ---- generations of the user's
+
+
+def test_a_new_generation_is_a_folder(tmp_path: Path) -> None:
+    write(tmp_path, "mine/generation.yml", GENERATION.format("Mine").encode())
+    write(tmp_path, "mine/settings/my.txt.j2", b"{{ node.hostname }}")
+    write(tmp_path, "not-one/readme.txt")
+    (found,) = load_generations((tmp_path,))
+    assert (found.name, found.title) == ("mine", "Mine")
+    assert [(file.path, file.secrets) for file in found.files] == [("settings/my.txt.j2", True)]
+
+
+def test_a_folder_can_be_a_generation_itself(tmp_path: Path) -> None:
+    write(tmp_path, "generation.yml", GENERATION.format("Mine").encode())
+    (found,) = load_generations((tmp_path,))
+    assert found.name == tmp_path.name
+
+
+def test_a_generation_of_the_users_replaces_ours(tmp_path: Path) -> None:
+    write(tmp_path, "firstrun/generation.yml", GENERATION.format("Mine").encode())
+    found = load_generations((shipped_folder("overlays"), tmp_path))
+    assert [one.title for one in found if one.name == "firstrun"] == ["Mine"]
+    assert len(found) == 4
+
+
+def test_a_folder_that_is_not_there_holds_no_generations(tmp_path: Path) -> None:
+    assert load_generations((tmp_path / "absent",)) == ()
