@@ -64,12 +64,13 @@ def make_image(
     root_mib: int = 1,
     root_entries: int | None = None,
     odd_bytes: int = 0,
+    volume_kib: int | None = None,
     options: Sequence[str] = (),
 ) -> FatImage:
     """Make a sparse MBR image: a FAT partition at 1 MiB, then an 0x83 one filled with a pattern.
 
     The type byte is 0x0c whatever the kind, as on the April 2015 image. `odd_bytes` are added
-    at the end; `options` go to mkfs.vfat.
+    at the end; `volume_kib` makes a volume smaller than its partition; `options` go to mkfs.vfat.
     """
     need("sfdisk", "mkfs.vfat", "mcopy", "mmd")
     size = size_mib * MIB
@@ -86,7 +87,7 @@ def make_image(
     command += ["-s", str(cluster_bytes // 512)] if cluster_bytes else []
     command += ["-r", str(root_entries)] if root_entries else []
     command += ["-n", label] if label else []
-    run(*command, *options, path, str(size // 1024))
+    run(*command, *options, path, str(volume_kib or size // 1024))
     image_ = FatImage(path, START_BYTES, size)
     put_files(image_, files or {})
     return image_

@@ -50,10 +50,13 @@ class Player:
         self.shown: dict[str, str] = {}
         self.cluster_bytes = cluster_bytes
         self.room_bytes = room_bytes
+        self.share = self.rng.choice((3, 12, 40))
 
     def data(self) -> bytes:
         edge = self.cluster_bytes * self.rng.randint(0, 3) + self.rng.randint(-1, 1)
-        size = self.rng.choice([0, 1, max(0, edge), self.rng.randrange(self.room_bytes // 12)])
+        size = self.rng.choice(
+            [0, 1, max(0, edge), self.rng.randrange(self.room_bytes // self.share)]
+        )
         return self.rng.randbytes(size)
 
     def path(self) -> str:
