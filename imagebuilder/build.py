@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
+from imagebuilder.bmap import render_bmap
 from imagebuilder.cow import Patched
 from imagebuilder.errors import WriteError
+from imagebuilder.extents import plan_write_set
 from imagebuilder.packing import pack
 from imagebuilder.progress import SILENT, Meter, Voice
 from imagebuilder.reading import open_raw
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.compose import Composition
+    from imagebuilder.model import NodePlan
 
 FICLONE = 0x40049409  # linux/fs.h
 CHUNK_BYTES = 8 << 20
@@ -117,15 +120,7 @@ def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
             "size_bytes": base.size_bytes,
             "source_sha256": base.source_sha256,
         },
-        "files": [
-            {
-                "path": edit.path,
-                "size_bytes": len(edit.data),
-                "sha256": hashlib.sha256(edit.data).hexdigest(),
-            }
-            for edit in plan.edits
-            if edit.data is not None
-        ],
+        "files": _files(plan),
         "removed": [edit.path for edit in plan.edits if edit.data is None],
         "patch": [
             {"offset_bytes": run.offset_bytes, "size_bytes": len(run.data)}
@@ -133,6 +128,41 @@ def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
         ],
         "image_sha256": sha256 or None,
     }
+
+
+def plan_as_json(plan: NodePlan) -> dict[str, Any]:
+    """Describe a plan without its contents, which may be secret."""
+    return {
+        "hostname": plan.hostname,
+        "generation": plan.generation,
+        "config_hash": plan.config_hash,
+        "files": _files(plan),
+        "removed": [edit.path for edit in plan.edits if edit.data is None],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _files(plan: NodePlan) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": edit.path,
+            "size_bytes": len(edit.data),
+            "sha256": hashlib.sha256(edit.data).hexdigest(),
+        }
+        for edit in plan.edits
+        if edit.data is not None
+    ]
+
+
+def write_bmap(composition: Composition, image: Path) -> Path:
+    """Write <image>.bmap: what bmaptool must write so that the card is whole."""
+    path = image.with_name(image.name + ".bmap")
+    with open_raw(composition.base.path) as raw:
+        extents = plan_write_set(raw, composition.patch)
+        text = render_bmap(Patched(raw, composition.patch), extents, image.name)
+    with new_file(path) as descriptor:
+        os.write(descriptor, text.encode())
+    return path
 
 
 def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder import bootfs, disk
-from imagebuilder.errors import SettingsError
+from imagebuilder.errors import ImageError, SettingsError, SourceError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile, Patch
 from imagebuilder.overlays import load_generations, load_overlay
-from imagebuilder.plan import detect, plan_node
+from imagebuilder.plan import DictBoot, detect, plan_node
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.reading import RawFile, open_raw
 from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from imagebuilder.generation import Generation
 
@@ -45,10 +45,11 @@ class Composer:
     voice: Voice = SILENT
     _boot: bootfs.BootBase = field(init=False)
     _generations: tuple[Generation, ...] = field(init=False)
-    _overlays: dict[Path, tuple[OverlayFile, ...]] = field(init=False, default_factory=dict)
+    _layers: Layers = field(init=False)
     _detected: Generation | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
+        self._layers = Layers()
         partitions = disk.read_partitions(self.raw)
         self._boot = bootfs.BootBase(self.raw, disk.boot_partition(self.raw, partitions))
         self._generations = load_generations((shipped_folder("overlays"),))
@@ -59,8 +60,8 @@ class Composer:
         """Decide what goes onto the boot partition of this node."""
         return plan_node(
             settings,
-            self._generation(settings.generation),
-            self._layers(settings),
+            self._generation(settings),
+            self._layers.of(settings),
             self._boot.volume,
             self.epoch,
         )
@@ -71,32 +72,62 @@ class Composer:
         patch = self._boot.apply(plan.edits, self.epoch)
         return Composition(settings, self.base, plan, patch)
 
-    def _generation(self, wanted: str | None) -> Generation:
-        if wanted is None:
-            self._detected = self._detected or detect(self._generations, self._boot.volume)
-            return self._detected
-        for generation in self._generations:
-            if generation.name == wanted:
-                return generation
-        names = ", ".join(generation.name for generation in self._generations)
-        raise SettingsError(f"there is no generation {wanted!r}", f"one of: {names}")
+    def _generation(self, settings: NodeSettings) -> Generation:
+        if settings.generation:
+            return named_generation(self._generations, settings.generation)
+        if self._detected is None:
+            try:
+                self._detected = detect(self._generations, self._boot.volume)
+            except ImageError:
+                if not settings.image.generation:
+                    raise
+                self._detected = named_generation(self._generations, settings.image.generation)
+        return self._detected
 
-    def _layers(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The overlay folders of many nodes, each read once."""
+
+    _read: dict[Path, tuple[OverlayFile, ...]] = field(default_factory=dict)
+
+    def of(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
+        """Give what lies over a node's boot partition, lowest first."""
         folders = (shipped_folder("overlays") / "node", *settings.overlays)
-        return tuple(file for folder in folders for file in self._overlay(folder)) + tuple(
-            _tarball(path) for path in settings.cluster.tarballs
+        tarballs = tuple(_tarball(Path(path)) for path in settings.cluster.tarballs)
+        return tuple(file for folder in folders for file in self._folder(folder)) + tarballs
+
+    def _folder(self, folder: Path) -> tuple[OverlayFile, ...]:
+        if folder not in self._read:
+            self._read[folder] = load_overlay(folder)
+        return self._read[folder]
+
+
+def named_generation(generations: tuple[Generation, ...], name: str) -> Generation:
+    """Find a generation by its folder's name; raises SettingsError where there is none."""
+    for generation in generations:
+        if generation.name == name:
+            return generation
+    names = ", ".join(generation.name for generation in generations)
+    raise SettingsError(f"there is no generation {name!r}", f"one of: {names}")
+
+
+def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
+    """Plan a node whose base image is not at hand; raises SourceError where that cannot be.
+
+    What depends on the vendor's own files is planned as for an image without them.
+    """
+    name = settings.generation or settings.image.generation
+    if not name:
+        raise SourceError(
+            f"{settings.image.name} is not in the cache, and its generation is not known",
+            "run without --dry-run once, or give --generation",
         )
-
-    def _overlay(self, folder: Path) -> tuple[OverlayFile, ...]:
-        if folder not in self._overlays:
-            self._overlays[folder] = load_overlay(folder)
-        return self._overlays[folder]
+    generation = named_generation(load_generations((shipped_folder("overlays"),)), name)
+    return plan_node(settings, generation, Layers().of(settings), DictBoot({}), epoch)
 
 
-def _tarball(text: str) -> OverlayFile:
-    from pathlib import Path  # noqa: PLC0415 - a name for types above, needed here only
-
-    path = Path(text)
+def _tarball(path: Path) -> OverlayFile:
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -53,13 +53,14 @@ class Console:
         """Say what the user gives up or should look at, even with --quiet."""
         self._say(f"{self.paint('warning:', 'yellow')} {text}")
 
-    def fail(self, error: RpiImageError) -> None:
-        """Say what went wrong: every problem, then the fact, then the hint."""
+    def fail(self, error: RpiImageError, about: str = "") -> None:
+        """Say what went wrong (with `about`): every problem, then the fact, then the hint."""
         for problem in error.problems if isinstance(error, SettingsError) else ():
             self._say(str(problem))
             if problem.hint:
                 self._say(f"  {self.paint('hint:', 'bold')} {problem.hint}")
-        self._say(f"{self.paint('error:', 'red')} {error.message}")
+        fact = f"{about}: {error.message}" if about else error.message
+        self._say(f"{self.paint('error:', 'red')} {fact}")
         if error.hint:
             self._say(f"{self.paint('hint:', 'bold')} {error.hint}")
 

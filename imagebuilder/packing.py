@@ -41,9 +41,11 @@ def _pack_gz(chunks: Iterator[bytes], out: IO[bytes], name: str, size_bytes: int
     from isal import igzip  # noqa: PLC0415
 
     del name, size_bytes
-    with igzip.IGzipFile(filename="", mode="wb", fileobj=out, mtime=0, compresslevel=2) as stream:
+    with igzip.IGzipFile(  # type: ignore[no-untyped-call]
+        filename="", mode="wb", fileobj=out, mtime=0, compresslevel=2
+    ) as stream:
         for chunk in chunks:
-            stream.write(chunk)
+            stream.write(chunk)  # type: ignore[no-untyped-call]
 
 
 def _pack_zip(chunks: Iterator[bytes], out: IO[bytes], name: str, size_bytes: int) -> None:

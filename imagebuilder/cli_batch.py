@@ -1,0 +1,138 @@
+"""The commands `batch` and `diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
+from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_session import Session, choose_nodes
+from imagebuilder.cli_settings import NodeFlags
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from imagebuilder.console import Console
+    from imagebuilder.model import NodeSettings
+
+classroom_file = click.argument("file", type=click.Path(path_type=Path))
+out_folder = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
+    help="Folder for the images.",
+)
+chosen = click.option("--nodes", default="", help="Only these, comma-separated.")
+profile_folders = click.option(
+    "--profiles",
+    "profile_folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Folder of your own profiles and images.",
+)
+
+
+@click.command()
+@classroom_file
+@out_folder
+@chosen
+@profile_folders
+@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
+@dry_run
+@voiced
+def batch(
+    console: Console,
+    file: Path,
+    output: Path,
+    nodes: str,
+    profile_folders: Sequence[Path],
+    jobs: int,
+    dry_run: bool,
+) -> int:
+    """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
+    run, roster = _prepare(console, file, output, nodes, profile_folders)
+    run.jobs = jobs
+    outcomes = run.plan(roster) if dry_run else run.build(roster)
+    return _show(console, outcomes, _row)
+
+
+@click.command()
+@classroom_file
+@out_folder
+@chosen
+@profile_folders
+@voiced
+def diff(
+    console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
+) -> int:
+    """Show, file by file, what a batch would change since the last build in OUTPUT."""
+    run, roster = _prepare(console, file, output, nodes, profile_folders)
+    outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
+    if not outcomes and not console.as_json:
+        console.note(f"{len(roster)} nodes, all up to date")
+        return 0
+    return _show(console, outcomes, _diff_row)
+
+
+def _prepare(
+    console: Console,
+    file: Path,
+    output: Path,
+    nodes: str,
+    profile_folders: Sequence[Path],
+) -> tuple[Batch, tuple[NodeSettings, ...]]:
+    session = Session(console=console)
+    classroom = session.classroom(NodeFlags(config=file, profiles=tuple(profile_folders)))
+    run = Batch(
+        classroom=classroom,
+        folder=output,
+        obtain=session.obtain,
+        epoch=session.epoch,
+        voice=console,
+    )
+    return run, choose_nodes(classroom, nodes)
+
+
+def _show(
+    console: Console,
+    outcomes: Sequence[NodeOutcome],
+    row: Callable[[NodeOutcome], tuple[str, ...]],
+) -> int:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for warning in sorted({warning for outcome in outcomes for warning in outcome.warnings}):
+        console.warn(warning)
+    if console.as_json:
+        console.emit({"nodes": [outcome_as_json(outcome) for outcome in outcomes]})
+    elif outcomes:
+        console.table(_HEAD, [row(outcome) for outcome in outcomes])
+    for outcome in failed:
+        if outcome.error:
+            console.fail(outcome.error, outcome.hostname)
+    return failed[0].error.exit_code if failed and failed[0].error else 0
+
+
+_HEAD = ("node", "state", "profile", "address", "generation", "what")
+
+
+def _row(outcome: NodeOutcome) -> tuple[str, ...]:
+    planned = outcome.state == "planned"
+    return (*_facts(outcome), _summary(outcome.changes) if planned else str(outcome.image))
+
+
+def _summary(changes: tuple[str, ...]) -> str:
+    return changes[0] if len(changes) == 1 else f"{len(changes)} files differ"
+
+
+def _diff_row(outcome: NodeOutcome) -> tuple[str, ...]:
+    return (*_facts(outcome), " ".join(outcome.changes))
+
+
+def _facts(outcome: NodeOutcome) -> tuple[str, ...]:
+    settings = outcome.settings
+    address = settings.network.address or "dhcp"
+    return (outcome.hostname, outcome.state, settings.profile, address, outcome.generation)

@@ -1,0 +1,178 @@
+"""The commands `build` and `inspect`."""
+
+from __future__ import annotations
+
+import stat
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagebuilder.archive import is_compressed, open_stream
+from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
+from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_session import Session
+from imagebuilder.cli_settings import NodeFlags, node_options
+from imagebuilder.compose import open_composer, plan_without_base
+from imagebuilder.console import human_bytes
+from imagebuilder.errors import ImageError
+from imagebuilder.inspect import ImageReport, inspect_disk
+from imagebuilder.packing import SUFFIXES
+from imagebuilder.reading import open_raw
+from imagebuilder.sparse import write_raw
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagebuilder.build import WrittenImage
+    from imagebuilder.compose import Composition
+    from imagebuilder.console import Console
+    from imagebuilder.model import NodePlan, NodeSettings
+
+
+@click.command()
+@node_options
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    default=Path("build"),
+    show_default=True,
+    help="File, or folder for <hostname>.img.",
+)
+@click.option("--compress", type=click.Choice(SUFFIXES), help="Compress the image.")
+@click.option("--bmap", is_flag=True, help="Write a block map for bmaptool beside it.")
+@click.option("--digest", is_flag=True, help="Record the image's own sha256 in its manifest.")
+@dry_run
+@voiced
+def build(
+    console: Console,
+    flags: NodeFlags,
+    output: Path,
+    compress: str | None,
+    bmap: bool,
+    digest: bool,
+    dry_run: bool,
+) -> None:
+    """Write the image of one node, complete and ready to flash."""
+    session = Session(console=console)
+    settings = session.node(flags)
+    if dry_run:
+        _show_plan(console, _plan(session, settings))
+        return
+    out = output_path(output, settings.hostname, compress or "")
+    with open_composer(session.obtain(settings.image), epoch=session.epoch, voice=console) as node:
+        composition = node.compose(settings)
+    written = write_image(composition, out, compress=compress or "", digest=digest, voice=console)
+    _show_written(console, composition, written)
+    if bmap:
+        console.note(f"block map: {write_bmap(composition, out)}")
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@voiced
+def inspect(console: Console, image: Path) -> None:
+    """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
+    with _readable(Session(console=console), image) as path, open_raw(path) as raw:
+        report = inspect_disk(raw)
+    if console.as_json:
+        console.emit(report.as_json())
+    else:
+        for name, value in _lines(report):
+            console.result(f"{name + ':':<15}{value}")
+
+
+def output_path(output: Path, hostname: str, compress: str) -> Path:
+    """Give the file to write: `output` itself, or <hostname>.img in that folder."""
+    known = (".img", ".raw", *(f".{suffix}" for suffix in SUFFIXES))
+    if output.suffix in known and not output.is_dir():
+        return output
+    return output / f"{hostname}.img{'.' + compress if compress else ''}"
+
+
+def _plan(session: Session, settings: NodeSettings) -> NodePlan:
+    base = session.find(settings.image)
+    if base is None:
+        session.console.warn(
+            "planned without the base image: what depends on the vendor's files is left out"
+        )
+        return plan_without_base(settings, session.epoch)
+    with open_composer(base, epoch=session.epoch, voice=session.console) as node:
+        return node.plan(settings)
+
+
+def _show_plan(console: Console, plan: NodePlan) -> None:
+    for warning in plan.warnings:
+        console.warn(warning)
+    if console.as_json:
+        console.emit(plan_as_json(plan))
+        return
+    console.result(f"{plan.hostname}: {plan.generation}, configuration {plan.config_hash[:12]}")
+    rows = [
+        (edit.path, "remove" if edit.data is None else f"{len(edit.data)} B") for edit in plan.edits
+    ]
+    console.table(("file on the boot partition", "what"), rows)
+
+
+def _show_written(console: Console, composition: Composition, written: WrittenImage) -> None:
+    for warning in composition.plan.warnings:
+        console.warn(warning)
+    if console.as_json:
+        manifest = manifest_of(composition, written.sha256)
+        console.emit({"image": str(written.path), "how": written.how, **manifest})
+        return
+    patch = composition.patch
+    console.note(
+        f"{composition.plan.hostname}: {composition.base.name} with {len(composition.plan.edits)} "
+        f"files set ({human_bytes(patch.size_bytes)} in {len(patch.runs)} places), {written.how}"
+    )
+    console.result(str(written.path))
+
+
+@contextmanager
+def _readable(session: Session, image: Path) -> Iterator[Path]:
+    try:
+        mode = image.stat().st_mode
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {image}: {error.strerror}", "check the path and its rights"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{image} is a folder", "name an image in it")
+    if stat.S_ISBLK(mode) or not is_compressed(image):
+        yield image
+        return
+    # Beside the cache, because /tmp is often too small for an image.
+    session.cache.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="inspect-", dir=session.cache.folder) as folder:
+        raw = Path(folder) / "raw.img"
+        with open_stream(image) as stream:
+            write_raw(stream, raw, "unpacking", session.console)
+        yield raw
+
+
+def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
+    facts = report.as_json()
+    for part in report.partitions:
+        size = human_bytes(part.size_bytes)
+        yield f"partition {part.number}", f"{size} from byte {part.start_bytes}, type {part.kind}"
+    state = "clean" if report.fat_clean else "not cleanly unmounted"
+    yield "boot", f"{report.fat_type}, {human_bytes(report.fat_free_bytes)} free, {state}"
+    names = {"arch": "arch", "docker_opts": "docker opts", "shack": "shack", "address": "address"}
+    yield "generation", report.generation or "unknown"
+    yield "hostname", report.hostname or "unknown"
+    for net in report.wifi:
+        yield "wifi", f"{net.ssid} ({net.country or 'no country'}{', hidden' * net.hidden})"
+    for key, name in names.items():
+        if facts[key]:
+            yield name, facts[key]
+    if cluster := facts["cluster"]:
+        role = "consul server" if cluster["consul_server"] == "1" else "consul client"
+        yield "cluster", f"{role} {cluster['consul_image']}, {cluster['swarm_image']}"
+    if facts["config_hash"]:
+        yield "configuration", facts["config_hash"]
+    for key, value in (report.status or {}).items():
+        yield f"pi {key}", str(value)

@@ -1,0 +1,76 @@
+"""What a command takes from its surroundings: environment, time, cache; handed down as values."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.base import find_cached, obtain_base
+from imagebuilder.cache import Cache, default_folder
+from imagebuilder.cli_settings import NodeFlags, classroom_from_flags, node_from_flags
+from imagebuilder.errors import InputError
+from imagebuilder.keys import with_identities
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imagebuilder.console import Console
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run's view of the world outside; the only reader of the environment."""
+
+    console: Console
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @property
+    def epoch(self) -> int:
+        """Seconds since 1970 that count as now (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+        given = self.environment.get("SOURCE_DATE_EPOCH", "")
+        if not given:
+            return int(time.time())
+        if not given.isdigit():
+            raise InputError(
+                f"SOURCE_DATE_EPOCH is {given!r}", "give whole seconds since 1970, or unset it"
+            )
+        return int(given)
+
+    @property
+    def cache(self) -> Cache:
+        """Give the cache of base images, in RPI_IMAGE_CACHE where that is set."""
+        folder = self.environment.get("RPI_IMAGE_CACHE", "")
+        return Cache(Path(folder) if folder else default_folder())
+
+    def obtain(self, source: ImageSource) -> BaseImage:
+        """Give the unpacked base of an image, from the cache or from its publisher."""
+        return obtain_base(source, self.cache, self.console)
+
+    def find(self, source: ImageSource) -> BaseImage | None:
+        """Give the unpacked base of an image where it is at hand, without any network."""
+        return find_cached(source, self.cache)
+
+    def classroom(self, flags: NodeFlags) -> Classroom:
+        """Load what the flags and their --config describe, with the keys its nodes carry."""
+        return with_identities(classroom_from_flags(flags, self.console, self.environment))
+
+    def node(self, flags: NodeFlags) -> NodeSettings:
+        """Load the one node that the flags describe, with the keys it carries."""
+        classroom, node = node_from_flags(flags, self.console)
+        return with_identities(replace(classroom, nodes=(node,))).nodes[0]
+
+
+def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
+    """Give the nodes named by --nodes (comma-separated), in roster order; all when empty."""
+    if not names:
+        return classroom.nodes
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    known = {node.hostname for node in classroom.nodes}
+    if unknown := [name for name in wanted if name not in known]:
+        roster = ", ".join(sorted(known)[:8])
+        raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
+    return tuple(node for node in classroom.nodes if node.hostname in wanted)

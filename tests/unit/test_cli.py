@@ -1,0 +1,154 @@
+"""The door: lazy, documented, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from imagebuilder import cli, errors
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+HEAVY = ("cryptography", "jinja2", "pydantic", "pyfatfs", "requests", "segno", "tqdm", "yaml")
+
+
+def rpi_image(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run the program as a user would, with no terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "imagebuilder", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def test_help_imports_no_command_and_no_heavy_library() -> None:
+    script = "import sys; from imagebuilder.cli import run; run(['--help']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    loaded = done.stdout.splitlines()[-1].split()
+    assert not set(HEAVY) & set(loaded)
+    assert not [name for name in loaded if name.startswith("imagebuilder.cli_")]
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_loads_and_explains_itself(name: str) -> None:
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    assert command.help or isinstance(command, click.Group)
+    done = rpi_image(name, "--help")
+    assert done.returncode == 0
+    assert "Usage: rpi-image " + name in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_command_is_documented(name: str) -> None:
+    pages = README + "".join(page.read_text() for page in (ROOT / "docs").glob("*.md"))
+    assert re.search(rf"rpi-image {name}\b", pages), f"no page shows rpi-image {name}"
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_every_option_explains_itself(name: str) -> None:
+    command = cli.cli.get_command(click.Context(cli.cli), name)
+    assert command is not None
+    commands = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    for each in commands:
+        silent = [p.name for p in each.params if isinstance(p, click.Option) and not p.help]
+        assert silent == []
+
+
+def test_the_readme_lists_the_exit_codes() -> None:
+    table = {int(code) for code in re.findall(r"^\| (\d+) \|", README, re.MULTILINE)}
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.RpiImageError)
+    ]
+    assert {value.exit_code for value in classes} | {0, 130} == table
+
+
+def test_the_readmes_links_lead_somewhere() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name} links to {link}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("biuld",), "no such command 'biuld'"),
+        (("build", "--hostnam", "x"), "--hostnam"),
+        (("flash", "--image"), "--image"),
+    ],
+)
+def test_usage_errors_exit_2_with_a_hint(arguments: tuple[str, ...], said: str) -> None:
+    done = rpi_image(*arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "hint:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bug_is_reported_without_a_traceback_and_without_values(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**_: object) -> None:
+        raise KeyError("hunter22")
+
+    monkeypatch.setattr(cli.cli, "main", broken)
+    assert cli.run([]) == 70
+    said = capsys.readouterr().err
+    assert "bug" in said
+    report = Path(said.split("report it with ")[1].strip())
+    text = report.read_text()
+    report.unlink()
+    assert "KeyError" in text
+    assert "hunter22" not in text.replace('raise KeyError("hunter22")', "")
+
+
+def test_ctrl_c_exits_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.cli, "main", interrupted)
+    assert cli.run([]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+
+
+def test_an_error_has_its_exit_code_and_hint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(**_: object) -> None:
+        raise errors.RefusedError("sda carries the system", "take another")
+
+    monkeypatch.setattr(cli.cli, "main", refused)
+    assert cli.run([]) == 6
+    assert capsys.readouterr().err == "error: sda carries the system\nhint: take another\n"
+
+
+def test_the_reader_of_our_output_may_leave_early() -> None:
+    command = f"{sys.executable} -m imagebuilder profiles --json | head -c 1"
+    done = subprocess.run(
+        ["sh", "-c", command], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert done.stderr == ""
+
+
+def test_json_goes_to_stdout_alone() -> None:
+    done = rpi_image("profiles", "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)

@@ -1,0 +1,135 @@
+"""The voice: what goes where, when, and in which colour."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import termios
+from pathlib import Path
+
+import pytest
+
+from imagebuilder import console as module
+from imagebuilder.console import Console, human_bytes
+from imagebuilder.errors import InputError, Problem, SettingsError
+
+
+def make(**options: object) -> tuple[Console, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return Console(out=out, err=err, **options), out, err  # type: ignore[arg-type]
+
+
+def test_results_go_to_stdout_and_words_to_stderr() -> None:
+    console, out, err = make()
+    console.result("build/pi-03.img")
+    console.note("unpacking")
+    assert (out.getvalue(), err.getvalue()) == ("build/pi-03.img\n", "unpacking\n")
+
+
+def test_quiet_keeps_warnings_and_errors() -> None:
+    console, _, err = make(quiet=True)
+    console.note("hidden")
+    console.detail("hidden")
+    console.warn("the checksum is not known")
+    assert err.getvalue() == "warning: the checksum is not known\n"
+
+
+def test_details_need_verbose() -> None:
+    console, _, err = make(verbose=True)
+    console.detail("cluster 17")
+    assert err.getvalue() == "cluster 17\n"
+
+
+def test_an_error_names_every_problem_with_file_and_line() -> None:
+    console, _, err = make()
+    problems = (
+        Problem("unknown key 'hostnam'", "did you mean hostname", Path("c.yml"), 4),
+        Problem("no nodes", "", Path("c.yml")),
+    )
+    console.fail(SettingsError("2 errors in c.yml", "mend them", problems), "pi-03")
+    assert err.getvalue().splitlines() == [
+        "c.yml:4: unknown key 'hostnam'",
+        "  hint: did you mean hostname",
+        "c.yml: no nodes",
+        "error: pi-03: 2 errors in c.yml",
+        "hint: mend them",
+    ]
+
+
+@pytest.mark.parametrize(("colour", "painted"), [("auto", False), ("always", True)])
+def test_colour_is_for_terminals_unless_asked_for(colour: str, painted: bool) -> None:
+    console, _, err = make(colour=colour)
+    console.warn("look")
+    assert ("\x1b[33m" in err.getvalue()) is painted
+
+
+def test_json_keeps_order_and_letters() -> None:
+    console, out, _ = make()
+    console.emit({"ssid": "Café-📶", "a": 1})
+    assert list(json.loads(out.getvalue())) == ["ssid", "a"]
+    assert "Café-📶" in out.getvalue()
+
+
+def test_tables_are_aligned_and_carry_no_trailing_blanks() -> None:
+    console, out, _ = make()
+    console.table(("node", "state"), [("pi-03", "built"), ("a", "x")])
+    assert out.getvalue() == "node   state\npi-03  built\na      x\n"
+
+
+def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    console, _, err = make()
+    with console.meter("downloading", 1000) as meter:
+        meter.advance(250)
+        now[0] = 11.0
+        meter.advance(250)
+        meter.advance(1)
+    assert err.getvalue() == "downloading: 500 B (50 %)\n"
+
+
+def test_quiet_draws_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAIN_INTERVAL_SECONDS", 0.0)
+    console, _, err = make(quiet=True)
+    with console.meter("downloading", 1000) as meter:
+        meter.advance(250)
+    assert err.getvalue() == ""
+
+
+def test_a_terminal_gets_a_bar() -> None:
+    leader, follower = pty.openpty()
+    termios.tcsetwinsize(leader, (24, 80))
+    os.set_blocking(leader, False)
+    with os.fdopen(follower, "w") as terminal:
+        console = Console(err=terminal)
+        with console.meter("downloading", 1000) as meter:
+            meter.advance(1000)
+        drawn = os.read(leader, 4096).decode()
+    os.close(leader)
+    assert "downloading" in drawn
+    assert "100%" in drawn
+
+
+@pytest.mark.parametrize("ask", ["confirm_by_name", "ask_secret"])
+def test_nobody_there_is_an_error_with_a_hint(ask: str) -> None:
+    console, _, _ = make(no_input=True)
+    arguments = ("Type sdb:", "sdb") if ask == "confirm_by_name" else ("wifi passphrase",)
+    with pytest.raises(InputError) as caught:
+        getattr(console, ask)(*arguments)
+    assert caught.value.exit_code == 2
+    assert caught.value.hint
+
+
+def test_a_question_nobody_answers_has_its_default() -> None:
+    console, _, _ = make(no_input=True)
+    assert console.ask("Country", "FR") == "FR"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (31914983424, "31.9 GB"), (4e12, "4.0 TB")],
+)
+def test_sizes_read_as_on_the_label_of_a_card(size: int, text: str) -> None:
+    assert human_bytes(size) == text
