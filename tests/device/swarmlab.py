@@ -200,7 +200,7 @@ class Node(Docker):
         self.address = address
 
     def new_boot(self) -> None:
-        """What differs after a reboot."""
+        """Change what differs after a reboot."""
         random = self.root / "proc" / "sys" / "kernel" / "random"
         random.mkdir(parents=True, exist_ok=True)
         (random / "boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -251,7 +251,7 @@ class Node(Docker):
 
     def once(self, shell: str = "sh") -> str:
         """Make one pass of the node script and give what it said."""
-        words = ["busybox", "sh"] if shell == "busybox" else [shell]
+        words: list[str | Path] = ["busybox", "sh"] if shell == "busybox" else [shell]
         return self.run(*words, self.state / "node", "once", check=False, **self._environment())
 
     def status(self) -> dict[str, object]:
@@ -260,12 +260,12 @@ class Node(Docker):
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
     def log(self) -> str:
-        """The script's log on the root."""
+        """Read the script's log on the root."""
         path = self.root / "var" / "log" / "rpi-image.log"
         return path.read_text() if path.exists() else ""
 
     def argv(self, container: str) -> str:
-        """What the entrypoint of a stand-in container was called with."""
+        """Read what the entrypoint of a stand-in container was called with."""
         lines = self.docker("logs", container, check=False).splitlines()
         return next((line[5:] for line in lines if line.startswith("argv ")), "")
 
@@ -283,7 +283,7 @@ class Shack(Docker):
 
     def start_server(self) -> None:
         """Start the key-value store; what it holds starts empty."""
-        python = [sys.executable, Path(__file__).resolve()]
+        python: list[str | Path] = [sys.executable, Path(__file__).resolve()]
         self.server = self.start("server.log", *python, str(self.folder / "failures"))
         wait_for(lambda: "8300" in self.http("/v1/status/leader"), 20)
 
@@ -337,7 +337,7 @@ class Lab:
 
 
 def settings_of(hostname: str) -> dict[str, str]:
-    """What the plan renders into node.env for a node of this lab."""
+    """Give what the plan renders into node.env for a node of this lab."""
     return {
         "RPI_IMAGE_HASH": "c0ffee" * 10 + "beef",
         "RPI_IMAGE_BUILT": "1700000000",
