@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from imagebuilder.model import Docker, Network, NodeSettings, Secret, WifiNetwork
 
 TLS_FOLDER = "/etc/docker/tls"
+# What a login may do where the settings do not say: what vendors let theirs do.
+DEFAULT_GROUPS = ("sudo", "docker", "video")
 PLAIN_PORT = 2375
 TLS_PORT = 2376
 
@@ -45,10 +47,7 @@ def docker_port(docker: Docker) -> int:
 
 def registry_address(settings: NodeSettings) -> str:
     """Give host:port of the registry that a node pulls from first, or an empty text."""
-    if settings.docker.insecure_registries:
-        return settings.docker.insecure_registries[0]
-    shack = settings.shack
-    return f"{shack.address}:{shack.registry_port}" if shack else ""
+    return next(iter(settings.docker.insecure_registries), "")
 
 
 def public_facts(settings: NodeSettings, generation: str) -> dict[str, object]:
@@ -204,7 +203,9 @@ def _network_secrets(
 
 def _user(settings: NodeSettings) -> dict[str, object]:
     user = settings.user
-    return {"name": user.name if user else "", "groups": list(user.groups) if user else []}
+    if user is None:
+        return {"name": "", "groups": []}
+    return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
 
 
 def _reveal(secret: Secret | None) -> str:

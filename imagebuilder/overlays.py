@@ -21,9 +21,12 @@ NAME_MAX_UNITS = 255
 def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
     """Read all files of a folder, sorted by path; hidden ones and editors' backups stay out.
 
-    Only what came with the program may see secrets in its templates. Raises SettingsError for a
-    folder that is not there and for names that FAT cannot hold.
+    Only what came with the program may see secrets in its templates. A generation's folder is no
+    overlay and gives nothing. Raises SettingsError for a folder that is not there and for names
+    that FAT cannot hold.
     """
+    if (folder / FILE).is_file():
+        return ()
     ours = folder.resolve().is_relative_to(shipped_folder("overlays").resolve())
     return tuple(_read(folder, path, secrets=ours) for path in _files(folder))
 

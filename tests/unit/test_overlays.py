@@ -129,6 +129,7 @@ def test_a_folder_can_be_a_generation_itself(tmp_path: Path) -> None:
     write(tmp_path, "generation.yml", GENERATION.format("Mine").encode())
     (found,) = load_generations((tmp_path,))
     assert found.name == tmp_path.name
+    assert load_overlay(tmp_path) == ()
 
 
 def test_a_generation_of_the_users_replaces_ours(tmp_path: Path) -> None:

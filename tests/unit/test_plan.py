@@ -470,6 +470,11 @@ def test_node_env_holds_what_the_scripts_read() -> None:
     assert (values["CLUSTER"], values["SHACK_KIND"]) == ("1", "classic")
 
 
+def test_a_login_without_groups_gets_the_usual_ones() -> None:
+    values = node_env(plan(node_with(user=User("teacher")), boot_of("occidentalis")))
+    assert values["USER_GROUPS"] == "sudo docker video"
+
+
 def test_without_a_shack_there_is_no_cluster() -> None:
     values = node_env(plan(node_with(shack=None, docker=Docker()), boot_of("occidentalis")))
     assert (values["CLUSTER"], values["SHACK_ADDRESS"], values["REGISTRY_ADDRESS"]) == ("0", "", "")
