@@ -66,7 +66,7 @@ class Source:
         self.problems += [
             Problem(p.message, p.hint, self.path, p.line) for p in self.parsed.problems
         ]
-        if self.parsed.data is None:
+        if self.parsed.data is None and self.parsed.problems:
             return None
         return self._document(self.parsed.data)
 

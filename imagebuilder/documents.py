@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     SecretStr,
@@ -43,6 +42,8 @@ class Document(BaseModel):
     whole: ClassVar[bool] = False
     # Of each group the layer that says one unsays the others.
     exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
+    # Saying the first of a pair unsays the second below: another image has another version.
+    renews: ClassVar[tuple[tuple[str, str], ...]] = ()
     # Keys whose emptiness is a mistake.
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
@@ -51,7 +52,8 @@ class Document(BaseModel):
     def _empty_is_unset(cls, data: Any) -> Any:
         if not isinstance(data, dict):
             return data
-        return {k: v for k, v in data.items() if v is not None or k in cls.never_empty}
+        known = cls.model_fields.keys() - cls.never_empty
+        return {k: v for k, v in data.items() if v is not None or k not in known}
 
 
 class TextOrDocument(Document):
@@ -75,7 +77,7 @@ class SecretDocument(TextOrDocument):
 
     file: f.HostPath | None = None
     env: f.Text | None = None
-    prompt: f.Text | None = Field(None, description="true, or the question to ask")
+    prompt: f.Question | None = Field(None, description="true, or the question to ask")
     inline: SecretStr | None = Field(None, exclude=True)
 
     @model_validator(mode="before")
@@ -206,7 +208,7 @@ class NetworkDocument(Document):
     interface: f.NetworkDevice | None = None
     address: f.Interface | None = None
     gateway: f.Address | None = None
-    dns: Annotated[tuple[f.Address, ...], BeforeValidator(f.one_or_many)] | None = None
+    dns: Annotated[tuple[f.Address, ...], f.one_or_many_of(f.Address)] | None = None
     subnet: f.Subnet | None = None
     dhcp_range: f.AddressRange | None = None
 
@@ -228,6 +230,8 @@ class DockerDocument(Document):
 class ConsulDocument(Document):
     """The consul agent of a node."""
 
+    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"),)
+
     image: f.ImageReference | None = None
     version: f.Version | None = None
     server: bool | None = None
@@ -237,6 +241,8 @@ class ConsulDocument(Document):
 
 class SwarmDocument(Document):
     """The Swarm agent of a node."""
+
+    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"),)
 
     image: f.ImageReference | None = None
     version: f.Version | None = None
@@ -299,7 +305,7 @@ class SettingsDocument(Document):
     docker: DockerDocument | None = None
     cluster: ClusterDocument | None = None
     user: UserDocument | None = None
-    ssh_keys: Annotated[tuple[KeyDocument, ...], BeforeValidator(f.one_or_many)] | None = None
+    ssh_keys: Annotated[tuple[KeyDocument, ...], f.one_or_many_of(KeyDocument)] | None = None
     keep_host_keys: bool | None = None
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None
@@ -307,7 +313,7 @@ class SettingsDocument(Document):
     apt_proxy: f.Proxy | None = None
     ntp_server: f.NtpServer | None = None
     upgrade: bool | None = None
-    overlays: Annotated[tuple[f.HostPath, ...], BeforeValidator(f.one_or_many)] | None = None
+    overlays: Annotated[tuple[f.HostPath, ...], f.one_or_many_of(f.HostPath)] | None = None
     set: f.Variables | None = None
 
 

@@ -12,7 +12,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Union
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
@@ -157,7 +157,7 @@ def host_port(value: str) -> str:
 def url(value: str) -> str:
     """Check an http or https URL without blanks."""
     if not re.fullmatch(r"https?://[^\s/\"'`$\\]+[^\s\"'`$\\]*", value):
-        raise wrong(f"`{value}` is no URL", "as http://192.168.2.1:3142")
+        raise wrong("this is no http or https URL", "as http://192.168.2.1:3142")
     return value
 
 
@@ -249,6 +249,16 @@ def one_or_many(value: Any) -> Any:
     return [value] if isinstance(value, str | Mapping) else value
 
 
+def _as_is(value: Any) -> Any:
+    return value
+
+
+def one_or_many_of(item: Any) -> BeforeValidator:
+    """Make the validator that takes one `item` or a list of them, and says so in the schema."""
+    accepted = Union[item, tuple[item, ...]]  # noqa: UP007 - a value, not an annotation
+    return BeforeValidator(one_or_many, json_schema_input_type=accepted)
+
+
 _WORD = r"[^\s\"'`$\\]+"
 
 Text = Annotated[str, AfterValidator(one_line)]
@@ -273,7 +283,8 @@ Serial = Annotated[str, AfterValidator(serial)]
 PasswordHash = Annotated[str, AfterValidator(password_hash)]
 Labels = Annotated[dict[str, Word], AfterValidator(_one_by_one)]
 Variables = Annotated[dict[str, Text], AfterValidator(_variable_names)]
-HostPath = Annotated[Path, BeforeValidator(_against_folder)]
+Question = Annotated[Text, BeforeValidator(_as_is, json_schema_input_type=str | bool)]
+HostPath = Annotated[Path, BeforeValidator(_against_folder, json_schema_input_type=str)]
 Sha256 = Annotated[
     str,
     StringConstraints(to_lower=True, strip_whitespace=True),

@@ -51,7 +51,7 @@ def wrong(fact: str, hint: str = "") -> PydanticCustomError:
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Give a hint naming the known word nearest to `word`, or listing them all when none is."""
     names = sorted(known)
-    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     if near:
         return f"did you mean `{near[0]}`?"
     return f"one of: {', '.join(names)}" if names else ""

@@ -70,4 +70,5 @@ def _merge(base: Any, over: Any) -> Any:
 def _unsaid(over: Document) -> set[str]:
     """Name the keys below that make no sense any more once `over` has spoken."""
     said = over.model_fields_set
-    return {name for group in over.exclusive if group & said for name in group} - said
+    others = {name for group in over.exclusive if group & said for name in group}
+    return (others | {old for new, old in over.renews if new in said}) - said

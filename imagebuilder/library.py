@@ -52,6 +52,9 @@ def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
 
 def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
     """Give the profile called `name`."""
+    if not name:
+        known = ", ".join(profile.name for profile in profiles)
+        raise SettingsError("no profile is named", f"add one: {known}")
     found = next((profile for profile in profiles if profile.name == name), None)
     if found is None:
         raise SettingsError(
@@ -160,7 +163,7 @@ def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
     parsed = load_yaml(path, "profile")
     problems = [Problem(p.message, p.hint, path, p.line) for p in parsed.problems]
     document = None
-    if parsed.data is not None:
+    if parsed.data is not None or not problems:
         document, findings = parse_document(model, parsed.data, folder=path.parent)
         problems += [
             Problem(f"{dotted(f.loc)}: {f.message}", f.hint, path, parsed.line(f.loc))

@@ -36,7 +36,6 @@ from imagebuilder.sections import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-DEFAULT_PROFILE = "armv7"
 DEFAULT_IMAGE = "hypriotos-1.12.3"
 # First part of the loc of what a flag says, which stands in no file.
 FLAGS = "--"
@@ -78,6 +77,10 @@ def resolve_classroom(
     """
     resolver = _Resolver(_layer(room), _layer(flags, FLAGS), outside)
     made = [(resolver.node(chosen), chosen.loc) for chosen in _choose(room.nodes, flags.nodes)]
+    if not made:
+        resolver.findings.append(
+            Finding(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
+        )
     whole = [(node, loc) for node, loc in made if node is not None]
     shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
     return Resolved(
@@ -150,7 +153,7 @@ class _Resolver:
         for document, loc in said:
             if document is not None and (name := getattr(document, "profile", None)):
                 return str(name), loc
-        return DEFAULT_PROFILE, ("profile",)
+        return "", ("profile",)
 
 
 def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings | None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import dataclass
+
+import yaml
 
 from imagebuilder.documents import ClassroomDocument
 
@@ -43,8 +46,8 @@ def classroom_schema() -> str:
 
 
 def _quoted(text: str) -> str:
-    # A JSON string is a YAML string.
-    return json.dumps(text, ensure_ascii=False)
+    written = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=sys.maxsize)
+    return str(written).strip()
 
 
 def _image(image: str) -> str:

@@ -76,7 +76,7 @@ def load_classroom(
 
 
 def _refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
-    if path is None and len(problems) == 1:
+    if len(problems) == 1 and problems[0].file is None:
         return SettingsError(problems[0].message, problems[0].hint)
     count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
     return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=problems)

@@ -151,7 +151,7 @@ class _Builder:
             return self._complain(
                 node, "unknown tag", "`!csv FILE` is the only one; quote a value that begins with !"
             )
-        return None if node.tag == _NULL and node.style is None else node.value
+        return None if node.tag == _NULL and not node.style else node.value
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         made: dict[str, Any] = {}

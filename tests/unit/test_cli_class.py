@@ -1,0 +1,389 @@
+"""check, init, schema and profiles at the terminal, and the flags of one node."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebuilder.cli import run
+from imagebuilder.cli_settings import NodeFlags, document_from_flags, node_from_flags, node_options
+from imagebuilder.console import Console
+from imagebuilder.errors import InputError, SettingsError
+from imagebuilder.fields import COUNTRIES
+from imagebuilder.shipped import shipped_folder
+from imagebuilder.starter import Answers, classroom_schema, render_starter
+from tests.unit.classrooms import CHECKSUM
+
+GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
+BAD = "profile: armv7\nwifi:\n  contry: FR\nnodes: [{hostname: Pi}]\n"
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    return tmp_path / "room.yml"
+
+
+# ---- check
+
+
+def test_check_of_a_good_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(GOOD)
+    assert run(["check", str(room)]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "3 nodes, no errors, no warnings\n"
+
+
+def test_check_prints_file_line_and_hint(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(BAD)
+    assert run(["check", str(room)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{room}:3: wifi.contry: unknown key `contry`",
+        "  hint: did you mean `country`?",
+        (
+            f"{room}:4: nodes[0].hostname: `Pi` is no host name: 1 to 63 of a-z, 0-9 and `-`, "
+            "no `-` at either end"
+        ),
+        "  hint: write `pi`",
+    ]
+
+
+def test_check_marks_warnings_and_passes(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text("profile: armv7\nnodes: [{hostname: a}]\n")
+    assert run(["check", str(room)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{room}:1: warning: docker.tcp: ")
+    assert said.err == "1 node, no errors, 1 warning\n"
+
+
+def test_check_as_json(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(BAD)
+    assert run(["check", str(room), "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert [problem["line"] for problem in report["problems"]] == [3, 4]
+    assert set(report["problems"][0]) == {"file", "line", "message", "hint", "severe"}
+    room.write_text(GOOD)
+    assert run(["check", str(room), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == {
+        "file": str(room),
+        "ok": True,
+        "nodes": ["pi-1", "pi-2", "pi-3"],
+        "problems": [],
+    }
+
+
+def test_check_of_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", str(tmp_path / "gone.yml")]) == 3
+    assert f"{tmp_path / 'gone.yml'}: no such file" in capsys.readouterr().out
+
+
+def test_check_reads_the_environment(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "wifi: {country: FR, networks: [{ssid: a, passphrase: {env: CLASS_WIFI}}]}\n"
+    room.write_text(GOOD + text)
+    monkeypatch.setenv("CLASS_WIFI", "hunter2")
+    assert run(["check", str(room)]) == 3
+    said = capsys.readouterr()
+    assert "has 7 bytes" in said.out
+    assert "hunter2" not in said.out + said.err
+
+
+# ---- init
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--hostnames", "pi-[1-4]", "--profile", "armv6", "--image", "sample"],
+        ["--wifi-ssid", "Café \"N\" 'x' \\ 📶", "--wifi-country", "fr", "--shack", "10.0.0.1"],
+    ],
+)
+def test_init_writes_what_check_takes(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "classroom.yml"
+    assert run(["init", str(path), "--no-input", *arguments]) == 0
+    assert run(["check", str(path)]) == 0
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flags = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert data["nodes"][0]["hostname"] == flags.get("--hostnames", "pi-[01-30]")
+    if "--wifi-ssid" in flags:
+        assert data["wifi"]["networks"][0]["ssid"] == flags["--wifi-ssid"]
+        assert data["wifi"]["country"] == "FR"
+        assert data["shack"] == {"address": "10.0.0.1"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["classroom.yml"]
+    capsys.readouterr()
+
+
+def test_init_does_not_write_over_a_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text("mine")
+    assert run(["init", str(room), "--no-input"]) == 2
+    assert room.read_text() == "mine"
+    assert run(["init", str(room), "--no-input", "--force"]) == 0
+    assert "nodes:" in room.read_text()
+    capsys.readouterr()
+
+
+def test_init_refuses_answers_that_make_no_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "classroom.yml"
+    arguments = ["--hostnames", "Pi_[1-3]", "--shack", "here", "--profile", "armv9"]
+    assert run(["init", str(path), "--no-input", *arguments]) == 3
+    said = capsys.readouterr().err
+    assert "write `pi-1`" in said
+    assert "`here` is no IP address" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_into_a_folder_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", str(tmp_path / "gone" / "c.yml"), "--no-input"]) == 7
+    assert "no such file" in capsys.readouterr().err
+
+
+def test_init_asks_five_questions_at_a_terminal(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    program = [sys.executable, "-m", "imagebuilder", "init", "c.yml"]
+    with subprocess.Popen(
+        program, cwd=tmp_path, stdin=follower, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(follower)
+        os.write(leader, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n")
+        _, said = process.communicate(timeout=60)
+    os.close(leader)
+    assert process.returncode == 0
+    assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 5
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert data["nodes"] == [{"hostname": "rpi-[1-5]"}]
+    assert (data["profile"], data["wifi"]["country"]) == ("armv6", "FR")
+
+
+@given(ssid=st.text(min_size=1, max_size=20), country=st.sampled_from(sorted(COUNTRIES)))
+def test_the_starter_keeps_any_text(ssid: str, country: str) -> None:
+    text = render_starter(Answers(wifi_ssid=ssid, wifi_country=country))
+    assert yaml.safe_load(text)["wifi"]["networks"][0]["ssid"] == ssid
+
+
+# ---- schema
+
+
+def valid(text: str) -> bool:
+    """Ask jsonschema, which knows nothing of our models."""
+    checker = jsonschema.Draft202012Validator(json.loads(classroom_schema()))
+    return not list(checker.iter_errors(yaml.safe_load(text)))
+
+
+def test_the_schema_is_a_schema_and_the_shipped_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(classroom_schema()))
+    shipped = shipped_folder("profiles") / "classroom.schema.json"
+    assert shipped.read_text(encoding="utf-8") == classroom_schema()
+
+
+def test_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema"]) == 0
+    assert capsys.readouterr().out == classroom_schema()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        f"""\
+profile: armv7
+image: {{file: a.zip, sha256: {CHECKSUM}}}
+shack: {{address: 192.168.2.1}}
+wifi: {{country: FR, networks: [{{ssid: shack, passphrase: {{env: CLASS_WIFI}}}}]}}
+nodes:
+  - hostname: pi-[01-30]
+""",
+        "wifi: {networks: [{ssid: a, passphrase: text}]}\nssh_keys: [{file: a}, ssh-rsa AAA]",
+        "user: {name: a, password: {prompt: true}}\noverlays: one\nset: {a: b}",
+        render_starter(Answers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
+    ],
+)
+def test_the_schema_takes_what_we_take(text: str) -> None:
+    assert valid(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "profil: armv7",
+        "nodes: [{host: a}]",
+        "nodes: [{owner: a}]",
+        "shack: {kind: k8s}",
+        "docker: {port: many}",
+        "user: {password: {inline: x}}",
+        "user: {password: {file: x, env: y}}",
+        "wifi: {networks: [{}]}",
+        "overlays: {a: b}",
+        "network: {dns: {a: b}}",
+    ],
+)
+def test_the_schema_refuses_what_we_refuse(text: str) -> None:
+    assert not valid(text)
+
+
+# ---- profiles
+
+
+def test_profiles_lists_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["profiles"]) == 0
+    said = capsys.readouterr().out
+    for name in ("armv6", "armv7", "hypriotos-1.12.3", "hypriot-20150416", "raspios-lite-trixie"):
+        assert f"\n{name} " in f"\n{said}"
+
+
+def test_profiles_as_json_with_a_folder_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pi5.yml").write_text("arch: arm64\nmachines: [aarch64]\n")
+    assert run(["profiles", "--json", "--profiles", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [profile["name"] for profile in report["profiles"]] == ["armv6", "armv7", "pi5"]
+    assert {"name", "url", "sha256", "generation"} <= set(report["images"][0])
+
+
+def test_profiles_of_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yml").write_text("arch: a\nmachine: [b]\n")
+    assert run(["profiles", "--profiles", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/a.yml:2: machine: unknown key" in said
+    assert "did you mean `machines`?" in said
+
+
+# ---- the flags of one node
+
+
+def flags_of(*arguments: str) -> NodeFlags:
+    """Parse a command line of a command that has the flags."""
+    seen: list[NodeFlags] = []
+
+    @click.command()
+    @node_options
+    def command(flags: NodeFlags) -> None:
+        seen.append(flags)
+
+    command.main(list(arguments), standalone_mode=False)
+    return seen[0]
+
+
+def node_of(*arguments: str) -> Any:
+    return node_from_flags(flags_of(*arguments), Console(no_input=True))[1]
+
+
+def test_the_seeds_registry_is_registry_and_mirror() -> None:
+    docker = node_of(
+        "--profile", "armv7", "--hostname", "pi-03", "--registry", "10.0.0.1:5000"
+    ).docker
+    assert docker.insecure_registries == ("10.0.0.1:5000",)
+    assert docker.registry_mirrors == ("http://10.0.0.1:5000",)
+
+
+def test_a_shack_flag_promises_no_services() -> None:
+    node = node_of("--profile", "armv7", "--hostname", "pi-03", "--shack", "10.0.0.1")
+    assert node.shack is not None
+    assert node.cluster.enabled
+    assert node.docker.insecure_registries == node.docker.registry_mirrors == ()
+    assert (node.apt_proxy, node.ntp_server) == ("", "")
+
+
+def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text("it's $ecret\n")
+    Path("mine").mkdir()
+    Path("profiles").mkdir()
+    Path("profiles/own.yml").write_text("arch: armv7\nmachines: [armv7l]\n")
+    arguments = ["--profile", "own", "--hostname", "pi-03", "--image", "base.img"]
+    arguments += ["--sha256", CHECKSUM, "--generation", "occidentalis", "--shack", "10.0.0.1"]
+    arguments += ["--wifi-ssid", "shack", "--wifi-passphrase-file", "secret"]
+    arguments += ["--wifi-country", "FR", "--registry", "10.0.0.1:5000", "--label", "a=b=c"]
+    arguments += ["--label", "d=e", "--overlay", "mine", "--set", "x=0123", "--set", "y="]
+    node = node_of(*arguments, "--profiles", "profiles")
+    assert (node.hostname, node.profile, node.generation) == ("pi-03", "own", "occidentalis")
+    assert (node.image.file, node.image.sha256) == (Path("base.img"), CHECKSUM)
+    assert node.wifi.networks[0].passphrase.reveal() == "it's $ecret"
+    assert node.wifi.country == "FR"
+    assert node.docker.labels == (("a", "b=c"), ("d", "e"))
+    assert node.overlays == (Path("mine"),)
+    assert node.variables == (("x", "0123"), ("y", ""))
+
+
+def test_flags_over_a_file(tmp_path: Path) -> None:
+    room = tmp_path / "room.yml"
+    room.write_text(GOOD + "shack: {address: 10.0.0.1}\n")
+    node = node_of("--config", str(room), "--hostname", "pi-2", "--shack", "10.0.0.9")
+    assert node.docker.insecure_registries == ("10.0.0.9:5000",)
+    assert node.image.name == "sample"
+    with pytest.raises(InputError, match="holds 3 nodes"):
+        node_of("--config", str(room))
+    room.write_text(GOOD.replace("pi-[1-3]", "only"))
+    assert node_of("--config", str(room)).hostname == "only"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "armv7"], "no name"),
+        (["--hostname", "a", "--sha256", CHECKSUM], "without its image"),
+        (["--hostname", "a", "--wifi-passphrase-file", "x"], "without its network"),
+        (
+            ["--hostname", "a", "--image", "x.img", "--sha256", CHECKSUM, "--no-checksum"],
+            "exclude each other",
+        ),
+    ],
+)
+def test_flags_that_lack_their_partner(arguments: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        document_from_flags(flags_of(*arguments))
+
+
+@pytest.mark.parametrize("pair", ["nope", "=x", ""])
+def test_pairs(pair: str) -> None:
+    with pytest.raises(click.BadParameter):
+        flags_of("--hostname", "a", "--label", pair)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--hostname", "Pi"], "no host name"),
+        (["--hostname", "a", "--profile", "armv9"], "no profile"),
+        (["--hostname", "a", "--image", "sampel"], "no base image"),
+        (["--hostname", "a", "--ssh-key", "gone.pub"], "no such file"),
+        (["--hostname", "a", "--overlay", "gone"], "no folder"),
+        (["--hostname", "a", "--registry", "http://x:1"], "is a URL"),
+        (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 in UTF-8"),
+        (["--hostname", "a", "--label", "a=b c"], "cannot stand here"),
+        (["--hostname", "a", "--set", "a-b=c"], "no variable name"),
+        (["--config", "gone.yml"], "no such file"),
+        (["--hostname", "a", "--profiles", "gone"], "no profiles folder"),
+    ],
+)
+def test_wrong_values_are_settings_errors(arguments: list[str], words: str) -> None:
+    said = arguments if "--profile" in arguments else ["--profile", "armv7", *arguments]
+    with pytest.raises(SettingsError) as caught:
+        node_of(*said)
+    everything = [caught.value.message, *map(str, caught.value.problems)]
+    assert any(words in text for text in everything)

@@ -1,0 +1,179 @@
+"""Legal and still wrong: every lint once where it must speak and once where it must not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagebuilder.workspace import check_classroom
+from tests.unit.classrooms import CHECKSUM, Room
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+QUIET = f"""\
+profile: armv7
+image: {{file: a.img, sha256: {CHECKSUM}}}
+docker: {{tcp: false}}
+"""
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    (tmp_path / "a.img").touch()
+    return Room(tmp_path)
+
+
+def said(room: Room, text: str, nodes: str = "[{hostname: pi-1}]") -> list[str]:
+    return room.write(f"{QUIET}nodes: {nodes}\n{text}\n").said()
+
+
+def test_a_quiet_class_has_no_findings(room: Room) -> None:
+    nodes = "[{hostname: 'pi-[1-30]', address: '10.0.0.[1-30]', mac: 'b8:27:eb:00:00:[10-39]'}]"
+    text = "network: {subnet: 10.0.0.0/24, dhcp_range: 10.0.0.100-10.0.0.200}"
+    assert said(room, text, nodes) == []
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ("[{hostname: 'pi-[1-3]'},\n  {hostname: pi-2}]", "two nodes are called `pi-2`"),
+        (
+            "[{hostname: a, address: 10.0.0.5},\n  {hostname: b, address: 10.0.0.5/24}]",
+            "`b` has address 10.0.0.5 of `a`",
+        ),
+        (
+            "[{hostname: a, serial: abcdef01},\n  {hostname: b, serial: 00000000ABCDEF01}]",
+            "`b` has serial 00000000abcdef01 of `a`",
+        ),
+        (
+            "[{hostname: a, mac: 'b8:27:eb:0:0:1'},\n  {hostname: b}]",
+            "no MAC address",
+        ),
+        (
+            "[{hostname: a, mac: 'b8:27:eb:00:00:01'},\n  {hostname: b, mac: B8-27-EB-00-00-01}]",
+            "`b` has mac b8:27:eb:00:00:01 of `a`",
+        ),
+    ],
+)
+def test_duplicates_are_errors_on_the_second_one(room: Room, nodes: str, words: str) -> None:
+    found = [
+        line for line in said(room, "network: {subnet: 10.0.0.0/24}", nodes) if "error" in line
+    ]
+    assert len(found) == 1
+    assert words in found[0]
+    assert found[0].startswith("4 " if "MAC" in words else "5 ")
+
+
+@pytest.mark.parametrize(
+    ("address", "word", "words"),
+    [
+        ("10.0.1.5", "error", "outside the subnet"),
+        ("10.0.0.0", "error", "network's own"),
+        ("10.0.0.255", "error", "broadcast"),
+        ("10.0.0.254", "error", "gateway's"),
+        ("10.0.0.1", "error", "shack's"),
+        ("10.0.0.200", "warning", "DHCP range"),
+    ],
+)
+def test_addresses_that_cannot_be(room: Room, address: str, word: str, words: str) -> None:
+    text = (
+        "network: {subnet: 10.0.0.0/24, gateway: 10.0.0.254, dhcp_range: 10.0.0.200-10.0.0.250}\n"
+        "shack: {address: 10.0.0.1}"
+    )
+    found = said(room, text, f"[{{hostname: a, address: {address}}}]")
+    assert len(found) == 1
+    assert found[0].startswith(f"4 {word}: ")
+    assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("wifi: {networks: [{ssid: a}]}", 5, "without a country"),
+        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", 5, "blank"),
+        ("docker: {tcp: true}", 5, "root on every node"),
+        ("timezone: Europe/Pari", 5, "not known here"),
+        ("user: {name: a, password: inline}", 5, "stands in the file"),
+        ("wifi: {country: FR, networks: [{ssid: a, passphrase: inlined8}]}", 5, "in the file"),
+        ("cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}", 5, "even number"),
+    ],
+)
+def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> None:
+    quiet = QUIET if "docker" not in text else QUIET.replace("docker: {tcp: false}\n", "#\n")
+    found = room.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n").said()
+    assert len(found) == 1
+    assert found[0].startswith(f"{line} warning: ")
+    assert words in found[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "wifi: {country: FR, networks: [{ssid: a}]}",
+        "timezone: Europe/Paris",
+        "cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}",
+    ],
+)
+def test_what_is_right_is_not_doubted(room: Room, text: str) -> None:
+    assert said(room, text, "[{hostname: a}, {hostname: b}]") == []
+
+
+def test_too_many_consul_servers(room: Room) -> None:
+    text = "cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}"
+    assert "31 consul servers" in said(room, text, "[{hostname: 'pi-[1-30]'}]")[0]
+
+
+def test_tls_closes_the_socket(room: Room) -> None:
+    text = QUIET.replace("tcp: false", "tls: true") + "nodes: [{hostname: a}]\n"
+    assert room.write(text).said() == []
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("a.img", "has no checksum"),
+        ("{file: a.img, unchecked: true}", "without a checksum"),
+        ("https://example.org/a.zip", "no checksum of its own"),
+        (f"{{file: gone.img, sha256: {CHECKSUM}}}", "no image file"),
+        (f"{{file: hypriotos-rpi-v1.12.3.img.zip, sha256: {CHECKSUM}}}", "no image file"),
+    ],
+)
+def test_images_to_doubt(room: Room, image: str, words: str) -> None:
+    text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
+    found = room.write(text).said()
+    assert len(found) == 1
+    assert found[0].startswith("2 warning")
+    assert words in found[0]
+
+
+@pytest.mark.parametrize("image", ["hypriotos-1.12.3", f"{{file: a.img, raw_sha256: {CHECKSUM}}}"])
+def test_images_not_to_doubt(room: Room, image: str) -> None:
+    text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
+    assert room.write(text).said() == []
+
+
+def test_a_label_that_contradicts_the_profile(room: Room) -> None:
+    room.write(f"{QUIET}nodes: [{{hostname: a, labels: {{arch: armv6}}}}]\n")
+    assert room.errors() == [
+        "4 error: nodes[0].labels: label arch=armv6 on a node of profile `armv7` (armv7)"
+    ]
+
+
+def test_a_profile_that_does_not_fit_the_image(room: Room) -> None:
+    mine = room.folder / "mine"
+    mine.mkdir()
+    (mine / "pi9.yml").write_text("arch: arm64\nmachines: [armv9]\n")
+    room.write("profile: pi9\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: a}]\n")
+    found = check_classroom(room.path, environment={}, profile_folders=[mine])
+    assert [(problem.message, problem.line) for problem in found] == [
+        ("nodes[0].profile: profile `pi9` does not fit image `sample`", 4)
+    ]
+
+
+def test_a_fault_of_a_range_is_said_once(room: Room) -> None:
+    nodes = "[{hostname: 'Pi-[1-30]'}, {hostname: 'pi-[1-30]'}, {hostname: 'pi-[1-30]'}]"
+    assert len(said(room, "", nodes)) == 1
+    nodes = "[{hostname: 'pi-[1-30]'},\n  {hostname: 'pi-[1-30]'}]"
+    assert [line[:8] for line in said(room, "", nodes)] == ["5 error:"]
