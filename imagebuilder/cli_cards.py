@@ -148,6 +148,7 @@ class Account:
         self._ledger = ledger
         self._console = console
         self._again = again
+        self._begun: dict[str, Entry] = {}
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
         """Leave out the nodes that have a card; raises RefusedError where none is left."""
@@ -166,13 +167,15 @@ class Account:
                 f"{device.path}: this card is {owner.node} already, written {owner.finished}",
                 "take another card, or give --again to overwrite it",
             )
-        self._ledger.claim(_entry(recipe, device), again=self._again)
+        entry = _entry(recipe, device)
+        self._ledger.claim(entry, again=self._again)
+        self._begun[recipe.node] = entry
 
-    def end(self, outcome: CardOutcome, recipe: Recipe) -> None:
+    def end(self, outcome: CardOutcome) -> None:
         """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
         if self._ledger is None:
             return
-        begun = _entry(recipe, outcome.job.device)
+        begun = self._begun[outcome.job.node]
         entry = (
             _finished(begun, outcome.report)
             if outcome.report
@@ -282,6 +285,16 @@ def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
         (device, tuple(refusal.message for refusal in refusals(device, wish)))
         for device in list_devices()
     ]
+
+
+def build_time_of(path: Path, otherwise: int) -> int:
+    """Give when a card's node was composed (epoch seconds): it is part of what the card holds."""
+    try:
+        with open_medium(path) as (_, disk):
+            built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
+    except RpiImageError:
+        return otherwise
+    return int(built) if built.isdigit() else otherwise
 
 
 def whose(path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from imagebuilder.card import CardOptions
 from imagebuilder.cli_cards import (
     Account,
     Allowances,
+    build_time_of,
     choose_targets,
     confirm,
     devices_as_rows,
@@ -38,7 +39,6 @@ from imagebuilder.verify import compare, open_medium
 if TYPE_CHECKING:
     from imagebuilder.card import CardJob
     from imagebuilder.console import Console
-    from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
     from imagebuilder.model import Classroom, Device, NodeSettings
 
@@ -169,7 +169,6 @@ class _Flash:
         self._console = session.console
         self._said = said
         self._flags = flags
-        self._recipes: dict[str, Recipe] = {}
 
     def write(self, targets: tuple[str, ...]) -> int:
         """Write the devices named."""
@@ -210,7 +209,7 @@ class _Flash:
                 ),
                 look=list_devices,
                 prepare=prepare,
-                settle=lambda outcome: account.end(outcome, self._recipes[outcome.job.node]),
+                settle=account.end,
                 wish=self._wish(),
                 voice=self._console,
             )
@@ -249,17 +248,12 @@ class _Flash:
         return self._run(recipes, found, account)
 
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
-        by_path = {device.path: recipe for device, recipe in zip(found, recipes, strict=True)}
-
-        def finished(outcome: CardOutcome) -> None:
-            account.end(outcome, by_path[outcome.job.device.path])
-
         outcomes = flash_cards(
-            [by_path[device.path].job(device) for device in found],
+            [recipe.job(device) for device, recipe in zip(found, recipes, strict=True)],
             self._said.options,
             self._console,
             stall_seconds=self._said.stall_seconds,
-            finished=finished,
+            finished=account.end,
         )
         return show_outcomes(outcomes, self._console)
 
@@ -267,7 +261,6 @@ class _Flash:
         recipe = pantry.node(node, self._session.obtain)
         for warning in recipe.warnings:
             self._console.warn(f"{node.hostname}: {warning}")
-        self._recipes[node.hostname] = recipe
         return recipe
 
     def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
@@ -318,7 +311,7 @@ def _show_whose(console: Console, target: Path) -> int:
 
 def _show_comparison(console: Console, target: Path, flags: NodeFlags, node: str) -> int:
     session = Session(console=console)
-    with Pantry(epoch=session.epoch, voice=console) as pantry:
+    with Pantry(epoch=build_time_of(target, session.epoch), voice=console) as pantry:
         if _names_nodes(flags):
             _, nodes = load_nodes(session, flags, node)
             if len(nodes) != 1:
