@@ -12,7 +12,7 @@ import click
 
 from imagebuilder.documents import classify_image
 from imagebuilder.errors import InputError
-from imagebuilder.workspace import load_classroom
+from imagebuilder.workspace import read_classroom, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -172,19 +172,29 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
 def classroom_from_flags(
     flags: NodeFlags, console: Console, environment: Mapping[str, str] = os.environ
 ) -> Classroom:
-    """Load the classroom that the flags and their --config describe; asks for prompted secrets."""
-    return load_classroom(
+    """Load the classroom that the flags and their --config describe, saying what is doubtful.
+
+    Prompted secrets are asked for; raises SettingsError with all problems.
+    """
+    reading = read_classroom(
         flags.config,
         overrides=document_from_flags(flags),
         environment=environment,
         ask=console.ask_secret,
         profile_folders=flags.profiles,
     )
+    if reading.classroom is None:
+        raise refusal(flags.config, reading.problems)
+    for problem in reading.problems:
+        console.warn(str(problem))
+    return reading.classroom
 
 
-def node_from_flags(flags: NodeFlags, console: Console) -> tuple[Classroom, NodeSettings]:
+def node_from_flags(
+    flags: NodeFlags, console: Console, environment: Mapping[str, str] = os.environ
+) -> tuple[Classroom, NodeSettings]:
     """Load the one node that the flags describe; InputError where the file holds several."""
-    classroom = classroom_from_flags(flags, console)
+    classroom = classroom_from_flags(flags, console, environment)
     if len(classroom.nodes) > 1:
         names = ", ".join(node.hostname for node in classroom.nodes[:3])
         raise InputError(

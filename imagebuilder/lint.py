@@ -141,6 +141,7 @@ def _consul(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
 
 
 def _images(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
+    # A catalogue entry (it knows its generation) comes with its publisher's checksum.
     for image in dict.fromkeys(node.image for node in nodes):
         if image.unchecked:
             message = f"image `{image.name}` is taken without a checksum"
@@ -148,6 +149,6 @@ def _images(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
         elif image.file and not (image.sha256 or image.raw_sha256):
             message = f"image `{image.name}` has no checksum"
             yield Finding(("image",), message, "add `sha256:` (`sha256sum FILE`)", severe=False)
-        elif image.url and not (image.sha256 or image.raw_sha256):
+        elif image.url and not (image.sha256 or image.raw_sha256 or image.generation):
             message = f"image `{image.name}` has no checksum of its own: the publisher's is fetched"
             yield Finding(("image",), message, "add `sha256:`", severe=False)

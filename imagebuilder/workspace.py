@@ -37,6 +37,7 @@ __all__ = [
     "load_classroom",
     "load_profiles",
     "read_classroom",
+    "refusal",
     "write_starter",
 ]
 
@@ -70,16 +71,17 @@ def load_classroom(
         profile_folders=profile_folders,
     )
     if reading.classroom is None:
-        severe = tuple(problem for problem in reading.problems if problem.severe)
-        raise _refusal(path, severe)
+        raise refusal(path, reading.problems)
     return reading.classroom
 
 
-def _refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
-    if len(problems) == 1 and problems[0].file is None:
-        return SettingsError(problems[0].message, problems[0].hint)
-    count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
-    return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=problems)
+def refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
+    """Make the error of a classroom that cannot be used, with all that is severe."""
+    severe = tuple(problem for problem in problems if problem.severe)
+    if len(severe) == 1 and severe[0].file is None:
+        return SettingsError(severe[0].message, severe[0].hint)
+    count = f"{len(severe)} problem{'s' if len(severe) > 1 else ''}"
+    return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=severe)
 
 
 def check_classroom(

@@ -22,6 +22,7 @@ from imagebuilder.cli_settings import NodeFlags, document_from_flags, node_from_
 from imagebuilder.console import Console
 from imagebuilder.errors import InputError, SettingsError
 from imagebuilder.fields import COUNTRIES
+from imagebuilder.model import Secret
 from imagebuilder.shipped import shipped_folder
 from imagebuilder.starter import Answers, classroom_schema, render_starter
 from tests.unit.classrooms import CHECKSUM
@@ -328,6 +329,28 @@ def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert node.docker.labels == (("a", "b=c"), ("d", "e"))
     assert node.overlays == (Path("mine"),)
     assert node.variables == (("x", "0123"), ("y", ""))
+
+
+def test_what_is_doubtful_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    node_from_flags(
+        flags_of("--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b"),
+        Console(quiet=True, no_input=True),
+    )
+    said = capsys.readouterr().err
+    assert "warning: docker.tcp: the Docker API is open" in said
+    assert "warning: wifi: wifi without a country" in said
+
+
+def test_the_environment_is_handed_in(tmp_path: Path) -> None:
+    room = tmp_path / "room.yml"
+    text = "wifi: {country: FR, networks: [{ssid: a, passphrase: {env: CLASS_WIFI}}]}\n"
+    room.write_text(GOOD + text)
+    flags, console = flags_of("--config", str(room), "--hostname", "pi-1"), Console(no_input=True)
+    node = node_from_flags(flags, console, {"CLASS_WIFI": "correct horse"})[1]
+    assert node.wifi.networks[0].passphrase == Secret("correct horse")
+    with pytest.raises(SettingsError) as caught:
+        node_from_flags(flags, console, {})
+    assert [problem.line for problem in caught.value.problems] == [5]
 
 
 def test_flags_over_a_file(tmp_path: Path) -> None:

@@ -148,7 +148,9 @@ def test_images_to_doubt(room: Room, image: str, words: str) -> None:
     assert words in found[0]
 
 
-@pytest.mark.parametrize("image", ["hypriotos-1.12.3", f"{{file: a.img, raw_sha256: {CHECKSUM}}}"])
+@pytest.mark.parametrize(
+    "image", ["hypriotos-1.12.3", "hypriotos-1.0.0", f"{{file: a.img, raw_sha256: {CHECKSUM}}}"]
+)
 def test_images_not_to_doubt(room: Room, image: str) -> None:
     text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
     assert room.write(text).said() == []
