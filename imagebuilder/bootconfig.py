@@ -12,7 +12,7 @@ from imagebuilder.errors import ImageError, SettingsError
 OUR_WORDS_MAX_BYTES = 400
 LINE_MAX_BYTES = 1024 - 400
 
-_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
 _INIT_HOOK = re.compile(r"/rpi-image/install\b")
 _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
@@ -110,7 +110,7 @@ def set_lines(text: str, values: dict[str, str]) -> str:
     ending = "\r\n" if "\r\n" in text else "\n"
     left = dict(values)
     lines: list[str] = []
-    for line in text.splitlines():
+    for line in _lines(text):
         name = line.partition("=")[0].lower() if "=" in line else ""
         if name not in values:
             lines.append(line)
@@ -118,6 +118,12 @@ def set_lines(text: str, values: dict[str, str]) -> str:
             lines.append(f"{name}={left.pop(name)}")
     lines += [f"{name}={value}" for name, value in left.items() if value]
     return "".join(line + ending for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    """Split as the Pi does: at newlines only, and not at Unicode's further line separators."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
 
 
 def check_line(value: str) -> str:

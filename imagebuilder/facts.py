@@ -24,6 +24,12 @@ TLS_PORT = 2376
 _NOT_IN_OPTIONS = re.compile(r"[\s\"'\\`$\x00-\x1f\x7f]")
 
 
+# RFC 1123, and what every file format and shell leaves alone.
+_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_COUNTRY = re.compile(r"[A-Z]{2}|00")
+_PSK = re.compile(r"[0-9a-f]{64}")
+
+
 def docker_options(settings: NodeSettings) -> tuple[str, ...]:
     """Compose dockerd's options in the order of the workshop's notes; no word holds a blank.
 
@@ -53,7 +59,7 @@ def registry_address(settings: NodeSettings) -> str:
 def public_facts(settings: NodeSettings, generation: str) -> dict[str, object]:
     """Give what any template may see as `node`; nothing in it is secret."""
     return {
-        "hostname": settings.hostname,
+        "hostname": _like(_HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
         "arch": settings.arch,
         "machines": list(settings.machines),
@@ -174,7 +180,11 @@ def _network(network: Network) -> dict[str, object]:
 
 
 def _wifi(settings: NodeSettings) -> dict[str, object]:
-    return {"country": settings.wifi.country, "networks": _ranked(settings)}
+    country = settings.wifi.country
+    return {
+        "country": country and _like(_COUNTRY, country, "an ISO 3166 country code"),
+        "networks": _ranked(settings),
+    }
 
 
 def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
@@ -198,6 +208,10 @@ def _network_secrets(
 ) -> dict[str, object]:
     passphrase = _reveal(wifi.passphrase)
     psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
+    if psk and not _PSK.fullmatch(psk):
+        raise SettingsError(
+            f"the key of {wifi.ssid!r} is not 64 hex digits", "a passphrase goes into `passphrase`"
+        )
     return {**facts, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
 
 
@@ -206,6 +220,12 @@ def _user(settings: NodeSettings) -> dict[str, object]:
     if user is None:
         return {"name": "", "groups": []}
     return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
+
+
+def _like(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise SettingsError(f"{value!r} is not {what}", f"it has to match {pattern.pattern}")
+    return value
 
 
 def _reveal(secret: Secret | None) -> str:

@@ -158,6 +158,12 @@ def test_dos_line_ends_stay() -> None:
     assert text == "# x\r\nhostname=pi\r\nwifi_ssid=s\r\n"
 
 
+def test_letters_that_python_takes_for_line_ends_are_letters() -> None:
+    once = set_lines("hostname=a\n", {"wifi_ssid": "a\u2028b\x85c\u00a0d"})
+    assert set_lines(once, {"wifi_ssid": "a\u2028b\x85c\u00a0d"}) == once
+    assert once.split("\n") == ["hostname=a", "wifi_ssid=a\u2028b\x85c\u00a0d", ""]
+
+
 def test_an_empty_value_takes_the_line_out() -> None:
     assert set_lines("hostname=a\nwifi_ssid=old\n", {"hostname": "pi", "wifi_ssid": ""}) == (
         "hostname=pi\n"

@@ -7,6 +7,7 @@ import re
 import shlex
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, SettingsError
-from imagebuilder.facts import docker_options
+from imagebuilder.facts import docker_options, public_facts
+from imagebuilder.generation import parse_generation
 from imagebuilder.model import (
     Docker,
     Network,
@@ -28,6 +30,7 @@ from imagebuilder.model import (
     WifiNetwork,
 )
 from imagebuilder.plan import DictBoot, detect, plan_node
+from tests.tools import run
 from tests.unit.plan_samples import (
     BUILD_TIME,
     GENERATION_OF,
@@ -42,6 +45,8 @@ from tests.unit.plan_samples import (
     plain_node,
     plan,
 )
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def files_of(planned: NodePlan) -> dict[str, bytes]:
@@ -264,6 +269,22 @@ def test_what_the_format_cannot_carry_is_refused(ssid: str, passphrase: str, sai
     with pytest.raises(SettingsError, match=said) as caught:
         plan(node, boot_of("occidentalis"))
     assert passphrase not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"hostname": "Pi_3"}, "is not a hostname"),
+        ({"hostname": "a\nb"}, "is not a hostname"),
+        ({"hostname": "x" * 64}, "is not a hostname"),
+        ({"wifi": Wifi("F R", ())}, "is not an ISO 3166"),
+        ({"wifi": Wifi("FR", (WifiNetwork("n", psk=Secret("a" * 63)),))}, "not 64 hex digits"),
+        ({"timezone": "Europe/\nParis"}, "control character"),
+    ],
+)
+def test_wrong_values_never_reach_a_file(change: dict[str, object], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        plan(node_with(**change), boot_of("occidentalis"))
 
 
 def test_a_partition_without_its_text_files_gets_them() -> None:
@@ -622,6 +643,44 @@ def test_a_record_that_is_broken_counts_as_none() -> None:
         boot = boot_of("occidentalis", **{"rpi-image/made.json": broken})
         planned = plan(plain_node(), boot)
         assert json.loads(files_of(planned)["rpi-image/made.json"])["files"] == []
+
+
+# ---- the documentation
+
+
+def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
+    guide = (DOCS / "overlays.md").read_text()
+    (source,) = re.findall(r"^(#!/bin/sh\n.*?)```$", guide, re.MULTILINE | re.DOTALL)
+    node = node_with(variables=(("room", "B 12"),))
+    planned = plan(node, boot_of("occidentalis"), overlay("motd.j2", source))
+    script = text_of(planned, "motd").replace("/etc/motd", str(tmp_path / "motd"))
+    run("sh", "-c", script)
+    assert (tmp_path / "motd").read_text() == "This is pi-03 in room B 12\n"
+
+
+def test_what_templates_may_use_is_documented() -> None:
+    guide = (DOCS / "overlays.md").read_text()
+    facts = public_facts(full_node(), "x")
+    assert not [name for name in facts if not re.search(rf"`(node)?\.{name}\b", guide)]
+    shipped = [file for file in node_files() if file.path.endswith(".j2")]
+    filters = {name for file in shipped for name in re.findall(rb"\| (\w+)", file.data)}
+    assert not [name.decode() for name in filters - {b"join"} if name.decode() not in guide]
+
+
+def test_the_example_generation_of_the_documentation_parses() -> None:
+    guide = (DOCS / "generations.md").read_text()
+    (text,) = re.findall(r"```yaml\n(title:.*?)```", guide, re.DOTALL)
+    generation = parse_generation(text, "mine", "docs")
+    files = {"settings.ini": b"hostname=x\n", "os-release": b"ID=mine\nVERSION_ID=2.1\n"}
+    assert detect((*generations(), generation), DictBoot(files)).name == "mine"
+    planned = plan_node(plain_node(), generation, node_files(), DictBoot(files), BUILD_TIME)
+    assert files_of(planned)["settings.ini"] == b"hostname=pi-03\n"
+    assert files_of(planned)["cmdline.txt"] == b"quiet"
+
+
+def test_every_generation_is_documented() -> None:
+    guide = (DOCS / "generations.md").read_text()
+    assert not [one.name for one in generations() if f"| `{one.name}` |" not in guide]
 
 
 TEXTS = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1, max_size=30).filter(
