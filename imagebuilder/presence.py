@@ -129,7 +129,11 @@ def compare(
 
 
 def with_cards(
-    classroom: Classroom, rows: Iterable[Presence], cards: Iterable[CardReport]
+    classroom: Classroom,
+    rows: Iterable[Presence],
+    cards: Iterable[CardReport],
+    *,
+    shack_answers: bool = True,
 ) -> tuple[Presence, ...]:
     """Add what the cards say to the nodes they belong to; foreign cards become strangers."""
     reports = {card.hostname.lower(): card for card in cards}
@@ -140,7 +144,8 @@ def with_cards(
         done.append(row if card is None else _with_card(row, card, nodes.get(row.hostname)))
     for name, card in sorted(reports.items()):
         state: State = "missing" if name in nodes else "unknown"
-        row = Presence(name, (Finding(state, f"card {card.place}".strip()),))
+        why = f"card {card.place}" if shack_answers else f"card {card.place}, shack not asked"
+        row = Presence(name, (Finding(state, why),))
         done.append(_with_card(row, card, nodes.get(name)))
     return tuple(done)
 
@@ -239,13 +244,10 @@ def _with_left_behind(
 
 
 def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
-    """Leave out the shack itself."""
-    shack = classroom.shack
-    return [
-        member
-        for member in members
-        if shack is None or (member.name != shack.hostname and member.address != shack.address)
-    ]
+    """Leave out the shack itself, which may go by any name of its own."""
+    shack, roster = classroom.shack, {node.hostname for node in classroom.nodes}
+    own = (shack.hostname, shack.address) if shack else ()
+    return [m for m in members if m.name.lower() in roster or not {m.name, m.address} & {*own}]
 
 
 def _engines_by_name(

@@ -17,7 +17,7 @@ from imagebuilder.cluster import Client, ask_shack, parse_card_report
 from imagebuilder.disk import boot_partition, read_partitions
 from imagebuilder.errors import InputError, SettingsError, SourceError, WriteError
 from imagebuilder.exports import EXPORTS, node_address
-from imagebuilder.keys import client_bundle, shack_certificate
+from imagebuilder.keys import client_bundle, shack_certificate, with_identities
 from imagebuilder.progress import SILENT
 from imagebuilder.reading import open_raw
 from imagebuilder.services import (
@@ -71,16 +71,24 @@ class NodeLine:
 
 
 def plan_shack(
-    classroom: Classroom, templates: Sequence[OverlayFile], kind: Kind | None = None
+    classroom: Classroom,
+    templates: Sequence[OverlayFile],
+    kind: Kind | None = None,
+    *,
+    write: bool = True,
 ) -> tuple[ShackFile, ...]:
-    """Render the shack's folder; the class's certificates are made where they are missing."""
+    """Render the shack's folder; the class's keys are made where they are missing.
+
+    `write=False` keeps what it has to make in memory.
+    """
     shack = shack_of(classroom, kind)
-    classroom = dataclasses.replace(classroom, shack=shack)
+    classroom = with_identities(dataclasses.replace(classroom, shack=shack), write=write)
     context = _context(classroom, shack)
     files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
     if "web" in shack.services:
         files += _published(classroom)
-    return tuple(sorted([*files, *_secrets(classroom, shack)], key=lambda file: file.path))
+    files += _secrets(classroom, shack, write=write)
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def shack_of(classroom: Classroom, kind: Kind | None = None) -> Shack:
@@ -218,7 +226,7 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "services": services,
         "volumes": tuple(name for service in services for name in service.data),
         "nodes": nodes,
-        "seats": any(node.seat for node in nodes),
+        "seats": any(node.seat not in ("", str(n)) for n, node in enumerate(nodes, start=1)),
         "owners": any(node.owner for node in nodes),
         "images": class_images(classroom),
         "platform": class_platform(classroom),
@@ -262,14 +270,14 @@ def _published(classroom: Classroom) -> list[ShackFile]:
     ]
 
 
-def _secrets(classroom: Classroom, shack: Shack) -> list[ShackFile]:
+def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFile]:
     files = []
     if key := encryption_key(classroom):
         # The official image writes this variable into a file of its own: no key in any argv.
         settings = json.dumps({"encrypt": key.reveal()})
         files.append(ShackFile("consul.env", f"CONSUL_LOCAL_CONFIG={settings}\n".encode(), 0o600))
     if uses_tls(classroom) and shack.kind == "classic":
-        tls = shack_certificate(classroom)
+        tls = shack_certificate(classroom, write=write)
         texts = {"ca": tls.ca, "cert": tls.certificate, "key": tls.key.reveal()}
         files += [ShackFile(f"tls/{n}.pem", text.encode(), 0o600) for n, text in texts.items()]
     return files

@@ -1,0 +1,272 @@
+"""The commands about the instructor's machine: shack, export, labels, status."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.errors import InputError, SourceError
+from imagebuilder.exports import EXPORTS
+from imagebuilder.keys import client_bundle, with_identities
+from imagebuilder.labels import PAPERS, render_labels
+from imagebuilder.overlays import load_overlay
+from imagebuilder.presence import Gathering, Presence, compare, summarise, with_cards
+from imagebuilder.services import uses_tls
+from imagebuilder.shack import (
+    gather,
+    plan_shack,
+    read_card,
+    shack_of,
+    write_exports,
+    write_labels_pdf,
+    write_shack,
+    write_text,
+)
+from imagebuilder.shipped import shipped_folder
+from imagebuilder.workspace import load_classroom, read_classroom
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagebuilder.console import Console
+    from imagebuilder.model import Classroom
+    from imagebuilder.presence import CardReport
+    from imagebuilder.shack import Kind
+
+_PATH = click.Path(path_type=Path)
+
+_file = click.argument("file", type=_PATH)
+_profiles = click.option(
+    "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
+)
+_kind = click.option(
+    "--kind",
+    type=click.Choice(["classic", "swarm-mode"]),
+    help="consul and classic Swarm, or Docker's swarm mode; default: what FILE says.",
+)
+
+
+@click.command()
+@_file
+@click.option("-o", "--output", type=_PATH, default=Path("shack"), show_default=True)
+@_kind
+@_profiles
+@dry_run
+@voiced
+def shack(
+    console: Console,
+    file: Path,
+    output: Path,
+    kind: Kind | None,
+    folders: tuple[Path, ...],
+    dry_run: bool,
+) -> None:
+    """Write what the instructor's machine runs for the class of FILE: make up starts it."""
+    classroom = load_classroom(
+        file, environment=os.environ, ask=console.ask_secret, profile_folders=folders
+    )
+    templates = load_overlay(shipped_folder("overlays") / "shack")
+    files = plan_shack(classroom, templates, kind, write=not dry_run)
+    if not dry_run:
+        write_shack(files, templates, output)
+        _warn_about_shack(console, classroom, kind, output)
+    _list_files(console, [output / made.path for made in files])
+
+
+@click.command()
+@_file
+@click.option(
+    "--format",
+    "formats",
+    type=click.Choice(list(EXPORTS)),
+    multiple=True,
+    help="Only this format (more than once for several); default: all.",
+)
+@click.option("-o", "--output", type=_PATH, help="Folder for the files; default: export.")
+@_profiles
+@voiced
+def export(
+    console: Console,
+    file: Path,
+    formats: tuple[str, ...],
+    output: Path | None,
+    folders: tuple[Path, ...],
+) -> None:
+    """Write the roster of FILE for other tools; one format without -o goes to stdout."""
+    classroom = with_identities(_roster(file, folders), voice=console)
+    if uses_tls(classroom):
+        client_bundle(classroom)
+    if len(formats) == 1 and output is None:
+        console.out.write(EXPORTS[formats[0]].render(classroom, Path.cwd()))
+    else:
+        names = formats or tuple(EXPORTS)
+        _list_files(console, write_exports(classroom, names, output or Path("export")))
+
+
+@click.command()
+@_file
+@click.option(
+    "-o", "--output", type=_PATH, default=Path("labels.html"), show_default=True,
+    help="HTML file, or PDF where chromium or weasyprint is installed.",
+)  # fmt: skip
+@click.option("--paper", type=click.Choice(list(PAPERS)), default="a4", show_default=True)
+@click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
+@_profiles
+@voiced
+def labels(
+    console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
+) -> None:
+    """Write a sheet of labels for the cards of FILE, to scale, with a QR code each."""
+    page = render_labels(_roster(file, folders), PAPERS[paper], skip % PAPERS[paper].count)
+    if output.suffix.lower() == ".pdf":
+        write_labels_pdf(page, output, os.environ.get("PATH", os.defpath), console)
+    elif output.suffix.lower() in (".html", ".htm"):
+        write_text(output, page)
+    else:
+        raise InputError(f"{output} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
+    _list_files(console, [output])
+
+
+@click.command()
+@_file
+@_kind
+@click.option("--watch", is_flag=True, help="Ask again until every node has joined.")
+@click.option(
+    "--interval", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True,
+    help="Seconds between two looks.",
+)  # fmt: skip
+@click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
+@click.option(
+    "--card", "cards", type=_PATH, multiple=True,
+    help="Card to read as well: its mounted boot folder, its device or an image.",
+)  # fmt: skip
+@_profiles
+@voiced
+def status(
+    console: Console,
+    *,
+    file: Path,
+    kind: Kind | None,
+    watch: bool,
+    interval: float,
+    timeout: float,
+    cards: tuple[Path, ...],
+    folders: tuple[Path, ...],
+) -> None:
+    """Ask the shack of FILE which nodes have joined, which are missing and which are not well."""
+    classroom, reports = _roster(file, folders), tuple(map(read_card, cards))
+    look = _looker(console, classroom, kind, timeout, reports)
+    while not _show(console, look(), watch=watch) and watch:
+        time.sleep(interval)
+
+
+# ---- how they speak
+
+
+def _roster(file: Path, folders: tuple[Path, ...]) -> Classroom:
+    """Read who is in the class; nobody is asked for a passphrase to print a label."""
+    reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
+    return reading.classroom or load_classroom(
+        file, environment=os.environ, profile_folders=folders
+    )
+
+
+def _warn_about_shack(
+    console: Console, classroom: Classroom, kind: Kind | None, folder: Path
+) -> None:
+    chosen = shack_of(classroom, kind)
+    if not uses_tls(classroom):
+        console.warn("the nodes' Docker sockets ask for no password: keep this network closed")
+    if classroom.shack and chosen.kind != classroom.shack.kind:
+        console.warn(
+            f"the cards join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"{classroom.path.name} to {chosen.kind} and build them again"
+        )
+    console.note(f"start it on {chosen.address} with: make -C {folder} up")
+
+
+def _list_files(console: Console, paths: Any) -> None:
+    if console.as_json:
+        console.emit([str(path) for path in paths])
+    else:
+        for path in paths:
+            console.result(str(path))
+
+
+def _looker(
+    console: Console,
+    classroom: Classroom,
+    kind: Kind | None,
+    timeout: float,
+    cards: tuple[CardReport, ...],
+) -> Callable[[], tuple[Gathering | None, tuple[Presence, ...]]]:
+    """Give a function that looks once; with cards at hand a silent shack is only a warning."""
+
+    def look() -> tuple[Gathering | None, tuple[Presence, ...]]:
+        try:
+            found = gather(classroom, kind=kind, timeout_seconds=timeout)
+        except SourceError as error:
+            if not cards:
+                raise
+            console.warn(error.message)
+            return None, with_cards(classroom, (), cards, shack_answers=False)
+        if found.engines is None:
+            console.warn(f"only consul was asked: {found.manager_error}")
+        return found, compare(classroom, found, cards)
+
+    return look
+
+
+def _show(
+    console: Console, seen: tuple[Gathering | None, tuple[Presence, ...]], *, watch: bool
+) -> bool:
+    """Print one look; say whether everyone is there."""
+    found, rows = seen
+    counts = summarise(rows)
+    if console.as_json:
+        console.emit(_report(found, rows))
+    else:
+        if watch and console.out.isatty():
+            console.out.write("\x1b[H\x1b[2J")
+        console.table(_HEAD, [_row(row) for row in rows])
+        words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
+        console.note(f"{clock}{words or 'nobody is expected'}")
+    console.out.flush()
+    return counts["joined"] == len(rows)
+
+
+_HEAD = ("node", "state", "address", "arch", "docker", "what")
+
+
+def _row(row: Presence) -> tuple[str, ...]:
+    address = row.address or row.expected_address
+    return (row.hostname, row.state, address, row.arch, row.version, row.detail)
+
+
+def _report(found: Gathering | None, rows: tuple[Presence, ...]) -> dict[str, object]:
+    return {
+        "leader": found.leader if found else None,
+        "manager_error": found.manager_error if found else None,
+        "summary": summarise(rows),
+        "nodes": [
+            {
+                "hostname": row.hostname,
+                "state": row.state,
+                "findings": [asdict(finding) for finding in row.findings],
+                "address": row.address,
+                "expected_address": row.expected_address,
+                "arch": row.arch,
+                "docker": row.version,
+                "card": asdict(row.card) if row.card else None,
+            }
+            for row in rows
+        ],
+    }

@@ -1,0 +1,110 @@
+"""A real consul to test against: this machine's, or Debian 11's, unpacked beside nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rpi-image-tests"
+# Debian 12 and later have no consul; Debian 11's runs there as it is (a static Go program).
+SUITE = "bullseye"
+
+
+def consul_program() -> Path:
+    """Give a consul; the test is skipped where none is to be had, in CI too."""
+    if found := shutil.which("consul"):
+        return Path(found)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    program = CACHE / "consul" / "usr" / "bin" / "consul"
+    with FileLock(CACHE / "consul.lock"):
+        if not program.exists() and not _unpack(program.parents[2]):
+            pytest.skip(f"no consul here, and Debian {SUITE} has none to give")
+    return program
+
+
+def _unpack(folder: Path) -> bool:
+    """Fetch Debian's package through apt, with lists of its own, and unpack it into `folder`."""
+    if shutil.which("apt-get") is None:
+        return False
+    work = folder.with_name("consul.work")
+    shutil.rmtree(work, ignore_errors=True)
+    for part in ("lists/partial", "cache/archives/partial"):
+        (work / part).mkdir(parents=True)
+    (work / "sources.list").write_text(f"deb {_debian_site()} {SUITE} main\n")
+    places = {
+        "Dir::Etc::sourcelist": work / "sources.list",
+        "Dir::Etc::sourceparts": "/dev/null",
+        "Dir::State::lists": work / "lists",
+        "Dir::Cache": work / "cache",
+        "APT::Sandbox::User": "root",
+    }
+    options = [word for key, value in places.items() for word in ("-o", f"{key}={value}")]
+    for command in (["update"], ["download", "consul"]):
+        done = subprocess.run(
+            ["apt-get", "-q", *options, *command], cwd=work, capture_output=True, check=False,
+            timeout=180,
+        )  # fmt: skip
+        if done.returncode != 0:
+            return False
+    package = next(work.glob("consul_*.deb"))
+    subprocess.run(["dpkg-deb", "-x", package, work / "root"], check=True)
+    (work / "root").rename(folder)
+    shutil.rmtree(work)
+    return True
+
+
+def _debian_site() -> str:
+    done = subprocess.run(
+        ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    sites = [site for site in done.stdout.split() if site.endswith("/debian")]
+    return sites[0] if sites else "http://deb.debian.org/debian"
+
+
+@contextmanager
+def running(*arguments: str | Path, log: Path) -> Iterator[None]:
+    """Run a consul agent for the length of the block."""
+    with log.open("wb") as out:
+        agent = subprocess.Popen([consul_program(), "agent", *arguments], stdout=out, stderr=out)
+    try:
+        yield
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Give ports of 127.0.0.1 that nobody has just now."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [s.getsockname()[1] for s in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+def wait_for(url: str, text: str, seconds: float = 30) -> None:
+    """Wait until an answer holds `text`."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:
+                if text in answer.read().decode():
+                    return
+        except OSError:
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"{url} never said {text}")
