@@ -1,0 +1,511 @@
+"""The shack's folder: read by docker-compose, shellcheck and make; its scripts run for real."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import subprocess
+import threading
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from imagebuilder.cli import run as rpi_image
+from imagebuilder.errors import SettingsError
+from imagebuilder.model import Classroom, Cluster, Docker, OverlayFile, Secret, Shack
+from imagebuilder.overlays import load_overlay
+from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
+from imagebuilder.shipped import shipped_folder
+from tests.tools import need, run
+from tests.unit.rooms import SHACK, node, room
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+KINDS: tuple[Kind, ...] = ("classic", "swarm-mode")
+
+
+@pytest.fixture(scope="module")
+def templates() -> tuple[OverlayFile, ...]:
+    return load_overlay(shipped_folder("overlays") / "shack")
+
+
+def written(
+    classroom: Classroom, templates: Sequence[OverlayFile], folder: Path, kind: Kind | None = None
+) -> Path:
+    write_shack(plan_shack(classroom, templates, kind), templates, folder)
+    return folder
+
+
+def text_of(files: Sequence[ShackFile], path: str) -> str:
+    return next(file for file in files if file.path == path).data.decode()
+
+
+def command_of(classroom: Classroom, templates: Sequence[OverlayFile], service: str) -> list[str]:
+    """Give a service's command as YAML reads it out of the compose file."""
+    text = text_of(plan_shack(classroom, templates), "docker-compose.yml")
+    command: list[str] = yaml.safe_load(text)["services"][service]["command"]
+    return command
+
+
+def seed_room(folder: Path, **shack: str) -> Classroom:
+    return room(folder, shack=replace(SHACK, **shack))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_docker_compose_reads_it(
+    kind: Kind, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("docker-compose")
+    folder = written(room(tmp_path), templates, tmp_path / "shack", kind)
+    read = yaml.safe_load(run("docker-compose", "config", cwd=folder))
+    services = read["services"]
+    assert list(services) == sorted(
+        ["consul", "manager", "registry", "mirror", "apt", "time", "web"]
+    )
+    assert services["consul"]["network_mode"] == "host"
+    assert services["manager"]["container_name"] == "swarmmanager"
+    assert {service["restart"] for service in services.values()} == {"unless-stopped"}
+
+
+def test_the_manager_s_command_is_the_seed_s(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    classroom = seed_room(tmp_path, swarm_image="swarm:0.2.0")
+    script = text_of(plan_shack(classroom, templates), "shack.sh")
+    line = next(
+        part for part in script.replace("\\\n", "").splitlines() if "--name 'swarmmanager'" in part
+    )
+    words = [word for word in shlex.split(line) if word != "--restart=always"]
+    assert words == shlex.split(
+        "docker run --name swarmmanager -d -p 10000:2375 "
+        "swarm:0.2.0 manage consul://192.168.2.1:8500/swarm"
+    )
+
+
+def test_consul_s_command_is_the_seed_s(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    words = command_of(seed_room(tmp_path, consul_image="consul:1.15.4"), templates, "consul")
+    assert words == shlex.split(
+        "agent -server -bootstrap-expect 1 -node shack -advertise 192.168.2.1 -client 0.0.0.0 "
+        "-data-dir /consul/data -ui"
+    )
+
+
+def test_consul_of_2015_has_no_ui_flag_and_an_entrypoint_of_its_own(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    old = seed_room(tmp_path, consul_image="dduportal/arm-consul:0.5.0")
+    words = command_of(old, templates, "consul")
+    assert words[0] == "-server"
+    assert "-ui" not in words
+
+
+def test_a_new_manager_looks_where_old_nodes_register(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    assert command_of(room(tmp_path), templates, "manager") == [
+        "manage", "--discovery-opt", "kv.path=swarm", "consul://192.168.2.1:8500",
+    ]  # fmt: skip
+    new = room(tmp_path, node(1, cluster=Cluster(swarm_version="1.2.6")))
+    assert command_of(new, templates, "manager") == ["manage", "consul://192.168.2.1:8500/swarm"]
+
+
+@pytest.mark.parametrize("versions", [("1.2.6",), ("0.2.0", "1.2.6")])
+def test_an_old_manager_does_not_find_new_nodes(
+    versions: tuple[str, ...], templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    nodes = [node(n, cluster=Cluster(swarm_version=v)) for n, v in enumerate(versions, start=1)]
+    mixed = room(tmp_path, *nodes, shack=replace(SHACK, swarm_image="swarm:0.2.0"))
+    with pytest.raises(SettingsError, match="no swarm manager"):
+        plan_shack(mixed, templates)
+
+
+def test_the_bootstrap_count_is_the_class_s(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    servers = [
+        node(n, cluster=Cluster(consul_server=n < 3, consul_bootstrap_expect=3 if n < 3 else 0))
+        for n in range(1, 5)
+    ]
+    words = command_of(room(tmp_path, *servers), templates, "consul")
+    assert words[words.index("-bootstrap-expect") + 1] == "3"
+    with pytest.raises(SettingsError, match="is 3, but shack and nodes are 2 servers"):
+        plan_shack(room(tmp_path, servers[0], servers[3]), templates)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"consul_encrypt": Secret("b" * 24)},
+        {"swarm_path": "elsewhere"},
+    ],
+)
+def test_what_a_class_must_share(
+    change: dict[str, str], templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    torn = room(tmp_path, node(1), node(2, cluster=Cluster(**change)))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="different"):
+        plan_shack(torn, templates)
+
+
+def test_no_shack_no_folder(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="names no shack"):
+        plan_shack(room(tmp_path, shack=None), templates)
+
+
+def test_only_the_services_asked_for(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    few = room(tmp_path, shack=Shack("192.168.2.1", services=("registry",), ntp=False))
+    folder = written(few, templates, tmp_path / "shack")
+    compose = yaml.safe_load((folder / "docker-compose.yml").read_text())
+    assert list(compose["services"]) == ["consul", "manager", "registry"]
+    assert list(compose["volumes"]) == ["consul-data", "registry-data"]
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"registry"}
+    assert "NTP" not in (folder / "README.md").read_text()
+
+
+def test_a_service_that_is_left_out_later_loses_its_files(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack", "swarm-mode")
+    (folder / "notes.txt").write_text("mine")
+    assert (folder / "publish-token").exists()
+    written(room(tmp_path), templates, folder, "classic")
+    assert not (folder / "publish-token").exists()
+    assert not (folder / "manager" / "nginx.conf").exists()
+    assert (folder / "notes.txt").read_text() == "mine"
+
+
+# ---- secrets
+
+
+def secret_room(folder: Path) -> Classroom:
+    cluster, docker = Cluster(consul_encrypt=Secret("c2VjcmV0")), Docker(tls=True, port=2376)
+    return room(folder, *(node(n, cluster=cluster, docker=docker) for n in (1, 2)))
+
+
+def test_secrets_lie_in_files_of_the_owner_only(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(secret_room(tmp_path), templates, tmp_path / "shack")
+    private = {"consul.env", "tls/ca.pem", "tls/cert.pem", "tls/key.pem"}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = str(path.relative_to(folder))
+            mode = stat.S_IMODE(path.stat().st_mode)
+            assert mode == (0o600 if name in private else mode & 0o755), name
+            if name not in private:
+                assert "c2VjcmV0" not in path.read_text(), name
+                assert "PRIVATE KEY" not in path.read_text(), name
+    authority = (tmp_path / "secrets" / "ca" / "key.pem").read_text()
+    assert (folder / "tls" / "key.pem").read_text() != authority
+
+
+def test_compose_hands_the_gossip_key_to_consul_alone(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("docker-compose")
+    folder = written(secret_room(tmp_path), templates, tmp_path / "shack")
+    read = yaml.safe_load(run("docker-compose", "config", cwd=folder))["services"]
+    local = read["consul"]["environment"]["CONSUL_LOCAL_CONFIG"]
+    assert json.loads(local) == {"encrypt": "c2VjcmV0"}
+    assert "environment" not in read["manager"]
+    assert "--tlsverify" in read["manager"]["command"]
+
+
+def test_a_plan_shows_no_secret(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    assert "c2VjcmV0" not in repr(plan_shack(secret_room(tmp_path), templates))
+
+
+def test_a_dry_run_makes_no_keys(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    assert plan_shack(secret_room(tmp_path), templates, write=False)
+    assert not (tmp_path / "secrets").exists()
+
+
+def test_the_same_class_gives_the_same_folder(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    first = plan_shack(secret_room(tmp_path), templates)
+    assert plan_shack(secret_room(tmp_path), templates) == first
+
+
+# ---- scripts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shellcheck_has_nothing_to_say(
+    kind: Kind, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("shellcheck")
+    nasty = room(tmp_path, node(1, owner="it's `id` $(id)"), name="3b's $(touch x)")
+    folder = written(nasty, templates, tmp_path / "shack", kind)
+    scripts = [path for path in folder.iterdir() if path.is_file() and os.access(path, os.X_OK)]
+    assert len(scripts) >= 4
+    run("shellcheck", "-s", "sh", "-S", "warning", *scripts)
+
+
+def recorder(folder: Path, *, fails: str = "nothing") -> dict[str, str]:
+    """Put a `docker` and an `ip` first on the PATH that write down how they were called."""
+    programs = folder / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text(
+        f'#!/bin/sh\necho "docker $*" >> {folder}/log\n'
+        f'case "$*" in *{fails}*) exit 1 ;; "info "*) echo inactive ;;'
+        ' *join-token*) echo SWMTKN-1-secret ;; "compose version") exit 1 ;; esac\n'
+    )
+    (programs / "docker-compose").write_text(f'#!/bin/sh\necho "compose $*" >> {folder}/log\n')
+    (programs / "ip").write_text("#!/bin/sh\necho '2: eth0    inet 192.168.2.1/24 brd x'\n")
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    return {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def called(folder: Path) -> list[str]:
+    return (folder / "log").read_text().splitlines()
+
+
+def test_make_up_checks_then_starts(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
+    need("make")
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    subprocess.run(["make", "up"], cwd=folder, env=environment, check=True, capture_output=True)
+    assert called(tmp_path)[-1] == "compose up -d"
+    subprocess.run(["make", "down"], cwd=folder, env=environment, check=True, capture_output=True)
+    assert called(tmp_path)[-1] == "compose down"
+    listed = subprocess.run(["make"], cwd=folder, capture_output=True, text=True, check=True)
+    assert [line.split()[1] for line in listed.stdout.splitlines()] == [
+        "help", "up", "down", "status", "preload", "logs",
+    ]  # fmt: skip
+
+
+def test_without_compose_the_plain_script_starts_all(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    for _ in range(2):
+        subprocess.run(
+            ["sh", folder / "shack.sh", "up"], env=environment, check=True, capture_output=True
+        )
+    runs = [line for line in called(tmp_path) if line.startswith("docker run")]
+    assert len(runs) == 14
+    assert runs[0].endswith("-data-dir /consul/data -ui")
+    assert f"-v {folder}/registry/config.yml:/etc/docker/registry/config.yml:ro" in runs[2]
+    names = [line.split()[3] for line in runs[:7]]
+    removed = [line.split()[3] for line in called(tmp_path) if line.startswith("docker rm")]
+    assert removed[:7] == names
+
+
+@pytest.mark.parametrize(
+    ("address", "complaint"),
+    [("192.168.2.2", "does not have the address"), ("192.168.2.10", "does not have the address")],
+)
+def test_a_machine_without_the_address_is_no_shack(
+    address: str, complaint: str, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    classroom = room(tmp_path, shack=Shack(address))
+    folder = written(classroom, templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    done = subprocess.run(
+        ["make", "up"], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert complaint in done.stderr
+    assert not any(line.startswith("compose up") for line in called(tmp_path))
+
+
+def test_preload_pulls_for_the_lowest_board_and_pushes(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    mixed = room(tmp_path, node(1), node(2, arch="armv6", cluster=Cluster(images=("redis:3",))))
+    folder = written(mixed, templates, tmp_path / "shack")
+    subprocess.run(["sh", folder / "preload"], env=recorder(tmp_path), check=True)
+    lines = called(tmp_path)
+    for image in ("dduportal/arm-consul:0.5.0", "dduportal/arm-swarm:0.2.0", "redis:3"):
+        at = lines.index(f"docker pull --platform linux/arm/v6 {image}")
+        assert lines[at + 1 : at + 3] == [
+            f"docker tag {image} localhost:5000/{image}",
+            f"docker push localhost:5000/{image}",
+        ]
+
+
+def test_preload_names_what_failed_and_goes_on(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path, fails="arm-consul")
+    done = subprocess.run(
+        ["sh", folder / "preload"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "not preloaded: dduportal/arm-consul:0.5.0" in done.stderr
+    assert "docker push localhost:5000/dduportal/arm-swarm:0.2.0" in called(tmp_path)
+
+
+def test_the_join_token_reaches_the_store_and_no_argument(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("curl")
+    stored: dict[str, str] = {}
+
+    class Store(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.answer(b'"192.168.2.1:8300"')
+
+        def do_PUT(self) -> None:
+            size = int(self.headers["Content-Length"])
+            stored[self.path] = self.rfile.read(size).decode()
+            self.answer(b"true")
+
+        def answer(self, body: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            del words
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        shack = replace(SHACK, consul_port=server.server_port)
+        folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode")
+        environment = recorder(tmp_path)
+        done = subprocess.run(
+            ["sh", folder / "publish-token"], env=environment, check=True, capture_output=True
+        )
+        server.shutdown()
+    assert stored == {
+        "/v1/kv/rpi-image/swarm/worker": "SWMTKN-1-secret",
+        "/v1/kv/rpi-image/swarm/manager": "192.168.2.1:2377",
+    }
+    assert "docker swarm init --advertise-addr 192.168.2.1" in "\n".join(called(tmp_path))
+    assert b"SWMTKN" not in done.stdout
+
+
+def test_without_a_leader_the_token_is_not_published(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    shack = replace(SHACK, consul_port=1)
+    folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode")
+    environment = {**recorder(tmp_path), "TRIES": "1"}
+    done = subprocess.run(
+        ["sh", folder / "publish-token"], env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "consul has no leader" in done.stderr
+
+
+# ---- pages
+
+
+def test_nginx_takes_both_configurations(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("nginx")
+    folder = written(room(tmp_path), templates, tmp_path / "shack", "swarm-mode")
+    for path in (folder / "nginx.conf", folder / "manager" / "nginx.conf"):
+        run("nginx", "-t", "-q", "-c", path)
+
+
+def test_the_class_page_shows_words_not_markup(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    nasty = room(tmp_path, node(1, owner="<script>x</script>", seat="<b>"), name="3 & <i>")
+    page = text_of(plan_shack(nasty, templates), "web/index.html")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<title>3 &amp; &lt;i&gt;</title>" in page
+    assert "ask for no password" in page
+
+
+def test_every_node_has_its_line_and_anchor(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    thirty = room(tmp_path, *(node(n) for n in range(1, 31)))
+    files = plan_shack(thirty, templates)
+    page, readme = text_of(files, "web/index.html"), text_of(files, "README.md")
+    for settings in thirty.nodes:
+        assert f'id="{settings.hostname}"' in page
+        assert f"| {settings.hostname} | {settings.network.address[:-3]} |" in readme
+
+
+# ---- the command
+
+
+def class_file(folder: Path) -> Path:
+    (folder / "base.img").write_bytes(b"")
+    file = folder / "classroom.yml"
+    file.write_text(
+        "profile: armv7\nimage: {file: base.img, unchecked: true}\n"
+        "shack: {address: 192.168.2.1}\nnodes:\n  - hostname: pi-[01-30]\n"
+    )
+    return file
+
+
+def test_the_command_writes_the_folder_and_says_what_is_open(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = class_file(tmp_path), tmp_path / "out"
+    assert rpi_image(["shack", str(file), "-o", str(out)]) == 0
+    said = capsys.readouterr()
+    assert str(out / "docker-compose.yml") in said.out.splitlines()
+    assert "ask for no password" in said.err
+    assert f"make -C {out} up" in said.err
+    assert (out / "docker-compose.yml").exists()
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out = class_file(tmp_path), tmp_path / "out"
+    assert rpi_image(["shack", str(file), "-o", str(out), "--dry-run", "--json"]) == 0
+    assert str(out / "Makefile") in json.loads(capsys.readouterr().out)
+    assert not out.exists()
+
+
+def test_another_kind_than_the_cards_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = class_file(tmp_path), tmp_path / "out"
+    assert rpi_image(["shack", str(file), "-o", str(out), "--kind", "swarm-mode"]) == 0
+    assert "the cards join a classic cluster" in capsys.readouterr().err
+    assert (out / "publish-token").exists()
+
+
+def test_a_folder_that_cannot_be_is_a_write_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, out = class_file(tmp_path), tmp_path / "out"
+    out.write_text("")
+    assert rpi_image(["shack", str(file), "-o", str(out)]) == 7
+    assert "cannot write" in capsys.readouterr().err
+
+
+def test_export_and_labels_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = str(class_file(tmp_path))
+    assert rpi_image(["export", file, "--format", "hosts"]) == 0
+    assert "192.168.2.1\tshack" in capsys.readouterr().out
+    assert rpi_image(["export", file, "-o", str(tmp_path / "exports")]) == 0
+    assert len(list((tmp_path / "exports").iterdir())) == 6
+    assert rpi_image(["labels", file, "-o", str(tmp_path / "l.html")]) == 0
+    assert (tmp_path / "l.html").read_text().count('class="host"') == 30
+    assert rpi_image(["labels", file, "-o", str(tmp_path / "l.doc")]) == 2
+
+
+def test_labels_as_pdf_or_a_hint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("chromium")
+    file, out = str(class_file(tmp_path)), tmp_path / "l.pdf"
+    assert rpi_image(["labels", file, "-o", str(out)]) == 0
+    assert out.read_bytes().startswith(b"%PDF")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert rpi_image(["labels", file, "-o", str(out)]) == 2
+    assert "install chromium or weasyprint" in capsys.readouterr().err
