@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagebuilder.errors import ImageError
 from imagebuilder.fatdir import FOLDER, Entry, Listing, parse_listing
 from imagebuilder.fatnames import fold, shown_short
-from imagebuilder.pyfat import BAD, BootFat, damaged
+from imagebuilder.pyfat import BootFat, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -115,8 +115,8 @@ def check_tree(tree: Tree) -> Census:
         if found.entry.is_folder:
             _check_dots(tree, found, chain[0])
     _check_twins(tree)
-    bad = fat.fat.count(BAD[fat.fat_type])
-    return Census(len(used), fat.cluster_count - fat.free_count - bad - len(used))
+    lost = fat.cluster_count - fat.free_count - fat.count_bad() - len(used)
+    return Census(len(used), lost)
 
 
 def _chain_of(tree: Tree, found: Found) -> list[int]:

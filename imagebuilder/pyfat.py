@@ -176,7 +176,21 @@ class BootFat(PyFat):  # type: ignore[misc]
         self.raw_fat = copies[0]
         self.changed: set[int] = set()
         self.fat = _unpacked(self.raw_fat, self.fat_type, self.cluster_count + FIRST_CLUSTER)
-        self.free_count = self.fat.count(0) - self.fat[:FIRST_CLUSTER].count(0)
+        self.free_count = self._count_free()
+        self.first_free_cluster = FIRST_CLUSTER
+
+    def _count_free(self) -> int:
+        """Count the zeros; only up to the last entry in use, as most of a FAT is free."""
+        used = len(self.raw_fat.rstrip(b"\0")) * 8 // self.fat_type + 1
+        head = self.fat[FIRST_CLUSTER:used]
+        return self.cluster_count - len(head) + head.count(0)
+
+    def count_bad(self) -> int:
+        """Count the clusters marked as bad."""
+        mark = BAD[self.fat_type]
+        if self.fat_type == 32 and b"\xf7\xff\xff" not in self.raw_fat:  # noqa: PLR2004
+            return 0
+        return self.fat[FIRST_CLUSTER:].count(mark)
 
     def get_cluster_chain(self, first_cluster: int) -> list[int]:
         """Follow a chain to its end mark; raises ImageError where it leaves or loops."""
@@ -205,6 +219,7 @@ class BootFat(PyFat):  # type: ignore[misc]
             self.fat[number] = 0
         self.changed.update(chain)
         self.free_count += len(chain)
+        self.first_free_cluster = min(self.first_free_cluster, *chain)
 
     def allocate_bytes(self, size: int, erase: bool = False) -> list[int]:  # noqa: FBT001, FBT002
         """Take the lowest free clusters for `size` bytes and chain them (fault 5)."""
@@ -213,11 +228,10 @@ class BootFat(PyFat):  # type: ignore[misc]
         if count > self.free_count:
             raise ImageError(f"no {count} clusters are free on the boot partition")
         chain: list[int] = []
-        at = FIRST_CLUSTER
         for _ in range(count):
-            at = self.fat.index(0, at)
+            at = self.fat.index(0, self.first_free_cluster)
             chain.append(at)
-            at += 1
+            self.first_free_cluster = at + 1
         self.link(chain)
         self.free_count -= count
         return chain
