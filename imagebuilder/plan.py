@@ -150,7 +150,7 @@ class _Rendered:
 
     def digest(self, generation: str) -> str:
         """Give the configuration hash: of what is set, not of what the image held before."""
-        parts = {path: hashlib.sha256(data).hexdigest() for path, data in self.files.items()}
+        parts = {path: _sha256(data) for path, data in self.files.items()}
         whole = [generation, self.cmdline, self.lines, self.appended, parts]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -251,6 +251,12 @@ class _Work:
         for file in self.overlays:
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
                 yield f"{file.origin} replaces what the generation {self.generation.name} writes"
+
+
+@lru_cache(maxsize=256)
+def _sha256(data: bytes) -> str:
+    """Hash once what many nodes share: scripts, container images."""
+    return hashlib.sha256(data).hexdigest()
 
 
 @lru_cache(maxsize=16)
