@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from imagebuilder.errors import SourceError
 
@@ -29,17 +29,24 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
 
 def redacted(url: str) -> str:
     """Give an address without what may be secret in it: user, password, query."""
-    parts = urlsplit(url)
+    parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def beside(url: str) -> str:
     """Give the address of the checksum file that publishers put beside a download."""
-    parts = urlsplit(url)
+    parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path + SUFFIX, "", ""))
 
 
 def basename(url: str) -> str:
     """Give the file name an address ends in."""
-    return PurePosixPath(unquote(urlsplit(url).path)).name
+    return PurePosixPath(unquote(_split(url).path)).name
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError as error:
+        raise SourceError(f"an address cannot be fetched: {error}", "check its form") from error
