@@ -73,11 +73,13 @@ def _key(source: ImageSource) -> str:
 def _acceptable(record: Record, source: ImageSource) -> bool:
     """Tell whether what is in the cache passed what is asked of the source now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
-    return (
-        (not source.sha256 or record.source_sha256 == source.sha256.lower())
-        and (not source.raw_sha256 or record.raw_sha256 == source.raw_sha256.lower())
-        and (pinned or source.unchecked or record.checked != "none")
-    )
+    return _fits(record, source) and (pinned or source.unchecked or record.checked != "none")
+
+
+def _fits(record: Record, source: ImageSource) -> bool:
+    """Tell whether a record has the digests that the source states."""
+    given, raw = source.sha256.lower(), source.raw_sha256.lower()
+    return given in {"", record.source_sha256} and raw in {"", record.raw_sha256}
 
 
 def _base_image(source: ImageSource, cache: Cache, record: Record) -> BaseImage:
@@ -146,7 +148,7 @@ def _from_url(job: _Job) -> BaseImage:
         with _hinting(source):
             expected = _expected_of_url(job)
         record = job.cache.find(f"sha256 {expected.sha256}") if expected.sha256 else None
-        if record is None or not _acceptable(record, source):
+        if record is None or not _fits(record, source):
             record = _downloaded(job, job.cache.part_path(key, "download"), expected)
         job.cache.remember([key], replace(record, checked=expected.checked))
     return _base_image(source, job.cache, record)
@@ -205,7 +207,7 @@ def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Check
     key = f"sha256 {found.sha256}"
     with job.cache.lock(key, job.voice):
         record = job.cache.find(key)
-        if record is None or not _acceptable(record, job.source):
+        if record is None or not _fits(record, job.source):
             raw = _unpack(job, path, job.cache.part_path(key, "image"))
             record = _record(job.source, origin, found, raw, checked)
             job.cache.remember([key, f"raw {raw.sha256}"], record)
