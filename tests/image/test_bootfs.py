@@ -15,7 +15,7 @@ from imagebuilder.bootfs import BootBase, BootVolume
 from imagebuilder.cow import CowView, Patched
 from imagebuilder.errors import ImageError
 from imagebuilder.fatnames import dos_time
-from imagebuilder.model import BootEdit, Partition, Patch
+from imagebuilder.model import BootEdit, Partition, Patch, Run
 from imagebuilder.reading import open_raw
 from tests.image.fat_images import (
     EPOCH,
@@ -347,6 +347,24 @@ def test_a_base_that_was_edited_before_stays_usable_after_an_error(image: FatIma
         with pytest.raises(ImageError):
             base.apply([BootEdit("x", b"x" * 10), BootEdit("huge", bytes(1 << 29))], EPOCH)
         assert base.apply(EDITS, EPOCH) == good
+
+
+@on_small
+def test_a_patch_cut_after_any_sector_leaves_untouched_files(
+    image: FatImage, tmp_path: Path
+) -> None:
+    patch = patch_of(image, EDITS)
+    sectors = [
+        Run(run_.offset_bytes + at, run_.data[at : at + 512])
+        for run_ in patch.runs
+        for at in range(0, len(run_.data), 512)
+    ]
+    before = RawVolume(image).records()
+    untouched = [short("kernel.img"), b"SOMEMI~1TXT", b"OVERLAYS   /HIFIBE~1DTB"]
+    for cut in range(1, len(sectors), 5):
+        out = write_patched(image, Patch(tuple(sectors[:cut])), tmp_path / "cut.img")
+        after = RawVolume(out).records()
+        assert [after[path] for path in untouched] == [before[path] for path in untouched]
 
 
 # ---- room
