@@ -12,11 +12,16 @@ from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.findings import Finding, Loc, dotted
 from imagebuilder.library import load_yaml, read_bytes
 from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
+from imagebuilder.salvage import Blame, faulty_parts, without
 from imagebuilder.settings import FLAGS
 from imagebuilder.yamlfile import CsvReference, YamlFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+# Taking a faulty part out may leave a fault above it, but not often.
+SALVAGE_ROUNDS = 5
 
 
 def problems_of(error: SettingsError) -> tuple[Problem, ...]:
@@ -43,6 +48,7 @@ class Source:
     origins: list[_Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
+    blame: Blame = field(default_factory=Blame)
 
     @property
     def folder(self) -> Path:
@@ -73,11 +79,39 @@ class Source:
     def _document(self, data: Any) -> ClassroomDocument | None:
         if isinstance(data, dict):
             data = {**data, "nodes": self._nodes(data)}
-        document, findings = parse_document(
-            ClassroomDocument, data, folder=self.folder, home=self.home
-        )
-        self.note(findings)
-        return document
+        for _ in range(SALVAGE_ROUNDS):
+            document, findings = parse_document(
+                ClassroomDocument, data, folder=self.folder, home=self.home
+            )
+            self.note(findings)
+            if document is not None or not isinstance(data, dict):
+                return document
+            data = self._salvage(data, findings)
+        return None
+
+    def _salvage(self, data: dict[str, Any], findings: Sequence[Finding]) -> Any:
+        """Take the faulty parts out of `data`, and their nodes out of the roster."""
+        for finding in findings:
+            self.blame.add(self._identity(finding.loc))
+        parts = faulty_parts(data, [finding.loc for finding in findings])
+        self.origins = [
+            origin for i, origin in enumerate(self.origins) if ("nodes", i) not in parts
+        ]
+        return without(data, parts)
+
+    def _identity(self, loc: Loc) -> tuple[object, ...]:
+        """Give a path that stays the same when nodes before it are taken out."""
+        if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
+            return ("nodes", self.origins[loc[1]], *loc[2:])
+        return loc
+
+    def _follows(self, finding: Finding) -> bool:
+        """Tell whether a finding only comes of parts that are faulty already."""
+        if finding.loc == ("nodes",) and self.fatal:
+            return True
+        if finding.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
+            return True
+        return self.blame.covers(self._identity(finding.loc))
 
     def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
         """Check what the command line says."""
@@ -95,7 +129,7 @@ class Source:
             for index, node in enumerate(listed):
                 expanded += self._expand(node, _Origin(index), ("nodes", index))
         elif listed is not None:
-            self._complain(("nodes",), "expected a list", "or `nodes: !csv FILE`")
+            self._place(Finding(("nodes",), "expected a list", "or `nodes: !csv FILE`"), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
@@ -114,7 +148,7 @@ class Source:
         try:
             table = parse_table(decode_table(read_bytes(path, "table")))
         except SettingsError as error:
-            self._complain(loc, error.message, error.hint)
+            self._place(Finding(loc, error.message, error.hint), None)
             return []
         for finding in table.findings:
             line = finding.loc[0]
@@ -125,13 +159,12 @@ class Source:
             for node in self._expand(row.values, _Origin(-1, path, row.line), ())
         ]
 
-    def _complain(self, loc: Loc, message: str, hint: str) -> None:
-        self.note([Finding(loc, message, hint)])
-
     def note(self, findings: Sequence[Finding]) -> None:
         """Turn findings into problems with file and line."""
         for finding in findings:
             loc = finding.loc
+            if self._follows(finding):
+                continue
             if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
                 self._add(finding, self.origins[loc[1]])
             elif loc and loc[0] == FLAGS:

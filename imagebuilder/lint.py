@@ -94,7 +94,7 @@ def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, dhcp_range: 
 def _labels(nodes: Sequence[Place]) -> Iterator[Finding]:
     for loc, node in nodes:
         said = dict(node.docker.labels).get("arch")
-        if said and said != node.arch:
+        if said and node.arch and said != node.arch:
             message = f"label arch={said} on a node of profile `{node.profile}` ({node.arch})"
             hint = "leave the label out: the profile gives it"
             yield Finding((*loc, "labels"), message, hint)
@@ -103,7 +103,7 @@ def _labels(nodes: Sequence[Place]) -> Iterator[Finding]:
 def _machines(nodes: Sequence[Place]) -> Iterator[Finding]:
     for loc, node in nodes:
         able = node.image.machines
-        if able and not set(able) & set(node.machines):
+        if able and node.machines and not set(able) & set(node.machines):
             message = f"profile `{node.profile}` does not fit image `{node.image.name}`"
             hint = f"that image boots on {', '.join(able)}"
             yield Finding((*loc, "profile"), message, hint, severe=False)

@@ -299,13 +299,13 @@ def user_of(node: Node) -> User | None:
     document = node.merged.user
     if document is None:
         return None
-    if document.name is None:
-        node.wrong(("user",), "a user needs a name", "add `name:`")
-        return None
     hashed = Secret(document.password_hash) if document.password_hash else None
     if document.password:
         plain = node.secret(document.password, "password", ("user", "password"))
-        hashed = _hash(node, document.name, plain) if plain else None
+        hashed = _hash(node, document.name or "", plain) if plain else None
+    if document.name is None:
+        node.wrong(("user",), "a user needs a name", "add `name:`")
+        return None
     return User(document.name, hashed, document.groups or ())
 
 

@@ -15,7 +15,7 @@ from imagebuilder.documents import (
 from imagebuilder.errors import SettingsError
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.layers import lay_over, settings_part
-from imagebuilder.model import NodeSettings, Shack
+from imagebuilder.model import ImageSource, NodeSettings, Shack
 from imagebuilder.sections import (
     Layer,
     Node,
@@ -41,9 +41,17 @@ DEFAULT_IMAGE = "hypriotos-1.12.3"
 FLAGS = "--"
 
 
+# Stand-ins that let the rest of a node be looked at; a severe finding comes with each.
+_NO_PROFILE = ProfileDocument.model_construct(name="", arch="", machines=())
+_NO_IMAGE = ImageSource(name="")
+
+
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All nodes in roster order with the loc of each, and what was found on the way."""
+    """All nodes in roster order with the loc of each, and what was found on the way.
+
+    With a severe finding the nodes are good for nothing but a lint.
+    """
 
     nodes: tuple[NodeSettings, ...]
     places: tuple[Loc, ...]
@@ -81,11 +89,11 @@ def resolve_classroom(
         resolver.findings.append(
             Finding(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
         )
-    whole = [(node, loc) for node, loc in made if node is not None]
+        resolver.node(_NOBODY)
     shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
     return Resolved(
-        tuple(node for node, _ in whole),
-        tuple(loc for _, loc in whole),
+        tuple(node for node, _ in made),
+        tuple(loc for _, loc in made),
         shack,
         tuple(dict.fromkeys(resolver.findings)),
     )
@@ -103,6 +111,11 @@ def _choose(roster: Sequence[NodeDocument], wanted: Sequence[NodeDocument]) -> I
             yield _Chosen(None, extra, (FLAGS, "nodes", i))
 
 
+_NOBODY = _Chosen(
+    NodeDocument.model_construct(_fields_set={"hostname"}, hostname="nobody"), None, ("nodes",)
+)
+
+
 def _layer(document: SettingsDocument, *loc: str | int) -> Layer:
     return Layer(document, loc, settings_part(document))
 
@@ -117,13 +130,13 @@ class _Resolver:
     findings: list[Finding] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
-    def node(self, chosen: _Chosen) -> NodeSettings | None:
+    def node(self, chosen: _Chosen) -> NodeSettings:
         profile, loc = self._profile_name(chosen)
         try:
             document, merged = self._base(profile)
         except SettingsError as error:
             self.findings.append(Finding(loc, error.message, error.hint))
-            return None
+            document, merged = _NO_PROFILE, self.room.part
         layers = [self.room]
         if chosen.mine:
             layers.append(_layer(chosen.mine, *chosen.loc))
@@ -153,10 +166,10 @@ class _Resolver:
         for document, loc in said:
             if document is not None and (name := getattr(document, "profile", None)):
                 return str(name), loc
-        return "", ("profile",)
+        return "", (FLAGS,) if chosen.loc[0] == FLAGS else ("nodes",)
 
 
-def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings | None:
+def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings:
     merged = node.merged
     shack = shack_of(merged)
     wanted = merged.image or ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
@@ -164,15 +177,13 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
     network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
-    if image is None:
-        return None
     facts = roster_facts(chosen.documents)
     return NodeSettings(
         hostname=chosen.hostname,
         profile=profile.name,
         arch=profile.arch,
         machines=profile.machines,
-        image=image,
+        image=image or _NO_IMAGE,
         generation=merged.generation,
         shack=shack,
         wifi=wifi,

@@ -112,14 +112,15 @@ def read_classroom(
     checking: bool = False,
 ) -> Reading:
     """Read and resolve a classroom with all problems; `checking` takes missing secrets lightly."""
-    try:
-        world = World(environment, ask, profile_folders, checking=checking)
-    except SettingsError as error:
-        return Reading(None, problems_of(error))
     source = Source(path, environment.get("HOME", ""))
     room, flags = source.room(), source.flags(dict(overrides or {}))
-    if room is None or flags is None or source.fatal:
+    if room is None or flags is None:
         return Reading(None, source.sorted_problems())
+    try:
+        # Nobody is asked for secrets of a class that cannot be used.
+        world = World(environment, ask, profile_folders, checking=checking or source.fatal)
+    except SettingsError as error:
+        return Reading(None, (*source.sorted_problems(), *problems_of(error)))
     resolved = resolve_classroom(room, flags, world)
     source.note(resolved.findings)
     source.note(lint_classroom(resolved))

@@ -28,7 +28,7 @@ from imagebuilder.starter import Answers, classroom_schema, render_starter
 from tests.unit.classrooms import CHECKSUM
 
 GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
-BAD = "profile: armv7\nwifi:\n  contry: FR\nnodes: [{hostname: Pi}]\n"
+BAD = "profile: armv7\nwifi:\n  contry: FR\nnodes: [{hostname: Pi}]\ndocker: {tcp: false}\n"
 
 
 @pytest.fixture

@@ -36,6 +36,7 @@ FLOORS: dict[str, int] = {
             "roster",
             "presence",
             "safety",
+            "salvage",
             "fields",
             "findings",
             "layers",

@@ -56,6 +56,56 @@ nodes:
     assert "6 problems" in refusal.message
 
 
+def test_what_is_sound_is_looked_at_beside_what_is_not(room: Room) -> None:
+    room.write(
+        """\
+profile: armv77
+shack: {address: nowhere}
+cluster: {enabled: true}
+wifi:
+  country: FR
+  networks:
+    - ssid: this network's name is far too long
+      passphrase: hunter2
+user: {password: {file: gone}}
+network: {subnet: 10.0.0.0/24}
+nodes:
+  - hostname: Pi-1
+    address: 10.0.1.1
+  - hostname: pi-[2-4]
+    address: 10.0.0.[2-4]
+    image: sampel
+  - hostname: pi-3
+  - owner: Ann
+    mac: nope
+"""
+    )
+    assert [line.split(": ")[0] for line in room.errors()] == [
+        "1 error",  # no such profile
+        "2 error",  # no IP address; and not: a cluster without a shack
+        "7 error",  # SSID
+        "8 error",  # passphrase
+        "9 error",  # a user needs a name
+        "9 error",  # no such file
+        "12 error",  # host name
+        "13 error",  # outside the subnet
+        "16 error",  # no such image
+        "17 error",  # pi-3 again
+        "18 error",  # no host name
+        "19 error",  # MAC
+    ]
+
+
+def test_nobody_is_asked_for_secrets_of_a_broken_class(room: Room) -> None:
+    room.write("profile: armv7\nnope: 1\nuser: {name: a, password: {prompt: true}}\nnodes: []\n")
+
+    def ask(question: str) -> str:
+        raise AssertionError(question)
+
+    with pytest.raises(SettingsError):
+        room.load(ask=ask)
+
+
 def test_faults_of_yaml_and_of_the_model_together(room: Room) -> None:
     room.write("profile: armv7\nprofile: armv6\nnope: 1\nnodes: [{hostname: a}]\n")
     assert [problem.line for problem in room.refusal().problems] == [2, 3]
@@ -142,6 +192,7 @@ def test_problems_of_a_table_stand_in_the_table(room: Room) -> None:
     assert [(problem.file, problem.line) for problem in problems] == [
         (room.folder / "nodes.csv", 3),
         (room.folder / "nodes.csv", 5),
+        (room.folder / "nodes.csv", 6),
     ]
     assert problems[0].message.startswith("hostname: `Pi_2`")
     room.write("profile: armv7\nnodes: !csv nodes.csv\n", nodes__csv=table.replace("Pi_2", "p2"))
