@@ -7,7 +7,7 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -191,6 +191,7 @@ def test_a_new_file_has_the_time_of_the_epoch_in_utc(image: FatImage) -> None:
         record = RawVolume(out).records()[path]
         assert record.created == struct.pack("<BHH", 100, time, date)
         assert record.modified == struct.pack("<HH", time, date)
+        assert record.accessed == struct.pack("<H", date)
     assert "2015-11-12  10:00" in run("mdir", "-i", out.drive, "::new/file.txt")
 
 
@@ -347,6 +348,43 @@ def test_a_base_that_was_edited_before_stays_usable_after_an_error(image: FatIma
         with pytest.raises(ImageError):
             base.apply([BootEdit("x", b"x" * 10), BootEdit("huge", bytes(1 << 29))], EPOCH)
         assert base.apply(EDITS, EPOCH) == good
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"kind": 16, "size_mib": 20, "options": ["-f", "1"]},
+        {"kind": 16, "size_mib": 64, "cluster_bytes": 2048, "options": ["-R", "4"]},
+        {"kind": 32, "size_mib": 40, "cluster_bytes": 512, "options": ["-R", "64", "-b", "12"]},
+        {"kind": 32, "size_mib": 512, "cluster_bytes": 4096},
+    ],
+    ids=["one FAT", "April 2015", "backup elsewhere", "bookworm"],
+)
+def test_other_shapes_of_volume(tmp_path: Path, shape: dict[str, Any]) -> None:
+    image = make_image(tmp_path / "base.img", files=STOCK, **shape)
+    out = edited(image, EDITS)
+    assert mtype(out, "rpi-image/install") == EDITS[3].data
+    assert mtype(out, "kernel.img") == STOCK["kernel.img"]
+
+
+def test_sectors_of_4096_bytes(tmp_path: Path) -> None:
+    need("mkfs.vfat", "mcopy", "fsck.vfat")
+    volume = tmp_path / "volume.img"
+    with volume.open("wb") as file:
+        file.truncate(64 << 20)
+    run("mkfs.vfat", "-F", "16", "-S", "4096", "-s", "1", volume)
+    (tmp_path / "cmdline.txt").write_bytes(b"c" * 9000)
+    run("mcopy", "-i", volume, tmp_path / "cmdline.txt", "::")
+    with open_raw(volume) as raw:
+        base = BootBase(raw, Partition(1, 0, 64 << 20, "0x0c"))
+        assert base.volume.read("cmdline.txt") == b"c" * 9000
+        patch = base.apply(EDITS, EPOCH)
+    with volume.open("r+b") as file:
+        for piece in patch.runs:
+            file.seek(piece.offset_bytes)
+            file.write(piece.data)
+    run("fsck.vfat", "-n", volume)
+    assert run("mtype", "-i", volume, "::rpi-image/node.env") == "NODE_HOSTNAME='pi-03'\n"
 
 
 @on_small

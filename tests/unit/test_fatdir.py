@@ -108,11 +108,12 @@ def test_pointing_and_stamping_write_their_fields_only() -> None:
 
 def test_dots_and_labels_are_no_entries() -> None:
     label = b"HYPRIOTOS  " + b"\x08" + bytes(20)
-    listing = parse_listing(new_folder(7, 3, NOW, 64) + label + bytes(64))
+    other = label.replace(b"HYPRIOTOS", b"SECOND   ")
+    listing = parse_listing(new_folder(7, 3, NOW, 64) + label + other + bytes(64))
     assert listing.entries == ()
     assert listing.label == "HYPRIOTOS"
     assert [(dot.stored.rstrip(), dot.cluster) for dot in listing.dots] == [(b".", 7), (b"..", 3)]
-    assert listing.end == 3
+    assert listing.end == 4
 
 
 def test_slots_that_belong_to_no_entry_are_passed_by() -> None:
