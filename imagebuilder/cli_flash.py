@@ -272,7 +272,8 @@ class _Flash:
         return Account(ledger, self._console, again=again)
 
     def _wish(self, *files: Path) -> Wish:
-        named = [path for path in (self._flags.config, *files) if path]
+        image = Path(self._flags.image) if self._flags.image else None
+        named = [path for path in (self._flags.config, image, *files) if path and path.exists()]
         return Wish(
             allow_loop=self._said.allow_loop,
             allow_large=self._said.allow_large,

@@ -62,9 +62,13 @@ def refusals(device: Device, wish: Wish) -> tuple[Refusal, ...]:
 
 
 def sanitise(text: str) -> str:
-    """Make a vendor's string safe for a terminal: printable ASCII, single blanks, short."""
-    printable = "".join(c if " " <= c <= "~" else " " for c in text)
-    return " ".join(printable.split())[:_NAME_LENGTH]
+    """Make a vendor's string fit for a terminal: printable, single blanks, short."""
+    return " ".join(printable(text).split())[:_NAME_LENGTH]
+
+
+def printable(text: str) -> str:
+    """Replace by blanks what could steer a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
 
 
 def is_system_mount(point: str) -> bool:
@@ -155,7 +159,7 @@ def _mounted(device: Device, wish: Wish) -> Iterator[Refusal]:
     del wish
     mounted = [(part, at) for part, at in mounted_parts(device) if at not in device.system_mounts]
     if mounted:
-        where = ", ".join(f"{part} on {sanitise(point)}" for part, point in mounted)
+        where = ", ".join(f"{part} on {printable(point)}" for part, point in mounted)
         hint = "unmount it" + (", or give --unmount" if may_unmount(device) else "")
         yield Refusal("mounted", f"is mounted ({where})", hint)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import random
 import subprocess
-import textwrap
+import sys
+import tempfile
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,21 +53,29 @@ def garbage_file(path: Path, size_bytes: int) -> Path:
 
 @contextmanager
 def card(folder: Path, size_bytes: int) -> Iterator[str]:
-    """Give a good card full of garbage."""
-    with loop(garbage_file(folder / "card.raw", size_bytes)) as device:
+    """Give a good card full of garbage, in memory where the machine has room there."""
+    memory = Path("/dev/shm")
+    place = memory if os.access(memory, os.W_OK) else folder
+    with (
+        tempfile.TemporaryDirectory(dir=place) as held,
+        loop(garbage_file(Path(held) / "card.raw", size_bytes)) as device,
+    ):
         yield device
 
 
 @contextmanager
-def served(folder: Path, *words: str | Path) -> Iterator[str]:
-    """Give a loop device over what nbdkit serves with these words (filters, plugin, settings)."""
+def served(folder: Path, *plugin: str | Path, speed: int = 0) -> Iterator[str]:
+    """Give a loop device over what an nbdkit plugin serves, at most at `speed` MB/s."""
     need_root()
     need("nbdkit", "nbdfuse", "fusermount3")
     point = folder / "served"
     point.mkdir()
     file = point / "card"
-    command = ["nbdfuse", file, "--command", "nbdkit", "--exit-with-parent", "-s", *words]
-    server = subprocess.Popen(command, stderr=(folder / "nbdkit.log").open("wb"))
+    filters = ("--filter=rate",) if speed else ()
+    rate = (f"rate={speed * 8}M", "burstiness=0.05") if speed else ()
+    command = ["nbdfuse", file, "--command", "nbdkit", "-s", "--exit-with-parent"]
+    with (folder / "nbdkit.log").open("wb") as log:
+        server = subprocess.Popen([*command, *filters, *plugin, *rate], stderr=log)
     try:
         _wait_for(file, server)
         with loop(file) as device:
@@ -77,41 +89,34 @@ def served(folder: Path, *words: str | Path) -> Iterator[str]:
             server.wait()
 
 
+_PLUGIN = """
+import time
+import nbdkit
+API_VERSION = 2
+seen = {"writes": 0}
+def thread_model(): return nbdkit.THREAD_MODEL_SERIALIZE_ALL_REQUESTS
+def open(readonly): return 1
+def get_size(h): return size
+def can_flush(h): return True
+def flush(h, flags): pass
+def plain_read(buf, offset): buf[:] = store[offset:offset + len(buf)]
+def plain_write(buf, offset): store[offset:offset + len(buf)] = buf
+"""
+
+
 @contextmanager
 def lying_card(folder: Path, size_bytes: int, body: str) -> Iterator[str]:
     """Give a card whose `pread` and `pwrite` a few lines of Python decide.
 
-    The lines see `store` (a bytearray), `count`, `offset`, `buf`, and `switch`, the path of a
-    file that the test may create to set the fault off.
+    The lines see `store` (a bytearray), `plain_read`, `plain_write`, and `seen`, a dict of theirs.
     """
     script = folder / "lying.py"
     script.write_text(
-        textwrap.dedent(
-            f"""\
-            import nbdkit, os, time
-            API_VERSION = 2
-            size = {size_bytes}
-            store = bytearray({GARBAGE[:251]!r} * (size // 251 + 1))[:size]
-            switch = {str(folder / "switch")!r}
-            seen = {{"writes": 0}}
-            def thread_model(): return nbdkit.THREAD_MODEL_SERIALIZE_ALL_REQUESTS
-            def open(readonly): return 1
-            def get_size(h): return size
-            def can_flush(h): return True
-            def flush(h, flags): pass
-            def plain_read(buf, offset): buf[:] = store[offset:offset + len(buf)]
-            def plain_write(buf, offset): store[offset:offset + len(buf)] = buf
-            """
-        )
-        + textwrap.dedent(body)
+        f"size = {size_bytes}\n"
+        f"store = bytearray({GARBAGE[:251]!r} * (size // 251 + 1))[:size]\n{_PLUGIN}{body}"
     )
     with served(folder, "python", script) as device:
         yield device
-
-
-def slow(megabytes_per_second: int) -> tuple[str, ...]:
-    """Give nbdkit's words for a card of this speed in both directions."""
-    return ("--filter=rate", f"rate={megabytes_per_second * 8}M", "burstiness=0.05")
 
 
 def _wait_for(file: Path, server: subprocess.Popen[bytes]) -> None:
@@ -123,3 +128,102 @@ def _wait_for(file: Path, server: subprocess.Popen[bytes]) -> None:
         time.sleep(0.05)
     message = (file.parent.parent / "nbdkit.log").read_text()
     raise AssertionError(f"nbdfuse did not start: {message}")
+
+
+MIB = 1 << 20
+BOOT_START, BOOT_MIB = 1, 16
+ROOT_START, ROOT_MIB = 17, 24
+ODD_BYTES = 100  # the images of 2015 are not whole sectors either
+IMAGE_BYTES = (ROOT_START + ROOT_MIB + 1) * MIB + ODD_BYTES
+CARD_BYTES = 48 * MIB
+LAYOUTS = {
+    "wheezy": ("-b", "4096", "-O", "^64bit,^metadata_csum,uninit_bg"),
+    "bookworm": ("-b", "4096", "-O", "64bit,metadata_csum,flex_bg"),
+    "small-groups": ("-b", "1024", "-g", "2048", "-O", "^flex_bg,uninit_bg,^metadata_csum"),
+}
+
+
+@dataclass(frozen=True)
+class SmallImage:
+    """A disk image made by the distribution's tools, and the folder its root was filled from."""
+
+    path: Path
+    tree: Path
+
+
+def make_image(folder: Path, layout: str = "bookworm") -> SmallImage:
+    """Make an image with a FAT16 boot partition, an ext4 root and data in the gaps."""
+    need("sfdisk", "mkfs.vfat", "mcopy", "mkfs.ext4")
+    tree = _make_tree(folder / "tree")
+    boot, root, image = folder / "boot.fs", folder / "root.fs", folder / "small.img"
+    run("truncate", "-s", str(BOOT_MIB * MIB), boot)
+    run("mkfs.vfat", "-F", "16", "-s", "4", boot)
+    for name, text in BOOT_FILES.items():
+        (folder / name).write_text(text)
+        run("mcopy", "-i", boot, folder / name, f"::{name}")
+    (folder / "kernel.img").write_bytes(random.Random(7).randbytes(3 * MIB))
+    run("mcopy", "-i", boot, folder / "kernel.img", "::kernel.img")
+    run("truncate", "-s", str(ROOT_MIB * MIB), root)
+    run("mkfs.ext4", "-q", "-F", *LAYOUTS[layout], "-d", tree, root)
+    with image.open("wb") as file:
+        file.truncate(IMAGE_BYTES)
+        file.seek(MIB // 2)
+        file.write(b"a boot loader may lie here")
+        file.seek(IMAGE_BYTES - ODD_BYTES)
+        file.write(b"!" * ODD_BYTES)
+    table = f"label: dos\nstart=2048, size={BOOT_MIB * 2048}, type=c\n"
+    table += f"start={ROOT_START * 2048}, size={ROOT_MIB * 2048}, type=83\n"
+    run("sfdisk", "-q", image, input=table)
+    for part, start in ((boot, BOOT_START), (root, ROOT_START)):
+        run("dd", f"if={part}", f"of={image}", "bs=1M", f"seek={start}", "conv=notrunc")
+    return SmallImage(image, tree)
+
+
+BOOT_FILES = {
+    "occidentalis.txt": "hostname=black-pearl\n",
+    "cmdline.txt": "+dwc_otg.lpm_enable=0 console=tty1 root=/dev/mmcblk0p2 rootwait\n",
+    "config.txt": "gpu_mem=16\n",
+}
+
+
+def _make_tree(tree: Path) -> Path:
+    chance = random.Random(42)
+    for number in range(30):
+        path = tree / f"etc{number % 3}" / f"file-{number}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(chance.randbytes(chance.randrange(500_000)))
+    (tree / "zeros").write_bytes(bytes(2 * MIB))  # allocated and zero: must be written
+    return tree
+
+
+def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `rpi-image flash` as a program of its own."""
+    return subprocess.run(
+        [*RPI_IMAGE, "flash", *(str(a) for a in arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+    )
+
+
+RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
+
+
+def head_of(device: str | Path, size_bytes: int = 4 * MIB, offset_bytes: int = 0) -> bytes:
+    """Read a device past the kernel's memory of it."""
+    command = ["dd", f"if={device}", "bs=512", f"skip={offset_bytes // 512}"]
+    command += [f"count={size_bytes // 512}", "iflag=direct,fullblock", "status=none"]
+    return subprocess.run(command, capture_output=True, check=True).stdout
+
+
+def boots(device: str | Path) -> bool:
+    """Tell whether a Pi would find anything: a signature in the first sector."""
+    return head_of(device, 512)[510:] == b"\x55\xaa"
+
+
+def is_void(device: str | Path) -> bool:
+    """Tell whether the first chunk is all zeros."""
+    return not any(head_of(device))

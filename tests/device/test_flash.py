@@ -1,0 +1,238 @@
+"""Flashing real block devices: over garbage, and everything must be as the image has it."""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.device.cards import (
+    BOOT_FILES,
+    BOOT_MIB,
+    BOOT_START,
+    CARD_BYTES,
+    GARBAGE,
+    IMAGE_BYTES,
+    LAYOUTS,
+    MIB,
+    ROOT_MIB,
+    ROOT_START,
+    RPI_IMAGE,
+    SmallImage,
+    card,
+    flash,
+    head_of,
+    make_image,
+)
+from tests.tools import need, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SAFE = ("--yes", "--allow-loop")
+
+
+def cut(folder: Path, device: str, start: int, size: int) -> Path:
+    """Give a partition of a card as a file of its own (this kernel may know no partitions)."""
+    part = folder / f"part-{start}"
+    part.write_bytes(head_of(device, size * MIB, start * MIB))
+    return part
+
+
+def same_tree(tree: Path, root: Path, out: Path) -> bool:
+    """Compare every file that debugfs takes out of a file system with where it came from."""
+    need("debugfs")
+    out.mkdir()
+    run("debugfs", "-R", f"rdump / {out}", root)
+    names = [path.relative_to(tree) for path in tree.rglob("*") if path.is_file()]
+    assert len(names) > 20
+    return all(filecmp.cmp(tree / name, out / name, shallow=False) for name in names)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_card_full_of_garbage_becomes_clean(tmp_path: Path, layout: str) -> None:
+    image = make_image(tmp_path, layout)
+    with card(tmp_path, CARD_BYTES) as device:
+        done = flash(device, "--image", image.path, *SAFE, "--json")
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)["cards"][0]
+        boot = cut(tmp_path, device, BOOT_START, BOOT_MIB)
+        root = cut(tmp_path, device, ROOT_START, ROOT_MIB)
+    assert report["written_bytes"] == report["set_bytes"] < IMAGE_BYTES * 0.8
+    run("e2fsck", "-fn", root)
+    run("fsck.vfat", "-n", boot)
+    assert same_tree(image.tree, root, tmp_path / "out")
+    for name, text in BOOT_FILES.items():
+        assert run("mtype", "-i", boot, f"::{name}") == text
+
+
+@pytest.mark.root
+def test_gaps_and_the_odd_end_are_written_and_the_rest_is_left(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, "--image", small.path, *SAFE).returncode == 0
+        found = head_of(device, CARD_BYTES)
+    should = small.path.read_bytes()
+    end = (ROOT_START + ROOT_MIB) * MIB
+    assert found[: 4 * MIB] == should[: 4 * MIB]
+    assert found[end:IMAGE_BYTES] == should[end:]
+    padded = -(-IMAGE_BYTES // 512) * 512
+    assert found[IMAGE_BYTES:padded] == bytes(padded - IMAGE_BYTES)
+    assert found[43 * MIB : 47 * MIB] == GARBAGE * 4
+    assert found[47 * MIB :] == bytes(MIB)
+
+
+@pytest.mark.root
+def test_full_writes_every_byte(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, "--image", small.path, "--full", *SAFE).returncode == 0
+        assert head_of(device, CARD_BYTES)[:IMAGE_BYTES] == small.path.read_bytes()
+
+
+@pytest.mark.root
+def test_reuse_writes_only_what_differs(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, "--image", small.path, *SAFE).returncode == 0
+        run(
+            "dd",
+            "if=/dev/urandom",
+            f"of={device}",
+            "bs=4096",
+            "count=1",
+            "seek=4500",
+            "oflag=direct",
+        )
+        done = flash(device, "--image", small.path, "--reuse", "--json", *SAFE)
+        run("e2fsck", "-fn", cut(tmp_path, device, ROOT_START, ROOT_MIB))
+    report = json.loads(done.stdout)["cards"][0]
+    assert done.returncode == 0
+    assert 4 * MIB < report["written_bytes"] <= 8 * MIB
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("packer", ["xz", "gzip"])
+def test_a_compressed_image_is_written_too(tmp_path: Path, small: SmallImage, packer: str) -> None:
+    need(packer)
+    packed = tmp_path / f"small.img.{packer.replace('gzip', 'gz')}"
+    with packed.open("wb") as file:
+        subprocess.run([packer, "-1", "-c", small.path], stdout=file, check=True)
+    with card(tmp_path, CARD_BYTES) as device:
+        cache = str(tmp_path / "cache")
+        done = flash(device, "--image", packed, *SAFE, RPI_IMAGE_CACHE=cache)
+        assert done.returncode == 0, done.stderr
+        assert head_of(device) == small.path.read_bytes()[: 4 * MIB]
+
+
+@pytest.mark.root
+def test_every_node_is_what_batch_would_have_written(tmp_path: Path, classroom: Path) -> None:
+    """Golden: composed straight onto a card, or through an image file, is the same."""
+    epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+    folder = tmp_path / "images"
+    run(
+        "env", *(f"{k}={v}" for k, v in epoch.items()), *RPI_IMAGE, "batch", classroom, "-o", folder
+    )
+    for number in (1, 2, 3):
+        place = tmp_path / f"{number}"
+        place.mkdir()
+        with card(place, CARD_BYTES) as device:
+            node = ("--node", f"pi-0{number}")
+            done = flash(device, "-c", classroom, *node, "--full", *SAFE, **epoch)
+            assert done.returncode == 0, done.stderr
+            image = (folder / f"pi-0{number}.img").read_bytes()
+            assert head_of(device, CARD_BYTES)[: len(image)] == image
+
+
+@pytest.mark.root
+def test_the_one_image_in_build_is_taken(
+    tmp_path: Path, small: SmallImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "one.img").symlink_to(small.path)
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, *SAFE).returncode == 0
+        (tmp_path / "build" / "two.img").symlink_to(small.path)
+        done = flash(device, *SAFE)
+    assert done.returncode == 2
+    assert "one.img" in done.stderr
+    assert "--image" in done.stderr
+
+
+@pytest.mark.root
+def test_no_verify_says_what_it_gives_up(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        done = flash(device, "--image", small.path, "--no-verify", *SAFE)
+    assert done.returncode == 0
+    assert "not verifying" in done.stderr
+    assert "not verified" in done.stdout
+
+
+@pytest.mark.root
+def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with card(tmp_path / "a", CARD_BYTES) as first, card(tmp_path / "b", CARD_BYTES) as second:
+        done = flash(first, second, "-c", classroom, *SAFE, "--json")
+        assert done.returncode == 0, done.stderr
+        assert [c["node"] for c in json.loads(done.stdout)["cards"]] == ["pi-01", "pi-02"]
+        again = flash(first, "-c", classroom, *SAFE)
+        assert again.returncode == 6
+        assert "is pi-01 already" in again.stderr
+        twice = flash(second, "-c", classroom, "--nodes", "pi-01", *SAFE)
+        assert twice.returncode == 6
+        told = flash(first, "-c", classroom, "--nodes", "pi-01", "--again", *SAFE)
+        assert told.returncode == 0, told.stderr
+        ledger = classroom.with_suffix(".cards.yml").read_text()
+        assert ledger.count("state: written") == 2
+        assert "node: pi-03" not in ledger
+
+
+def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [*RPI_IMAGE, *(str(word) for word in words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.root
+def test_verify_knows_the_card_its_owner_and_what_was_changed(
+    tmp_path: Path, classroom: Path
+) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        flash(device, "-c", classroom, "--node", "pi-02", *SAFE)
+        assert "is pi-02" in rpi_image("verify", device).stdout
+        right = rpi_image("verify", device, "-c", classroom, "--node", "pi-02")
+        assert right.returncode == 0, right.stdout + right.stderr
+        other = rpi_image("verify", device, "-c", classroom, "--node", "pi-01", "--json")
+        assert other.returncode == 7
+        assert "rpi-image/node.env" in json.loads(other.stdout)["files"]
+        run("mcopy", "-o", "-i", f"{device}@@{BOOT_START * MIB}", "/etc/hostname", "::config.txt")
+        changed = rpi_image("verify", device, "-c", classroom, "--node", "pi-02")
+    assert changed.returncode == 7
+    assert "differs: config.txt" in changed.stdout
+    assert "partition 1" in changed.stdout
+
+
+@pytest.mark.root
+def test_verify_finds_one_wrong_byte_in_the_root(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        flash(device, "--image", small.path, *SAFE)
+        run("dd", "if=/dev/urandom", f"of={device}", "bs=512", "count=1", f"seek={18 * 2048}")
+        done = rpi_image("verify", device, "--image", small.path, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 7
+    assert [r["partition"] for r in found["ranges"]] == [2]
+    assert found["ranges"][0]["start_bytes"] == 18 * MIB
+    assert found["files"] == []
+
+
+@pytest.mark.root
+def test_devices_says_why_not(tmp_path: Path) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        listed = json.loads(rpi_image("devices", "--json").stdout)["devices"]
+        why = {entry["path"]: entry["refused"] for entry in listed}
+        assert why[device] == ["is a loop device"]
+        assert device in rpi_image("devices", "--allow-loop").stdout

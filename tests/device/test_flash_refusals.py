@@ -1,0 +1,227 @@
+"""Every reason against a device, asked of real ones: exit 6, a hint, and not one byte changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagebuilder import blockdev
+from imagebuilder.devices import list_devices, load_device
+from imagebuilder.errors import RefusedError
+from imagebuilder.safety import Wish, refusals
+from tests.device.cards import (
+    CARD_BYTES,
+    IMAGE_BYTES,
+    SmallImage,
+    card,
+    flash,
+    garbage_file,
+    head_of,
+    loop,
+)
+from tests.tools import need, need_root, run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SAFE = ("--yes", "--allow-loop")
+EVERY_FLAG = (*SAFE, "--allow-large", "--unmount", "--again", "--full")
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> bool:
+    """Tell whether it ended as a refusal that says these words, with a hint."""
+    said = done.stderr.replace("\n", " ")
+    return done.returncode == 6 and "hint:" in said and all(word in said for word in words)
+
+
+@contextmanager
+def mounted(device: str, folder: Path) -> Iterator[Path]:
+    run("mkfs.ext4", "-q", "-F", device)
+    point = folder / "mounted"
+    point.mkdir()
+    run("mount", device, point)
+    try:
+        yield point
+    finally:
+        run("umount", point, check=False)
+
+
+@pytest.mark.root
+def test_a_loop_device_without_the_flag(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        before = head_of(device)
+        assert refused(flash(device, "--image", small.path, "--yes"), device, "--allow-loop")
+        assert head_of(device) == before
+
+
+def test_a_file_and_nothing(tmp_path: Path, small: SmallImage) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"mine")
+    assert refused(flash(file, "--image", small.path, *SAFE), "is not a block device")
+    assert refused(flash("/dev/nothing", "--image", small.path, *SAFE), "does not exist")
+    assert file.read_bytes() == b"mine"
+
+
+@pytest.mark.root
+def test_nobody_to_confirm(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        before = head_of(device)
+        done = flash(device, "--image", small.path, "--allow-loop")
+        assert refused(done, "--yes", device)
+        assert head_of(device) == before
+
+
+@pytest.mark.root
+def test_a_mounted_card_unless_told_to_unmount(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device, mounted(device, tmp_path) as point:
+        (point / "thesis").write_text("years of work")
+        done = flash(device, "--image", small.path, *SAFE)
+        assert refused(done, "is mounted", "mounted)", "--unmount")
+        assert (point / "thesis").read_text() == "years of work"
+        assert flash(device, "--image", small.path, *SAFE, "--unmount").returncode == 0
+
+
+@pytest.mark.root
+def test_a_mount_that_the_facts_missed_stops_the_claim(tmp_path: Path) -> None:
+    """The kernel's own answer to O_EXCL, behind every check of ours."""
+    with card(tmp_path, CARD_BYTES) as device:
+        facts = load_device(device)
+        with (
+            mounted(device, tmp_path),
+            pytest.raises(RefusedError, match="is in use"),
+            blockdev.claim(facts),
+        ):
+            pytest.fail("claimed a mounted card")
+
+
+@pytest.mark.root
+def test_a_loop_that_stands_on_the_card(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device, loop(Path(device)) as above:
+        assert refused(flash(device, "--image", small.path, *EVERY_FLAG), f"loop {above}")
+
+
+@pytest.mark.root
+def test_the_image_lies_on_the_card(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, 2 * CARD_BYTES) as device, mounted(device, tmp_path) as point:
+        image = point / "small.img"
+        image.write_bytes(small.path.read_bytes())
+        done = flash(device, "--image", image, *SAFE)
+        assert refused(done, "is mounted", f"holds {image}")
+        done = flash(device, "--image", small.path, *SAFE, RPI_IMAGE_CACHE=str(point / "cache"))
+        assert refused(done, "holds the cache")
+
+
+@pytest.mark.root
+def test_the_image_is_what_the_loop_shows(tmp_path: Path, small: SmallImage) -> None:
+    own = tmp_path / "own.img"
+    own.write_bytes(small.path.read_bytes())
+    with loop(own) as device:
+        done = flash(device, "--image", own, *SAFE)
+    assert refused(done, f"holds {own}")
+    assert own.read_bytes() == small.path.read_bytes()
+
+
+@pytest.mark.root
+def test_a_read_only_card(tmp_path: Path, small: SmallImage) -> None:
+    raw = garbage_file(tmp_path / "raw", CARD_BYTES)
+    with loop(raw, read_only=True) as device:
+        assert refused(flash(device, "--image", small.path, *EVERY_FLAG), "is read-only", "lock")
+
+
+@pytest.mark.root
+def test_one_sector_too_small_and_one_that_just_fits(tmp_path: Path, small: SmallImage) -> None:
+    needed = -(-IMAGE_BYTES // 512) * 512
+    with loop(garbage_file(tmp_path / "less", needed - 512)) as device:
+        before = head_of(device)
+        assert refused(flash(device, "--image", small.path, *EVERY_FLAG), "is too small")
+        assert head_of(device) == before
+    with loop(garbage_file(tmp_path / "fits", needed)) as device:
+        assert flash(device, "--image", small.path, *SAFE).returncode == 0
+        assert head_of(device) == small.path.read_bytes()[: len(before)]
+
+
+@pytest.mark.root
+def test_large_sectors(tmp_path: Path, small: SmallImage) -> None:
+    with loop(garbage_file(tmp_path / "raw", CARD_BYTES), sector_bytes=4096) as device:
+        assert refused(flash(device, "--image", small.path, *EVERY_FLAG), "4096")
+
+
+@pytest.mark.root
+def test_more_than_a_card_usually_is(tmp_path: Path, small: SmallImage) -> None:
+    huge = tmp_path / "huge"
+    run("truncate", "-s", "300G", huge)
+    with loop(huge) as device:
+        assert refused(flash(device, "--image", small.path, *SAFE), "--allow-large")
+        assert flash(device, "--image", small.path, *SAFE, "--allow-large").returncode == 0
+
+
+@pytest.mark.root
+def test_the_same_card_twice_even_by_another_name(tmp_path: Path, classroom: Path) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        alias = tmp_path / "by-id"
+        alias.symlink_to(device)
+        before = head_of(device)
+        assert refused(flash(device, alias, "-c", classroom, *SAFE), "is given twice")
+        assert head_of(device) == before
+
+
+@pytest.mark.root
+def test_two_flashers_on_one_card(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        facts = load_device(device)
+        with blockdev.claim(facts):
+            assert refused(flash(device, "--image", small.path, *EVERY_FLAG), "is in use")
+
+
+@pytest.mark.root
+def test_a_lock_of_another_program(tmp_path: Path, small: SmallImage) -> None:
+    need("flock")
+    with card(tmp_path, CARD_BYTES) as device:
+        with subprocess.Popen(["flock", device, "sleep", "60"]) as holder:
+            done = flash(device, "--image", small.path, *SAFE)
+            holder.terminate()
+        assert refused(done, "is in use")
+
+
+@pytest.mark.root
+def test_another_medium_since_it_was_confirmed(tmp_path: Path) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        facts = load_device(device)
+        for changed in (
+            replace(facts, sequence=(facts.sequence or 0) - 1),
+            replace(facts, size_bytes=facts.size_bytes - 512),
+            replace(facts, serial="another"),
+        ):
+            with pytest.raises(RefusedError, match="changed since"), blockdev.claim(changed):
+                pytest.fail("claimed another medium")
+
+
+@pytest.mark.root
+def test_an_unattached_loop_holds_no_medium(tmp_path: Path, small: SmallImage) -> None:
+    with loop(garbage_file(tmp_path / "raw", CARD_BYTES)) as device:
+        pass
+    assert refused(flash(device, "--image", small.path, *SAFE), "holds no medium")
+
+
+def test_nothing_lifts_the_refusal_of_this_machine_s_own_disk() -> None:
+    """Asked of the pure function only: a mistake here must not cost the machine."""
+    need_root()
+    wish = Wish(allow_loop=True, allow_large=True)
+    number = Path("/").stat().st_dev
+    own = [
+        device
+        for device in list_devices()
+        if device.major_minor == f"{os.major(number)}:{os.minor(number)}"
+        or any(
+            part.major_minor == f"{os.major(number)}:{os.minor(number)}" for part in device.parts
+        )
+    ]
+    if not own:
+        pytest.skip("the root of this machine lies on no disk of its own")
+    assert refusals(own[0], wish)[0].code == "system"
