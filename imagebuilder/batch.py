@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.build import FICLONE, new_file, write_image, write_json
+from imagebuilder.build import FICLONE, make_folder, new_file, write_image, write_json
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.progress import SILENT, Voice
@@ -59,7 +59,7 @@ class Batch:
 
     def build(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         """Write every node that is not up to date, then the sums and the class's manifest."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         outcomes = self._each_base(nodes, self._built)
         self._write_sums(outcomes)
         return outcomes

@@ -53,7 +53,7 @@ def write_image(
 
     `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with new_file(out) as descriptor:
         if compress:
             sha256 = _write_packed(composition, descriptor, compress, voice)
@@ -64,6 +64,14 @@ def write_image(
     manifest = out.with_name(out.name + ".json") if compress else out.with_suffix(".json")
     write_json(manifest, manifest_of(composition, sha256))
     return WrittenImage(out, manifest, how, sha256)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it; raises WriteError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _write_error(path, error) from error
 
 
 @contextlib.contextmanager

@@ -44,15 +44,13 @@ class Composer:
     epoch: int
     voice: Voice = SILENT
     _boot: bootfs.BootBase = field(init=False)
-    _generations: tuple[Generation, ...] = field(init=False)
     _layers: Layers = field(init=False)
-    _detected: Generation | None = field(init=False, default=None)
+    _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self._layers = Layers()
         partitions = disk.read_partitions(self.raw)
         self._boot = bootfs.BootBase(self.raw, disk.boot_partition(self.raw, partitions))
-        self._generations = load_generations((shipped_folder("overlays"),))
         if not self._boot.volume.clean:
             self.voice.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
 
@@ -73,16 +71,18 @@ class Composer:
         return Composition(settings, self.base, plan, patch)
 
     def _generation(self, settings: NodeSettings) -> Generation:
+        generations = self._layers.generations(settings)
         if settings.generation:
-            return named_generation(self._generations, settings.generation)
-        if self._detected is None:
+            return named_generation(generations, settings.generation)
+        if settings.overlays not in self._detected:
             try:
-                self._detected = detect(self._generations, self._boot.volume)
+                found = detect(generations, self._boot.volume)
             except ImageError:
                 if not settings.image.generation:
                     raise
-                self._detected = named_generation(self._generations, settings.image.generation)
-        return self._detected
+                found = named_generation(generations, settings.image.generation)
+            self._detected[settings.overlays] = found
+        return self._detected[settings.overlays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,14 @@ class Layers:
     """The overlay folders of many nodes, each read once."""
 
     _read: dict[Path, tuple[OverlayFile, ...]] = field(default_factory=dict)
+    _generations: dict[tuple[Path, ...], tuple[Generation, ...]] = field(default_factory=dict)
+
+    def generations(self, settings: NodeSettings) -> tuple[Generation, ...]:
+        """Give the generations that are shipped, and those of the node's own folders."""
+        if settings.overlays not in self._generations:
+            folders = (shipped_folder("overlays"), *settings.overlays)
+            self._generations[settings.overlays] = load_generations(folders)
+        return self._generations[settings.overlays]
 
     def of(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
         """Give what lies over a node's boot partition, lowest first."""
@@ -123,8 +131,9 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
             f"{settings.image.name} is not in the cache, and its generation is not known",
             "run without --dry-run once, or give --generation",
         )
-    generation = named_generation(load_generations((shipped_folder("overlays"),)), name)
-    return plan_node(settings, generation, Layers().of(settings), DictBoot({}), epoch)
+    layers = Layers()
+    generation = named_generation(layers.generations(settings), name)
+    return plan_node(settings, generation, layers.of(settings), DictBoot({}), epoch)
 
 
 def _tarball(path: Path) -> OverlayFile:

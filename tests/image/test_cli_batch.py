@@ -1,0 +1,231 @@
+"""`rpi-image batch` and `diff`: a room of nodes, each read back and compared with the roster."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.image.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
+from tests.tools import need, need_root, run
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ROOM = """\
+profile: armv7
+image: {{file: {image}, unchecked: true}}
+shack: {{address: 192.168.2.1}}
+network: {{gateway: 192.168.2.1}}
+wifi:
+  country: FR
+  networks: [{{ssid: shack, passphrase: {{env: CLASS_WIFI}}}}]
+nodes:
+  - hostname: pi-[01-{count:02}]
+    address: 192.168.2.[101-{last}]/24
+"""
+ENVIRONMENT = {"CLASS_WIFI": "correct horse"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a cache that one module shares."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a small base image that one module shares."""
+    need("sfdisk", "zstd")
+    return small_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def room(tmp_path: Path, base: Path) -> Path:
+    """Give a classroom of three nodes."""
+    return write_room(tmp_path, 3, base)
+
+
+def write_room(folder: Path, count: int, base: Path) -> Path:
+    path = folder / "room.yml"
+    path.write_text(ROOM.format(image=base, count=count, last=100 + count))
+    return path
+
+
+@pytest.fixture
+def program(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give rpi-image, run beside the classroom file with its secret in the environment."""
+    need("mtype")
+
+    def call(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return rpi_image(*arguments, cache=cache, cwd=tmp_path, **ENVIRONMENT)
+
+    return call
+
+
+def states(done: subprocess.CompletedProcess[str]) -> dict[str, str]:
+    return {node["hostname"]: node["state"] for node in json.loads(done.stdout)["nodes"]}
+
+
+def test_thirty_nodes_are_what_the_roster_says(
+    program: Callable[..., subprocess.CompletedProcess[str]], base: Path, tmp_path: Path
+) -> None:
+    room = write_room(tmp_path, 30, base)
+    done = program("batch", room, "-o", "out", "--json")
+    assert set(states(succeed(done)).values()) == {"built"}
+    images = sorted((tmp_path / "out").glob("*.img"))
+    assert [image.stem for image in images] == [f"pi-{n:02}" for n in range(1, 31)]
+    for number, image in enumerate(images, 1):
+        values = node_env(image)
+        assert values["NODE_HOSTNAME"] == f"pi-{number:02}"
+        assert values["NETWORK_ADDRESS"] == f"192.168.2.{100 + number}/24"
+        assert f"hostname=pi-{number:02}\n" in mtype(image, "occidentalis.txt")
+        fsck(image, tmp_path)
+    run("sha256sum", "--check", "--quiet", "SHA256SUMS", cwd=tmp_path / "out")
+
+
+@pytest.mark.root
+def test_where_the_file_system_shares_blocks_thirty_images_need_the_room_of_one(
+    base: Path, tmp_path: Path
+) -> None:
+    need_root()
+    need("mkfs.btrfs")
+    with btrfs(tmp_path) as disk:
+        shutil.copy(base, disk / "base.img")
+        room = write_room(tmp_path, 30, disk / "base.img")
+        run("sync", "-f", disk)
+        free = shutil.disk_usage(disk).free
+        done = rpi_image(
+            "batch", room, "-o", disk / "out", cache=disk / "cache", cwd=tmp_path, **ENVIRONMENT
+        )
+        succeed(done)
+        run("sync", "-f", disk)
+        assert free - shutil.disk_usage(disk).free < 30 << 20
+
+
+@contextmanager
+def btrfs(folder: Path) -> Iterator[Path]:
+    """Mount a fresh btrfs for a while."""
+    store, mountpoint = folder / "btrfs.img", folder / "btrfs"
+    run("truncate", "-s", "500M", store)
+    run("mkfs.btrfs", "-q", store)
+    mountpoint.mkdir()
+    run("mount", "-o", "loop", store, mountpoint)
+    try:
+        yield mountpoint
+    finally:
+        run("umount", mountpoint)
+
+
+def test_what_has_not_changed_is_not_built_again(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    assert set(states(succeed(program("batch", room, "--json"))).values()) == {"built"}
+    before = (tmp_path / "build" / "pi-01.img").stat().st_mtime_ns
+    assert set(states(succeed(program("batch", room, "--json"))).values()) == {"unchanged"}
+    room.write_text(room.read_text() + "    labels: {row: a}\n  - hostname: extra\n")
+    again = states(succeed(program("batch", room, "--json", "--nodes", "pi-01,extra")))
+    assert again == {"pi-01": "built", "extra": "built"}
+    assert (tmp_path / "build" / "pi-01.img").stat().st_mtime_ns > before
+    sums = (tmp_path / "build" / "SHA256SUMS").read_text()
+    assert len(sums.splitlines()) == 4
+    run("sha256sum", "--check", "--quiet", "SHA256SUMS", cwd=tmp_path / "build")
+
+
+def test_a_cut_off_image_is_built_again(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    succeed(program("batch", room, "--nodes", "pi-02"))
+    image = tmp_path / "build" / "pi-02.img"
+    run("truncate", "-s", "1M", image)
+    assert states(succeed(program("batch", room, "--nodes", "pi-02", "--json"))) == {
+        "pi-02": "built"
+    }
+    assert image.stat().st_size == 72 << 20
+
+
+def test_diff_names_the_files_that_change(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path
+) -> None:
+    succeed(program("batch", room))
+    assert "all up to date" in succeed(program("diff", room)).stderr
+    room.write_text(room.read_text() + "    timezone: Europe/Paris\n")
+    nodes = emitted(program("diff", room, "--json"))["nodes"]
+    assert [node["hostname"] for node in nodes] == ["pi-01", "pi-02", "pi-03"]
+    assert "~ rpi-image/node.env" in nodes[0]["changes"]
+
+
+def test_a_dry_run_shows_every_node_and_writes_nothing(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    done = succeed(program("batch", room, "--dry-run"))
+    rows = [line.split() for line in done.stdout.splitlines()]
+    assert rows[0][:2] == ["node", "state"]
+    assert [row[:4] for row in rows[1:]] == [
+        [f"pi-0{n}", "planned", "armv7", f"192.168.2.10{n}/24"] for n in (1, 2, 3)
+    ]
+    assert not (tmp_path / "build").exists()
+
+
+def test_no_secret_is_left_in_any_output(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    done = succeed(program("batch", room, "--json", "-v"))
+    written = [p.read_text() for p in (tmp_path / "build").iterdir() if p.suffix != ".img"]
+    assert "correct horse" not in done.stdout + done.stderr + "".join(written)
+
+
+def test_one_nodes_failure_stops_no_other(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    overlay = tmp_path / "big"
+    overlay.mkdir()
+    with (overlay / "huge.bin").open("wb") as file:
+        file.truncate(70 << 20)
+    room.write_text(room.read_text() + "  - hostname: greedy\n    overlays: [big]\n")
+    done = program("batch", room, "--json")
+    assert done.returncode == 5
+    assert states(done) == {
+        "pi-01": "built", "pi-02": "built", "pi-03": "built", "greedy": "failed",
+    }  # fmt: skip
+    assert "greedy: " in done.stderr
+    assert "huge.bin" in done.stderr
+    assert not (tmp_path / "build" / "greedy.img").exists()
+
+
+def test_an_unknown_node_is_a_usage_error(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path
+) -> None:
+    done = program("batch", room, "--nodes", "pi-01,pi-99")
+    assert done.returncode == 2
+    assert "pi-99" in done.stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a tmpfs with room for less than the images need."""
+    need_root()
+    folder = tmp_path / "small"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", folder)
+    yield folder
+    run("umount", folder)
+
+
+@pytest.mark.root
+def test_the_room_needed_is_checked_before_the_first_copy(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    room: Path,
+    small_disk: Path,
+) -> None:
+    done = program("batch", room, "-o", small_disk / "out")
+    assert done.returncode == 7
+    assert "3 images need" in done.stderr
+    assert "flash -c" in done.stderr
+    assert not list((small_disk / "out").glob("*.img"))
