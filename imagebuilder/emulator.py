@@ -138,16 +138,23 @@ def _qemu_img(*arguments: str | Path) -> str:
 
 
 def qemu_command(
-    firmware: Firmware, card: Path, folder: Path, *, online: bool = False, more: Sequence[str] = ()
+    firmware: Firmware,
+    card: Path,
+    folder: Path,
+    *,
+    online: bool = False,
+    network: str = "",
+    more: Sequence[str] = (),
 ) -> list[str]:
     """Lay kernel, initramfs and device tree into `folder` and give QEMU's command line.
 
-    The serial console is on stdin and stdout. `online` lets the guest reach beyond DHCP.
+    The serial console is on stdin and stdout. `online` lets the guest reach beyond DHCP; `network`
+    is further options of QEMU's user network.
     """
     machine = firmware.machine
     command = [machine.program, "-M", _machine_options(machine.name), "-nographic", "-no-reboot"]
     command += [option.format(disk=_escaped(card)) for option in machine.options]
-    command += ["-netdev", f"user,id=net,restrict={'off' if online else 'on'}"]
+    command += ["-netdev", f"user,id=net,restrict={'off' if online else 'on'}{network}"]
     command += ["-serial", "stdio", "-monitor", "none", "-append", firmware.cmdline]
     loaded = (("-kernel", firmware.image), ("-initrd", firmware.initramfs), ("-dtb", firmware.tree))
     for option, content in loaded:
@@ -208,6 +215,10 @@ class Emulator:
         """Call `take` whenever `descriptor` has something to read."""
         self._selector.register(descriptor, selectors.EVENT_READ, take)
 
+    def forget(self, descriptor: int) -> None:
+        """Watch `descriptor` no longer."""
+        self._selector.unregister(descriptor)
+
     def pump(self, seconds: float) -> None:
         """Take what the machine says within `seconds`; returns with the first of it."""
         for key, _ in self._selector.select(max(0.0, seconds)):
@@ -238,6 +249,10 @@ class Emulator:
         while self.ending is None and time.monotonic() < until:
             self.pump(min(1.0, until - time.monotonic()))
         return self.ending
+
+    def wait_exit(self) -> None:
+        """Wait for QEMU itself after the machine's end: the card is whole only then."""
+        self._process.wait()
 
     def kill(self) -> None:
         """Cut the power."""
@@ -346,6 +361,8 @@ def _boot_once(
             said = emulator.console[-400:].decode("utf-8", "replace").strip()
             raise ImageError(f"{firmware.machine.program} gave up: {said}", "see its message")
     finally:
+        if emulator.ending == "restart":
+            emulator.wait_exit()
         emulator.kill()
     if match:
         outcome: Outcome = "panicked" if match.re is PANIC else "matched"

@@ -76,7 +76,7 @@ def golden(generation: str, kind: str = "", size: int = HYPRIOT_SIZE_BYTES) -> P
     kind = kind or GENERATIONS[generation].kind
     kernel = roots.kernel()
     key = roots.digest_of(
-        [*layers_of(generation), Path(__file__)],
+        [roots.RECIPE, *layers_of(generation), Path(__file__)],
         roots.root_folder(kind).name, kernel.initramfs.name, kernel.image.name, str(size),
     )  # fmt: skip
     name = f"image-{generation}-{kind}-{size}"
@@ -125,7 +125,7 @@ def _lay_root(generation: str, root: Path, work: Path) -> None:
         f"{first} {vendor.mount} vfat defaults 0 {vendor.fstab_pass}\n"
         f"{second} / ext4 defaults,noatime 0 1\n"
     )
-    for layer in layers_of(generation):
+    for layer in (roots.RECIPE, *layers_of(generation)):
         if (layer / "root").is_dir():
             run("cp", "-a", "--no-preserve=ownership", f"{layer}/root/.", work)
         if (layer / "setup").exists():

@@ -115,8 +115,9 @@ def _base_key() -> str:
 
 
 def _kind_key(kind: str) -> str:
-    parts = [RECIPE / f"{kind}.packages", RECIPE / "finish", RECIPE / "files"]
-    return digest_of(parts, _base_key(), *KERNEL_PARTS, *KERNEL_DRIVERS, *NET_DRIVERS)
+    return digest_of(
+        [RECIPE / f"{kind}.packages"], _base_key(), *KERNEL_PARTS, *KERNEL_DRIVERS, *NET_DRIVERS
+    )
 
 
 def mirror() -> str:
@@ -158,7 +159,7 @@ def _make_base(part: Path) -> None:
 
 
 def root_folder(kind: str) -> Path:
-    """Give the folder of a finished root: one of KINDS."""
+    """Give the folder of a root of packages: one of KINDS."""
     return once(f"root-{kind}", _kind_key(kind), lambda part: _make_root(kind, part))
 
 
@@ -168,10 +169,7 @@ def _make_root(kind: str, part: Path) -> None:
     run("cp", "-a", "--reflink=auto", str(base), str(part))
     in_root(part, "apt-get", "update", "-qq")
     in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *_packages(kind))
-    run("cp", "-a", f"{RECIPE}/files/.", str(part))
     _lay_modules(package, part)
-    shutil.copy(RECIPE / "finish", part / "tmp/finish")
-    in_root(part, "/tmp/finish")
     run("sh", "-c", f"rm -rf {part}/tmp/* {part}/var/lib/apt/lists/* {part}/var/cache/apt/*")
 
 

@@ -1,0 +1,256 @@
+"""Every generation of base image, booted with what `rpi-image build` wrote onto it."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from tests.boot import nodes, recorder
+from tests.tools import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.boot.conftest import StartPi
+    from tests.boot.pi import Pi
+
+pytestmark = [pytest.mark.boot, pytest.mark.root]
+
+STATIC = {"address": "10.0.2.50/24", "gateway": "10.0.2.2", "dns": ["10.0.2.3"]}
+# A node of its own address and login, without the cluster.
+ALONE: dict[str, Any] = {
+    "network": STATIC,
+    "cluster": {"enabled": False},
+    "user": {"name": "teacher", "password_hash": nodes.PASSWORD_HASH, "groups": ["video"]},
+}
+UP_SECONDS = 420.0
+GROWING = ("cloud-init-1.12", "firstrun-bookworm")  # their stock cmdline.txt grows the root
+
+
+def up(pi: Pi) -> dict[str, Any]:
+    """Wait until the node says that Docker runs and that the installer is done; give its status."""
+    status = pi.tell_until(
+        "cat /var/lib/rpi-image/status.json", r'"docker": "[0-9]', seconds=UP_SECONDS
+    )
+    found: dict[str, Any] = json.loads(status)
+    return found
+
+
+def words_of_dockerd(pi: Pi) -> list[str]:
+    return pi.tell("tr '\\0' ' ' </proc/$(pidof dockerd)/cmdline").split()
+
+
+def expect_node(pi: Pi, image: Path) -> None:
+    """Check what holds for every node of SETTINGS, on every generation."""
+    manifest = json.loads(image.with_suffix(".json").read_text())
+    hostname = manifest["hostname"]
+    assert pi.tell("hostname; cat /etc/hostname").split() == [hostname, hostname]
+    assert pi.tell(f"getent hosts {hostname}").split()[0].startswith("127.0.")
+    assert pi.tell("getent hosts shack").split() == [nodes.SHACK, "shack"]
+    assert pi.tell("cat /var/lib/rpi-image/installed").strip() == manifest["config_hash"]
+    words = words_of_dockerd(pi)
+    for word in ("--storage-driver=overlay", "-D", "tcp://0.0.0.0:2375", "arch=armv7"):
+        assert words.count(word) == 1, words
+    assert f"--registry-mirror=http://{nodes.SHACK}:5001" in words
+    labels = pi.tell("docker info --format '{{json .Labels}}'", seconds=180)
+    assert json.loads(labels) == ["arch=armv7", "room=B12/é"]
+    assert pi.tell("docker info --format '{{.Driver}}'", seconds=180).strip() == "overlay"
+    # The card was built hours ahead of the Pi's clock.
+    assert int(pi.tell("date +%s")) >= int((image.parent / "epoch").read_text())
+
+
+def expect_login(pi: Pi, folder: Path, user: str) -> None:
+    key = nodes.key(folder).read_text().strip()
+    listed = pi.tell(f"cat $(getent passwd {user} | cut -d: -f6)/.ssh/authorized_keys")
+    assert key in listed.splitlines()
+    assert pi.tell(f"stat -c '%U %a' $(getent passwd {user} | cut -d: -f6)/.ssh").split() == [
+        user,
+        "700",
+    ]
+
+
+def expect_alone(pi: Pi, folder: Path) -> None:
+    """Check what ALONE adds: the static address is the only one, the login has its password."""
+    addresses = re.findall(r"inet ([0-9./]+)", pi.tell("ip -4 addr show eth0"))
+    assert addresses == [STATIC["address"]]
+    assert "default via 10.0.2.2" in pi.tell("ip route")
+    shadow = pi.tell("getent shadow teacher").split(":")
+    assert shadow[1] == nodes.PASSWORD_HASH
+    assert "video" in pi.tell("id -nG teacher").split()
+    expect_login(pi, folder, "teacher")
+
+
+def networks_of_wpa(text: str) -> dict[str, str]:
+    """Read wpa_supplicant.conf as its manual says: quoted, P"…" with escapes, or hex."""
+    found = {}
+    for block in re.findall(r"network=\{\n(.*?)\n\s*\}", text, re.DOTALL):
+        lines = dict(line.strip().split("=", 1) for line in block.splitlines() if "=" in line)
+        name = lines["ssid"]
+        if name.startswith('"'):
+            name = name[1:-1]
+        elif name.startswith('P"'):
+            name = name[2:-1].encode().decode("unicode_escape").encode("latin-1").decode()
+        else:
+            name = bytes.fromhex(name).decode()
+        found[name] = lines["psk"]
+    return found
+
+
+BOTH = {
+    nodes.SSID: nodes.psk_of(nodes.SSID, nodes.PASSPHRASE),
+    nodes.SECOND_SSID: nodes.psk_of(nodes.SECOND_SSID, nodes.SECOND_PASSPHRASE),
+}
+
+
+def expect_wpa(pi: Pi) -> None:
+    text = pi.tell("cat /etc/wpa_supplicant/wpa_supplicant.conf")
+    assert networks_of_wpa(text) == BOTH
+    assert "country=FR" in text
+    assert nodes.PASSPHRASE not in text
+    assert pi.tell("stat -c %a /etc/wpa_supplicant/wpa_supplicant.conf").strip() == "600"
+
+
+def expect_netplan(pi: Pi) -> None:
+    """Netplan itself merges what cloud-init gave it."""
+    wifi = yaml.safe_load(pi.tell("netplan get wifis.wlan0", seconds=120))
+    points = wifi["access-points"]
+    psks = {
+        name: point.get("password") or point["auth"]["password"] for name, point in points.items()
+    }
+    assert psks == BOTH
+    assert points[nodes.SECOND_SSID]["hidden"] is True
+    assert wifi["regulatory-domain"] == "FR"
+
+
+def expect_network_manager(pi: Pi) -> None:
+    """NetworkManager itself reads the profiles."""
+    found = {}
+    for name in pi.tell("nmcli -g NAME,TYPE connection show", seconds=120).splitlines():
+        if name.endswith(":802-11-wireless"):
+            profile = name.removesuffix(":802-11-wireless").replace("\\:", ":")
+            shown = pi.tell(
+                "nmcli -s -m multiline -e no -f 802-11-wireless.ssid,802-11-wireless-security.psk"
+                f" connection show {json.dumps(profile)}",
+                seconds=120,
+            )
+            ssid, psk = (line.split(":", 1)[1].strip() for line in shown.splitlines())
+            found[ssid] = psk
+    assert found == BOTH
+
+
+def expect_clean(pi: Pi) -> None:
+    """Check the card of a Pi that was shut down: two sound file systems."""
+    boot, root = pi.partitions()
+    run("fsck.vfat", "-n", boot)
+    run("e2fsck", "-fn", root)
+
+
+def halt(pi: Pi) -> None:
+    """Flush and unmount at once, then cut: a shutdown without waiting for every service."""
+    pi.tell("sync; echo u >/proc/sysrq-trigger; sleep 1")
+    pi.cut()
+
+
+@pytest.mark.parametrize(
+    ("generation", "expect_wifi"),
+    [
+        ("occidentalis-wheezy", expect_wpa),
+        ("device-init-1.0", expect_wpa),
+        ("device-init-1.6", expect_wpa),
+        ("cloud-init-1.12", expect_wpa),
+        ("cloud-init-trixie", expect_netplan),
+        ("firstrun-bookworm", expect_network_manager),
+    ],
+)
+def test_card_makes_the_node(
+    generation: str, expect_wifi: Any, start: StartPi, tmp_path: Path
+) -> None:
+    image = nodes.build(nodes.Node(generation, settings=ALONE), tmp_path)
+    pi = start(image)
+    status = up(pi)
+    assert status["install"] == "ok", status
+    assert status["address"] == "10.0.2.50"
+    expect_node(pi, image)
+    expect_alone(pi, tmp_path)
+    expect_wifi(pi)
+    if generation in GROWING:
+        assert pi.tell("test -e /var/lib/root-was-grown && echo grown").strip() == "grown"
+    halt(pi)
+    expect_clean(pi)
+    assert pi.read_boot("rpi-image/status.json"), "the card says nothing about the Pi"
+    assert nodes.PASSPHRASE.encode() not in (pi.read_boot("occidentalis.txt") or b"")
+
+
+def test_cluster_and_a_second_boot(start: StartPi, tmp_path: Path) -> None:
+    """Jessie's occidentalis: containers, an address that changes, and nothing done twice."""
+    settings = {"cluster": {"tarballs": [str(nodes.tarball(tmp_path))]}}
+    image = nodes.build(nodes.Node("occidentalis-jessie", settings=settings), tmp_path)
+    pi = start(image)
+    joined(pi, "10.0.2.15")
+    expect_node(pi, image)
+    expect_wpa(pi)
+    expect_login(pi, tmp_path, "pi")
+    before = pi.tell(FILES, seconds=180)
+    pi.network = ",dhcpstart=10.0.2.77"
+    pi.reboot()
+    joined(pi, "10.0.2.77")
+    asked = pi.tell("docker exec consul cat /requests", seconds=180).splitlines()
+    assert "DELETE /v1/kv/swarm/10.0.2.15:2375" in asked
+    assert pi.tell(FILES, seconds=180) == before
+    halt(pi)
+    expect_clean(pi)
+
+
+# What the installer may have written, with contents; what lives at run time is left out.
+FILES = (
+    "find /etc /root /home /boot ! -name '*.log' ! -name 'status*' ! -path /etc/resolv.conf"
+    " ! -path '/etc/adjtime' ! -path /etc/mtab ! -path /etc/docker/key.json"
+    " ! -path '/etc/systemd/system/*wants/*' -type f -exec md5sum {} + | sort -k 2"
+)
+
+
+def joined(pi: Pi, address: str) -> None:
+    """Wait until both containers run with this address, started exactly as the seed has it."""
+    status = pi.tell_until(
+        "cat /var/lib/rpi-image/status.json",
+        f'"swarm": "joined as {re.escape(address)}:2375"',
+        seconds=UP_SECONDS,
+    )
+    assert json.loads(status)["address"] == address
+    names = pi.tell("docker ps --format '{{.Names}} {{.Image}}'", seconds=180).splitlines()
+    assert sorted(names) == [f"consul {recorder.CONSUL}", f"swarm {recorder.SWARM}"]
+    consul = pi.tell("docker logs consul", seconds=180).split("argv: ")[1].split("\n")[0]
+    assert consul.startswith("/bin/consul agent -config-dir=/config ")
+    assert f"-node pi-03 -advertise {address} " in consul
+    assert f"-retry-join {nodes.SHACK} " in consul
+    assert "-server" not in consul
+    swarm = pi.tell("docker logs swarm", seconds=180).split("argv: ")[1].split("\n")[0]
+    assert swarm == f"/bin/swarm join --addr {address}:2375 consul://{address}:8500/swarm"
+
+
+def test_changed_configuration_is_applied_to_the_same_card(start: StartPi, tmp_path: Path) -> None:
+    image = nodes.build(nodes.Node("occidentalis-jessie", settings=ALONE), tmp_path / "first")
+    pi = start(image)
+    pi.tell_until("cat /var/lib/rpi-image/installed", "[0-9a-f]{64}", seconds=UP_SECONDS)
+    keys = pi.tell_until("cat /etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519", seconds=120)
+    halt(pi)
+    moved = {**ALONE, "network": {**STATIC, "address": "10.0.2.60/24"}}
+    again = nodes.build(
+        nodes.Node("occidentalis-jessie", hostname="pi-04", settings=moved),
+        tmp_path / "second",
+        base=pi.raw(),
+    )
+    pi = start(again)
+    pi.wait_for(b"pi-04 login: ", UP_SECONDS)
+    assert pi.tell("hostname").strip() == "pi-04"
+    assert re.findall(r"inet ([0-9./]+)", pi.tell("ip -4 addr show eth0")) == ["10.0.2.60/24"]
+    hosts = pi.tell("cat /etc/hosts")
+    assert "pi-04" in hosts
+    assert "pi-03" not in hosts
+    assert pi.tell("cat /etc/ssh/ssh_host_ed25519_key.pub") != keys, "another node, the same keys"
+    installed = pi.tell("cat /var/lib/rpi-image/installed").strip()
+    assert installed == json.loads(again.with_suffix(".json").read_text())["config_hash"]

@@ -1,0 +1,117 @@
+"""The power is cut during the first boot; the next one ends fully configured, on a sound card."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.boot import nodes
+from tests.boot.pi import Pi
+from tests.tools import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.boot, pytest.mark.root]
+
+CUTS = 20
+SETTINGS = {
+    "cluster": {"enabled": False},
+    "network": {"address": "10.0.2.50/24", "gateway": "10.0.2.2"},
+    "user": {"name": "teacher", "password_hash": nodes.PASSWORD_HASH},
+}
+
+
+def ready(pi: Pi) -> None:
+    pi.tell("true", seconds=300)
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cut")
+    return nodes.build(nodes.Node("occidentalis-jessie", settings=SETTINGS), folder)
+
+
+@pytest.fixture(scope="module")
+def instants(image: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
+    """Boot once undisturbed, and spread the cuts: most into the installer, some around it."""
+    pi = Pi(image, tmp_path_factory.mktemp("whole") / "pi")
+    try:
+        begun = time.monotonic()
+        pi.power_on()
+        pi.wait_for(b"Run /init as init process", 120)
+        kernel = time.monotonic() - begun
+        pi.wait_for(b"EXT4-fs [^\n]*re-mounted", 120)
+        first = time.monotonic() - begun
+        pi.wait_for(b"systemd\\[1\\]: |Welcome to ", 180)
+        last = time.monotonic() - begun
+        ready(pi)
+        up = time.monotonic() - begun
+    finally:
+        pi.throw_away()
+    inside = [first + (last - first) * step / 14 for step in range(15)]
+    around = [kernel, (kernel + first) / 2, (last + up) / 2, up, up + 3]
+    return sorted([*inside, *around])
+
+
+def state_of(pi: Pi) -> dict[str, str]:
+    """Give what the installer makes, as the booted system has it."""
+    reads = {
+        "hostname": "hostname",
+        "docker": "grep ^DOCKER_OPTS /etc/default/docker",
+        "wifi": "cat /etc/wpa_supplicant/wpa_supplicant.conf",
+        "shadow": "getent shadow teacher | cut -d: -f2",
+        "keys": "cat /home/teacher/.ssh/authorized_keys",
+        "network": "cat /etc/network/interfaces /etc/network/interfaces.d/* 2>/dev/null",
+        "hosts": "cat /etc/hosts",
+        "zone": "readlink -f /etc/localtime",
+        "service": "systemctl is-enabled rpi-image-node.service",
+        "node": "md5sum </var/lib/rpi-image/node",
+        "marker": "cat /var/lib/rpi-image/installed",
+    }
+    return {name: pi.tell(command) for name, command in reads.items()}
+
+
+@pytest.fixture(scope="module")
+def expected(image: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Give what an undisturbed first boot makes."""
+    pi = Pi(image, tmp_path_factory.mktemp("expected") / "pi")
+    try:
+        pi.power_on()
+        ready(pi)
+        found = state_of(pi)
+    finally:
+        pi.throw_away()
+    manifest = json.loads(image.with_suffix(".json").read_text())
+    assert found["marker"].strip() == manifest["config_hash"]
+    assert found["hostname"].strip() == "pi-03"
+    assert found["shadow"].strip() == nodes.PASSWORD_HASH
+    return found
+
+
+@pytest.mark.parametrize("cut", range(CUTS))
+def test_power_cut_in_the_first_boot(
+    cut: int, image: Path, instants: list[float], expected: dict[str, str], tmp_path: Path
+) -> None:
+    pi = Pi(image, tmp_path / "pi")
+    try:
+        pi.power_on()
+        pi.let_run(instants[cut])
+        pi.cut()
+        pi.power_on()
+        ready(pi)
+        assert state_of(pi) == expected
+        leftovers = pi.tell("find /etc /home /root /var/lib/rpi-image -name '*.rpi-image'")
+        assert leftovers == ""
+        pi.tell("sync; echo u >/proc/sysrq-trigger; sleep 1")
+        pi.cut()
+        boot, root = pi.partitions()
+        # A boot partition that was in use when the power went is mended as systemd-fsck does it.
+        run("fsck.vfat", "-a", boot, check=False)
+        run("fsck.vfat", "-n", boot)
+        run("e2fsck", "-fn", root)
+    finally:
+        pi.throw_away()
