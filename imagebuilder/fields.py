@@ -237,6 +237,7 @@ def _against_folder(value: Any, info: ValidationInfo) -> Any:
         return value
     if not str(value):
         raise wrong("the path is empty")
+    one_line(str(value))
     context = info.context or {}
     text, home = str(value), context.get("home")
     if home and (text == "~" or text.startswith("~/")):

@@ -85,7 +85,7 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
         name = Path(urlsplit(image.url).path).name or image.url
         return _said(image, ImageSource(name=name, url=image.url))
     if image.file:
-        hint = "" if image.file.exists() else _hint_for_missing(image.file, catalogue)
+        hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
         return _said(image, ImageSource(name=image.file.name, file=image.file, hint=hint))
     entry = next((e for e in catalogue if e.name == image.name), None)
     if entry is None:
@@ -130,6 +130,22 @@ def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
 # ---- files
 
 
+def has_file(path: Path) -> bool:
+    """Tell whether a file is there; what cannot be looked at (no right, too long) is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def has_folder(path: Path) -> bool:
+    """Tell whether a folder is there; what cannot be looked at is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def read_text(path: Path, what: str) -> str:
     """Read a text file a user wrote; UTF-8, a BOM is passed over."""
     raw = read_bytes(path, what)
@@ -148,8 +164,8 @@ def read_bytes(path: Path, what: str) -> bytes:
         if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
             raise SettingsError(f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB")
         return path.read_bytes()
-    except OSError as error:
-        reason = (error.strerror or "cannot be read").lower()
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
         raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
 
 
@@ -176,12 +192,12 @@ def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
 
 def _yaml_files(folders: Sequence[Path]) -> list[Path]:
     for folder in folders:
-        if not folder.is_dir():
+        if not has_folder(folder):
             raise SettingsError(f"no profiles folder {folder}", "check the path")
     every = (shipped_folder("profiles"), *folders)
-    return [
-        path
-        for folder in every
-        for path in sorted(folder.iterdir())
-        if path.suffix in (".yml", ".yaml") and path.is_file()
-    ]
+    try:
+        listed = [path for folder in every for path in sorted(folder.iterdir())]
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise SettingsError(f"profiles folder {error.filename}: {reason}") from None
+    return [path for path in listed if path.suffix in (".yml", ".yaml") and has_file(path)]

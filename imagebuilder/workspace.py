@@ -14,6 +14,7 @@ from imagebuilder.errors import Problem, SettingsError, WriteError
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.library import (
     find_image,
+    has_file,
     load_catalogue,
     load_profiles,
 )
@@ -170,7 +171,7 @@ def _absent_images(nodes: Sequence[NodeSettings]) -> list[Finding]:
     return [
         Finding(("image",), f"no image file {file} here yet", hint, severe=False)
         for file, hint in files.items()
-        if not file.is_file()
+        if not has_file(file)
     ]
 
 

@@ -12,6 +12,8 @@ from imagebuilder.errors import SettingsError
 from imagebuilder.fields import public_key
 from imagebuilder.library import (
     find_profile,
+    has_file,
+    has_folder,
     load_catalogue,
     load_profiles,
     read_text,
@@ -93,13 +95,13 @@ class World:
 
     def folder(self, path: Path) -> Path:
         """Make sure that a folder is there."""
-        if not path.is_dir():
+        if not has_folder(path):
             raise SettingsError(f"no folder {path}", "check the path")
         return path
 
     def file(self, path: Path) -> Path:
         """Make sure that a file is there."""
-        if not path.is_file():
+        if not has_file(path):
             raise SettingsError(f"no file {path}", "check the path")
         return path
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,11 +22,12 @@ from imagebuilder.workspace import (
     load_classroom,
     load_profiles,
 )
+from imagebuilder.yamlfile import CsvReference
 from tests.unit.classrooms import CHECKSUM, Room, from_flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+    from random import Random
 
 
 @pytest.fixture
@@ -366,6 +370,60 @@ def test_any_file_gives_problems(tmp_path_factory: pytest.TempPathFactory, text:
     path.write_text(text)
     problems = check_classroom(path, environment={})
     assert any(problem.severe for problem in problems)
+
+
+SOUND: dict[str, Any] = {
+    "profile": "armv7",
+    "image": {"file": "a.img", "sha256": CHECKSUM},
+    "shack": {"address": "10.0.0.1", "ports": {"consul": 8500}},
+    "wifi": {"country": "FR", "networks": [{"ssid": "a", "passphrase": {"env": "P"}}]},
+    "network": {"subnet": "10.0.0.0/24", "dhcp_range": "10.0.0.100-10.0.0.110"},
+    "docker": {"labels": {"a": "b"}, "insecure_registries": ["a:1"]},
+    "cluster": {"consul": {"server": True, "image": "c:1.2.3"}, "images": ["x"]},
+    "user": {"name": "pupil", "password": {"env": "P"}, "groups": ["docker"]},
+    "ssh_keys": [{"file": "k.pub"}],
+    "overlays": ["mine"],
+    "set": {"a": "b"},
+    "nodes": [{"hostname": "pi-[1-3]", "address": "10.0.0.[2-4]"}, {"hostname": "x", "mac": "1"}],
+}
+ODD: tuple[Any, ...] = (
+    *(None, "", 0, -1, 1e9, True, [], {}, "x" * 300, "é\n", "a\0b", "[1-3]", "{a: b}", {"a": 1}),
+    *(["b"], "10.0.0.1", "10.0.0.0/33", "[2-1]", "$6$x", "no", CsvReference("gone")),
+)
+
+
+def spoil(value: Any, random: Random) -> Any:
+    """Change one thing somewhere in a document."""
+    if isinstance(value, dict) and value:
+        key = random.choice(list(value))
+        rest = {other: inner for other, inner in value.items() if other != key}
+        changed = {key: spoil(value[key], random)}
+        return {**rest, **random.choice([changed, changed, {f"{key}x": 1}, {key: None}, {}])}
+    if isinstance(value, list) and value:
+        place = random.randrange(len(value))
+        return [*value[:place], spoil(value[place], random), *value[place + 1 :]]
+    return random.choice(ODD)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.randoms(use_true_random=False), st.integers(1, 6))
+def test_spoilt_classes_give_problems_and_no_secret(random: Random, faults: int) -> None:
+    said = SOUND
+    for _ in range(faults):
+        said = spoil(said, random)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "room.yml"
+        path.write_text(yaml.dump(said, Dumper=Dumper, allow_unicode=True), encoding="utf-8")
+        problems = check_classroom(path, environment={"P": "hunter2x"})
+    assert all(problem.line for problem in problems)
+    assert "hunter2x" not in str(problems)
+
+
+class Dumper(yaml.SafeDumper):
+    """Writes `!csv` as well."""
+
+
+Dumper.add_representer(CsvReference, lambda dumper, it: dumper.represent_scalar("!csv", it.path))
 
 
 def test_cost_grows_linearly(room: Room) -> None:
