@@ -13,7 +13,7 @@ from imagebuilder.bootfs import BootBase
 from imagebuilder.model import BootEdit
 from imagebuilder.reading import open_raw
 from tests.benchmarks.table import Row, report
-from tests.image.fat_images import EPOCH, MIB, FatImage, make_image
+from tests.image.fat_images import EPOCH, MIB, FatImage, make_image, mtype
 from tests.tools import run
 
 if TYPE_CHECKING:
@@ -85,9 +85,13 @@ def lay_out(node: int, folder: Path) -> list[Path]:
 def by_mtools(image: FatImage, folder: Path) -> float:
     """Time the same edits in place with one mcopy each; the files to copy are there before."""
     trees = [lay_out(node, folder / f"node{node}") for node in range(ROUNDS + 1)]
-    return median_ms(
+    median = median_ms(
         lambda node: run("mcopy", "-s", "-o", "-m", "-i", image.drive, *trees[node], "::")
     )
+    last = full_configuration(ROUNDS)[2]
+    if mtype(image, last.path) != last.data:
+        raise SystemExit("mtools did not make the edit it was timed for")
+    return median
 
 
 def rows_of(
