@@ -59,8 +59,11 @@ def _addresses(nodes: Sequence[Place]) -> Iterator[Finding]:
             continue
         address = ipaddress.ip_interface(network.address)
         where = (*loc, "address")
-        for fact, hint in _off_subnet(node, address):
+        faults = list(_off_subnet(node, address))
+        for fact, hint in faults:
             yield Finding(where, f"{address.ip} of `{node.hostname}` {fact}", hint)
+        if not faults:
+            yield from _unreachable(node, address)
         if network.dhcp_range and _within(address.ip, network.dhcp_range):
             fact = f"is in the DHCP range {network.dhcp_range}"
             hint = "the router may give it away: take one outside"
@@ -84,6 +87,19 @@ def _off_subnet(
         yield "is the gateway's", "take another"
     if node.shack and str(address.ip) == node.shack.address:
         yield "is the shack's", "take another"
+
+
+def _unreachable(
+    node: NodeSettings, address: ipaddress.IPv4Interface | ipaddress.IPv6Interface
+) -> Iterator[Finding]:
+    gateway, shack = node.network.gateway, node.shack
+    if gateway and ipaddress.ip_address(gateway) not in address.network:
+        message = f"the gateway {gateway} is not in {address.network}"
+        yield Finding(("network", "gateway"), message, "no node can reach it", severe=False)
+    if shack and not gateway and ipaddress.ip_address(shack.address) not in address.network:
+        message = f"the shack {shack.address} is not in {address.network}, and there is no gateway"
+        hint = "change the addresses, or add `network.gateway`"
+        yield Finding(("shack", "address"), message, hint, severe=False)
 
 
 def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, dhcp_range: str) -> bool:

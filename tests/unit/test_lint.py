@@ -89,6 +89,28 @@ def test_addresses_that_cannot_be(room: Room, address: str, word: str, words: st
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("network: {subnet: 10.0.0.0/24, gateway: 10.0.1.1}", "gateway 10.0.1.1 is not in"),
+        ("network: {subnet: 10.0.0.0/24}\nshack: {address: 10.0.1.1}", "shack 10.0.1.1 is not in"),
+        (
+            "network: {subnet: 10.0.0.0/24, gateway: 10.0.0.9}\nshack: {address: 10.0.1.1}",
+            "",
+        ),
+        ("network: {subnet: 10.0.0.0/16}\nshack: {address: 10.0.1.1}", ""),
+    ],
+)
+def test_what_static_addresses_cannot_reach(room: Room, text: str, words: str) -> None:
+    found = said(room, text, "[{hostname: 'a[1-9]', address: '10.0.0.[11-19]'}]")
+    assert len(found) == bool(words)
+    assert all(" warning: " in line and words in line for line in found)
+
+
+def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
+    assert said(room, "network: {subnet: 10.0.0.0/24}\nshack: {address: 10.0.1.1}") == []
+
+
+@pytest.mark.parametrize(
     ("text", "line", "words"),
     [
         ("wifi: {networks: [{ssid: a}]}", 5, "without a country"),

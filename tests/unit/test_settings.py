@@ -82,6 +82,32 @@ def test_a_shack_without_services_gives_none(room: Room) -> None:
     assert not node.shack.ntp
 
 
+def test_the_shacks_own_images_and_ports(room: Room) -> None:
+    text = """
+shack:
+  address: 10.0.0.1
+  hostname: boss
+  kind: swarm-mode
+  ports: {consul: 18500, swarm: 20000, web: 80}
+  images: {consul: "consul:1.4.0", registry: "registry:2.7"}"""
+    shack = one(room, text).shack
+    assert shack is not None
+    assert (shack.hostname, shack.kind) == ("boss", "swarm-mode")
+    assert (shack.consul_port, shack.swarm_port, shack.web_port) == (18500, 20000, 80)
+    assert (shack.consul_image, shack.registry_image) == ("consul:1.4.0", "registry:2.7")
+    assert shack.registry_port == Shack("10.0.0.1").registry_port
+
+
+def test_a_node_may_have_another_shack(room: Room) -> None:
+    room.write(
+        "profile: armv7\nshack: {address: 10.0.0.1, ports: {registry: 5005}}\n"
+        "nodes: [{hostname: a}, {hostname: b, shack: {address: 10.0.0.2}}]\n"
+    )
+    a, b = room.load().nodes
+    assert a.docker.insecure_registries == ("10.0.0.1:5005",)
+    assert b.docker.insecure_registries == ("10.0.0.2:5005",)
+
+
 def test_an_ipv6_shack_stands_in_brackets(room: Room) -> None:
     node = one(room, 'shack: {address: "fd00::1"}')
     assert node.docker.insecure_registries == ("[fd00::1]:5000",)
@@ -285,6 +311,21 @@ def test_a_node_may_have_a_hash_where_the_class_has_a_password(room: Room) -> No
     user = room.load().nodes[0].user
     assert user is not None
     assert (user.name, user.password_hash) == ("pupil", Secret(hashed))
+
+
+def test_a_consul_key_is_a_secret(room: Room) -> None:
+    room.environment["KEY"] = "c2VjcmV0"
+    text = "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}"
+    node = one(room, text)
+    assert node.cluster.consul_encrypt == Secret("c2VjcmV0")
+    assert "c2VjcmV0" not in repr(node)
+
+
+@pytest.mark.parametrize("password", ["", "two\nlines"])
+def test_no_password(room: Room, password: str) -> None:
+    room.environment["P"] = password
+    room.write("profile: armv7\nuser: {name: a, password: {env: P}}\nnodes: [{hostname: a}]\n")
+    assert "one line" in room.refusal().problems[0].message
 
 
 def test_no_secret_is_shown_by_a_classroom(room: Room) -> None:
