@@ -7,6 +7,7 @@ import json
 import os
 import pty
 import termios
+import time
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def test_tables_are_aligned_and_carry_no_trailing_blanks() -> None:
 
 def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     console, _, err = make()
     with console.meter("downloading", 1000) as meter:
         meter.advance(250)
