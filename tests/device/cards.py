@@ -73,7 +73,7 @@ def served(folder: Path, *plugin: str | Path, speed: int = 0) -> Iterator[str]:
     file = point / "card"
     filters = ("--filter=rate",) if speed else ()
     rate = (f"rate={speed * 8}M", "burstiness=0.05") if speed else ()
-    command = ["nbdfuse", file, "--command", "nbdkit", "-s", "--exit-with-parent"]
+    command: list[str | Path] = ["nbdfuse", file, "--command", "nbdkit", "-s", "--exit-with-parent"]
     with (folder / "nbdkit.log").open("wb") as log:
         server = subprocess.Popen([*command, *filters, *plugin, *rate], stderr=log)
     try:
