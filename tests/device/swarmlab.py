@@ -234,6 +234,7 @@ class Node(Docker):
             "RPI_IMAGE_PAUSE": "1",
             "RPI_IMAGE_CHECK": "1",
             "RPI_IMAGE_WAIT": "6",
+            "RPI_IMAGE_SETTLE": "1",
             "DOCKER_HOST": self.socket,
             "HOME": str(self.folder),
         }
