@@ -194,7 +194,7 @@ class Emulator:
         with theirs:
             self._process = self._start(theirs.fileno())
         with contextlib.suppress(ConnectionError):  # it gave up already: its output says why
-            self._monitor.sendall(b'{"execute": "qmp_capabilities"}\n')
+            self._monitor.sendall(b'{"execute": "qmp_capabilities"}\n{"execute": "cont"}\n')
         assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
         self._output = self._process.stdout.fileno()
         self._selector = selectors.DefaultSelector()
@@ -202,7 +202,14 @@ class Emulator:
         self._selector.register(self._monitor, selectors.EVENT_READ, self._monitor_speaks)
 
     def _start(self, monitor: int) -> subprocess.Popen[bytes]:
-        control = ["-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
+        # -S: it waits for `cont`, so that no event is lost before the monitor listens.
+        control = [
+            "-S",
+            "-chardev",
+            f"socket,id=qmp,fd={monitor}",
+            "-mon",
+            "chardev=qmp,mode=control",
+        ]
         return subprocess.Popen(
             [*self.command, *control],
             stdin=subprocess.PIPE,

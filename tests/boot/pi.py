@@ -82,6 +82,14 @@ class Pi:
         self._machine.watch(ours.fileno(), self._take_answer)
         self.boots += 1
 
+    def halt(self) -> None:
+        """Flush and mount everything read-only, then cut: a shutdown that waits for no service."""
+        self.tell("sync; echo u >/proc/sysrq-trigger")
+        self.tell_until(
+            "grep -c '^/dev/mmcblk0p[12] [^ ]* [^ ]* rw' /proc/mounts; sync", "^0", seconds=120
+        )
+        self.cut()
+
     def cut(self) -> None:
         """Cut the power, at whatever the machine is doing."""
         if self._machine is not None:
@@ -130,7 +138,7 @@ class Pi:
             self._pump(until + 60, "nothing")
             self._follow()
 
-    def tell(self, command: str, seconds: float = 90) -> str:
+    def tell(self, command: str, seconds: float = 240) -> str:
         """Run a shell command on the Pi and give what it printed; follows restarts meanwhile."""
         until = time.monotonic() + seconds
         number, boots = self._ask(command)

@@ -45,8 +45,7 @@ def test_with_a_full_root_the_pi_boots_and_the_card_says_why(image: Path, start:
     pi = start(image)
     pi.wait_for(b"login: ", LOGIN_SECONDS)
     assert "No space left" in pi.tell("cat /boot/rpi-image/install.log")
-    pi.tell("sync; echo u >/proc/sysrq-trigger; sleep 1")
-    pi.cut()
+    pi.halt()
     status = (pi.read_boot("rpi-image/status") or b"").decode()
     assert "failed" in status.lower()
     assert "No space left" in status

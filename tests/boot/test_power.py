@@ -106,8 +106,7 @@ def test_power_cut_in_the_first_boot(
         assert state_of(pi) == expected
         leftovers = pi.tell("find /etc /home /root /var/lib/rpi-image -name '*.rpi-image'")
         assert leftovers == ""
-        pi.tell("sync; echo u >/proc/sysrq-trigger; sleep 1")
-        pi.cut()
+        pi.halt()
         boot, root = pi.partitions()
         # A boot partition that was in use when the power went is mended as systemd-fsck does it.
         run("fsck.vfat", "-a", boot, check=False)

@@ -1,0 +1,133 @@
+"""What the firmware would load, and the machine that is chosen for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from imagebuilder.emulator import card_bytes
+from imagebuilder.errors import ImageError
+from imagebuilder.firmware import (
+    MACHINES,
+    SERIAL_CONSOLE,
+    choose_machine,
+    command_line,
+    parse_config,
+    read_firmware,
+)
+
+
+class Boot:
+    """A boot partition in memory: files whose content is their name, and texts."""
+
+    def __init__(self, *names: str, **texts: str) -> None:
+        self.files = {name: name.encode() for name in names}
+        self.files |= {name.replace("_", "."): text.encode() for name, text in texts.items()}
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def read(self, path: str) -> bytes:
+        return self.files[path]
+
+
+@pytest.mark.parametrize(
+    ("names", "machine"),
+    [
+        (("kernel.img", "kernel7.img", "bcm2708-rpi-b.dtb", "bcm2709-rpi-2-b.dtb"), "raspi2b"),
+        (("kernel8.img", "bcm2710-rpi-3-b-plus.dtb", "bcm2711-rpi-4-b.dtb"), "raspi3b"),
+        (("kernel8.img", "bcm2710-rpi-3-b.dtb"), "raspi3b"),
+        (("kernel.img", "bcm2708-rpi-b-plus.dtb"), "raspi0"),
+        (("kernel7.img",), "virt"),
+        (("kernel.img",), "virt"),
+    ],
+)
+def test_the_machine_follows_from_kernel_and_device_tree(
+    names: tuple[str, ...], machine: str
+) -> None:
+    assert choose_machine(Boot(*names).exists, "").name == machine
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        (),
+        ("bcm2709-rpi-2-b.dtb",),
+        ("kernel8.img",),
+        # A Pi's kernel without a device tree that QEMU's machines know would not start on `virt`.
+        ("kernel7.img", "bcm2710-rpi-3-b.dtb"),
+    ],
+)
+def test_nothing_to_boot_is_said(names: tuple[str, ...]) -> None:
+    with pytest.raises(ImageError, match="no kernel with a device tree"):
+        choose_machine(Boot(*names).exists, "")
+
+
+def test_a_wanted_machine_without_its_files_is_refused() -> None:
+    volume = Boot("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
+    with pytest.raises(ImageError, match="raspi3b"):
+        read_firmware(volume, "raspi3b")
+
+
+def test_config_takes_filters_comments_and_the_last_line() -> None:
+    text = """
+    kernel=first.img
+    #kernel=commented.img
+    [pi4]
+    kernel=four.img
+    [pi2]
+    kernel=two.img
+    initramfs init.gz followkernel
+    [all]
+    cmdline = other.txt
+    auto_initramfs=1
+    """
+    assert parse_config(text, ("pi2",)).kernel == "two.img"
+    assert parse_config(text, ("pi2",)).initramfs == "init.gz"
+    plain = parse_config(text, ())
+    assert (plain.kernel, plain.initramfs, plain.cmdline) == ("first.img", "", "other.txt")
+    assert plain.auto_initramfs
+    assert parse_config("[none]\nkernel=x\r\n", ()).kernel == ""
+
+
+def test_firmware_reads_what_config_names() -> None:
+    volume = Boot(
+        "vmlinuz",
+        "initrd",
+        "kernel7.img",
+        config_txt="kernel=vmlinuz\ninitramfs initrd followkernel\ncmdline=mine.txt\n",
+        mine_txt="root=/dev/mmcblk0p2 quiet\nsecond line",
+        cmdline_txt="never",
+    )
+    found = read_firmware(volume, words=("apparmor=0",))
+    assert (found.kernel, found.image, found.initramfs) == ("vmlinuz", b"vmlinuz", b"initrd")
+    assert found.cmdline == "apparmor=0 root=/dev/mmcblk0p2 quiet"
+    assert found.tree == b""
+
+
+def test_initramfs_beside_the_kernel_has_its_name() -> None:
+    volume = Boot("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
+    found = read_firmware(volume)
+    assert found.initramfs == b"initramfs7"
+    assert found.tree == b"bcm2709-rpi-2-b.dtb"
+    assert SERIAL_CONSOLE in found.cmdline
+
+
+def test_command_line_speaks_to_the_uart_and_repeats_nothing() -> None:
+    line = command_line("console=serial0,115200 console=tty1 quiet\n", (SERIAL_CONSOLE, "a=1"))
+    assert line == "a=1 console=ttyAMA0,115200 console=tty1 quiet"
+    assert command_line("", ("a=1",)) == "a=1"
+    quoted = 'root=x init=/bin/sh -c "mount -n; exec /sbin/init"'
+    assert command_line(quoted, ()) == quoted
+
+
+@pytest.mark.parametrize(
+    ("image", "card"),
+    [(1, 1 << 28), (1 << 28, 1 << 28), ((1 << 28) + 1, 1 << 29), (1_363_148_800, 1 << 31)],
+)
+def test_cards_are_powers_of_two(image: int, card: int) -> None:
+    assert card_bytes(image) == card
+
+
+def test_every_machine_names_its_card() -> None:
+    for machine in MACHINES:
+        assert any("{disk}" in option for option in machine.options)
