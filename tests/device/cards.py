@@ -72,7 +72,7 @@ def served(folder: Path, *plugin: str | Path, speed: int = 0) -> Iterator[str]:
     point.mkdir()
     file = point / "card"
     filters = ("--filter=rate",) if speed else ()
-    rate = (f"rate={speed * 8}M", "burstiness=0.05") if speed else ()
+    rate = (f"rate={speed * 8_000_000}", "burstiness=0.05") if speed else ()
     command: list[str | Path] = ["nbdfuse", file, "--command", "nbdkit", "-s", "--exit-with-parent"]
     with (folder / "nbdkit.log").open("wb") as log:
         server = subprocess.Popen([*command, *filters, *plugin, *rate], stderr=log)

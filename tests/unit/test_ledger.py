@@ -164,5 +164,6 @@ def test_keys_of_a_newer_program_are_passed_over(ledger: Ledger) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(WriteError, match="cannot write"):
-        Ledger(tmp_path / "nowhere" / "class.cards.yml").claim(ENTRY)
+        Ledger(tmp_path / "file" / "class.cards.yml").claim(ENTRY)
