@@ -60,7 +60,7 @@ class Session:
 
     def node(self, flags: NodeFlags) -> NodeSettings:
         """Load the one node that the flags describe, with the keys it carries."""
-        classroom, node = node_from_flags(flags, self.console)
+        classroom, node = node_from_flags(flags, self.console, self.environment)
         return with_identities(replace(classroom, nodes=(node,))).nodes[0]
 
 
