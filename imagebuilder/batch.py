@@ -16,12 +16,14 @@ from imagebuilder import __version__
 from imagebuilder.build import FICLONE, make_folder, new_file, write_image, write_json
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
+from imagebuilder.oneimage import check_identities
 from imagebuilder.progress import SILENT, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
+    from imagebuilder.compose import Composition
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
 
 
@@ -63,6 +65,14 @@ class Batch:
         outcomes = self._each_base(nodes, self._built)
         self._write_sums(outcomes)
         return outcomes
+
+    def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition:
+        """Compose one image that serves every node; raises SettingsError where it cannot."""
+        check_identities(nodes)
+        with open_composer(
+            self.obtain(nodes[0].image), epoch=self.epoch, voice=self.voice
+        ) as composer:
+            return composer.compose_one_image(nodes)
 
     def _each_base(
         self,

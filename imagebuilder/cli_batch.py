@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
+from imagebuilder.build import plan_as_json, write_image
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
@@ -43,6 +44,7 @@ profile_folders = click.option(
 @chosen
 @profile_folders
 @click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
 @dry_run
 @voiced
 def batch(
@@ -52,11 +54,14 @@ def batch(
     nodes: str,
     profile_folders: Sequence[Path],
     jobs: int,
+    one_image: bool,
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
     run, roster = _prepare(console, file, output, nodes, profile_folders)
     run.jobs = jobs
+    if one_image:
+        return _one_image(console, run, roster, dry_run=dry_run)
     outcomes = run.plan(roster) if dry_run else run.build(roster)
     return _show(console, outcomes, _row)
 
@@ -96,6 +101,23 @@ def _prepare(
         voice=console,
     )
     return run, choose_nodes(classroom, nodes)
+
+
+def _one_image(
+    console: Console, run: Batch, roster: Sequence[NodeSettings], *, dry_run: bool
+) -> int:
+    composition = run.compose_one(roster)
+    for warning in composition.plan.warnings:
+        console.warn(warning)
+    out = run.folder / f"{run.classroom.name}.img"
+    if not dry_run:
+        write_image(composition, out, digest=True, voice=console)
+    if console.as_json:
+        console.emit({"image": str(out), **plan_as_json(composition.plan)})
+    else:
+        console.note(f"{len(roster)} nodes in one image, {len(composition.plan.edits)} files")
+        console.result(str(out))
+    return 0
 
 
 def _show(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from imagebuilder import bootfs, disk
 from imagebuilder.errors import ImageError, SettingsError, SourceError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile, Patch
+from imagebuilder.oneimage import identity_of, merge_plans, unclaimed_node
 from imagebuilder.overlays import load_generations, load_overlay
 from imagebuilder.plan import DictBoot, detect, plan_node
 from imagebuilder.progress import SILENT, Voice
@@ -17,7 +18,7 @@ from imagebuilder.reading import RawFile, open_raw
 from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imagebuilder.generation import Generation
 
@@ -69,6 +70,13 @@ class Composer:
         plan = self.plan(settings)
         patch = self._boot.apply(plan.edits, self.epoch)
         return Composition(settings, self.base, plan, patch)
+
+    def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
+        """Put every node into one image; the Pi finds out which it is (see oneimage)."""
+        fallback = unclaimed_node(nodes[0])
+        plans = {identity_of(node): self.plan(node) for node in nodes}
+        plan = merge_plans(self.plan(fallback), plans)
+        return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
 
     def _generation(self, settings: NodeSettings) -> Generation:
         generations = self._layers.generations(settings)

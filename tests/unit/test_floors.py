@@ -66,6 +66,7 @@ FLOORS: dict[str, int] = {
             "keys",
             "library",
             "ledger",
+            "oneimage",
             "overlays",
             "parts",
             "packing",
