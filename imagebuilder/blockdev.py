@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import mmap
 import os
 import struct
@@ -14,6 +13,9 @@ from typing import TYPE_CHECKING
 from imagebuilder import devices, diskutil
 from imagebuilder.errors import ImageError, RefusedError, WriteError
 from imagebuilder.safety import same_device
+
+if sys.platform != "win32":  # where no device is ever opened, but this module is imported
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -55,6 +55,7 @@ def list_devices() -> tuple[Device, ...]:
 
 def load_device(path: str) -> Device:
     """Give the facts of one device; what is no block device gets the kind `absent` or `file`."""
+    _check_system()
     real = os.path.realpath(path)
     try:
         status = Path(real).stat()
@@ -110,11 +111,7 @@ def take_snapshot(path: str = "") -> Snapshot:
 
     Raises RefusedError without lsblk and on another system.
     """
-    if not sys.platform.startswith("linux"):
-        raise RefusedError(
-            f"devices cannot be examined on {sys.platform}",
-            "`rpi-image build --bmap` writes an image and a bmap for any card writer",
-        )
+    _check_system()
     command = ["lsblk", "--json", "--bytes", "--output"]
     command += [COLUMNS, path] if path else [COLUMNS + CONTENT_COLUMNS]
     try:
@@ -126,6 +123,14 @@ def take_snapshot(path: str = "") -> Snapshot:
     sysfs = tuple((path.name, _load_sys(path)) for path in sorted(Path("/sys/block").iterdir()))
     listed = done.stdout or '{"blockdevices": []}'
     return Snapshot(listed, _read("/proc/self/mountinfo"), _read("/proc/swaps"), sysfs)
+
+
+def _check_system() -> None:
+    if sys.platform != "darwin" and not sys.platform.startswith("linux"):
+        raise RefusedError(
+            f"cards cannot be written on {sys.platform}",
+            "`rpi-image build --bmap` writes an image and a bmap for any card writer",
+        )
 
 
 def parse_devices(snapshot: Snapshot) -> tuple[Device, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import plistlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,11 @@ from imagebuilder.devices import (
     SysFacts,
     device_holding,
     find_device,
+    list_devices,
     load_device,
     parse_devices,
 )
+from imagebuilder.errors import RefusedError
 from imagebuilder.safety import Wish, refusals
 
 if TYPE_CHECKING:
@@ -149,6 +152,20 @@ def test_what_is_no_device(tmp_path: Path) -> None:
 
 def test_the_disk_under_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
     assert device_holding(tmp_path / "a" / "b") == device_holding(tmp_path)
+
+
+def test_windows_gets_a_clear_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    for ask in (lambda: load_device(r"\\.\PhysicalDrive1"), list_devices):
+        with pytest.raises(RefusedError, match="cannot be written on win32") as refused:
+            ask()
+        assert "--bmap" in refused.value.hint
+
+
+def test_a_machine_without_lsblk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(RefusedError, match="lsblk does not list"):
+        list_devices()
 
 
 def test_a_mac_s_own_disk_is_refused_through_its_apfs_container() -> None:
