@@ -140,6 +140,7 @@ def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> It
     try:
         if write:
             _make_folder(folder)
+            _keep_out_of_git(folder)
         lock: AbstractContextManager[object] = (
             FileLock(folder / ".lock", mode=0o600) if write else nullcontext()
         )
@@ -224,6 +225,12 @@ class _Safe:
 def _make_folder(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
+
+
+def _keep_out_of_git(folder: Path) -> None:
+    ignore = folder / ".gitignore"
+    if not ignore.exists():
+        _write_secret(ignore, b"*\n", folder)
 
 
 def _write_secret(path: Path, data: bytes, top: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator, Mapping
 
 RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
@@ -17,7 +18,7 @@ Answer = bytes | tuple[int, bytes]
 
 
 @contextmanager
-def answering(answers: Mapping[str, Answer]) -> Iterator[int]:
+def answering(answers: Mapping[str, Answer], tls: ssl.SSLContext | None = None) -> Iterator[int]:
     """Serve `answers` on 127.0.0.1 and give the port; `answers` may change meanwhile."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -33,6 +34,8 @@ def answering(answers: Mapping[str, Answer]) -> Iterator[int]:
             del words
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         worker = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         worker.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -11,8 +12,8 @@ import pytest
 
 from imagebuilder.cluster import Client, ask_shack
 from imagebuilder.errors import SourceError
-from imagebuilder.keys import client_bundle
-from imagebuilder.model import Shack
+from imagebuilder.keys import client_bundle, shack_certificate
+from imagebuilder.model import Classroom, Shack
 from imagebuilder.presence import Gathering, Member
 from tests.image.shack_server import Answer, answering, consul_answers, manager_answers
 from tests.unit.rooms import room
@@ -159,6 +160,34 @@ def test_a_manager_that_speaks_no_tls(tmp_path: Path) -> None:
         found = ask_shack(there, client=Client(bundle), timeout_seconds=2)
     assert found.engines is None
     assert found.manager_error
+
+
+def manager_tls(classroom: Classroom, folder: Path) -> ssl.SSLContext:
+    """Verify clients as `swarm manage --tlsverify` does, with the certificate it is given."""
+    tls = shack_certificate(classroom)
+    (folder / "ca.pem").write_text(tls.ca)
+    (folder / "both.pem").write_text(tls.certificate + tls.key.reveal())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "both.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_a_manager_with_tls_answers_this_class_only(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    classroom, other = room(tmp_path), room(tmp_path / "other")
+    with (
+        answering(consul_answers("0.5.0")) as consul_port,
+        answering(manager_answers("1.2.9"), manager_tls(classroom, tmp_path)) as port,
+    ):
+        there = Shack("127.0.0.1", consul_port=consul_port, swarm_port=port)
+        ours = ask_shack(there, client=Client(client_bundle(classroom)), timeout_seconds=5)
+        theirs = ask_shack(there, client=Client(client_bundle(other)), timeout_seconds=5)
+        plain = ask_shack(there, timeout_seconds=5)
+    assert ours.engines is not None
+    assert theirs.engines is None
+    assert "do not trust each other" in theirs.manager_error
+    assert plain.engines is None
 
 
 def test_the_shell_s_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

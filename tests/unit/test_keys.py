@@ -6,6 +6,7 @@ import socket
 import ssl
 import stat
 import threading
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -150,6 +151,23 @@ def test_files_are_the_owner_s_alone(tmp_path: Path) -> None:
     assert modes == {0o600}
     assert {stat.S_IMODE(p.stat().st_mode) for p in paths if p.is_dir()} == {0o700}
     assert not list((tmp_path / "secrets").rglob("*.part"))
+
+
+def test_git_does_not_see_the_secrets(tmp_path: Path) -> None:
+    need("git")
+    with_identities(secure_room(tmp_path))
+    run("git", "init", "-q", tmp_path)
+    assert run("git", "-C", tmp_path, "status", "--porcelain", "-uall") == ""
+
+
+def test_a_thousand_nodes_have_their_keys_in_seconds(tmp_path: Path) -> None:
+    crowd = [
+        node(n, hostname=f"pi-{n:04d}", docker=TLS, network=Network(address=f"10.1.{n >> 8}.9/16"))
+        for n in range(1000)
+    ]
+    start = time.monotonic()
+    with_identities(room(tmp_path, *crowd), write=False)
+    assert time.monotonic() - start < 30
 
 
 def test_the_authority_s_key_is_on_no_card(tmp_path: Path) -> None:
