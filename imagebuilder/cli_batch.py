@@ -43,7 +43,14 @@ profile_folders = click.option(
 @out_folder
 @chosen
 @profile_folders
-@click.option("-j", "--jobs", type=click.IntRange(1, 64), default=2, show_default=True)
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Images written side by side.",
+)
 @click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
 @dry_run
 @voiced

@@ -54,7 +54,9 @@ def _copy(value: Any, loc: Loc, parts: frozenset[Loc]) -> Any:
         kept = {key: inner for key, inner in value.items() if (*loc, key) not in parts}
         copied = {key: _copy(inner, (*loc, key), parts) for key, inner in kept.items()}
         return copied | {
-            name: text.format(loc[-1]) for name, text in NAMES.items() if (*loc, name) in parts
+            name: text.format(loc[-1] if loc else 0)
+            for name, text in NAMES.items()
+            if (*loc, name) in parts
         }
     if isinstance(value, list):
         kept_items = [(i, item) for i, item in enumerate(value) if (*loc, i) not in parts]
