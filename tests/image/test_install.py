@@ -670,6 +670,7 @@ def test_before_init_and_before_a_reboot_nothing_is_started(jessie: Pi, tmp_path
     install(firstrun)
     for pi in (jessie, firstrun):
         assert not [call for call in pi.calls() if "rpi-image-node.service" in call]
+        assert set(pi.read(f"{STATE}/todo").split()) == {"keyboard", "locale"}
 
 
 # ---- clock, time server, scripts

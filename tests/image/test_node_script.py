@@ -6,14 +6,11 @@ import json
 import shutil
 import stat
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.image.pi_tree import HASH, SETTINGS, SHELLS, Pi, make_pi
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 STATE = "var/lib/rpi-image"
 NODE = f"/{STATE}/node"
@@ -433,6 +430,33 @@ def test_swarm_mode(pi: Pi) -> None:
     assert docker_calls(pi, "swarm")[1] == "docker swarm leave --force"
     assert "--advertise-addr 192.168.2.200" in docker_calls(pi, "swarm")[2]
     assert "SWMTKN" not in pi.read("var/log/rpi-image.log")
+
+
+def test_docker_that_comes_later(tmp_path: Path) -> None:
+    """Raspberry Pi OS has none; a script of the user's installs it."""
+    pi = make_pi(tmp_path, "bookworm")
+    assert pi.run().returncode == 0
+    (pi.folder / "fakes" / "docker").unlink()
+    tools = pi.folder / "tools"
+    tools.mkdir()
+    for folder in ("/usr/bin", "/bin", "/usr/sbin"):
+        for tool in Path(folder).iterdir():
+            if tool.name not in {"docker", "dockerd"} and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    path = f"{pi.folder}/fakes:{tools}"
+    assert once(pi, PATH=path).returncode == 1
+    assert pi.status()["error"] == "docker is not on this image"
+    drop_in = "etc/systemd/system/docker.service.d/zz-rpi-image.conf"
+    assert not pi.path(drop_in).exists()
+    pi.fake("docker", "exit 1")
+    pi.write("proc/cmdline", "root=/dev/mmcblk0p2\n")
+    start = "ExecStart=/usr/bin/dockerd -H fd://"
+    pi.write("lib/systemd/system/docker.service", f"[Service]\n{start}\n")
+    (pi.folder / "calls").unlink()
+    once(pi, PATH=path)
+    assert f"{start} $DOCKER_OPTS" in pi.read(drop_in)
+    assert "systemctl restart docker" in pi.calls()
+    assert not pi.path(f"{STATE}/no_docker").exists()
 
 
 def test_a_broken_node_env_is_told(pi: Pi) -> None:
