@@ -21,6 +21,7 @@ from imagebuilder.presence import Gathering, Presence, compare, summarise, with_
 from imagebuilder.services import uses_tls
 from imagebuilder.shack import (
     gather,
+    has_open_socket,
     plan_shack,
     read_card,
     shack_of,
@@ -182,7 +183,7 @@ def _warn_about_shack(
     console: Console, classroom: Classroom, kind: Kind | None, folder: Path
 ) -> None:
     chosen = shack_of(classroom, kind)
-    if not uses_tls(classroom):
+    if has_open_socket(classroom):
         console.warn("the nodes' Docker sockets ask for no password: keep this network closed")
     if classroom.shack and chosen.kind != classroom.shack.kind:
         console.warn(

@@ -113,7 +113,7 @@ body {{ margin: 0; font-family: "DejaVu Sans", Arial, sans-serif; color: #000; }
 .words {{ flex: 1; min-width: 0; font-size: 7.5pt; line-height: 1.25; }}
 .words div {{ overflow: hidden; overflow-wrap: anywhere; max-height: 2.5em; }}
 .host {{ font-size: 11pt; font-weight: bold; }}
-.long .host {{ font-size: 7pt; line-height: 1.15; max-height: 3.6em; }}
+.long .host {{ font-size: 7pt; line-height: 1.15; max-height: 3.45em; }}
 .small {{ color: #444; font-size: 6.5pt; }}
 .code {{ flex: none; width: {code}mm; height: {code}mm; }}
 .code svg {{ display: block; width: 100%; height: 100%; shape-rendering: crispEdges; }}

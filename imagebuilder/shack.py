@@ -232,8 +232,14 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "platform": class_platform(classroom),
         "expect": bootstrap_expect(classroom),
         "tls": uses_tls(classroom) and shack.kind == "classic",
+        "sockets_are_open": has_open_socket(classroom),
         "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
     }
+
+
+def has_open_socket(classroom: Classroom) -> bool:
+    """Say whether anyone on the network may use a node's Docker."""
+    return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
 
 
 def _line(node: NodeSettings) -> NodeLine:

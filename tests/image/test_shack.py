@@ -425,6 +425,23 @@ def test_the_class_page_shows_words_not_markup(
     assert "ask for no password" in page
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("docker", "is_open"),
+    [(Docker(), True), (Docker(tls=True, port=2376), False), (Docker(tcp=False), False)],
+)
+def test_an_open_socket_is_said_loudly_and_only_then(
+    kind: Kind,
+    docker: Docker,
+    is_open: bool,
+    templates: tuple[OverlayFile, ...],
+    tmp_path: Path,
+) -> None:
+    files = plan_shack(room(tmp_path, node(1, docker=docker)), templates, kind)
+    for path in ("README.md", "web/index.html"):
+        assert ("ask for no password" in text_of(files, path)) is is_open
+
+
 def test_every_node_has_its_line_and_anchor(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
