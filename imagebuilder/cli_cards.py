@@ -128,12 +128,17 @@ def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console:
     if allowed.yes:
         return
     names = " ".join(device.path for device, _ in targets)
+    agree(f"All on it will be lost. Type {names} to go on:", names, console)
+
+
+def agree(question: str, name: str, console: Console) -> None:
+    """Have `name` typed; raises RefusedError where it is not, or where nobody is there."""
     try:
-        named = console.confirm_by_name(f"All on it will be lost. Type {names} to go on:", names)
+        typed = console.confirm_by_name(question, name)
     except InputError as error:
         raise RefusedError(error.message, error.hint) from error
-    if not named:
-        raise RefusedError(f"{names} was not confirmed", "nothing was written")
+    if not typed:
+        raise RefusedError(f"{name} was not confirmed", "nothing was written")
 
 
 def _content(device: Device) -> str:

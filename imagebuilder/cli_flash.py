@@ -12,6 +12,7 @@ from imagebuilder.card import CardOptions
 from imagebuilder.cli_cards import (
     Account,
     Allowances,
+    agree,
     build_time_of,
     choose_targets,
     confirm,
@@ -115,10 +116,10 @@ def flash(
     Without an image the one in build/ is taken. With --config alone the next nodes of the roster
     that have no card are written side by side.
     """
-    run = _Flash(
-        Session(console=console), FlashFlags(**rest), _with_classroom(flags, classroom_file)
-    )
-    return run.queue() if rest["queue"] else run.write(targets)
+    said = FlashFlags(**rest)
+    flags = _with_classroom(flags, classroom_file, said.node or said.nodes)
+    run = _Flash(Session(console=console), said, flags)
+    return run.queue() if said.queue else run.write(targets)
 
 
 @click.command()
@@ -131,7 +132,7 @@ def verify(
     console: Console, target: Path, classroom_file: Path | None, node: str, flags: NodeFlags
 ) -> int:
     """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
-    flags = _with_classroom(flags, classroom_file)
+    flags = _with_classroom(flags, classroom_file, node)
     if not (flags.image or _names_nodes(flags)):
         return _show_whose(console, target)
     return _show_comparison(console, target, flags, node)
@@ -151,9 +152,11 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     console.table(head, [(*_device_row(device), "; ".join(why) or "yes") for device, why in rows])
 
 
-def _with_classroom(flags: NodeFlags, classroom_file: Path | None) -> NodeFlags:
+def _with_classroom(flags: NodeFlags, classroom_file: Path | None, names: str) -> NodeFlags:
     if classroom_file and flags.config:
         raise InputError("-c and --config are the same", "give one of them")
+    if names and not (classroom_file or flags.config):
+        raise InputError(f"{names} without a classroom file", "give -c FILE as well")
     return replace(flags, config=classroom_file) if classroom_file else flags
 
 
@@ -287,8 +290,7 @@ class _Flash:
         if self._said.yes:
             return
         self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
-        if not self._console.confirm_by_name(f"Type {classroom.name} to begin:", classroom.name):
-            raise InputError("the station was not confirmed", "nothing was written")
+        agree(f"Type {classroom.name} to begin:", classroom.name, self._console)
 
 
 def load_nodes(

@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from imagebuilder.card import (
+    NOT_BOOTING,
     Cancelled,
     CardJob,
     CardOptions,
@@ -163,8 +164,9 @@ def flash_cards(
 
 
 def _no_answer(worker: _Worker, seconds: float) -> WriteError:
-    path, stage = worker.job.device.path, worker.watch.stage
+    path, watch = worker.job.device.path, worker.watch
+    state = NOT_BOOTING if watch.touched else "nothing was written to it"
     return WriteError(
-        f"{path} has not answered for {seconds:.0f} s (state {stage})",
-        "pull the card and the reader; the card does not boot as it is; take another one",
+        f"{path} has not answered for {seconds:.0f} s (state {watch.stage})",
+        f"pull the card and the reader, take another one; {state}",
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pty
+import stat
 import subprocess
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +20,7 @@ from imagebuilder.safety import Wish, refusals
 from tests.device.cards import (
     CARD_BYTES,
     IMAGE_BYTES,
+    RPI_IMAGE,
     SmallImage,
     card,
     flash,
@@ -75,6 +78,32 @@ def test_nobody_to_confirm(tmp_path: Path, small: SmallImage) -> None:
         done = flash(device, "--image", small.path, "--allow-loop")
         assert refused(done, "--yes", device)
         assert head_of(device) == before
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("typed", "code"), [("right", 0), ("y", 6), ("", 6)])
+def test_the_name_is_typed_at_a_terminal(
+    tmp_path: Path, small: SmallImage, typed: str, code: int
+) -> None:
+    ours, theirs = pty.openpty()
+    with card(tmp_path, CARD_BYTES) as device:
+        before = head_of(device)
+        command = [*RPI_IMAGE, "flash", device, "--image", str(small.path), "--allow-loop"]
+        with subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, text=True) as program:
+            os.write(ours, (device if typed == "right" else typed).encode() + b"\n")
+            _, said = program.communicate(timeout=60)
+        assert f"Type {device} to go on" in said
+        assert program.returncode == code, said
+        assert (head_of(device) == before) is (code == 6)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_names_without_a_roster() -> None:
+    for words in (("--node", "pi-01"), ("--nodes", "pi-01")):
+        done = flash("/dev/nothing", *words, *SAFE)
+        assert done.returncode == 2
+        assert "-c FILE" in done.stderr
 
 
 @pytest.mark.root
@@ -203,10 +232,11 @@ def test_another_medium_since_it_was_confirmed(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_an_unattached_loop_holds_no_medium(tmp_path: Path, small: SmallImage) -> None:
-    with loop(garbage_file(tmp_path / "raw", CARD_BYTES)) as device:
-        pass
-    assert refused(flash(device, "--image", small.path, *SAFE), "holds no medium")
+def test_a_device_without_a_medium(tmp_path: Path, small: SmallImage) -> None:
+    """Ask by a node of a loop device that nobody will ever attach: others attach free ones."""
+    slot = tmp_path / "slot"
+    os.mknod(slot, 0o600 | stat.S_IFBLK, os.makedev(7, 4000))
+    assert refused(flash(slot, "--image", small.path, *SAFE), "holds no medium")
 
 
 def test_nothing_lifts_the_refusal_of_this_machine_s_own_disk() -> None:
