@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 QEMU_PACKAGES = "apt install qemu-system-arm qemu-utils, or brew install qemu"
 MOST_BOOTS = 8
 SMALLEST_CARD_BYTES = 1 << 28
-PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*")
+PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*(?=[\r\n])")
 
 Ending = Literal["restart", "power off", "crash"]
 Outcome = Literal["matched", "powered off", "timed out", "panicked", "kept restarting"]

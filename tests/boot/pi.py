@@ -73,6 +73,7 @@ class Pi:
                     *("-device", "virtserialport,chardev=witness,name=witness"),
                 ],
             ),
+            sink=self._keep,
             descriptors=(theirs.fileno(),),
         )
         theirs.close()
@@ -81,6 +82,11 @@ class Pi:
         self._answers.clear()
         self._machine.watch(ours.fileno(), self._take_answer)
         self.boots += 1
+
+    def _keep(self, text: bytes) -> None:
+        """Keep the consoles beside the card's folder, for whoever looks into a failure."""
+        with self.folder.with_suffix(".console").open("ab") as file:
+            file.write(text)
 
     def halt(self) -> None:
         """Flush and mount everything read-only, then cut: a shutdown that waits for no service."""
