@@ -98,7 +98,7 @@ class SecretDocument(TextOrDocument):
     @classmethod
     def _asks(cls, value: str) -> str:
         if value.lower() in ("no", "false", "off"):
-            raise wrong("prompt is true or a question")
+            raise wrong("prompt is true or a question", "write {prompt: true}")
         return "" if value.lower() in ("yes", "true", "on") else value
 
 
@@ -136,7 +136,7 @@ class ImageDocument(TextOrDocument):
     @model_validator(mode="after")
     def _one_source(self) -> ImageDocument:
         if sum(bool(source) for source in (self.name, self.file, self.url)) != 1:
-            raise wrong("an image takes one of name, file and url")
+            raise wrong("an image takes one of name, file and url", "keep one of them")
         return self
 
 
@@ -272,7 +272,7 @@ class UserDocument(Document):
     @model_validator(mode="after")
     def _one_password(self) -> UserDocument:
         if self.password and self.password_hash:
-            raise wrong("a user takes one of password and password_hash")
+            raise wrong("a user takes one of password and password_hash", "keep one of them")
         return self
 
 
@@ -290,7 +290,7 @@ class KeyDocument(TextOrDocument):
     @model_validator(mode="after")
     def _one_source(self) -> KeyDocument:
         if (self.file is None) == (self.text is None):
-            raise wrong("expected a public key or {file: PATH}")
+            raise wrong("expected a public key or {file: PATH}", "as {file: ~/.ssh/id_ed25519.pub}")
         return self
 
 
@@ -369,7 +369,7 @@ class CatalogueEntry(Document):
     @model_validator(mode="after")
     def _one_source(self) -> CatalogueEntry:
         if (self.url is None) == (self.file is None):
-            raise wrong("an image takes one of file and url")
+            raise wrong("an image takes one of file and url", "keep one of them")
         return self
 
     @property

@@ -80,7 +80,10 @@ def ssid(value: str) -> str:
     """Check the length of an SSID, which counts bytes, not letters."""
     size = len(value.encode())
     if not 1 <= size <= SSID_BYTES:
-        raise wrong(f"an SSID has 1 to {SSID_BYTES} bytes, this one has {size} in UTF-8")
+        raise wrong(
+            f"an SSID has 1 to {SSID_BYTES} bytes, this one has {size} in UTF-8",
+            "accents take two bytes each and emoji four: shorten it",
+        )
     return value
 
 
@@ -236,7 +239,7 @@ def _against_folder(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str | Path):
         return value
     if not str(value):
-        raise wrong("the path is empty")
+        raise wrong("the path is empty", "name a file or folder")
     one_line(str(value))
     context = info.context or {}
     text, home = str(value), context.get("home")

@@ -162,7 +162,9 @@ def read_bytes(path: Path, what: str) -> bytes:
     """Read a small file; SettingsError where that is not to be had."""
     try:
         if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB")
+            raise SettingsError(
+                f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB", "is it the right file?"
+            )
         return path.read_bytes()
     except (OSError, ValueError) as error:
         reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
@@ -199,5 +201,7 @@ def _yaml_files(folders: Sequence[Path]) -> list[Path]:
         listed = [path for folder in every for path in sorted(folder.iterdir())]
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
-        raise SettingsError(f"profiles folder {error.filename}: {reason}") from None
+        raise SettingsError(
+            f"profiles folder {error.filename}: {reason}", "check the path after --profiles"
+        ) from None
     return [path for path in listed if path.suffix in (".yml", ".yaml") and has_file(path)]

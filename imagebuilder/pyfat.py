@@ -226,7 +226,9 @@ class BootFat(PyFat):  # type: ignore[misc]
         del erase
         count = int(self.calc_num_clusters(size))
         if count > self.free_count:
-            raise ImageError(f"no {count} clusters are free on the boot partition")
+            raise ImageError(
+                f"no {count} clusters are free on the boot partition", "lay fewer files over it"
+            )
         chain: list[int] = []
         for _ in range(count):
             at = self.fat.index(0, self.first_free_cluster)
