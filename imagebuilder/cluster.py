@@ -51,7 +51,7 @@ def ask_shack(
     with requests.Session() as session:
         session.trust_env = False  # the shack is on this wire, whatever proxy the shell names
         asker = _Asker(session, timeout_seconds)
-        gathering = _ask_consul(asker, f"http://{shack.address}:{shack.consul_port}", swarm_path)
+        gathering = _ask_consul(asker, f"http://{_host(shack)}:{shack.consul_port}", swarm_path)
         try:
             engines = _ask_manager(asker, shack, client)
         except SourceError as error:
@@ -83,10 +83,15 @@ def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
 def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
     if client is not None:
         asker.present(client)
-    url = f"{'https' if client else 'http'}://{shack.address}:{shack.swarm_port}"
+    url = f"{'https' if client else 'http'}://{_host(shack)}:{shack.swarm_port}"
     if shack.kind == "swarm-mode":
         return asker.ask(url, "/nodes", parse_swarm_nodes)
     return asker.ask(url, "/info", parse_manager_info)
+
+
+def _host(shack: Shack) -> str:
+    """Give the address as a URL takes it; an IPv6 one in brackets."""
+    return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 
 @dataclass

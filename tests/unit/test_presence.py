@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from imagebuilder.presence import (
 )
 from tests.unit.rooms import node, room
 
+RECORDINGS = Path(__file__).parent / "recordings"
 SHACK = Member("shack", "192.168.2.1")
 
 
@@ -195,6 +197,15 @@ def test_swarm_mode_s_own_states() -> None:
     assert rows["pi-02"].state == "wrong-arch"
     assert "engine: down heartbeat failure" in rows["pi-02"].detail
     assert "laptop" not in rows
+
+
+def test_what_a_real_dockerd_said_of_its_swarm() -> None:
+    text = (RECORDINGS / "docker-20.10" / "nodes.json").read_text()
+    engines = {engine.name: engine for engine in parse_swarm_nodes(json.loads(text))}
+    assert (engines["pi-01"].address, engines["pi-01"].healthy) == ("10.78.0.11", True)
+    assert engines["pi-01"].machine == "x86_64"
+    assert engines["pi-02"].error == "heartbeat failure"
+    assert [engine.name for engine in engines.values() if engine.manager] == ["vm"]
 
 
 def swarm_node(name: str, role: str, state: str, machine: str) -> dict[str, object]:
