@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from imagebuilder.cow import ReadAt
     from imagebuilder.model import BootEdit
 
-_SMALL_BYTES = 64 << 10
 _MOST_FILES = 64
+# What says who a node is; kernels and firmware are large, and were compared with the write set.
+_TELLING = (".txt", ".yaml", ".yml", ".env", ".conf", ".sh", "user-data", "meta-data")
 
 
 def open_boot_volume(disk: ReadAt) -> BootVolume:
@@ -36,14 +37,8 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
         volume = open_boot_volume(Remembered(disk))
     except ImageError:
         return {}
-    found: dict[str, bytes] = {}
-    for path in sorted(volume.names(), key=_ours_first):
-        if len(found) == _MOST_FILES:
-            break
-        data = volume.read(path)
-        if len(data) <= _SMALL_BYTES:
-            found[path] = data
-    return found
+    chosen = sorted(filter(_tells_who, volume.names()), key=_ours_first)[:_MOST_FILES]
+    return {path: volume.read(path) for path in chosen}
 
 
 def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
@@ -67,6 +62,10 @@ def differing_files(volume: BootVolume, files: Mapping[str, bytes]) -> tuple[str
     return tuple(
         path for path, data in files.items() if not volume.exists(path) or volume.read(path) != data
     )
+
+
+def _tells_who(path: str) -> bool:
+    return path.lower().endswith(_TELLING)
 
 
 def _ours_first(path: str) -> tuple[bool, str]:

@@ -1,7 +1,7 @@
 """Flashing simulated cards of 30 and 90 MB/s, beside dd and bmaptool on the same cards.
 
-Times are those of the whole programs, from their start to their end. Needs root, nbdkit, bmaptool;
-takes about six minutes, nearly all of it waiting for the cards.
+Beside dd and bmaptool stand times of whole programs, from their start to their end. Needs root,
+nbdkit and bmaptool; takes about six minutes, nearly all of it waiting for the cards.
 """
 
 from __future__ import annotations
