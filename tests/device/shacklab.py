@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.device.swarmlab import Docker, Machine, wait_for
+from tests.device.swarmlab import SHACK, SWARM, Docker, Machine, Node, wait_for
 from tests.image.real_consul import consul_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-SHACK = "10.78.0.1"
+CONSUL_IMAGE = "dduportal/arm-consul:0.5.0"
+SWARM_IMAGE = "dduportal/arm-swarm:0.2.0"
 
 MANAGER = """#!/bin/sh
 echo "argv $*"
@@ -77,13 +78,18 @@ class Pupil(Machine):
             "-bind", self.address, "-client", "0.0.0.0", "-retry-join", SHACK,
             "-retry-interval", "1s", "-data-dir", self.folder / "consul",
         )  # fmt: skip
-        web = self.folder / "engine"
-        web.mkdir(exist_ok=True)
-        (web / "info").write_text(json.dumps({"Name": self.name, "Labels": [f"arch={arch}"]}))
-        self.start("engine.log", "busybox", "httpd", "-f", "-p", "2375", "-h", web)
+        serve_engine(self, arch)
         key = f"http://127.0.0.1:8500/v1/kv/swarm/{self.address}:2375"
         put = ("curl", "-fsS", "-m", "5", "-X", "PUT", "-d", f"{self.address}:2375", key)
         wait_for(lambda: "true" in self.run(*put, check=False), 30)
+
+
+def serve_engine(machine: Machine, arch: str = "armv7") -> None:
+    """Answer as a Docker engine with this label does when a manager asks who it is."""
+    web = machine.folder / "engine"
+    web.mkdir(exist_ok=True)
+    (web / "info").write_text(json.dumps({"Name": machine.name, "Labels": [f"arch={arch}"]}))
+    machine.start("engine.log", "busybox", "httpd", "-f", "-p", "2375", "-h", web)
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def open_shack_lab(names: Sequence[str]) -> Iterator[ShackLab]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         shack = Docker(lab, "shack", folder / "s")
         pupils = tuple(
-            Pupil(lab, name, folder / name, address=f"10.78.0.{10 + n}")
+            Pupil(lab, name, folder / name, address=f"10.77.0.{10 + n}")
             for n, name in enumerate(names, start=1)
         )
         for machine in (shack, *pupils):
@@ -181,6 +187,30 @@ def import_images(docker: Docker) -> None:
                    entrypoint=["/bin/swarm"])  # fmt: skip
 
 
+def import_card_images(docker: Docker) -> None:
+    """Make what the cards run: a real consul under its name of 2015, and swarm's stand-in."""
+    agent = ["consul", "agent", "-data-dir", "/tmp", "-client", "0.0.0.0"]
+    import_program(docker, CONSUL_IMAGE, consul_program(), entrypoint=agent)
+    import_program(docker, SWARM_IMAGE, Path("/bin/busybox"), files={"/bin/swarm": SWARM},
+                   entrypoint=["/bin/swarm"])  # fmt: skip
+
+
+@contextmanager
+def node_of(pupil: Pupil) -> Iterator[Node]:
+    """Give a pupil's machine a real dockerd and the node script of the card."""
+    node = Node(pupil.lab, pupil.name, pupil.folder / "node", address=pupil.address)
+    node.folder.mkdir()
+    try:
+        node.start_docker()
+        node.fresh(CONSUL_IMAGE=CONSUL_IMAGE, SWARM_IMAGE=SWARM_IMAGE)
+        serve_engine(node)
+        yield node
+    finally:
+        node.clear()
+        for job in tuple(node.jobs):
+            node.stop(job)
+
+
 def import_program(  # noqa: PLR0917 - the parts of an image
     docker: Docker,
     name: str,
@@ -210,7 +240,7 @@ def import_program(  # noqa: PLR0917 - the parts of an image
         (root / path.lstrip("/")).write_text(text)
         (root / path.lstrip("/")).chmod(0o755)
     if program.name == "busybox":
-        for applet in ("sh", "nc", "wget", "tr", "sed", "cat", "chmod"):
+        for applet in ("sh", "nc", "wget", "tr", "sed", "cat", "chmod", "grep", "sleep"):
             (root / "bin" / applet).symlink_to("busybox")
     _import(docker, root, name, entrypoint, command)
     shutil.rmtree(root)

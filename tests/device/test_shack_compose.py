@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from imagebuilder.cluster import parse_swarm_nodes
-from tests.device.shacklab import SHACK, ShackLab, open_shack_lab
-from tests.device.swarmlab import Docker, wait_for
+from tests.device.shacklab import (
+    CONSUL_IMAGE,
+    SWARM_IMAGE,
+    ShackLab,
+    import_card_images,
+    node_of,
+    open_shack_lab,
+)
+from tests.device.swarmlab import SHACK, Docker, wait_for
 from tests.image.real_consul import consul_program
 from tests.tools import need, need_root
 
@@ -23,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.root
 
 SERVICES = 7
-ROSTER = "hostname,address\npi-01,10.78.0.11/24\npi-02,10.78.0.12/24\npi-03,10.78.0.13/24\n"
+ROSTER = "hostname,address\npi-01,10.77.0.11/24\npi-02,10.77.0.12/24\npi-03,10.77.0.13/24\n"
 CLASS = f"""\
 profile: armv7
 image: {{file: base.img, unchecked: true}}
@@ -87,10 +94,30 @@ def test_up_again_changes_nothing(lab: ShackLab, shack: Path) -> None:
     assert lab.shack.docker("ps", "-q") == before
 
 
+def test_the_card_s_script_joins_with_images_from_the_class_registry(
+    lab: ShackLab, shack: Path
+) -> None:
+    import_card_images(lab.shack)
+    said = lab.make(shack, "preload")
+    assert "the cards will find them" in said
+    file = lab.shack.folder / "class" / "classroom.yml"
+    with node_of(lab.pupils[2]) as node:
+        assert node.docker("images", "-q") == ""
+        said = node.once()
+        assert node.status()["consul"] == f"joined, leader {SHACK}:8300", said
+        kept = node.docker("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        assert {CONSUL_IMAGE, SWARM_IMAGE} <= set(kept)
+        report = json.loads(json_of(rpi_image(lab, "status", file, "--json")))
+        third = report["nodes"][2]
+        assert (third["hostname"], third["state"], third["arch"]) == ("pi-03", "joined", "armv7")
+        card = rpi_image(lab, "status", file, "--card", node.card.parent, "--json")
+        assert json.loads(json_of(card))["nodes"][2]["card"]["swarm"].startswith("joined as")
+
+
 def test_status_shows_three_joined_nodes(lab: ShackLab, shack: Path) -> None:
     file = lab.shack.folder / "class" / "classroom.yml"
     before = json.loads(json_of(rpi_image(lab, "status", file, "--json")))
-    assert before["summary"]["missing"] == 3
+    assert before["summary"]["joined"] == 0
     for pupil in lab.pupils:
         pupil.join()
     start = time.monotonic()
@@ -172,7 +199,7 @@ def test_the_manager_was_called_as_written(lab: ShackLab, shack: Path) -> None:
 def test_a_machine_without_the_address_starts_nothing(lab: ShackLab, tmp_path: Path) -> None:
     (tmp_path / "away").mkdir()
     file = class_file(tmp_path / "away")
-    file.write_text(file.read_text().replace(SHACK, "10.78.0.99"))
+    file.write_text(file.read_text().replace(SHACK, "10.77.0.99"))
     rpi_image(lab, "shack", file, "-o", tmp_path / "shack")
     said = subprocess.run(
         lab.shack.command("make", "-C", str(tmp_path / "shack"), "up"),
@@ -180,7 +207,7 @@ def test_a_machine_without_the_address_starts_nothing(lab: ShackLab, tmp_path: P
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "DOCKER_HOST": lab.shack.socket},
     )  # fmt: skip
     assert said.returncode != 0
-    assert "does not have the address 10.78.0.99" in said.stderr
+    assert "does not have the address 10.77.0.99" in said.stderr
 
 
 def test_the_plain_script_starts_the_same_services(lab: ShackLab, shack: Path) -> None:

@@ -347,6 +347,15 @@ def test_preload_names_what_failed_and_goes_on(
     assert "docker push localhost:5000/dduportal/arm-swarm:0.2.0" in called(tmp_path)
 
 
+def test_preload_without_an_uplink_takes_what_is_here(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path, fails="pull")
+    subprocess.run(["sh", folder / "preload"], env=environment, check=True, capture_output=True)
+    assert "docker push localhost:5000/dduportal/arm-consul:0.5.0" in called(tmp_path)
+
+
 def test_the_join_token_reaches_the_store_and_no_argument(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
