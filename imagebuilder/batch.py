@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.build import FICLONE, make_folder, new_file, write_image, write_json
+from imagebuilder.build import FICLONE, make_folder, write_image, write_json, write_text
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
@@ -164,8 +164,7 @@ class Batch:
         }
         rows |= {outcome.image.name: outcome.sha256 for outcome in fresh.values()}
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(rows.items()))
-        with new_file(self.folder / "SHA256SUMS") as descriptor:
-            os.write(descriptor, text.encode())
+        write_text(self.folder / "SHA256SUMS", text)
         write_json(self.folder / "classroom.json", self._class_manifest(outcomes))
 
     def _earlier_sums(self) -> dict[str, str]:

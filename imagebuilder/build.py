@@ -16,6 +16,7 @@ from imagebuilder.bmap import render_bmap
 from imagebuilder.cow import Patched
 from imagebuilder.errors import WriteError
 from imagebuilder.extents import plan_write_set
+from imagebuilder.files import write_file
 from imagebuilder.packing import pack
 from imagebuilder.progress import SILENT, Meter, Voice
 from imagebuilder.reading import open_raw
@@ -109,9 +110,16 @@ def _claimed(part: Path) -> Iterator[int]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` as JSON under its final name at once."""
-    with new_file(path) as descriptor:
-        os.write(descriptor, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+    """Write `value` as JSON; raises WriteError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file; raises WriteError."""
+    try:
+        write_file(path, text.encode())
+    except OSError as error:
+        raise _write_error(path, error) from error
 
 
 def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
@@ -169,8 +177,7 @@ def write_bmap(composition: Composition, image: Path) -> Path:
     with open_raw(composition.base.path) as raw:
         extents = plan_write_set(raw, composition.patch)
         text = render_bmap(Patched(raw, composition.patch), extents, image.name)
-    with new_file(path) as descriptor:
-        os.write(descriptor, text.encode())
+    write_text(path, text)
     return path
 
 

@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +15,7 @@ import filelock
 import platformdirs
 
 from imagebuilder.errors import InputError, SourceError
+from imagebuilder.files import write_file
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.sparse import hash_file
 
@@ -108,7 +108,7 @@ class Cache:
             self._records.mkdir(parents=True, exist_ok=True)
             text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
             for key in keys:
-                write_atomically(self._records / f"{_hashed(key)}.json", text.encode())
+                write_file(self._records / f"{_hashed(key)}.json", text.encode())
 
     def adopt(self, part: Path, raw_sha256: str) -> Path:
         """Give a finished, fsynced part its final name, read-only."""
@@ -204,20 +204,6 @@ def _is_called(image: Cached, word: str) -> bool:
     return word in image.names or (
         len(word) >= SHORTEST_DIGEST and image.sha256.startswith(word.lower())
     )
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace a small file so that it is there in full or as before, even after a power cut."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _hashed(key: str) -> str:

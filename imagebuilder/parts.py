@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from imagebuilder.cache import write_atomically
+from imagebuilder.files import write_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,4 +72,4 @@ def forget(part: Path) -> None:
 
 def save_state(part: Path, state: PartState) -> None:
     """Write what a part belongs to."""
-    write_atomically(state_path(part), json.dumps(asdict(state)).encode())
+    write_file(state_path(part), json.dumps(asdict(state)).encode())
