@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.emulator import Emulator
+    from imagebuilder.firmware import Firmware
 
 # AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
 FIRMWARE_WORDS = ("apparmor=0",)
@@ -59,20 +60,8 @@ class Pi:
         assert self._machine is None
         firmware = emulator.load_firmware(self.card, words=self.words)
         ours, theirs = socket.socketpair()
-        clock = datetime.now(UTC) - self.clock_lag
         self._machine = emulator.Emulator(
-            emulator.qemu_command(
-                firmware,
-                self.card,
-                self.folder,
-                network=self.network,
-                more=[
-                    *("-rtc", f"base={clock:%Y-%m-%dT%H:%M:%S}"),
-                    *("-device", "virtio-serial-pci"),
-                    *("-chardev", f"socket,id=witness,fd={theirs.fileno()}"),
-                    *("-device", "virtserialport,chardev=witness,name=witness"),
-                ],
-            ),
+            self.command(firmware, theirs.fileno()),
             sink=self._keep,
             descriptors=(theirs.fileno(),),
         )
@@ -82,6 +71,22 @@ class Pi:
         self._answers.clear()
         self._machine.watch(ours.fileno(), self._take_answer)
         self.boots += 1
+
+    def command(self, firmware: Firmware, witness: int) -> list[str]:
+        """Give QEMU's command line; `witness` is the descriptor that answers `tell`."""
+        clock = datetime.now(UTC) - self.clock_lag
+        return emulator.qemu_command(
+            firmware,
+            self.card,
+            self.folder,
+            network=self.network,
+            more=[
+                *("-rtc", f"base={clock:%Y-%m-%dT%H:%M:%S}"),
+                *("-device", "virtio-serial-pci"),
+                *("-chardev", f"socket,id=witness,fd={witness}"),
+                *("-device", "virtserialport,chardev=witness,name=witness"),
+            ],
+        )
 
     def _keep(self, text: bytes) -> None:
         """Keep the consoles beside the card's folder, for whoever looks into a failure."""
