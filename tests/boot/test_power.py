@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -35,28 +36,6 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return nodes.build(nodes.Node("occidentalis-jessie", settings=SETTINGS), folder)
 
 
-@pytest.fixture(scope="module")
-def instants(image: Path, tmp_path_factory: pytest.TempPathFactory) -> list[float]:
-    """Boot once undisturbed, and spread the cuts: most into the installer, some around it."""
-    pi = Pi(image, tmp_path_factory.mktemp("whole") / "pi")
-    try:
-        begun = time.monotonic()
-        pi.power_on()
-        pi.wait_for(b"Run /init as init process", 120)
-        kernel = time.monotonic() - begun
-        pi.wait_for(b"EXT4-fs [^\n]*re-mounted", 120)
-        first = time.monotonic() - begun
-        pi.wait_for(b"systemd\\[1\\]: |Welcome to ", 180)
-        last = time.monotonic() - begun
-        ready(pi)
-        up = time.monotonic() - begun
-    finally:
-        pi.throw_away()
-    inside = [first + (last - first) * step / 14 for step in range(15)]
-    around = [kernel, (kernel + first) / 2, (last + up) / 2, up, up + 3]
-    return sorted([*inside, *around])
-
-
 def state_of(pi: Pi) -> dict[str, str]:
     """Give what the installer makes, as the booted system has it."""
     reads = {
@@ -75,35 +54,57 @@ def state_of(pi: Pi) -> dict[str, str]:
     return {name: pi.tell(command) for name, command in reads.items()}
 
 
+@dataclass(frozen=True)
+class Whole:
+    """An undisturbed first boot: what it made, and the instants to cut others at."""
+
+    made: dict[str, str]
+    instants: tuple[float, ...]
+
+
 @pytest.fixture(scope="module")
-def expected(image: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Give what an undisturbed first boot makes."""
-    pi = Pi(image, tmp_path_factory.mktemp("expected") / "pi")
+def whole(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Boot once undisturbed, and spread the cuts: most into the installer, some around it."""
+    pi = Pi(image, tmp_path_factory.mktemp("whole") / "pi")
     try:
+        begun = time.monotonic()
         pi.power_on()
+        passed = []
+        for seen in (
+            b"Run /init as init process",
+            b"EXT4-fs [^\n]*re-mounted",  # the installer makes the root writable
+            b"systemd\\[1\\]: |Welcome to ",
+        ):
+            pi.wait_for(seen, 180)
+            passed.append(time.monotonic() - begun)
         ready(pi)
-        found = state_of(pi)
+        kernel, first, last, up = (*passed, time.monotonic() - begun)
+        made = state_of(pi)
     finally:
         pi.throw_away()
-    manifest = json.loads(image.with_suffix(".json").read_text())
-    assert found["marker"].strip() == manifest["config_hash"]
-    assert found["hostname"].strip() == "pi-03"
-    assert found["shadow"].strip() == nodes.PASSWORD_HASH
+    assert made["marker"].strip() == _manifest(image)["config_hash"]
+    assert made["hostname"].strip() == "pi-03"
+    assert made["shadow"].strip() == nodes.PASSWORD_HASH
+    inside = [first + (last - first) * step / 14 for step in range(15)]
+    around = [kernel, (kernel + first) / 2, (last + up) / 2, up, up + 3]
+    return Whole(made, tuple(sorted([*inside, *around])))
+
+
+def _manifest(image: Path) -> dict[str, str]:
+    found: dict[str, str] = json.loads(image.with_suffix(".json").read_text())
     return found
 
 
 @pytest.mark.parametrize("cut", range(CUTS))
-def test_power_cut_in_the_first_boot(
-    cut: int, image: Path, instants: list[float], expected: dict[str, str], tmp_path: Path
-) -> None:
+def test_power_cut_in_the_first_boot(cut: int, image: Path, whole: Whole, tmp_path: Path) -> None:
     pi = Pi(image, tmp_path / "pi")
     try:
         pi.power_on()
-        pi.let_run(instants[cut])
+        pi.let_run(whole.instants[cut])
         pi.cut()
         pi.power_on()
         ready(pi)
-        assert state_of(pi) == expected
+        assert state_of(pi) == whole.made
         leftovers = pi.tell("find /etc /home /root /var/lib/rpi-image -name '*.rpi-image'")
         assert leftovers == ""
         pi.halt()

@@ -9,5 +9,5 @@ sync
 umount /boot
 mount / -o remount,ro
 sync
-reboot -f
+echo b >/proc/sysrq-trigger
 sleep 5
