@@ -116,7 +116,7 @@ def secret_facts(settings: NodeSettings, *, plaintext: bool) -> dict[str, object
 
 
 def _option_words(arch: str, docker: Docker) -> Iterator[str]:
-    if docker.storage_driver:
+    if docker.storage_driver not in ("", "default"):
         yield f"--storage-driver={docker.storage_driver}"
     if docker.debug:
         yield "-D"

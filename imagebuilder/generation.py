@@ -80,6 +80,7 @@ class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     title: str
+    storage_driver: str = ""
     when: list[Condition] = Field(min_length=1)
     facts: dict[Name, list[Condition]] = {}
     cmdline: list[str] = []
@@ -102,7 +103,8 @@ class Generation:
 
     All of `when` must hold for an image to be of this generation; a fact is true where any of
     its conditions holds; `cmdline` are templates of words for the kernel, empty ones dropping
-    out; `without` are patterns of node files that this generation has no use for.
+    out; `without` are patterns of node files that this generation has no use for;
+    `storage_driver` is what its Docker takes where the settings leave that open.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Generation:
     cmdline: tuple[Template, ...] = ()
     lines: tuple[LineEdit, ...] = ()
     without: tuple[str, ...] = ()
+    storage_driver: str = ""
     files: tuple[OverlayFile, ...] = ()
 
     def fits(self, boot: BootFiles) -> bool:
@@ -151,6 +154,7 @@ def parse_generation(
             for key, value in pairs.items()
         ),
         without=tuple(document.without),
+        storage_driver=document.storage_driver,
         files=tuple(files),
     )
 

@@ -211,9 +211,12 @@ class DockerTls:
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """dockerd's options; `options` is the composed DOCKER_OPTS value, words without blanks."""
+    """dockerd's options.
 
-    storage_driver: str = "overlay"
+    `storage_driver` empty: what the generation of the base image takes; `default`: dockerd chooses.
+    """
+
+    storage_driver: str = ""
     debug: bool = True
     tcp: bool = True
     port: int = 2375

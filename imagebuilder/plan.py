@@ -180,6 +180,9 @@ class _Work:
     _layers: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        docker = self.settings.docker
+        driver = docker.storage_driver or self.generation.storage_driver
+        self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
         self._layers = _topmost(
             [
                 *self.generation.files,

@@ -458,6 +458,27 @@ def test_docker_options_are_those_of_the_workshop() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stock", "driver"),
+    [
+        ("occidentalis", "overlay"),
+        ("cloud-init-hypriot", "overlay2"),
+        ("cloud-init-trixie", "overlay2"),
+        ("firstrun-bookworm", "overlay2"),
+    ],
+)
+def test_the_storage_driver_is_the_images_own_unless_said_otherwise(
+    stock: str, driver: str
+) -> None:
+    def words(docker: Docker) -> list[str]:
+        settings = node_with(docker=docker)
+        return node_env(plan(settings, boot_of(stock)))["DOCKER_OPTS"].split()
+
+    assert f"--storage-driver={driver}" in words(Docker())
+    assert "--storage-driver=btrfs" in words(Docker(storage_driver="btrfs"))
+    assert not [w for w in words(Docker(storage_driver="default")) if "storage" in w]
+
+
 def test_docker_options_with_tls_labels_and_more() -> None:
     docker = Docker(
         storage_driver="overlay2",

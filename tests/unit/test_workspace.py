@@ -253,7 +253,7 @@ def test_every_profile_gives_a_node_with_the_seeds_images() -> None:
         node = from_flags(profile=profile.name, shack={"address": "10.0.0.1"}).nodes[0]
         assert node.cluster.consul_image == "dduportal/arm-consul:0.5.0"
         assert node.cluster.swarm_image == "dduportal/arm-swarm:0.2.0"
-        assert (node.docker.storage_driver, node.docker.debug) == ("overlay", True)
+        assert (node.docker.storage_driver, node.docker.debug) == ("", True)
 
 
 def test_our_catalogue() -> None:
