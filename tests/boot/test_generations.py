@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from tests.boot import nodes, recorder
-from tests.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,13 +141,6 @@ def expect_network_manager(pi: Pi) -> None:
     assert found == BOTH
 
 
-def expect_clean(pi: Pi) -> None:
-    """Check the card of a Pi that was shut down: two sound file systems."""
-    boot, root = pi.partitions()
-    run("fsck.vfat", "-n", boot)
-    run("e2fsck", "-fn", root)
-
-
 @pytest.mark.parametrize(
     ("generation", "expect_wifi"),
     [
@@ -174,7 +166,7 @@ def test_card_makes_the_node(
     if generation in GROWING:
         assert pi.tell("test -e /var/lib/root-was-grown && echo grown").strip() == "grown"
     pi.halt()
-    expect_clean(pi)
+    pi.expect_sound()
     assert pi.read_boot("rpi-image/status.json"), "the card says nothing about the Pi"
     assert nodes.PASSPHRASE.encode() not in (pi.read_boot("occidentalis.txt") or b"")
 
@@ -196,7 +188,7 @@ def test_cluster_and_a_second_boot(start: StartPi, tmp_path: Path) -> None:
     assert "DELETE /v1/kv/swarm/10.0.2.15:2375" in asked
     assert pi.tell(FILES) == before
     pi.halt()
-    expect_clean(pi)
+    pi.expect_sound()
 
 
 # What the installer may have written, with contents; what lives at run time is left out.
