@@ -30,6 +30,7 @@ MIB = 1 << 20
 BOOT_MIB, ROOT_MIB = 64, 1175
 CARD_BYTES = 2_000_000_000
 FILLED_BYTES = 600 * 10**6
+_IDEAL = "twice the bytes at that rate"
 SAFE = ("--yes", "--allow-loop", "--json")
 
 
@@ -114,9 +115,7 @@ def one_card(folder: Path, image: Path, speed: int) -> tuple[list[Row], float]:
     writing = ours.seconds - (card["seconds"] - card["write_seconds"])
     what = f"1.3 GB image, card of {speed} MB/s"
     return [
-        _row(
-            f"{what}: write and verify", ours.seconds, ideal, "twice the bytes at that rate", 1.05
-        ),
+        _row(f"{what}: claim to last verified byte", card["seconds"], ideal, _IDEAL, 1.05),
         _row(f"{what}: write", writing, dd.seconds, "dd bs=4M oflag=direct", 0.60),
         _row(f"{what}: write", writing, peer.seconds, "bmaptool copy with bmap", 1.0),
     ], card["write_seconds"]
