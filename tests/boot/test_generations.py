@@ -52,12 +52,20 @@ def expect_node(pi: Pi, image: Path) -> None:
     assert pi.tell("getent hosts shack").split() == [nodes.SHACK, "shack"]
     assert pi.tell("cat /var/lib/rpi-image/installed").strip() == manifest["config_hash"]
     words = words_of_dockerd(pi)
-    for word in ("--storage-driver=overlay", "-D", "tcp://0.0.0.0:2375", "arch=armv7"):
+    old = manifest["generation"] in ("occidentalis", "device-init")
+    for word in (
+        f"--storage-driver=overlay{'' if old else '2'}",
+        "-D",
+        "tcp://0.0.0.0:2375",
+        "arch=armv7",
+    ):
         assert words.count(word) == 1, words
     assert f"--registry-mirror=http://{nodes.SHACK}:5001" in words
     labels = pi.tell("docker info --format '{{json .Labels}}'")
     assert json.loads(labels) == ["arch=armv7", "room=B12/é"]
-    assert pi.tell("docker info --format '{{.Driver}}'").strip() == "overlay"
+    assert pi.tell("docker info --format '{{.Driver}}'").strip() == (
+        "overlay" if old else "overlay2"
+    )
     # The card was built hours ahead of the Pi's clock.
     assert int(pi.tell("date +%s")) >= int((image.parent / "epoch").read_text())
 

@@ -1,0 +1,57 @@
+"""One image for a class, booted: the board finds its node by its MAC, which early boot cannot see."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+
+from tests.boot import images
+from tests.boot.nodes import ROOT, SHACK
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.boot.conftest import StartPi
+
+pytestmark = pytest.mark.boot
+
+# QEMU's first network card (docs/system/devices/net.rst).
+QEMU_MAC = "52:54:00:12:34:56"
+
+
+def one_image(folder: Path, macs: dict[str, str]) -> Path:
+    """Run `rpi-image batch --one-image` for nodes with these MACs."""
+    room = {
+        "profile": "armv7",
+        "image": {"file": str(images.golden("occidentalis-jessie")), "unchecked": True},
+        "shack": {"address": SHACK},
+        "nodes": [{"hostname": name, "mac": mac} for name, mac in macs.items()],
+    }
+    (folder / "room.yml").write_text(yaml.safe_dump(room))
+    command = [sys.executable, "-m", "imagebuilder", "batch", "room.yml", "--one-image"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "cache")}
+    subprocess.run(command, check=True, cwd=folder, env=environment)
+    return folder / "build" / "room.img"
+
+
+def test_a_board_becomes_its_node_and_forgets_the_others(start: StartPi, tmp_path: Path) -> None:
+    macs = {"pi-01": "b8:27:eb:00:00:01", "pi-02": QEMU_MAC, "pi-03": "b8:27:eb:00:00:03"}
+    pi = start(one_image(tmp_path, macs))
+    pi.tell_until("cat /etc/hostname", "^pi-02$", 240)
+    pi.tell_until("hostname", "^pi-02$", 60)
+    assert "hostname=pi-02" in pi.tell("cat /boot/occidentalis.txt")
+    pi.tell_until("ls /boot/rpi-image", r"^(?!.*identities)", 60)
+    pi.halt()
+    assert pi.read_boot("rpi-image/identities/serial-b827eb000001/rpi-image/node.env") is None
+    pi.expect_sound()
+
+
+def test_a_board_in_no_roster_says_so(start: StartPi, tmp_path: Path) -> None:
+    pi = start(one_image(tmp_path, {"pi-01": "b8:27:eb:00:00:01"}))
+    pi.tell_until("cat /etc/hostname", "^unclaimed-[0-9a-f]{4}$", 240)
+    assert "no roster" in pi.tell("cat /boot/rpi-image/status")

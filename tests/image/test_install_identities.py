@@ -1,0 +1,98 @@
+"""One image, many identities: a board finds its own files by serial or MAC, or says who it is."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.image.pi_tree import HASH, SETTINGS, SHELLS, Pi, make_pi
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OTHER_HASH = "b" * 64
+CPUINFO = "processor\t: 0\nHardware\t: BCM2709\nRevision\t: a01041\nSerial\t\t: 00000000{serial}\n"
+
+
+def give(pi: Pi, name: str, hostname: str, digest: str) -> None:
+    """Lay a node's own files into the image as `batch --one-image` does."""
+    folder = pi.card / "identities" / name
+    (folder / "rpi-image").mkdir(parents=True)
+    values = SETTINGS | {"NODE_HOSTNAME": hostname, "RPI_IMAGE_HASH": digest}
+    lines = [f"{key}={shlex.quote(value)}\n" for key, value in values.items()]
+    (folder / "rpi-image" / "node.env").write_text("".join(lines))
+    (folder / "occidentalis.txt").write_text(f"hostname={hostname}\n")
+    (folder / "rpi-image" / "own file.txt").write_text(f"of {hostname}\n")
+
+
+@pytest.fixture
+def pi(tmp_path: Path) -> Pi:
+    """Give a wheezy Pi with an image for two nodes in it."""
+    made = make_pi(tmp_path, "wheezy")
+    made.configure(NODE_HOSTNAME="unclaimed", RPI_IMAGE_HASH=HASH)
+    (made.boot / "occidentalis.txt").write_text("# name\nhostname=unclaimed\n")
+    give(made, "serial-abcdef01", "pi-01", OTHER_HASH)
+    give(made, "mac-b827eb000002", "pi-02", OTHER_HASH)
+    return made
+
+
+def board(pi: Pi, serial: str, mac: str = "b8:27:eb:99:99:99") -> None:
+    pi.write("proc/cpuinfo", CPUINFO.format(serial=serial))
+    pi.write("sys/class/net/eth0/address", f"{mac}\n")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(
+    ("serial", "mac", "hostname"),
+    [
+        ("abcdef01", "b8:27:eb:99:99:99", "pi-01"),
+        ("ABCDEF01", "b8:27:eb:99:99:99", "pi-01"),
+        ("99999999", "B8:27:EB:00:00:02", "pi-02"),
+    ],
+)
+def test_a_board_of_the_roster_becomes_its_node(
+    serial: str, mac: str, hostname: str, shell: str, pi: Pi
+) -> None:
+    board(pi, serial, mac)
+    assert pi.run(shell=shell).returncode == 0
+    assert pi.read("etc/hostname") == f"{hostname}\n"
+    assert pi.read("var/lib/rpi-image/installed").strip() == OTHER_HASH
+    assert f"hostname={hostname}" in (pi.boot / "occidentalis.txt").read_text()
+    assert (pi.card / "own file.txt").read_text() == f"of {hostname}\n"
+    assert not (pi.card / "identities").exists(), "other nodes' files stay on the card"
+    assert pi.status()["hostname"] == hostname
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_board_in_no_roster_says_which_it_is_and_is_asked_again(shell: str, pi: Pi) -> None:
+    board(pi, "12345678")
+    assert pi.run(shell=shell).returncode == 0
+    assert pi.read("etc/hostname") == "unclaimed-5678\n"
+    assert "hostname=unclaimed-5678" in (pi.boot / "occidentalis.txt").read_text()
+    assert "NODE_HOSTNAME='unclaimed-5678'" in pi.read("var/lib/rpi-image/node.env")
+    assert "no roster" in str(pi.status()["error"])
+    give(pi, "serial-12345678", "pi-03", OTHER_HASH)
+    assert pi.run(shell=shell).returncode == 0
+    assert pi.read("etc/hostname") == "pi-03\n"
+    assert not (pi.card / "identities").exists()
+
+
+def test_a_power_cut_while_claiming_is_made_good(pi: Pi) -> None:
+    """Whatever the cut left, node.env is put last: before it the board claims once more."""
+    board(pi, "abcdef01")
+    pi.fake("cp", 'case "$*" in *node.env*) exit 1 ;; esac; exec /bin/cp "$@"')
+    assert pi.run().returncode == 0
+    assert (pi.card / "identities").exists()
+    (pi.folder / "fakes" / "cp").unlink()
+    assert pi.run().returncode == 0
+    assert pi.read("etc/hostname") == "pi-01\n"
+    assert not (pi.card / "identities").exists()
+    assert not list(pi.boot.rglob("*.new"))
+
+
+def test_a_board_without_a_serial_still_boots(pi: Pi) -> None:
+    pi.write("proc/cpuinfo", "processor\t: 0\n")
+    assert pi.run().returncode == 0
+    assert pi.read("etc/hostname") == "unclaimed-0000\n"
