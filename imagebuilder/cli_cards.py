@@ -41,13 +41,17 @@ class Allowances:
     unmount: bool = False
 
 
-def open_image(session: Session, path: Path | None) -> BaseImage:
-    """Give the image to write as it is: a raw file where it lies, another from the cache."""
+def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseImage:
+    """Give the image to write as it is: a raw file where it lies, another from the cache.
+
+    With a `sha256` a raw file goes through the cache too, which compares it.
+    """
     path = path or _only_build(session.console)
     if not path.is_file():
         raise InputError(f"there is no image {path}", "give --image FILE, or build one")
-    if is_compressed(path):
-        return session.obtain(ImageSource(name=path.name, file=path, unchecked=True))
+    if sha256 or is_compressed(path):
+        unchecked = not sha256
+        return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
     return BaseImage(path, "", path.stat().st_size, path.name)
 
 

@@ -113,8 +113,8 @@ def flash(
 ) -> int:
     """Write an image, or nodes of a classroom, onto cards: only what is in use, proven, safe.
 
-    Without an image the one in build/ is taken. With --config alone the next nodes of the roster
-    that have no card are written side by side.
+    --image alone is written as it is, compressed or not; without it the one image in build/ is
+    taken. With -c alone the next nodes of the roster that have no card are written side by side.
     """
     said = FlashFlags(**rest)
     flags = _with_classroom(flags, classroom_file, said.node or said.nodes)
@@ -222,7 +222,7 @@ class _Flash:
 
     def _write_image(self, found: tuple[Device, ...], pantry: Pantry) -> int:
         path = Path(self._flags.image) if self._flags.image else None
-        base = open_image(self._session, path)
+        base = open_image(self._session, path, self._flags.sha256 or "")
         recipe = pantry.image(base)
         for device in found:
             refuse(device, replace(self._wish(base.path), image_bytes=recipe.source.size_bytes))

@@ -129,6 +129,19 @@ def test_a_compressed_image_is_written_too(tmp_path: Path, small: SmallImage, pa
 
 
 @pytest.mark.root
+def test_a_wrong_checksum_leaves_the_card_alone(tmp_path: Path, small: SmallImage) -> None:
+    right = run("sha256sum", small.path).split()[0]
+    with card(tmp_path, CARD_BYTES) as device:
+        before = head_of(device)
+        cache = str(tmp_path / "cache")
+        words = (device, "--image", small.path, *SAFE, "--sha256")
+        assert flash(*words, "0" * 64, RPI_IMAGE_CACHE=cache).returncode == 4
+        assert head_of(device) == before
+        done = flash(*words, right, RPI_IMAGE_CACHE=cache)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.root
 def test_every_node_is_what_batch_would_have_written(tmp_path: Path, classroom: Path) -> None:
     """Golden: composed straight onto a card, or through an image file, is the same."""
     epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
