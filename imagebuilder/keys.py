@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
-import os
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -31,6 +30,7 @@ from imagebuilder.certificates import (
     unreadable,
 )
 from imagebuilder.errors import SettingsError, WriteError
+from imagebuilder.files import write_file
 from imagebuilder.model import DockerTls, HostKey, Secret
 from imagebuilder.progress import SILENT
 
@@ -237,11 +237,4 @@ def _write_secret(path: Path, data: bytes, top: Path) -> None:
     """Write a file that only its owner may read, whole or not at all."""
     for parent in reversed([p for p in path.parents if p.is_relative_to(top)]):
         _make_folder(parent)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_file(path, data, 0o600)

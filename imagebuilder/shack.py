@@ -17,6 +17,7 @@ from imagebuilder.cluster import Client, ask_shack, parse_card_report
 from imagebuilder.disk import boot_partition, read_partitions
 from imagebuilder.errors import InputError, SettingsError, SourceError, WriteError
 from imagebuilder.exports import EXPORTS, node_address
+from imagebuilder.files import write_file
 from imagebuilder.keys import client_bundle, shack_certificate, with_identities
 from imagebuilder.progress import SILENT
 from imagebuilder.reading import open_raw
@@ -290,14 +291,5 @@ def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFi
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    """Write whole or not at all, with `mode` from the first byte on."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.unlink(missing_ok=True)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), mode)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    write_file(path, data, mode)
