@@ -37,13 +37,13 @@ def consul_program() -> Path:
 
 def _unpack(folder: Path) -> bool:
     """Fetch Debian's package through apt, with lists of its own, and unpack it into `folder`."""
-    if shutil.which("apt-get") is None:
+    if shutil.which("apt-get") is None or not (site := _debian_site()):
         return False
     work = folder.with_name("consul.work")
     shutil.rmtree(work, ignore_errors=True)
     for part in ("lists/partial", "cache/archives/partial"):
         (work / part).mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {_debian_site()} {SUITE} main\n")
+    (work / "sources.list").write_text(f"deb {site} {SUITE} main\n")
     places = {
         "Dir::Etc::sourcelist": work / "sources.list",
         "Dir::Etc::sourceparts": "/dev/null",
@@ -67,12 +67,13 @@ def _unpack(folder: Path) -> bool:
 
 
 def _debian_site() -> str:
+    """Give the mirror that this machine uses, or nothing."""
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     sites = [site for site in done.stdout.split() if site.endswith("/debian")]
-    return sites[0] if sites else "http://deb.debian.org/debian"
+    return sites[0] if sites else ""
 
 
 @contextmanager
