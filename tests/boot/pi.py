@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
 import socket
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 # AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
 FIRMWARE_WORDS = ("apparmor=0",)
-LOGIN = re.compile(rb"login: $")
+# Limits are for an idle machine of two cores; a busy one takes its time.
+PATIENCE = float(os.environ.get("RPI_IMAGE_TEST_PATIENCE", "1"))
 PANIC = emulator.PANIC
 
 
@@ -111,7 +113,7 @@ class Pi:
     def power_off(self, seconds: float = 90) -> None:
         """Shut down as a person would, and wait until the machine is off."""
         self.tell("(sleep 1; poweroff) >/dev/null 2>&1 &")
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * PATIENCE
         while self._pump(until, "the power-off") != "power off":
             self._follow()
         self._finish()
@@ -120,7 +122,7 @@ class Pi:
         """Restart as a person would, and wait until it is up again as far as the witness."""
         boots = self.boots
         self.tell("(sleep 1; reboot) >/dev/null 2>&1 &")
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * PATIENCE
         while self.boots == boots:
             self._pump(until, "the restart")
             self._follow()
@@ -134,7 +136,7 @@ class Pi:
 
     def wait_for(self, pattern: bytes, seconds: float) -> None:
         """Wait until the console of this or a following power-on shows `pattern`."""
-        until, sought = time.monotonic() + seconds, re.compile(pattern)
+        until, sought = time.monotonic() + seconds * PATIENCE, re.compile(pattern)
         while not sought.search(self.console):
             self._pump(until, repr(pattern))
             self._follow()
@@ -148,7 +150,7 @@ class Pi:
 
     def tell(self, command: str, seconds: float = 240) -> str:
         """Run a shell command on the Pi and give what it printed; follows restarts meanwhile."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * PATIENCE
         number, boots = self._ask(command)
         while (answer := self._answer_to(number)) is None:
             self._pump(until, f"the answer to {command!r}")
@@ -159,7 +161,7 @@ class Pi:
 
     def tell_until(self, command: str, pattern: str, seconds: float) -> str:
         """Repeat a command on the Pi until its output matches."""
-        until = time.monotonic() + seconds
+        until = time.monotonic() + seconds * PATIENCE
         while True:
             answer = self.tell(command, max(5.0, until - time.monotonic()))
             if re.search(pattern, answer):
