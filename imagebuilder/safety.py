@@ -63,7 +63,7 @@ def refusals(device: Device, wish: Wish) -> tuple[Refusal, ...]:
 
 def sanitise(text: str) -> str:
     """Make a vendor's string fit for a terminal: printable, single blanks, short."""
-    return " ".join(printable(text).split())[:_NAME_LENGTH]
+    return " ".join(printable(text).split())[:_NAME_LENGTH].rstrip()
 
 
 def printable(text: str) -> str:
