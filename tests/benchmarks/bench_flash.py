@@ -19,6 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagebuilder.bmap import render_bmap
+from imagebuilder.extents import plan_write_set
+from imagebuilder.model import Patch
+from imagebuilder.reading import open_raw
 from tests.benchmarks.table import Row, report
 from tests.device.cards import RPI_IMAGE, served
 from tests.tools import run
@@ -98,11 +102,21 @@ def flash(devices: Sequence[str], image: Path, *options: str) -> Finished:
     return measure(*RPI_IMAGE, "flash", *devices, "--image", image, *SAFE, *options)
 
 
+def write_bmap(image: Path, bmap: Path) -> None:
+    """Give bmaptool the blocks that the file systems use.
+
+    `bmaptool create` would leave out blocks that are in use and zero: over garbage such a card
+    is corrupt, so that is not the same work.
+    """
+    with open_raw(image) as raw:
+        bmap.write_text(render_bmap(raw, plan_write_set(raw, Patch()), image.name))
+
+
 def one_card(folder: Path, image: Path, speed: int) -> tuple[list[Row], float]:
     """Measure ours, dd and bmaptool on one card of this speed; also give our seconds of writing."""
     bmap = folder / "bench.bmap"
     if not bmap.exists():
-        run("bmaptool", "create", "-o", bmap, image)
+        write_bmap(image, bmap)
     place = folder / f"at-{speed}"
     place.mkdir()
     with served(place, "memory", str(CARD_BYTES), speed=speed) as device:
@@ -117,7 +131,9 @@ def one_card(folder: Path, image: Path, speed: int) -> tuple[list[Row], float]:
     return [
         _row(f"{what}: claim to last verified byte", card["seconds"], ideal, _IDEAL, 1.05),
         _row(f"{what}: write", writing, dd.seconds, "dd bs=4M oflag=direct", 0.60),
-        _row(f"{what}: write", writing, peer.seconds, "bmaptool copy with bmap", 1.0),
+        _row(
+            f"{what}: write", writing, peer.seconds, "bmaptool copy, bmap of the blocks in use", 1.0
+        ),
     ], card["write_seconds"]
 
 
