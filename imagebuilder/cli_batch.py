@@ -65,7 +65,7 @@ def batch(
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
-    run, roster = _prepare(console, file, output, nodes, profile_folders)
+    run, roster = _prepare(console, file, output, nodes, profile_folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
         return _one_image(console, run, roster, dry_run=dry_run)
@@ -83,7 +83,7 @@ def diff(
     console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
 ) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run, roster = _prepare(console, file, output, nodes, profile_folders)
+    run, roster = _prepare(console, file, output, nodes, profile_folders, write=False)
     outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
     if not outcomes and not console.as_json:
         console.note(f"{len(roster)} nodes, all up to date")
@@ -97,9 +97,12 @@ def _prepare(
     output: Path,
     nodes: str,
     profile_folders: Sequence[Path],
+    *,
+    write: bool,
 ) -> tuple[Batch, tuple[NodeSettings, ...]]:
     session = Session(console=console)
-    classroom = session.classroom(NodeFlags(config=file, profiles=tuple(profile_folders)))
+    flags = NodeFlags(config=file, profiles=tuple(profile_folders))
+    classroom = session.classroom(flags, write=write)
     run = Batch(
         classroom=classroom,
         folder=output,

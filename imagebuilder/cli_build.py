@@ -58,7 +58,7 @@ def build(
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
     session = Session(console=console)
-    settings = session.node(flags)
+    settings = session.node(flags, write=not dry_run)
     if dry_run:
         _show_plan(console, _plan(session, settings))
         return

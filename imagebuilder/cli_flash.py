@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
 _MOST_SHOWN = 10
 
-classroom_option = click.option(
-    "-c", "classroom_file", type=click.Path(path_type=Path), help="The same as --config."
-)
 node_option = click.option("--node", default="", help="The node of the classroom to write.")
 allow_loop = click.option("--allow-loop", is_flag=True, help="Take loop devices too.")
 allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 256 GB too.")
@@ -88,7 +85,6 @@ class FlashFlags:
 
 @click.command()
 @click.argument("targets", metavar="DEVICE...", nargs=-1)
-@classroom_option
 @node_option
 @click.option("--nodes", default="", help="Only these of the roster, comma-separated.")
 @node_options
@@ -102,12 +98,17 @@ class FlashFlags:
 @click.option("--unmount", is_flag=True, help="Unmount the card first.")
 @click.option("--again", is_flag=True, help="Write nodes and cards that were written before.")
 @click.option("--queue", is_flag=True, help="Write every card that is inserted from now on.")
-@click.option("--stall-seconds", type=float, default=STALL_SECONDS, show_default=True)
+@click.option(
+    "--stall-seconds",
+    type=float,
+    default=STALL_SECONDS,
+    show_default=True,
+    help="Report a card that takes longer for one piece.",
+)
 @voiced
 def flash(
     console: Console,
     targets: tuple[str, ...],
-    classroom_file: Path | None,
     flags: NodeFlags,
     **rest: Any,
 ) -> int:
@@ -117,22 +118,19 @@ def flash(
     taken. With -c alone the next nodes of the roster that have no card are written side by side.
     """
     said = FlashFlags(**rest)
-    flags = _with_classroom(flags, classroom_file, said.node or said.nodes)
+    _check_names(flags, said.node or said.nodes)
     run = _Flash(Session(console=console), said, flags)
     return run.queue() if said.queue else run.write(targets)
 
 
 @click.command()
 @click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
-@classroom_option
 @node_option
 @node_options
 @voiced
-def verify(
-    console: Console, target: Path, classroom_file: Path | None, node: str, flags: NodeFlags
-) -> int:
+def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
     """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
-    flags = _with_classroom(flags, classroom_file, node)
+    _check_names(flags, node)
     if not (flags.image or _names_nodes(flags)):
         return _show_whose(console, target)
     return _show_comparison(console, target, flags, node)
@@ -152,12 +150,9 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     console.table(head, [(*_device_row(device), "; ".join(why) or "yes") for device, why in rows])
 
 
-def _with_classroom(flags: NodeFlags, classroom_file: Path | None, names: str) -> NodeFlags:
-    if classroom_file and flags.config:
-        raise InputError("-c and --config are the same", "give one of them")
-    if names and not (classroom_file or flags.config):
+def _check_names(flags: NodeFlags, names: str) -> None:
+    if names and not flags.config:
         raise InputError(f"{names} without a classroom file", "give -c FILE as well")
-    return replace(flags, config=classroom_file) if classroom_file else flags
 
 
 def _names_nodes(flags: NodeFlags) -> bool:

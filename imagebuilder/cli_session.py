@@ -8,11 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebuilder.base import find_cached, obtain_base
 from imagebuilder.cache import Cache, default_folder
 from imagebuilder.cli_settings import NodeFlags, classroom_from_flags, node_from_flags
 from imagebuilder.errors import InputError
-from imagebuilder.keys import with_identities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,20 +46,34 @@ class Session:
 
     def obtain(self, source: ImageSource) -> BaseImage:
         """Give the unpacked base of an image, from the cache or from its publisher."""
+        from imagebuilder.base import obtain_base
+
         return obtain_base(source, self.cache, self.console)
 
     def find(self, source: ImageSource) -> BaseImage | None:
         """Give the unpacked base of an image where it is at hand, without any network."""
+        from imagebuilder.base import find_cached
+
         return find_cached(source, self.cache)
 
-    def classroom(self, flags: NodeFlags) -> Classroom:
-        """Load what the flags and their --config describe, with the keys its nodes carry."""
-        return with_identities(classroom_from_flags(flags, self.console, self.environment))
+    def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
+        """Load what the flags and their --config describe, with the keys its nodes carry.
 
-    def node(self, flags: NodeFlags) -> NodeSettings:
+        Keys that are not there yet are made, and kept unless `write` is off.
+        """
+        from imagebuilder.keys import with_identities
+
+        classroom = classroom_from_flags(flags, self.console, self.environment)
+        return with_identities(classroom, write=write, voice=self.console)
+
+    def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
         """Load the one node that the flags describe, with the keys it carries."""
+        from imagebuilder.keys import with_identities
+
         classroom, node = node_from_flags(flags, self.console, self.environment)
-        return with_identities(replace(classroom, nodes=(node,))).nodes[0]
+        return with_identities(
+            replace(classroom, nodes=(node,)), write=write, voice=self.console
+        ).nodes[0]
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:

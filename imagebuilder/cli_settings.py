@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.documents import classify_image
 from imagebuilder.errors import InputError
-from imagebuilder.workspace import read_classroom, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -82,7 +80,7 @@ _FLAGS = (
         metavar="KEY=VALUE",
         help="Variable for templates.",
     ),
-    click.option("--config", type=_FILE, help="Classroom file to start from."),
+    click.option("-c", "--config", type=_FILE, help="Classroom file to start from."),
     click.option("--profiles", type=_FILE, multiple=True, help="Folder of your own profiles."),
 )
 
@@ -133,6 +131,8 @@ def _check_partners(flags: NodeFlags) -> None:
 def _image(flags: NodeFlags) -> dict[str, object] | None:
     if flags.image is None:
         return None
+    from imagebuilder.documents import classify_image
+
     said: dict[str, object] = {classify_image(flags.image): flags.image}
     if flags.sha256:
         said["sha256"] = flags.sha256
@@ -176,6 +176,8 @@ def classroom_from_flags(
 
     Prompted secrets are asked for; raises SettingsError with all problems.
     """
+    from imagebuilder.workspace import read_classroom, refusal
+
     reading = read_classroom(
         flags.config,
         overrides=document_from_flags(flags),

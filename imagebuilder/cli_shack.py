@@ -56,7 +56,9 @@ _kind = click.option(
 
 @click.command()
 @_file
-@click.option("-o", "--output", type=_PATH, default=Path("shack"), show_default=True)
+@click.option(
+    "-o", "--output", type=_PATH, default=Path("shack"), show_default=True, help="Folder to write."
+)
 @_kind
 @_profiles
 @dry_run
@@ -117,7 +119,9 @@ def export(
     "-o", "--output", type=_PATH, default=Path("labels.html"), show_default=True,
     help="HTML file, or PDF where chromium or weasyprint is installed.",
 )  # fmt: skip
-@click.option("--paper", type=click.Choice(list(PAPERS)), default="a4", show_default=True)
+@click.option(
+    "--paper", type=click.Choice(list(PAPERS)), default="a4", show_default=True, help="Label sheet."
+)
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
 @_profiles
 @voiced
@@ -143,7 +147,10 @@ def labels(
     "--interval", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True,
     help="Seconds between two looks.",
 )  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True)
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True,
+    help="Seconds to wait for an answer.",
+)  # fmt: skip
 @click.option(
     "--card", "cards", type=_PATH, multiple=True,
     help="Card to read as well: its mounted boot folder, its device or an image.",

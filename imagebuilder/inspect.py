@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder import bootfs, disk
 from imagebuilder.errors import RpiImageError
-from imagebuilder.overlays import load_generations
-from imagebuilder.plan import BootFiles, detect
 from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imagebuilder.cow import ReadAt
+    from imagebuilder.generation import BootFiles
     from imagebuilder.model import Partition
 
 NODE_ENV = "rpi-image/node.env"
@@ -176,6 +175,10 @@ def _stock_hostname(volume: BootFiles) -> str:
 
 
 def _generation(volume: BootFiles) -> str:
+    # Only a card without our node.env pays for the libraries behind these.
+    from imagebuilder.overlays import load_generations  # noqa: PLC0415
+    from imagebuilder.plan import detect  # noqa: PLC0415
+
     try:
         return detect(load_generations((shipped_folder("overlays"),)), volume).name
     except RpiImageError:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.card import CardJob
-from imagebuilder.compose import Composer, open_composer
 from imagebuilder.extents import plan_write_set
 from imagebuilder.model import BaseImage, Patch
 from imagebuilder.progress import SILENT, Voice
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from imagebuilder.compose import Composer
     from imagebuilder.model import Device, Extent, ImageSource, NodeSettings
 
 
@@ -95,6 +95,9 @@ class Pantry:
         )
 
     def _composer(self, base: BaseImage) -> Composer:
+        # Writing an image as it is does without templates and their libraries.
+        from imagebuilder.compose import open_composer  # noqa: PLC0415
+
         if base.path not in self._composers:
             opened = open_composer(base, epoch=self.epoch, voice=self.voice)
             self._composers[base.path] = self._stack.enter_context(opened)
