@@ -277,7 +277,9 @@ def test_make_up_checks_then_starts(templates: tuple[OverlayFile, ...], tmp_path
     assert called(tmp_path)[-1] == "compose up -d"
     subprocess.run(["make", "down"], cwd=folder, env=environment, check=True, capture_output=True)
     assert called(tmp_path)[-1] == "compose down"
-    listed = subprocess.run(["make"], cwd=folder, capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["make", "--no-print-directory"], cwd=folder, capture_output=True, text=True, check=True
+    )
     assert [line.split()[1] for line in listed.stdout.splitlines()] == [
         "help", "up", "down", "status", "preload", "logs",
     ]  # fmt: skip
