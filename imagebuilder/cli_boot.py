@@ -37,7 +37,7 @@ def _pattern(_context: click.Context, _option: click.Parameter, text: str | None
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--machine", type=click.Choice(MACHINE_NAMES), help="Not the first machine that fits.")
+@click.option("--machine", type=click.Choice(MACHINE_NAMES), help="Not the first one that fits.")
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
