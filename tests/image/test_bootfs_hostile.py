@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 KINDS = {12: (1, 512), 16: (4, 512), 32: (34, 512)}
 CASES = 120
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 NESTED = {f"a/b/c{n}/a rather long name {n}.txt": b"n" * 700 * n for n in range(6)}
 
 

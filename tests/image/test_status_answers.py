@@ -108,7 +108,7 @@ def test_a_shack_that_keeps_silent_costs_the_time_limit_only() -> None:
         start = time.monotonic()
         with pytest.raises(SourceError, match="no answer in time"):
             ask_shack(Shack("127.0.0.1", consul_port=deaf.getsockname()[1]), timeout_seconds=0.3)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 15
 
 
 def test_consul_without_a_leader() -> None:
