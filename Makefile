@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -q -n auto
+BOOT ?= tests/boot
 .DEFAULT_GOAL := help
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -29,7 +30,7 @@ test: $(VENV)/.stamp tools ## run every test that takes minutes
 	$(PYTEST) tests/unit tests/image tests/device
 
 test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes)
-	$(BIN)/pytest -q -n 2 tests/boot
+	$(BIN)/pytest -q -n 2 $(BOOT)
 
 check: $(VENV)/.stamp ## lint, types, floors
 	$(BIN)/ruff check .
