@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagebuilder.catalogue import load_yaml, read_bytes
 from imagebuilder.documents import ClassroomDocument, parse_document
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.findings import Finding, Loc, dotted
-from imagebuilder.library import load_yaml, read_bytes
 from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
 from imagebuilder.salvage import Blame, faulty_parts, without
 from imagebuilder.settings import FLAGS

@@ -10,11 +10,11 @@ import click
 
 from imagebuilder.base import find_cached
 from imagebuilder.cache import choose_cached
+from imagebuilder.catalogue import find_image
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.console import Console, human_bytes
 from imagebuilder.errors import SourceError
-from imagebuilder.library import find_image
 
 if TYPE_CHECKING:
     from imagebuilder.cache import Cached

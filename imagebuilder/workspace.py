@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
-from imagebuilder.classfile import Source, problems_of
-from imagebuilder.errors import Problem, SettingsError, WriteError
-from imagebuilder.findings import Finding, Loc
-from imagebuilder.library import (
+from imagebuilder.catalogue import (
     find_image,
     has_file,
     load_catalogue,
     load_profiles,
 )
+from imagebuilder.classfile import Source, problems_of
+from imagebuilder.errors import Problem, SettingsError, WriteError
+from imagebuilder.findings import Finding, Loc
 from imagebuilder.lint import lint_classroom
 from imagebuilder.model import Classroom
 from imagebuilder.settings import FLAGS, resolve_classroom

@@ -8,9 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagebuilder.errors import SettingsError
-from imagebuilder.fields import public_key
-from imagebuilder.library import (
+from imagebuilder.catalogue import (
     find_profile,
     has_file,
     has_folder,
@@ -19,6 +17,8 @@ from imagebuilder.library import (
     read_text,
     source_of,
 )
+from imagebuilder.errors import SettingsError
+from imagebuilder.fields import public_key
 from imagebuilder.model import Secret
 
 if TYPE_CHECKING:

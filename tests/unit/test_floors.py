@@ -65,7 +65,7 @@ FLOORS: dict[str, int] = {
             "firmware",
             "files",
             "keys",
-            "library",
+            "catalogue",
             "ledger",
             "oneimage",
             "overlays",
