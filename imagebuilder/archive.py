@@ -9,12 +9,13 @@ import struct
 import zipfile
 from contextlib import contextmanager
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, Literal, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol, cast
 
 import zstandard
 from isal import igzip_lib, isal_zlib
 
 from imagebuilder.errors import ImageError
+from imagebuilder.forms import kind_of, open_form
 from imagebuilder.frames import (
     CHUNK_BYTES,
     INPUT_BYTES,
@@ -28,21 +29,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-Kind = Literal["raw", "zip", "gz", "xz", "zst", "bz2"]
+    from imagebuilder.forms import Kind
 
 # No SD card is larger by far: what claims to be is a bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
 
-_MAGIC: tuple[tuple[bytes, Kind], ...] = (
-    (b"PK\x03\x04", "zip"),
-    (b"PK\x05\x06", "zip"),
-    (b"\x1f\x8b", "gz"),
-    (b"\xfd7zXZ\x00", "xz"),
-    (b"\x28\xb5\x2f\xfd", "zst"),
-    (b"BZh", "bz2"),
-    (b"\x50\x2a\x4d\x18", "zst"),
-)
-_FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"\x04\x22\x4d\x18", "lz4"))
 _DECODER_ERRORS: tuple[type[Exception], ...] = (
     cast("type[Exception]", igzip_lib.error),
     lzma.LZMAError,
@@ -121,36 +112,6 @@ class ImageStream:
 _DAMAGED_HINT = "the file is damaged or cut off: download it again and check it with --sha256"
 
 
-def kind_of(path: Path, name: str = "") -> Kind:
-    """Tell the form of a file from its first bytes, never its name; raises ImageError."""
-    name = name or path.name
-    with _open(path) as file:
-        head = file.read(512)
-    for magic, kind in _MAGIC:
-        if head.startswith(magic):
-            return kind
-    if looks_like_web_page(head):
-        raise ImageError(f"{name} is a web page, not an image", "check the link it came from")
-    for magic, form in _FOREIGN:
-        if head.startswith(magic):
-            raise ImageError(
-                f"{name} is a {form} archive, which is not supported",
-                "unpack it first, or give a raw, zip, gz, xz, zst or bz2 file",
-            )
-    return "raw"
-
-
-def is_compressed(path: Path) -> bool:
-    """Tell whether `path` must be unpacked to give a raw image."""
-    return kind_of(path) != "raw"
-
-
-def looks_like_web_page(head: bytes) -> bool:
-    """Tell whether these first bytes of a file are HTML."""
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower()
-    return text.startswith((b"<!doctype html", b"<html", b"<head"))
-
-
 @contextmanager
 def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> Iterator[ImageStream]:
     """Open an image of any supported form as its raw bytes; memory use is bounded.
@@ -160,7 +121,7 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
     """
     name = name or path.name
     kind = kind_of(path, name)
-    with _open(path) as file:
+    with open_form(path) as file:
         with _damage_reported(name):
             chunks, stated = _OPENERS[kind](file, name)
         if stated is not None and size_bytes is not None and stated != size_bytes:
@@ -171,15 +132,6 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
             raise ImageError(f"{name} claims to hold {stated} bytes", "no card is that large")
         guarded = _guarded(chunks, name)
         yield ImageStream(guarded, size_bytes if stated is None else stated, name)
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return path.open("rb", buffering=0)
-    except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
-        ) from error
 
 
 @contextmanager

@@ -6,11 +6,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagebuilder.archive import is_compressed, open_stream
+from imagebuilder.archive import open_stream
 from imagebuilder.cache import Cache, Checked, Record, file_key
 from imagebuilder.checksums import SUFFIX, parse_checksums, redacted
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.fetch import PATIENT, Patience, download, find_published_checksum
+from imagebuilder.forms import is_compressed
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.parts import forget
 from imagebuilder.progress import SILENT, Voice

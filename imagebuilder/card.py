@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imagebuilder.source import Source
 
 NOT_BOOTING = "the card does not boot as it is"
+_MARK_BYTES = 64 << 10
 _DEFECT = "the card is worn out or counterfeit: take another one"
 
 
@@ -190,24 +191,25 @@ class _Writer:
     def _invalidate(self) -> None:
         """Zero the first chunk and the last MiB (the second partition table of a GPT).
 
-        The last MiB is first written with random bytes and read back: a card that lies about its
-        size loses them, or shows them at its start.
+        The end is first written with random bytes and read back: a card that lies about its size
+        loses them, or shows them at its start.
         """
         self._watch.enter(Stage.INVALIDATE)
         self._watch.touched = True
         tail = self._tail()
-        mark = self._buffers.ring[1].view[: tail.size_bytes]
-        mark[:] = os.urandom(tail.size_bytes)
+        mark = _last(tail, _MARK_BYTES)
+        view = self._buffers.ring[1].view[: mark.size_bytes]
+        view[:] = os.urandom(mark.size_bytes)
         self._zero_first()
-        self._device.write(tail.start_bytes, mark)
+        self._device.write(mark.start_bytes, view)
         self._device.flush()
         self._watch.step()
-        if self._read_digest(tail) != _sha256(mark) or not self._zeroed(self._first_extent()):
+        head = Extent(0, min(_MARK_BYTES, self._first_extent().size_bytes))
+        if self._read_digest(mark) != _sha256(view) or not self._zeroed(head):
             raise WriteError(
                 f"{self._device.path} does not keep what is written at its end or start", _DEFECT
             )
-        mark[:] = bytes(len(mark))
-        self._device.write(tail.start_bytes, mark)
+        self._zero(tail)
         self._device.flush()
 
     def _write(self) -> None:
@@ -230,11 +232,15 @@ class _Writer:
                 if _sha256(view) != self._digests[piece.start_bytes]:
                     raise _differs(self._device.path, piece)
                 self._advance(piece)
+        self._verify_end()
+
+    def _verify_end(self) -> None:
+        """Check that what lies behind the image in the last MiB is still zero."""
         image_end = -(-self._job.source.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
         tail = self._tail()
-        begin = max(tail.start_bytes, image_end)
-        if begin < tail.end_bytes and not self._zeroed(Extent(begin, tail.end_bytes - begin)):
-            raise _differs(self._device.path, tail)
+        rest = _last(tail, tail.end_bytes - image_end)
+        if rest.size_bytes and not self._zeroed(rest):
+            raise _differs(self._device.path, rest)
 
     def _commit(self) -> None:
         """Write the first chunk, and with it the partition table: from here on the card boots."""
@@ -247,6 +253,7 @@ class _Writer:
         if self._options.verify:
             if self._read_digest(first) != self._digests[0]:
                 raise _differs(self._device.path, first)
+            self._verify_end()  # the first chunk did not land there, too
             self._advance(first)
 
     def _prove(self) -> None:
@@ -282,9 +289,11 @@ class _Writer:
         return self._read_digest(extent) == hashlib.sha256(bytes(extent.size_bytes)).digest()
 
     def _zero_first(self) -> None:
-        extent = self._first_extent()
+        self._zero(self._first_extent())
+
+    def _zero(self, extent: Extent) -> None:
         self._buffers.spare.zero()
-        self._device.write(0, self._buffers.spare.view[: extent.size_bytes])
+        self._device.write(extent.start_bytes, self._buffers.spare.view[: extent.size_bytes])
 
     def _first_extent(self) -> Extent:
         return Extent(0, min(CHUNK_BYTES, self._device.size_bytes))
@@ -297,6 +306,12 @@ class _Writer:
     def _digest(self) -> str:
         together = b"".join(self._digests[piece.start_bytes] for piece in self._pieces)
         return hashlib.sha256(together).hexdigest()
+
+
+def _last(extent: Extent, size_bytes: int) -> Extent:
+    """Give the end of an extent: `size_bytes` of it, or all, or nothing."""
+    size = max(0, min(size_bytes, extent.size_bytes))
+    return Extent(extent.end_bytes - size, size)
 
 
 def _differs(path: str, extent: Extent) -> WriteError:

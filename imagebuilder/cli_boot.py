@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagebuilder.archive import is_compressed
 from imagebuilder.cli_options import voiced
 from imagebuilder.emulator import BootRequest, boot_image
 from imagebuilder.errors import ImageError
 from imagebuilder.firmware import MACHINE_NAMES
+from imagebuilder.forms import is_compressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable

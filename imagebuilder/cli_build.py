@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagebuilder.archive import is_compressed, open_stream
+from imagebuilder.archive import open_stream
 from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
@@ -18,6 +18,7 @@ from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.compose import open_composer, plan_without_base
 from imagebuilder.console import human_bytes
 from imagebuilder.errors import ImageError
+from imagebuilder.forms import is_compressed
 from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.packing import SUFFIXES
 from imagebuilder.reading import open_raw

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
-from imagebuilder.archive import is_compressed
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
+from imagebuilder.forms import is_compressed
 from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals

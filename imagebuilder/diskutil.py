@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import plistlib
 import subprocess
 from typing import Any
 
@@ -15,14 +14,14 @@ _TRANSPORTS = {"USB": "usb", "Secure Digital": "mmc", "Disk Image": "loop"}
 
 def list_devices() -> tuple[Device, ...]:
     """Ask diskutil for every whole disk."""
-    listed = plistlib.loads(_ask("list", "-plist"))
+    listed = _ask("list", "-plist")
     return tuple(_load(entry, listed) for entry in listed.get("AllDisksAndPartitions", []))
 
 
 def load_device(path: str) -> Device:
     """Give one disk's facts by its /dev/diskN or /dev/rdiskN path."""
     name = path.removeprefix("/dev/").removeprefix("r")
-    listed = plistlib.loads(_ask("list", "-plist"))
+    listed = _ask("list", "-plist")
     for entry in listed.get("AllDisksAndPartitions", []):
         if entry["DeviceIdentifier"] == name:
             return _load(entry, listed)
@@ -90,14 +89,18 @@ def _parse_volume(volume: dict[str, Any]) -> DevicePart:
 
 
 def _load(entry: dict[str, Any], listed: dict[str, Any]) -> Device:
-    info = plistlib.loads(_ask("info", "-plist", entry["DeviceIdentifier"]))
+    info = _ask("info", "-plist", entry["DeviceIdentifier"])
     return parse_device(entry, info, listed)
 
 
-def _ask(*words: str) -> bytes:
+def _ask(*words: str) -> dict[str, Any]:
+    import plistlib  # noqa: PLC0415 - only macOS pays for it
+
     try:
-        return subprocess.run(["diskutil", *words], capture_output=True, check=True).stdout
+        said = subprocess.run(["diskutil", *words], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise RefusedError(
             f"diskutil {words[0]} failed", "close what uses the disk, and try again"
         ) from error
+    listed: dict[str, Any] = plistlib.loads(said)
+    return listed

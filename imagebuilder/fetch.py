@@ -14,9 +14,9 @@ import requests  # noqa: TID251 - this is the module that speaks HTTP
 import urllib3
 
 from imagebuilder import __version__
-from imagebuilder.archive import looks_like_web_page
 from imagebuilder.checksums import SUFFIX, basename, beside, parse_checksums, redacted
 from imagebuilder.errors import SourceError
+from imagebuilder.forms import looks_like_web_page
 from imagebuilder.parts import (
     PartState,
     address_digest,

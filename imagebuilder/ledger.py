@@ -8,10 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from filelock import FileLock, Timeout
-
 from imagebuilder.errors import InputError, RefusedError, WriteError
+from imagebuilder.files import write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,12 +81,14 @@ class Ledger:
 
     @contextmanager
     def _changing(self) -> Iterator[list[Entry]]:
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - a card without a class needs none
+
         lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
         try:
             with lock:
                 entries = list(self.entries())
                 yield entries
-                _write(self.path, render_ledger(entries))
+                write_file(self.path, render_ledger(entries).encode())
         except Timeout as error:
             raise RefusedError(
                 f"{self.path} is locked", "another rpi-image uses it: wait, or end that one"
@@ -101,6 +101,8 @@ class Ledger:
 
 def parse_ledger(text: str, name: str) -> tuple[Entry, ...]:
     """Read a ledger; unknown keys are left out, so that an older program can read a newer file."""
+    import yaml  # noqa: PLC0415 - a card without a class needs none
+
     known = {field.name for field in fields(Entry)}
     try:
         cards: list[dict[str, Any]] = (yaml.safe_load(text) or {})["cards"]
@@ -113,6 +115,8 @@ def parse_ledger(text: str, name: str) -> tuple[Entry, ...]:
 
 def render_ledger(entries: list[Entry]) -> str:
     """Write the entries for people to read: what is empty is left out."""
+    import yaml  # noqa: PLC0415 - as above
+
     cards = [{k: v for k, v in asdict(entry).items() if v} for entry in entries]
     body: str = yaml.safe_dump({"cards": cards}, sort_keys=False, allow_unicode=True)
     return _HEAD + body
@@ -151,15 +155,6 @@ def _put(entries: list[Entry], entry: Entry) -> None:
             entries[at] = entry
             return
     entries.append(entry)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
 
 
 def _myself() -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.archive import is_compressed, kind_of, open_stream
+from imagebuilder.archive import open_stream
 from imagebuilder.errors import ImageError
+from imagebuilder.forms import is_compressed, kind_of
 from imagebuilder.sparse import write_raw
 from tests.image.archives import FORMS, MEBIBYTE, ODD_BYTES, make_image, pack, sha256sum
 from tests.tools import run

@@ -181,11 +181,32 @@ def test_progress_is_what_is_on_the_card(tmp_path: Path, card: MemoryCard) -> No
         write_card(job, CardOptions(), totals, Watch())
         total = work_bytes(job, CardOptions())
     assert totals.done == total == 40 * MIB
-    overhead = 4 * MIB + 2 * MIB  # the zeros and the mark of INVALIDATE
+    overhead = 5 * MIB + (64 << 10)  # the zeros and the mark of INVALIDATE
     written = [(done, on_card - overhead) for done, on_card in totals.seen[:4]]
     assert written == [(4 * n * MIB, 4 * n * MIB) for n in (1, 2, 3, 4)]
     # All of it only once the first chunk is there and was read back.
     assert [done for done, _ in totals.seen].index(total) == len(totals.seen) - 1
+
+
+@pytest.mark.parametrize("lands_at", [0, 64 << 10, 3 * MIB])
+def test_an_end_that_is_also_the_start_is_found(
+    tmp_path: Path, card: MemoryCard, monkeypatch: pytest.MonkeyPatch, lands_at: int
+) -> None:
+    """A counterfeit card whose last MiB is also a part of its first chunk."""
+    shift = CARD_BYTES - MIB - lands_at
+    write, read = card.write, card.read
+
+    def real(offset_bytes: int) -> int:
+        return offset_bytes - shift if offset_bytes >= CARD_BYTES - MIB else offset_bytes
+
+    monkeypatch.setattr(card, "write", lambda at, view: write(real(at), view))
+    monkeypatch.setattr(card, "read", lambda at, view: read(real(at), view))
+    with (
+        job_of(tmp_path, 20 * MIB, [Extent(0, 20 * MIB)], Patch()) as job,
+        pytest.raises(WriteError, match="32505856 to 33554432 read back differently"),
+    ):
+        run(job, card)
+    assert not any(card.store[:CHUNK_BYTES])
 
 
 @pytest.mark.parametrize("verify", [True, False])

@@ -63,6 +63,7 @@ FLOORS: dict[str, int] = {
             "fetch",
             "frames",
             "firmware",
+            "forms",
             "files",
             "keys",
             "catalogue",
