@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -13,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.build import FICLONE, make_folder, write_image, write_json, write_text
+from imagebuilder.build import make_folder, write_image, write_json, write_text
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
 from imagebuilder.progress import SILENT, Voice
+from imagebuilder.rawcopy import reflink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -256,8 +256,4 @@ def check_room(folder: Path, base: BaseImage, count: int) -> None:
 
 def _has_reflinks(folder: Path, base: BaseImage) -> bool:
     with tempfile.TemporaryFile(dir=folder) as probe, base.path.open("rb") as source:
-        try:
-            fcntl.ioctl(probe.fileno(), FICLONE, source.fileno())
-        except OSError:
-            return False
-        return True
+        return reflink(source.fileno(), probe.fileno())

@@ -18,7 +18,8 @@ from imagebuilder.errors import WriteError
 from imagebuilder.extents import plan_write_set
 from imagebuilder.files import write_file
 from imagebuilder.packing import pack
-from imagebuilder.progress import SILENT, Meter, Voice
+from imagebuilder.progress import SILENT, Voice
+from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
 
 if TYPE_CHECKING:
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from imagebuilder.compose import Composition
     from imagebuilder.model import NodePlan
 
-FICLONE = 0x40049409  # linux/fs.h
 CHUNK_BYTES = 8 << 20
-COPY_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,80 +182,10 @@ def write_bmap(composition: Composition, image: Path) -> Path:
 
 def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
     with open_raw(composition.base.path) as raw:
-        how = "reflink" if _reflink(raw.descriptor, descriptor) else "sparse copy"
-        if how == "sparse copy":
-            _check_room(raw.descriptor, descriptor)
-            _copy_sparse(raw.descriptor, descriptor, raw.size_bytes, voice)
+        how = copy_raw(raw.descriptor, descriptor, raw.size_bytes, voice)
     for run in composition.patch.runs:
-        _pwrite_all(descriptor, run.data, run.offset_bytes)
+        pwrite_all(descriptor, run.data, run.offset_bytes)
     return how
-
-
-def _reflink(source: int, target: int) -> bool:
-    try:
-        fcntl.ioctl(target, FICLONE, source)
-    except OSError:
-        return False
-    return True
-
-
-def _check_room(source: int, target: int) -> None:
-    needed = os.fstat(source).st_blocks * 512
-    room = os.fstatvfs(target)
-    free = room.f_bavail * room.f_frsize
-    if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed - free} bytes more are needed")
-
-
-def _copy_sparse(source: int, target: int, size_bytes: int, voice: Voice) -> None:
-    with voice.meter("copying", os.fstat(source).st_blocks * 512) as meter:
-        for start, end in data_ranges(source, size_bytes):
-            _copy_range(source, target, start, end, meter)
-    os.ftruncate(target, size_bytes)
-
-
-def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Give the ranges of a file that are no holes (lseek(2), SEEK_DATA)."""
-    end = 0
-    while end < size_bytes:
-        try:
-            start = os.lseek(descriptor, end, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            raise
-        end = os.lseek(descriptor, start, os.SEEK_HOLE)
-        yield start, end
-
-
-def _copy_range(source: int, target: int, start: int, end: int, meter: Meter) -> None:
-    while start < end:
-        count = min(end - start, COPY_BYTES)
-        try:
-            copied = os.copy_file_range(source, target, count, start, start)
-        except (OSError, AttributeError):
-            # Other file systems and macOS have no in-kernel copy.
-            copied = _pwrite_all(target, os.pread(source, count, start), start)
-        if copied == 0:
-            raise OSError(errno.EIO, "the base image ended early")
-        _start_writing_back(target, start, copied)
-        start += copied
-        meter.advance(copied)
-
-
-def _start_writing_back(descriptor: int, start: int, size_bytes: int) -> None:
-    # DONTNEED cannot drop dirty pages and starts writing them (mm/fadvise.c): the disk works
-    # while the next piece is copied, and the fsync at the end finds little left to do.
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, start, size_bytes, os.POSIX_FADV_DONTNEED)
-
-
-def _pwrite_all(descriptor: int, data: bytes, offset_bytes: int) -> int:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset_bytes)
-        view, offset_bytes = view[written:], offset_bytes + written
-    return len(data)
 
 
 def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.build import data_ranges, new_file, write_image
+from imagebuilder.build import new_file, write_image
 from imagebuilder.compose import Composition
 from imagebuilder.errors import WriteError
 from imagebuilder.model import (
@@ -27,6 +27,7 @@ from imagebuilder.model import (
     Patch,
     Run,
 )
+from imagebuilder.rawcopy import data_ranges
 from tests.tools import need, need_root, run
 
 if TYPE_CHECKING:

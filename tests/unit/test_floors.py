@@ -73,6 +73,7 @@ FLOORS: dict[str, int] = {
             "parts",
             "packing",
             "plan",
+            "rawcopy",
             "readahead",
             "pyfat",
             "reading",
