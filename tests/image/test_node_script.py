@@ -237,6 +237,25 @@ def test_docker_that_is_down(pi: Pi) -> None:
     assert pi.status()["error"] == "docker does not answer: Error starting daemon: graphdriver"
 
 
+@pytest.mark.parametrize("systemd", [False, True])
+def test_docker_that_failed_to_start_is_started_again(pi: Pi, systemd: bool) -> None:
+    down = pi.folder / "docker" / "down"
+    down.touch()
+    start = f"echo $0 $* >>{pi.folder}/calls; rm -f {down}"
+    if systemd:
+        pi.path("run/systemd/system").mkdir(parents=True)
+        pi.fake("systemctl", f'[ "$1" != start ] || rm -f {down}')
+    else:
+        pi.write("etc/init.d/docker", f"#!/bin/sh\n{start}\n", 0o755)
+    assert once(pi).returncode == 1
+    assert pi.status()["error"].startswith("docker does not answer")
+    assert [call for call in pi.calls() if call.endswith("start --no-block docker")] == (
+        ["systemctl start --no-block docker"] if systemd else []
+    )
+    assert once(pi).returncode == 0
+    assert pi.status()["docker"] == "19.03.13"
+
+
 def test_a_container_that_does_not_start(pi: Pi) -> None:
     (pi.folder / "docker" / "refuse").touch()
     assert once(pi).returncode == 1
