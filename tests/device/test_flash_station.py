@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
 import threading
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,17 +26,21 @@ from imagebuilder.safety import Wish
 from imagebuilder.station import Station
 from imagebuilder.uevents import open_uevents
 from tests.device.cards import (
+    BOOT_START,
     CARD_BYTES,
     GARBAGE,
     MIB,
+    RPI_IMAGE,
     SmallImage,
     boots,
     card,
     head_of,
     lying_card,
 )
+from tests.tools import run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from imagebuilder.card import CardJob
@@ -122,3 +133,106 @@ def test_cards_that_appear_are_written_in_turn(tmp_path: Path, small: SmallImage
         assert head_of(there, 4 * MIB) == GARBAGE * 4
     assert any("label 1 of 2, pi-01" in text for text in diary.said)
     assert any(worn in text and "pi-02 waits" in text for text in diary.said)
+
+
+@pytest.mark.root
+def test_the_command_serves_a_roster_stops_and_goes_on(
+    tmp_path: Path, classroom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`flash --queue`: a worn-out card, Ctrl-C, a second run, two cards at once; then the cards."""
+    mine = only_these_loops(tmp_path, monkeypatch)
+    names = ("pi-01", "pi-02", "pi-03")
+    with ExitStack() as stack:
+
+        def insert(kind: str = "good") -> str:
+            place = tmp_path / f"{kind}-{len(mine.read_text())}"
+            place.mkdir()
+            maker = lying_card(place, CARD_BYTES, WORN_OUT) if kind == "worn" else None
+            device = stack.enter_context(maker or card(place, CARD_BYTES))
+            with mine.open("a") as file:
+                file.write(f"{device}\n")
+            return device
+
+        there = insert()
+        with queue(classroom) as station:
+            station.wait_for("3 nodes to write")
+            worn = insert("worn")
+            station.wait_for(f"{worn} failed: .*pi-01 waits for another card")
+            first = insert()
+            station.wait_for(f"{first} is done: .* label 1 of 3, pi-01")
+            station.program.send_signal(signal.SIGINT)
+            assert station.program.wait(60) == 130
+        with queue(classroom, "--json") as station:
+            station.wait_for("2 nodes to write")
+            second, third = insert(), insert()
+            assert station.program.wait(90) == 0, station.said()
+            cards = json.loads(station.out.read_text())["cards"]
+        assert {c["state"] for c in cards} == {"done"}
+        card_of = {"pi-01": first} | {c["node"]: c["device"] for c in cards}
+        assert sorted(card_of.values()) == sorted((first, second, third))
+        for node, device in card_of.items():
+            offset = BOOT_START * MIB
+            text = run("mtype", "-i", f"{device}@@{offset}", "::occidentalis.txt")
+            assert f"hostname={node}" in text.splitlines()
+        assert not boots(worn)
+        assert head_of(there, 4 * MIB) == GARBAGE * 4
+    ledger = classroom.with_suffix(".cards.yml").read_text()
+    assert [line.split()[-1] for line in ledger.splitlines() if "node:" in line] == list(names)
+    assert ledger.count("state: written") == 3
+
+
+def only_these_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Hide the loop devices of other tests from lsblk; gives the file that lists ours."""
+    mine = tmp_path / "mine"
+    mine.touch()
+    real = run("which", "lsblk").strip()
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "lsblk").write_text(
+        f"""#!{sys.executable}
+import json, subprocess, sys
+told = json.loads(subprocess.run([{real!r}, *sys.argv[1:]], capture_output=True).stdout)
+mine = open({str(mine)!r}).read().split()
+told["blockdevices"] = [
+    d for d in told["blockdevices"] if "loop" not in d["path"] or d["path"] in mine
+]
+print(json.dumps(told))
+"""
+    )
+    (folder / "lsblk").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return mine
+
+
+class RunningStation:
+    """`rpi-image flash --queue` in the background, and what it says."""
+
+    def __init__(self, classroom: Path, *options: str) -> None:
+        self.out = classroom.with_name("out")
+        self._err = classroom.with_name("err")
+        words = ("flash", "-c", classroom, "--queue", "--yes", "--allow-loop", *options)
+        with self.out.open("w") as out, self._err.open("w") as err:
+            self.program = subprocess.Popen([*RPI_IMAGE, *words], stdout=out, stderr=err)
+
+    def said(self) -> str:
+        """Give everything it printed for people."""
+        return self._err.read_text() + self.out.read_text()
+
+    def wait_for(self, pattern: str, seconds: float = 60) -> None:
+        """Wait until it says something."""
+        until = time.monotonic() + seconds
+        while not re.search(pattern, self.said()):
+            assert time.monotonic() < until, f"never said {pattern!r}: {self.said()}"
+            assert self.program.poll() is None, self.said()
+            time.sleep(0.1)
+
+
+@contextmanager
+def queue(classroom: Path, *options: str) -> Iterator[RunningStation]:
+    """Run the station; it is gone afterwards, whatever happened."""
+    station = RunningStation(classroom, *options)
+    try:
+        yield station
+    finally:
+        station.program.kill()
+        station.program.wait()
