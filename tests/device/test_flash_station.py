@@ -210,7 +210,7 @@ class RunningStation:
     def __init__(self, classroom: Path, *options: str) -> None:
         self.out = classroom.with_name("out")
         self._err = classroom.with_name("err")
-        words = ("flash", "-c", classroom, "--queue", "--yes", "--allow-loop", *options)
+        words = ["flash", "-c", str(classroom), "--queue", "--yes", "--allow-loop", *options]
         with self.out.open("w") as out, self._err.open("w") as err:
             self.program = subprocess.Popen([*RPI_IMAGE, *words], stdout=out, stderr=err)
 

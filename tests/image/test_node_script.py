@@ -248,7 +248,7 @@ def test_docker_that_failed_to_start_is_started_again(pi: Pi, systemd: bool) -> 
     else:
         pi.write("etc/init.d/docker", f"#!/bin/sh\n{start}\n", 0o755)
     assert once(pi).returncode == 1
-    assert pi.status()["error"].startswith("docker does not answer")
+    assert str(pi.status()["error"]).startswith("docker does not answer")
     assert [call for call in pi.calls() if call.endswith("start --no-block docker")] == (
         ["systemctl start --no-block docker"] if systemd else []
     )
