@@ -107,6 +107,8 @@ def _syntax_hint(problem: str) -> str:
         return "indent with blanks, not tabs, and quote values with special characters"
     if "alias" in problem or "anchor" in problem:
         return "quote a value that begins with `*` or `&`"
+    if "expected ','" in problem:
+        return "close every `[` and `{`, and within them quote values like 'pi-[01-30]'"
     return "check the indentation, and quote values that hold `: ` or ` #`"
 
 

@@ -119,3 +119,9 @@ def test_any_punctuation_gives_data_or_problems(text: str) -> None:
     parsed = parse_yaml(text)
     assert parsed.problems or parsed.root is not None
     assert all(problem.line >= 1 for problem in parsed.problems)
+
+
+def test_a_range_within_brackets_is_to_be_quoted() -> None:
+    (problem,) = parse_yaml("a: 1\nnodes: [{hostname: pi-[01-03]}]\n").problems
+    assert problem.line == 2
+    assert "quote values like 'pi-[01-30]'" in problem.hint
