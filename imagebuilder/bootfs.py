@@ -19,7 +19,7 @@ from imagebuilder.fatdir import (
 )
 from imagebuilder.fatnames import DosTime, dos_time, fold, split_path
 from imagebuilder.fattree import Census, Tree, check_edited, check_tree
-from imagebuilder.pyfat import BootFat
+from imagebuilder.pyfat import BootFat, damaged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,8 +34,9 @@ MOST_REMEMBERED = 4096
 class BootVolume:
     """A FAT volume for reading; `disk` may be a base image or one with a patch laid over.
 
-    Raises ImageError where the partition holds no FAT volume, is cut off or too small for it,
-    or where the FAT copies differ. A volume that was not unmounted in order can be read.
+    Raises ImageError where the partition holds no FAT volume, is cut off or too small for it. A
+    volume that was not unmounted in order can be read, even where its FAT copies differ: the first
+    counts, as for a Pi's firmware and for Linux.
     """
 
     def __init__(
@@ -117,6 +118,8 @@ class BootBase:
         self._parsed: dict[bytes, Listing] = {}
         self._census: Census | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
+        if not self.volume.fat.copies_agree:
+            raise damaged("its two FAT copies differ")
 
     def apply(self, edits: Sequence[BootEdit], epoch: int) -> Patch:
         """Give the patch that makes the edits, in their order, with times of `epoch` (UTC).

@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import filelock
 import platformdirs
 
 from imagebuilder.errors import InputError, SourceError
@@ -123,6 +122,8 @@ class Cache:
     @contextlib.contextmanager
     def lock(self, key: str, voice: Voice = SILENT) -> Iterator[None]:
         """Hold `key` against other processes; a killed holder lets go of it."""
+        import filelock  # noqa: PLC0415 - a raw image is used where it lies
+
         with self._writable():
             for folder in (self._locks, self._parts):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -164,6 +165,8 @@ class Cache:
 
     def remove_leftovers(self) -> None:
         """Remove unfinished parts nobody works on."""
+        import filelock  # noqa: PLC0415 - as above
+
         for part in self.leftovers():
             lock = filelock.FileLock(self._locks / f"{part.name.partition('.')[0]}.lock")
             with self._writable(), contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):

@@ -509,6 +509,21 @@ def test_fat_copies_that_differ_are_refused(small: FatImage) -> None:
     assert "FAT copies differ" in refusal(broken(small, second + 41, b"\x07"))
 
 
+def test_fat_copies_that_differ_are_read_by_the_first(small: FatImage) -> None:
+    """What a power cut leaves between the two writes; mtools reads the first, too."""
+    second = RawVolume(small).fat_at + RawVolume(small).fat_bytes
+    broken(small, second + 41, b"\x07")
+    with open_raw(small.path) as raw:
+        volume = BootVolume(raw, Partition(1, small.start_bytes, small.size_bytes, "0x0c"))
+        assert not volume.clean
+        for path in STOCK:
+            where = f"{small.path}@@{small.start_bytes}"
+            there = subprocess.run(
+                ["mtype", "-i", where, f"::{path}"], capture_output=True, check=True
+            )
+            assert volume.read(path) == there.stdout
+
+
 def test_mirroring_that_is_off_is_refused(small: FatImage) -> None:
     assert "mirroring" in refusal(broken(small, 40, b"\x80"))
 
@@ -565,7 +580,8 @@ def test_a_base_with_damage_is_not_edited(small: FatImage) -> None:
 
 def test_the_version_of_pyfatfs_is_asserted_on_import() -> None:
     program = (
-        "import importlib.metadata as m\n"
+        "import importlib.metadata as m, pyfatfs\n"
+        "pyfatfs.__file__ = '/another/place/pyfatfs/__init__.py'\n"
         "m.version = lambda name: '1.1.1'\n"
         "import imagebuilder.pyfat\n"
     )
