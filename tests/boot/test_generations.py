@@ -123,7 +123,7 @@ def expect_wpa(pi: Pi) -> None:
 
 def expect_netplan(pi: Pi) -> None:
     """Netplan itself merges what cloud-init gave it."""
-    wifi = yaml.safe_load(pi.tell("netplan get wifis.wlan0 2>/tmp/netplan.said"))
+    wifi = yaml.safe_load(pi.tell("netplan get wifis.wlan0"))
     points = wifi["access-points"]
     psks = {
         name: point.get("password") or point["auth"]["password"] for name, point in points.items()

@@ -444,7 +444,11 @@ def test_wifi_that_netplan_has_is_left_to_it(tmp_path: Path) -> None:
     pi = make_pi(tmp_path, "cloud-init")
     text = 'network:\n  version: 2\n  wifis:\n    wlan0: {dhcp4: true}\n  x: "192.168.2.103/24"\n'
     (pi.boot / "network-config").write_text(text)
+    made, own = "etc/netplan/50-cloud-init.yaml", "etc/netplan/10-own.yaml"
+    pi.write(made, text)
+    pi.write(own, text)
     install(pi)
+    assert [stat.S_IMODE(pi.path(p).stat().st_mode) for p in (made, own)] == [0o600, 0o644]
     assert not pi.path("etc/wpa_supplicant").exists()
     assert pi.status()["install"] == "ok"
 
