@@ -34,7 +34,6 @@ from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station
-from imagebuilder.uevents import open_uevents
 from imagebuilder.verify import compare, open_medium
 
 if TYPE_CHECKING:
@@ -184,6 +183,8 @@ class _Flash:
 
     def queue(self) -> int:
         """Serve at the flash station until the roster is done."""
+        from imagebuilder.uevents import open_uevents
+
         if not self._flags.config:
             raise InputError("the flash station needs a roster", "give -c FILE")
         classroom, nodes = self._nodes()

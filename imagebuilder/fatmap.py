@@ -6,6 +6,8 @@ Layout: Microsoft FAT specification 1.03 (BPB, FAT type by the count of clusters
 from __future__ import annotations
 
 import struct
+import sys
+from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,9 +59,9 @@ def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Exten
     if any(len(table) < layout.fat_bytes for table in tables):
         return None
     used = bytearray(layout.clusters)
-    for table in tables:
-        for cluster, entry in enumerate(_entries(table, layout)):
-            used[cluster] |= bool(entry)
+    for table in set(tables):
+        marks = bytes(map(bool, _entries(table, layout)))
+        used = bytearray(map(max, used, marks)) if any(used) else bytearray(marks)
     return tuple(_to_extents(used, layout, start_bytes, size_bytes))
 
 
@@ -109,11 +111,12 @@ def _entries(table: bytes, layout: _Layout) -> Iterator[int]:
             pair = table[cluster * 3 // 2] | table[cluster * 3 // 2 + 1] << 8
             yield pair >> 4 if cluster & 1 else pair & 0xFFF
         return
-    form, mask = ("H", 0xFFFF) if layout.entry_bits == 16 else ("I", 0x0FFFFFFF)  # noqa: PLR2004
+    wide = layout.entry_bits == 32  # noqa: PLR2004 - FAT32, whose top four bits are reserved
     width = layout.entry_bits // 8
-    raw = table[2 * width : (layout.clusters + 2) * width]
-    for (entry,) in struct.iter_unpack(f"<{form}", raw):
-        yield entry & mask
+    entries = array("I" if wide else "H", table[2 * width : (layout.clusters + 2) * width])
+    if sys.byteorder == "big":
+        entries.byteswap()
+    yield from map((0x0FFFFFFF).__and__, entries) if wide else entries
 
 
 def _to_extents(

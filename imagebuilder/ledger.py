@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -127,8 +126,8 @@ def is_alive(entry: Entry) -> bool:
     if entry.state != WRITING:
         return False
     host, _, pid = entry.by.rpartition(":")
-    if host != socket.gethostname() or not pid.isdigit():
-        return bool(host) and host != socket.gethostname()
+    if host != os.uname().nodename or not pid.isdigit():
+        return bool(host) and host != os.uname().nodename
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -158,4 +157,4 @@ def _put(entries: list[Entry], entry: Entry) -> None:
 
 
 def _myself() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}"
+    return f"{os.uname().nodename}:{os.getpid()}"
