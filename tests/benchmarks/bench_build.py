@@ -1,7 +1,7 @@
 """One more node from a cached base, beside `cp --sparse=always` and the same edit by mtools.
 
 Both sides end with what they wrote on the disk (`sync`), since an image in memory is no image yet;
-a row without it follows. The base is a 1.3 GB image with 650 MB of content. Needs root for btrfs.
+the next row leaves cp's there and is only told (docs/decisions/0010). The base is a 1.3 GB image with 650 MB of content. Needs root for btrfs.
 """
 
 from __future__ import annotations
@@ -111,13 +111,13 @@ def btrfs(folder: Path) -> Iterator[Path]:
         sh('umount "$M"', M=mountpoint)
 
 
-def row(what: str, measured: tuple[float, float, str], target: float) -> Row:
-    """Put a measurement into the table."""
+def row(what: str, measured: tuple[float, float, str], target: float = 0) -> Row:
+    """Put a measurement into the table; without a target it is only told."""
     ours, theirs, how = measured
     ratio = ours / theirs
     return Row(
         f"{what} ({how})", f"{ours:.3f} s", f"{theirs:.3f} s", f"{ratio:.2f}",
-        f"<= {target:.2f}", ratio <= target,
+        f"<= {target:.2f}" if target else "(told only)", not target or ratio <= target,
     )  # fmt: skip
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=Path.cwd() / "build", prefix="bench-") as name:
         folder = Path(name)
         rows.append(row("one more node, on disk", measure(folder, synced=True), 1.05))
-        rows.append(row("the same, cp left unsynced", measure(folder, synced=False), 1.05))
+        rows.append(row("ours on disk, cp's in memory", measure(folder, synced=False)))
         if os.geteuid() == 0:
             with btrfs(folder) as disk:
                 rows.append(row("one more node, btrfs", measure(disk, synced=True), 0.10))
