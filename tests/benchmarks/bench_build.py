@@ -1,7 +1,8 @@
 """One more node from a cached base, beside `cp --sparse=always` and the same edit by mtools.
 
 Both sides end with what they wrote on the disk (`sync`), since an image in memory is no image yet;
-the next row leaves cp's there and is only told (docs/decisions/0010). The base is a 1.3 GB image with 650 MB of content. Needs root for btrfs.
+the next row leaves cp's there and is only told (docs/decisions/0010). The base is a 1.3 GB image
+with 650 MB of content. Needs root for btrfs.
 """
 
 from __future__ import annotations
