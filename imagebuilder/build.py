@@ -23,7 +23,7 @@ from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from imagebuilder.compose import Composition
@@ -61,7 +61,7 @@ def write_image(
             how = compress
         else:
             how = _write_raw(composition, descriptor, voice)
-            sha256 = _digest(descriptor, voice) if digest else ""
+            sha256 = _digest(composition, voice) if digest else ""
     manifest = out.with_name(out.name + ".json") if compress else out.with_suffix(".json")
     write_json(manifest, manifest_of(composition, sha256))
     return WrittenImage(out, manifest, how, sha256)
@@ -189,33 +189,45 @@ def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
 
 
 def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:
+    digest = hashlib.sha256()
+
+    def hashed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            digest.update(chunk)
+            yield chunk
+
+    name = f"{composition.plan.hostname}.img"
+    with (
+        _chunks(composition, f"packing {form}", voice) as chunks,
+        os.fdopen(descriptor, "wb", closefd=False) as out,
+    ):
+        pack(hashed(chunks), out, form, name, composition.base.size_bytes)
+    return digest.hexdigest()
+
+
+def _digest(composition: Composition, voice: Voice) -> str:
+    """Hash what was written from the base, which lies in memory; the copy does not."""
+    digest = hashlib.sha256()
+    with _chunks(composition, "hashing", voice) as chunks:
+        for chunk in chunks:
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _chunks(composition: Composition, label: str, voice: Voice) -> Iterator[Iterator[bytes]]:
+    """Give base ⊕ patch in order, piece by piece."""
     with open_raw(composition.base.path) as raw:
         disk = Patched(raw, composition.patch)
-        digest = hashlib.sha256()
 
-        def chunks() -> Iterator[bytes]:
-            with voice.meter(f"packing {form}", disk.size_bytes) as meter:
+        def pieces() -> Iterator[bytes]:
+            with voice.meter(label, disk.size_bytes) as meter:
                 for offset in range(0, disk.size_bytes, CHUNK_BYTES):
                     chunk = disk.read_at(offset, CHUNK_BYTES)
-                    digest.update(chunk)
                     yield chunk
                     meter.advance(len(chunk))
 
-        name = f"{composition.plan.hostname}.img"
-        with os.fdopen(descriptor, "wb", closefd=False) as out:
-            pack(chunks(), out, form, name, disk.size_bytes)
-    return digest.hexdigest()
-
-
-def _digest(descriptor: int, voice: Voice) -> str:
-    digest = hashlib.sha256()
-    size = os.fstat(descriptor).st_size
-    with voice.meter("hashing", size) as meter:
-        for offset in range(0, size, CHUNK_BYTES):
-            chunk = os.pread(descriptor, CHUNK_BYTES, offset)
-            digest.update(chunk)
-            meter.advance(len(chunk))
-    return digest.hexdigest()
+        yield pieces()
 
 
 def _write_error(path: Path, error: OSError) -> WriteError:

@@ -21,8 +21,9 @@ PIECE_BYTES = 16 << 20
 ALIGNMENT_BYTES = 4096
 # Enough to keep a fast disk at work; more gained nothing.
 _THREADS = 4
-# What mmap and O_DIRECT say where they cannot; EFAULT: the source became shorter.
-_NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EFAULT)
+# What mmap and O_DIRECT say where they cannot. EFAULT: the source became shorter; ENOMEM: an
+# address space of 32 bits is too small for an image.
+_NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EFAULT, errno.ENOMEM)
 
 
 def copy_raw(source: int, target: int, size_bytes: int, voice: Voice) -> str:
@@ -92,8 +93,8 @@ def _copy_direct(source: int, target: int, pieces: list[tuple[int, int]], meter:
         return 0
     try:
         _write_pieces(source, target, pieces, meter)
-    except ValueError:
-        return 0  # mmap's word for a source that became shorter
+    except (ValueError, OverflowError):
+        return 0  # mmap's words for a source that became shorter, and for one it cannot count
     except OSError as error:
         if error.errno not in _NO_DIRECT:
             raise

@@ -146,7 +146,7 @@ def test_a_file_system_in_memory(tmp_path: Path) -> None:
         run("umount", place)
 
 
-@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP])
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.EOPNOTSUPP, errno.ENOMEM])
 def test_where_o_direct_fails_half_way_the_plain_copy_does_it_all(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
