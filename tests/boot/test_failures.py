@@ -101,8 +101,8 @@ def test_a_runcmd_lost_in_a_power_cut_is_made_up_for(start: StartPi, tmp_path: P
     installed = pi.tell("cat /var/lib/rpi-image/installed").strip()
     assert re.fullmatch("[0-9a-f]{64}", installed)
     pi.tell(
-        "systemctl disable --now rpi-image-node; rm -rf /var/lib/rpi-image"
-        " /var/lib/cloud/instance/scripts/runcmd /etc/default/docker; echo lost >/etc/hostname; sync"
+        "systemctl disable --now rpi-image-node; echo lost >/etc/hostname; rm -rf"
+        " /var/lib/rpi-image /var/lib/cloud/instance/scripts/runcmd /etc/default/docker; sync"
     )
     pi.cut()
     pi.power_on()
