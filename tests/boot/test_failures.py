@@ -92,21 +92,3 @@ def test_a_boot_partition_that_came_up_read_only_is_made_writable_for_the_status
     assert pi.tell("cat /etc/hostname").strip() == "pi-03"
     pi.halt()
     assert "installed" in (pi.read_boot("rpi-image/status") or b"").decode()
-
-
-def test_a_runcmd_lost_in_a_power_cut_is_made_up_for(start: StartPi, tmp_path: Path) -> None:
-    """cloud-init runs runcmd once; what it left behind is taken away, as a power cut may do it."""
-    pi = start(nodes.build(nodes.Node("cloud-init-1.12", settings=SETTINGS), tmp_path))
-    pi.tell_until("cat /var/lib/cloud/instance/boot-finished", "Up", 2 * LOGIN_SECONDS)
-    installed = pi.tell("cat /var/lib/rpi-image/installed").strip()
-    assert re.fullmatch("[0-9a-f]{64}", installed)
-    pi.tell(
-        "systemctl disable --now rpi-image-node; echo lost >/etc/hostname; rm -rf"
-        " /var/lib/rpi-image /var/lib/cloud/instance/scripts/runcmd /etc/default/docker; sync"
-    )
-    pi.cut()
-    pi.power_on()
-    pi.tell_until("cat /var/lib/rpi-image/installed", f"^{installed}$", LOGIN_SECONDS)
-    assert "--label" in pi.tell_until("cat /etc/default/docker", "DOCKER_OPTS", LOGIN_SECONDS)
-    pi.tell_until("systemctl is-active rpi-image-node", "^active", LOGIN_SECONDS)
-    assert pi.tell("cat /etc/hostname").strip() == "pi-03"
