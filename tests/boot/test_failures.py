@@ -92,3 +92,23 @@ def test_a_boot_partition_that_came_up_read_only_is_made_writable_for_the_status
     assert pi.tell("cat /etc/hostname").strip() == "pi-03"
     pi.halt()
     assert "installed" in (pi.read_boot("rpi-image/status") or b"").decode()
+
+
+def test_a_runcmd_lost_in_a_power_cut_is_made_up_for(start: StartPi, tmp_path: Path) -> None:
+    """cloud-init runs runcmd once; here its turn passes and nothing was done."""
+    generation = "cloud-init-1.12"
+    image = nodes.build(nodes.Node(generation, settings=SETTINGS), tmp_path)
+    offset = images.GENERATIONS[generation].fat.start_sectors * images.SECTOR_BYTES
+    command = ("-i", f"{image}@@{offset}")
+    before, runcmd = run("mtype", *command, "::/user-data").split("runcmd:\n")
+    edited = tmp_path / "user-data"
+    edited.write_text(f"{before}runcmd:\n{runcmd.replace('rpi-image/install', 'not-there')}")
+    run("mcopy", "-o", *command, edited, "::/user-data")
+    pi = start(image)
+    pi.tell_until("cat /var/lib/cloud/instance/boot-finished", "- v", 2 * LOGIN_SECONDS)
+    assert pi.tell("ls /var/lib/rpi-image/installed 2>/dev/null") == ""
+    pi.halt()
+    pi.power_on()
+    pi.tell_until("cat /var/lib/rpi-image/installed", "^[0-9a-f]{64}", LOGIN_SECONDS)
+    assert "--label" in pi.tell_until("cat /etc/default/docker", "DOCKER_OPTS", LOGIN_SECONDS)
+    pi.tell_until("systemctl is-active rpi-image-node", "^active", LOGIN_SECONDS)

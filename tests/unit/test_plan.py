@@ -337,6 +337,36 @@ def test_the_login_of_hypriotos_stays() -> None:
     assert document["runcmd"][-1] == "systemctl restart avahi-daemon"
 
 
+@pytest.mark.parametrize("sample", ["cloud-init-hypriot", "cloud-init-trixie"])
+@pytest.mark.parametrize(
+    ("there", "runs"),
+    [
+        ((), False),  # a first boot: runcmd will do it
+        (("cloud/instance/sem/config_runcmd",), True),  # its turn is over, and nothing was done
+        (("cloud/instance/sem/config_runcmd", "rpi-image/installed"), False),
+    ],
+)
+def test_a_runcmd_lost_in_a_power_cut_is_made_up_for(
+    tmp_path: Path, sample: str, there: tuple[str, ...], *, runs: bool
+) -> None:
+    """Run what cloud-init runs at every boot, with a folder in the place of `/`."""
+    (command,) = yaml_of(plan(plain_node(), boot_of(sample)), "user-data")["bootcmd"]
+    installer = tmp_path / "boot/rpi-image/install"
+    for path in (installer, *(tmp_path / "var/lib" / name for name in there)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"touch {tmp_path}/ran\n")
+    moved = [word.replace("/var/", f"{tmp_path}/var/") for word in command]
+    moved[-1] = moved[-1].replace(" /boot", f" {tmp_path}/boot")
+    run(*moved)
+    assert (tmp_path / "ran").exists() is runs
+
+
+def test_own_boot_commands_stay() -> None:
+    stock = {"user-data": b"#cloud-config\nbootcmd:\n  - [touch, /tmp/a]\n  - echo b\n"}
+    document = yaml_of(plan(plain_node(), boot_of("cloud-init-trixie", **stock)), "user-data")
+    assert document["bootcmd"][1:] == [["touch", "/tmp/a"], "echo b"]
+
+
 def test_the_login_of_hypriotos_is_there_without_its_user_data() -> None:
     boot = boot_of("cloud-init-hypriot", **{"user-data": b""})
     document = yaml_of(plan(plain_node(), boot), "user-data")
