@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.build import make_folder, write_image, write_json, write_text
+from imagebuilder.build import make_folder, write_error, write_image, write_json, write_text
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
@@ -255,5 +255,8 @@ def check_room(folder: Path, base: BaseImage, count: int) -> None:
 
 
 def _has_reflinks(folder: Path, base: BaseImage) -> bool:
-    with tempfile.TemporaryFile(dir=folder) as probe, base.path.open("rb") as source:
-        return reflink(source.fileno(), probe.fileno())
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe, base.path.open("rb") as source:
+            return reflink(source.fileno(), probe.fileno())
+    except OSError as error:
+        raise write_error(folder, error) from error

@@ -23,7 +23,7 @@ from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from imagebuilder.compose import Composition
@@ -72,7 +72,7 @@ def make_folder(path: Path) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 @contextlib.contextmanager
@@ -88,7 +88,7 @@ def new_file(path: Path) -> Iterator[int]:
             os.fsync(descriptor)
             part.replace(path)
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 @contextlib.contextmanager
@@ -118,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
     try:
         write_file(path, text.encode())
     except OSError as error:
-        raise _write_error(path, error) from error
+        raise write_error(path, error) from error
 
 
 def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
@@ -191,46 +191,38 @@ def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
 def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:
     digest = hashlib.sha256()
 
-    def hashed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-        for chunk in chunks:
+    def hashed() -> Iterator[bytes]:
+        for chunk in _chunks(composition, f"packing {form}", voice):
             digest.update(chunk)
             yield chunk
 
     name = f"{composition.plan.hostname}.img"
-    with (
-        _chunks(composition, f"packing {form}", voice) as chunks,
-        os.fdopen(descriptor, "wb", closefd=False) as out,
-    ):
-        pack(hashed(chunks), out, form, name, composition.base.size_bytes)
+    with os.fdopen(descriptor, "wb", closefd=False) as out:
+        pack(hashed(), out, form, name, composition.base.size_bytes)
     return digest.hexdigest()
 
 
 def _digest(composition: Composition, voice: Voice) -> str:
     """Hash what was written from the base, which lies in memory; the copy does not."""
     digest = hashlib.sha256()
-    with _chunks(composition, "hashing", voice) as chunks:
-        for chunk in chunks:
-            digest.update(chunk)
+    for chunk in _chunks(composition, "hashing", voice):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
-@contextlib.contextmanager
-def _chunks(composition: Composition, label: str, voice: Voice) -> Iterator[Iterator[bytes]]:
+def _chunks(composition: Composition, label: str, voice: Voice) -> Iterator[bytes]:
     """Give base ⊕ patch in order, piece by piece."""
     with open_raw(composition.base.path) as raw:
         disk = Patched(raw, composition.patch)
-
-        def pieces() -> Iterator[bytes]:
-            with voice.meter(label, disk.size_bytes) as meter:
-                for offset in range(0, disk.size_bytes, CHUNK_BYTES):
-                    chunk = disk.read_at(offset, CHUNK_BYTES)
-                    yield chunk
-                    meter.advance(len(chunk))
-
-        yield pieces()
+        with voice.meter(label, disk.size_bytes) as meter:
+            for offset in range(0, disk.size_bytes, CHUNK_BYTES):
+                chunk = disk.read_at(offset, CHUNK_BYTES)
+                yield chunk
+                meter.advance(len(chunk))
 
 
-def _write_error(path: Path, error: OSError) -> WriteError:
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Make the error for a path that cannot be written, with what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return WriteError(
             f"no room for {path}: {error.strerror}",

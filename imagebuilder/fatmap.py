@@ -58,10 +58,8 @@ def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Exten
     ]
     if any(len(table) < layout.fat_bytes for table in tables):
         return None
-    used = bytearray(layout.clusters)
-    for table in set(tables):
-        marks = bytes(map(bool, _entries(table, layout)))
-        used = bytearray(map(max, used, marks)) if any(used) else bytearray(marks)
+    marks = [bytes(map(bool, _entries(table, layout))) for table in set(tables)]
+    used = bytearray(map(max, marks[0], marks[-1]))
     return tuple(_to_extents(used, layout, start_bytes, size_bytes))
 
 

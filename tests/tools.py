@@ -5,8 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def need(*programs: str) -> None:
@@ -42,3 +48,19 @@ def run(*command: str | os.PathLike[str], check: bool = True, **options: object)
     if check and done.returncode != 0:
         pytest.fail(f"{command[0]} gave {done.returncode}: {done.stdout}{done.stderr}")
     return str(done.stdout)
+
+
+@contextmanager
+def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[Path]:
+    """Mount a new file system of a kind."""
+    need_root()
+    need(make)
+    store, place = folder / "store", folder / "there"
+    run("truncate", "-s", f"{mib}M", store)
+    run(make, *options, store)
+    place.mkdir()
+    run("mount", "-o", "loop", store, place)
+    try:
+        yield place
+    finally:
+        run("umount", place)

@@ -28,7 +28,7 @@ from imagebuilder.model import (
     Run,
 )
 from imagebuilder.rawcopy import data_ranges
-from tests.tools import need, need_root, run
+from tests.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,14 +172,7 @@ def test_a_disk_that_fills_while_packing_leaves_nothing(
 def test_file_systems_with_reflinks_share_the_base(
     make: str, composition: Composition, base: BaseImage, tmp_path: Path
 ) -> None:
-    need_root()
-    need(make)
-    store, folder = tmp_path / "store", tmp_path / "reflinks"
-    run("truncate", "-s", "400M", store)
-    run(make, "-q", store)
-    folder.mkdir()
-    run("mount", "-o", "loop", store, folder)
-    try:
+    with mounted(tmp_path, make, "-q") as folder:
         copy = folder / "base.img"
         run("cp", "--sparse=always", base.path, copy)
         there = BaseImage(copy, base.sha256, base.size_bytes, base.name)
@@ -188,8 +181,6 @@ def test_file_systems_with_reflinks_share_the_base(
         )
         assert written.how == "reflink"
         assert written.path.read_bytes() == expected(base)
-    finally:
-        run("umount", folder)
 
 
 def test_two_runs_at_one_image_are_refused(tmp_path: Path) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.image.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
-from tests.tools import need, need_root, run
+from tests.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:
     import subprocess
@@ -95,7 +94,7 @@ def test_where_the_file_system_shares_blocks_thirty_images_need_the_room_of_one(
 ) -> None:
     need_root()
     need("mkfs.btrfs")
-    with btrfs(tmp_path) as disk:
+    with mounted(tmp_path, "mkfs.btrfs", "-q") as disk:
         shutil.copy(base, disk / "base.img")
         room = write_room(tmp_path, 30, disk / "base.img")
         run("sync", "-f", disk)
@@ -106,20 +105,6 @@ def test_where_the_file_system_shares_blocks_thirty_images_need_the_room_of_one(
         succeed(done)
         run("sync", "-f", disk)
         assert free - shutil.disk_usage(disk).free < 30 << 20
-
-
-@contextmanager
-def btrfs(folder: Path) -> Iterator[Path]:
-    """Mount a fresh btrfs for a while."""
-    store, mountpoint = folder / "btrfs.img", folder / "btrfs"
-    run("truncate", "-s", "500M", store)
-    run("mkfs.btrfs", "-q", store)
-    mountpoint.mkdir()
-    run("mount", "-o", "loop", store, mountpoint)
-    try:
-        yield mountpoint
-    finally:
-        run("umount", mountpoint)
 
 
 def test_what_has_not_changed_is_not_built_again(
@@ -229,3 +214,20 @@ def test_the_room_needed_is_checked_before_the_first_copy(
     assert "3 images need" in done.stderr
     assert "flash -c" in done.stderr
     assert not list((small_disk / "out").glob("*.img"))
+
+
+@pytest.mark.root
+def test_a_folder_that_cannot_be_written_is_said(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    need_root()
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "ro", "none", folder)
+    try:
+        done = program("batch", room, "-o", folder)
+    finally:
+        run("umount", folder)
+    assert done.returncode == 7
+    assert "Read-only file system" in done.stderr
+    assert "hint:" in done.stderr

@@ -6,7 +6,6 @@ import errno
 import fcntl
 import os
 import random
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,10 +13,9 @@ import pytest
 from imagebuilder import rawcopy
 from imagebuilder.progress import SILENT
 from imagebuilder.rawcopy import PIECE_BYTES, copy_raw, data_ranges
-from tests.tools import need, need_root, run
+from tests.tools import mounted, need_root, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 MIB = 1 << 20
@@ -43,22 +41,6 @@ def copy(source: Path, target: Path) -> str:
         os.close(writing)
     run("cmp", source, target)
     return how
-
-
-@contextmanager
-def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[Path]:
-    """Mount a new file system of a kind."""
-    need_root()
-    need(make)
-    store, place = folder / "store", folder / "there"
-    run("truncate", "-s", f"{mib}M", store)
-    run(make, *options, store)
-    place.mkdir()
-    run("mount", "-o", "loop", store, place)
-    try:
-        yield place
-    finally:
-        run("umount", place)
 
 
 class Direct:
