@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from imagebuilder.firmware import Firmware
     from tests.device.swarmlab import Docker, Machine
 
-# Two host cores for three machines and a shack: more processors would only wait for each other.
-SIZE = ("-smp", "1", "-m", "768M")
+MEMORY = "768M"
 ANSWER_SECONDS = 600.0
 LIBRARIES = ("ld-linux-armhf.so.3", "libc.so.6", "libpthread.so.0")
 APPLETS = ("sh", "nc", "sleep", "grep")
@@ -60,8 +59,7 @@ class Seat(Pi):
         words[words.index("-netdev") + 1] = cable
         card = next(n for n, word in enumerate(words) if word.startswith("virtio-net-pci,"))
         words[card] += f",mac=52:54:00:77:00:{self.number:02x}"
-        for option, value in zip(SIZE[::2], SIZE[1::2], strict=True):
-            words[words.index(option) + 1] = value
+        words[words.index("-m") + 1] = MEMORY
         return self.bridge.command(*words)
 
     @property

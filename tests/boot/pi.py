@@ -29,6 +29,8 @@ FIRMWARE_WORDS = ("apparmor=0",)
 # Limits are for an idle machine of two cores; a busy one takes its time.
 PATIENCE = float(os.environ.get("RPI_IMAGE_TEST_PATIENCE", "1"))
 PANIC = emulator.PANIC
+# Tests run side by side: more processors than the host's would only wait for each other.
+PROCESSORS = "1"
 # An emulated guest now and then loses a timer and sleeps on; a line from outside wakes it.
 NUDGE_SECONDS = 2.0
 
@@ -81,7 +83,7 @@ class Pi:
     def command(self, firmware: Firmware, witness: int) -> list[str]:
         """Give QEMU's command line; `witness` is the descriptor that answers `tell`."""
         clock = datetime.now(UTC) - self.clock_lag
-        return emulator.qemu_command(
+        words = emulator.qemu_command(
             firmware,
             self.card,
             self.folder,
@@ -93,6 +95,8 @@ class Pi:
                 *("-device", "virtserialport,chardev=witness,name=witness"),
             ],
         )
+        words[words.index("-smp") + 1] = PROCESSORS
+        return words
 
     def _keep(self, text: bytes) -> None:
         """Keep the consoles beside the card's folder, for whoever looks into a failure."""

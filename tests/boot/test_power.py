@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 CUTS = 20
+MARK = "-- next --"
 SETTINGS = {
     "cluster": {"enabled": False},
     "network": {"address": "10.0.2.50/24", "gateway": "10.0.2.2"},
@@ -50,7 +51,8 @@ def state_of(pi: Pi) -> dict[str, str]:
         "node": "md5sum </var/lib/rpi-image/node",
         "marker": "cat /var/lib/rpi-image/installed",
     }
-    return {name: pi.tell(command) for name, command in reads.items()}
+    said = pi.tell(f"; echo {MARK}; ".join(reads.values()))
+    return dict(zip(reads, said.split(f"{MARK}\n"), strict=True))
 
 
 @dataclass(frozen=True)

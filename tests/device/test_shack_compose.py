@@ -226,7 +226,10 @@ def plain(lab: ShackLab, *words: str | Path, check: bool = True) -> str:
     return lab.shack.run(*words, check=check, DOCKER_HOST=lab.shack.socket, HOME=home)
 
 
-def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(lab: ShackLab) -> None:
+def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(
+    lab: ShackLab, shack: Path
+) -> None:
+    lab.make(shack, "down")  # both kinds use the same names
     folder = lab.shack.folder / "swarm"
     file = lab.shack.folder / "class" / "classroom.yml"
     rpi_image(lab, "shack", file, "-o", folder, "--kind", "swarm-mode")
