@@ -7,6 +7,7 @@ import mmap
 import os
 import struct
 import sys
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,9 @@ _BLKGETDISKSEQ = 0x80081280
 _CDROMEJECT = 0x5309
 _ON_LINUX = sys.platform.startswith("linux")
 _DIRECT = getattr(os, "O_DIRECT", 0)
+# udev holds the lock while it looks at a new card, and expects others to wait.
+_LOCK_SECONDS = 5.0
+RIGHTS_HINT = "run it as root (sudo), or add yourself to the group `disk`"
 
 
 class Buffer:
@@ -170,8 +174,8 @@ def _open(path: str, flags: int) -> int:
     except OSError as error:
         hints = {
             errno.EBUSY: "another program uses it: unmount it, or close that program",
-            errno.EACCES: "run it as root, or add yourself to the group `disk`",
-            errno.EPERM: "run it as root, or add yourself to the group `disk`",
+            errno.EACCES: RIGHTS_HINT,
+            errno.EPERM: RIGHTS_HINT,
             errno.EROFS: "slide the card's lock open, or take another card",
         }
         reason = "is in use" if error.errno == errno.EBUSY else f"cannot open: {error.strerror}"
@@ -182,12 +186,16 @@ def _open(path: str, flags: int) -> int:
 
 def _lock(path: str, descriptor: int) -> None:
     # udev and other careful programs respect this lock (systemd's BLOCK_DEVICE_LOCKING).
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise RefusedError(
-            f"{path} is in use", "another program holds its lock: close that program"
-        ) from error
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise RefusedError(
+                    f"{path} is in use", "another program holds its lock: close that program"
+                ) from error
+        time.sleep(0.1)
 
 
 def _check(confirmed: Device, descriptor: int) -> None:

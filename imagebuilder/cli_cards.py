@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
+from imagebuilder.blockdev import RIGHTS_HINT
+from imagebuilder.card import Stage
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.forms import is_compressed
@@ -52,7 +55,10 @@ def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseIma
     if sha256 or is_compressed(path):
         unchecked = not sha256
         return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
-    return BaseImage(path, "", path.stat().st_size, path.name)
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise ImageError(f"{path} is empty", "fetch or build it again")
+    return BaseImage(path, "", size_bytes, path.name)
 
 
 def _only_build(console: Console) -> Path:
@@ -89,10 +95,11 @@ def choose_targets(
     found: list[Device] = []
     for path in paths:
         device = load_device(path)
-        if mounted_parts(device) and _wants_unmount(device, allowed, console):
-            device = _unmounted(device, path)
+        if _wants_unmount(device, allowed, console):
+            device = unmounted(device)
         taken = tuple(other.major_minor for other in found)
         refuse(device, replace(wish, taken=taken))
+        _need_right(device)
         found.append(device)
     return tuple(found)
 
@@ -105,8 +112,14 @@ def refuse(device: Device, wish: Wish) -> None:
         raise RefusedError(f"{device.path} {facts}", reasons[0].hint)
 
 
+def _need_right(device: Device) -> None:
+    """Find out before a download, not after it, that only root may write the device."""
+    if not os.access(device.path, os.W_OK):
+        raise RefusedError(f"{device.path} cannot be written by you", RIGHTS_HINT)
+
+
 def _wants_unmount(device: Device, allowed: Allowances, console: Console) -> bool:
-    if not may_unmount(device):
+    if not (mounted_parts(device) and may_unmount(device)):
         return False
     if allowed.unmount or allowed.yes:
         return allowed.unmount
@@ -114,15 +127,18 @@ def _wants_unmount(device: Device, allowed: Allowances, console: Console) -> boo
     return console.ask(f"{device.path} is mounted on {where}; unmount? (y/n)", "n").lower() == "y"
 
 
-def _unmounted(device: Device, path: str) -> Device:
+def unmounted(device: Device) -> Device:
+    """Unmount what is mounted of a card, unless it carries something of the system; look again."""
+    if not (mounted_parts(device) and may_unmount(device)):
+        return device
     if device.path.startswith("/dev/disk"):
         diskutil.unmount(device.path)
-        return load_device(path)
+        return load_device(device.path)
     for part, point in mounted_parts(device):
         done = subprocess.run(["umount", "--", point], capture_output=True, check=False)
         if done.returncode != 0:
             raise RefusedError(f"{part} cannot be unmounted", "close what uses it, and try again")
-    return load_device(path)
+    return load_device(device.path)
 
 
 def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console: Console) -> None:
@@ -150,18 +166,35 @@ def _content(device: Device) -> str:
     return ", ".join(parts) or "nothing known"
 
 
-class Account:
-    """The ledger's side of a run; without a classroom file nothing is kept."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A card in work: its entry, what was noted of its node before, and whose card it was."""
 
-    def __init__(self, ledger: Ledger | None, console: Console, *, again: bool) -> None:
+    entry: Entry
+    before: Entry | None
+    owner: Entry | None
+
+
+class Account:
+    """The ledger's side of a run; without a classroom file nothing is kept.
+
+    `again` writes nodes that have a card, and cards that are another node's; `named` only those
+    nodes.
+    """
+
+    def __init__(
+        self, ledger: Ledger | None, console: Console, *, again: bool, named: bool = False
+    ) -> None:
         self._ledger = ledger
         self._console = console
         self._again = again
-        self._begun: dict[str, Entry] = {}
+        self._told = again or named
+        self._begun: dict[str, _Begun] = {}
+        self._written: set[str] = set()
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
         """Leave out the nodes that have a card; raises RefusedError where none is left."""
-        done = self._ledger.done() if self._ledger and not self._again else frozenset()
+        done = self._ledger.done() if self._ledger and not self._told else frozenset()
         left = tuple(name for name in names if name not in done)
         if not left:
             raise RefusedError("every node has its card", "give --again to write them once more")
@@ -171,27 +204,41 @@ class Account:
         """Note that a node is being written; raises RefusedError for a node or card done before."""
         if self._ledger is None:
             return
-        if not self._again and (owner := self._owner(device)):
+        owner = self._owner(device)
+        if owner and owner.node in self._written:
+            raise RefusedError(
+                f"{device.path}: this card became {owner.node} just now", "take another card"
+            )
+        if owner and owner.node != recipe.node and not self._again:
             raise RefusedError(
                 f"{device.path}: this card is {owner.node} already, written {owner.finished}",
                 "take another card, or give --again to overwrite it",
             )
         entry = _entry(recipe, device)
-        self._ledger.claim(entry, again=self._again)
-        self._begun[recipe.node] = entry
+        before = self._ledger.claim(entry, again=self._told)
+        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
+
+    def take_back(self) -> None:
+        """Forget what was begun, before any card was touched."""
+        while self._ledger and self._begun:
+            _restore(self._ledger, self._begun.popitem()[1])
 
     def end(self, outcome: CardOutcome) -> None:
         """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
         if self._ledger is None:
             return
-        begun = self._begun[outcome.job.node]
-        entry = (
-            _finished(begun, outcome.report)
-            if outcome.report
-            else replace(begun, state=FAILED, error=_why(outcome), finished=_now())
-        )
+        begun = self._begun.pop(outcome.job.node)
+        entry = begun.entry
         try:
-            self._ledger.settle(entry)
+            if outcome.report:
+                self._written.add(entry.node)
+                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
+            elif outcome.stage == Stage.CLAIM and begun.before:
+                _restore(self._ledger, begun)
+            else:
+                failed = replace(entry, state=FAILED, error=_why(outcome), finished=_now())
+                lost = () if outcome.stage == Stage.CLAIM else _overwritten(begun)
+                self._ledger.settle(failed, *lost)
         except RpiImageError as error:
             self._console.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
 
@@ -204,6 +251,23 @@ class Account:
             return None
         entry = self._ledger.holder_of(config_hash) if self._ledger else None
         return entry if entry and entry.state == WRITTEN else None
+
+
+def _restore(ledger: Ledger, begun: _Begun) -> None:
+    """Let the ledger say what it said before; the card was not touched."""
+    if begun.before:
+        ledger.settle(begun.before)
+    else:
+        ledger.forget(begun.entry.node)
+
+
+def _overwritten(begun: _Begun) -> tuple[Entry, ...]:
+    """Give the entry of the node that lost its card to this one."""
+    owner = begun.owner
+    if owner is None or owner.node == begun.entry.node:
+        return ()
+    why = f"its card became {begun.entry.node}"
+    return (replace(owner, state=FAILED, error=why, finished=_now()),)
 
 
 def _entry(recipe: Recipe, device: Device) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from imagebuilder.cli_cards import (
     open_image,
     refuse,
     show_outcomes,
+    unmounted,
     whose,
 )
 from imagebuilder.cli_options import voiced, yes
@@ -28,7 +30,7 @@ from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.console import human_bytes
 from imagebuilder.devices import list_devices
-from imagebuilder.errors import InputError
+from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
@@ -118,8 +120,10 @@ def flash(
     """
     said = FlashFlags(**rest)
     _check_names(flags, said.node or said.nodes)
+    if said.no_verify:
+        console.warn("not verifying: a worn or counterfeit card will not be noticed")
     run = _Flash(Session(console=console), said, flags)
-    return run.queue() if said.queue else run.write(targets)
+    return run.queue(targets) if said.queue else run.write(targets)
 
 
 @click.command()
@@ -171,8 +175,6 @@ class _Flash:
         """Write the devices named."""
         if not targets:
             raise InputError("no device is named", "`rpi-image devices` lists them")
-        if self._said.no_verify:
-            self._console.warn("not verifying: a worn or counterfeit card will not be noticed")
         wish = self._wish()
         # Before anything is fetched or unpacked: a refusal should come at once.
         found = choose_targets(targets, wish, self._said.allowed, self._console)
@@ -181,8 +183,11 @@ class _Flash:
                 return self._write_nodes(found, pantry)
             return self._write_image(found, pantry)
 
-    def queue(self) -> int:
-        """Serve at the flash station until the roster is done."""
+    def queue(self, readers: tuple[str, ...]) -> int:
+        """Serve at the flash station until the roster is done; only `readers` where some are named.
+
+        A reader may be named by a link that udev keeps, such as one of /dev/disk/by-path.
+        """
         from imagebuilder.uevents import open_uevents
 
         if not self._flags.config:
@@ -192,6 +197,13 @@ class _Flash:
         names = account.pending([node.hostname for node in nodes])
         settings = {node.hostname: node for node in nodes}
         with self._pantry() as pantry, open_uevents() as events:
+            # A card should not wait for a download, nor the others for its failure.
+            for image in {settings[name].image for name in names}:
+                self._session.obtain(image)
+
+            def look() -> tuple[Device, ...]:
+                named = {os.path.realpath(path) for path in readers}
+                return tuple(d for d in list_devices() if not named or d.path in named)
 
             def prepare(name: str, device: Device) -> CardJob:
                 recipe = self._recipe(settings[name], pantry)
@@ -206,7 +218,8 @@ class _Flash:
                     voice=self._console,
                     stall_seconds=self._said.stall_seconds,
                 ),
-                look=list_devices,
+                look=look,
+                free=lambda device: unmounted(device) if self._said.unmount else device,
                 prepare=prepare,
                 settle=account.end,
                 wish=self._wish(),
@@ -229,10 +242,8 @@ class _Flash:
 
     def _write_nodes(self, found: tuple[Device, ...], pantry: Pantry) -> int:
         _, nodes = self._nodes()
-        # Naming one node, or asking to reuse a card, is being told.
-        named = self._said.node or self._flags.hostname
-        told = bool(self._said.again or self._said.reuse or named)
-        account = self._account(again=told)
+        named = bool(self._said.node or self._flags.hostname)
+        account = self._account(again=self._said.again, named=named)
         names = account.pending([node.hostname for node in nodes])
         if len(found) > len(names):
             raise InputError(
@@ -244,8 +255,12 @@ class _Flash:
         for device, recipe in pairs:
             refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
         confirm([(d, recipe.node) for d, recipe in pairs], self._said.allowed, self._console)
-        for device, recipe in pairs:
-            account.begin(recipe, device)
+        try:
+            for device, recipe in pairs:
+                account.begin(recipe, device)
+        except RpiImageError:
+            account.take_back()
+            raise
         return self._run(recipes, found, account)
 
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
@@ -267,10 +282,10 @@ class _Flash:
     def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
         return load_nodes(self._session, self._flags, self._said.node or self._said.nodes)
 
-    def _account(self, *, again: bool) -> Account:
+    def _account(self, *, again: bool, named: bool = False) -> Account:
         config = self._flags.config
         ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
-        return Account(ledger, self._console, again=again)
+        return Account(ledger, self._console, again=again, named=named)
 
     def _wish(self, *files: Path) -> Wish:
         image = Path(self._flags.image) if self._flags.image else None

@@ -35,12 +35,7 @@ def raw_path(path: str) -> str:
 
 def unmount(path: str) -> None:
     """Unmount every volume of a disk; raises RefusedError where one is in use."""
-    _ask("unmountDisk", path)
-
-
-def eject(path: str) -> None:
-    """Eject a disk; raises RefusedError where diskutil will not."""
-    _ask("eject", path)
+    _run("unmountDisk", path)
 
 
 def parse_device(entry: dict[str, Any], info: dict[str, Any], listed: dict[str, Any]) -> Device:
@@ -94,13 +89,17 @@ def _load(entry: dict[str, Any], listed: dict[str, Any]) -> Device:
 
 
 def _ask(*words: str) -> dict[str, Any]:
+    """Ask a verb that answers with a property list; those that change something answer in words."""
     import plistlib  # noqa: PLC0415 - only macOS pays for it
 
+    listed: dict[str, Any] = plistlib.loads(_run(*words))
+    return listed
+
+
+def _run(*words: str) -> bytes:
     try:
-        said = subprocess.run(["diskutil", *words], capture_output=True, check=True).stdout
+        return subprocess.run(["diskutil", *words], capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise RefusedError(
             f"diskutil {words[0]} failed", "close what uses the disk, and try again"
         ) from error
-    listed: dict[str, Any] = plistlib.loads(said)
-    return listed

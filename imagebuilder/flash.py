@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -84,10 +85,13 @@ class Flasher:
             raise worker.bug
         return outcome
 
-    def cancel(self) -> tuple[CardOutcome, ...]:
-        """Stop every card at its next piece and wait a moment for them."""
+    def stop(self) -> tuple[CardOutcome, ...]:
+        """Stop every card at its next piece, wait a moment for them, and say so."""
         for worker in self._working:
             worker.watch.cancelled.set()
+        if self._working:
+            with suppress(OSError):  # a terminal that went away must not keep the cards going
+                self.voice.warn("stopping; cards that are not done will not boot")
         outcomes = []
         until = time.monotonic() + _FAREWELL_SECONDS
         while self._working and time.monotonic() < until:
@@ -140,8 +144,8 @@ def flash_cards(
 ) -> tuple[CardOutcome, ...]:
     """Write all cards at once and give what became of each, in the order of `jobs`.
 
-    One card's failure leaves the others alone. On KeyboardInterrupt every card is stopped before
-    its first chunk is written, and the exception goes on.
+    One card's failure leaves the others alone. On KeyboardInterrupt, or any other exception, every
+    card is stopped before its first chunk is written, and the exception goes on.
     """
     flasher = Flasher(options=options, voice=voice, stall_seconds=stall_seconds)
     outcomes: dict[str, CardOutcome] = {}
@@ -154,9 +158,8 @@ def flash_cards(
                 outcomes[outcome.job.device.path] = outcome
                 if finished:
                     finished(outcome)
-    except KeyboardInterrupt:
-        voice.warn("stopping; cards that are not done will not boot")
-        for outcome in flasher.cancel():
+    except BaseException:
+        for outcome in flasher.stop():
             if finished:
                 finished(outcome)
         raise

@@ -21,6 +21,10 @@ _HEAD = (
 _LOCK_SECONDS = 10
 
 
+class NodeTakenError(RefusedError):
+    """This node has its card, or another program is writing it; other nodes may be free."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One node's card; times are ISO 8601 with zone, `by` is host:pid of the program."""
@@ -50,27 +54,39 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """Give all entries; raises InputError where the file is not a ledger."""
         try:
-            text = self.path.read_text()
+            text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ()
+        except UnicodeDecodeError as error:
+            raise _no_ledger(str(self.path)) from error
         return parse_ledger(text, str(self.path))
 
     def done(self) -> frozenset[str]:
         """Give the nodes that are written, or being written by a program that still runs."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
 
-    def claim(self, entry: Entry, *, again: bool = False) -> None:
-        """Note that a node is being written; raises RefusedError where it is or was already."""
+    def claim(self, entry: Entry, *, again: bool = False) -> Entry | None:
+        """Note that a node is being written, and give what was noted of it before.
+
+        Raises NodeTakenError where it is being written or has its card already.
+        """
         with self._changing() as entries:
             last = next((e for e in entries if e.node == entry.node), None)
             if last and (is_alive(last) or (last.state == WRITTEN and not again)):
-                raise _refused(last)
+                raise _taken(last)
             _put(entries, replace(entry, state=WRITING, by=_myself()))
+        return last
 
-    def settle(self, entry: Entry) -> None:
+    def settle(self, *settled: Entry) -> None:
         """Note how it ended."""
         with self._changing() as entries:
-            _put(entries, entry)
+            for entry in settled:
+                _put(entries, entry)
+
+    def forget(self, node: str) -> None:
+        """Take out a node's entry."""
+        with self._changing() as entries:
+            entries[:] = [entry for entry in entries if entry.node != node]
 
     def holder_of(self, config_hash: str) -> Entry | None:
         """Give the written entry with this configuration."""
@@ -104,12 +120,20 @@ def parse_ledger(text: str, name: str) -> tuple[Entry, ...]:
 
     known = {field.name for field in fields(Entry)}
     try:
-        cards: list[dict[str, Any]] = (yaml.safe_load(text) or {})["cards"]
-        return tuple(Entry(**{k: v for k, v in c.items() if k in known}) for c in cards)
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{name} is not a ledger of cards", "mend it, or move it away to begin anew"
-        ) from error
+        cards: list[dict[str, Any]] = (yaml.safe_load(text) or {"cards": []})["cards"] or []
+        return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise _no_ledger(name) from error
+
+
+def _no_ledger(name: str) -> InputError:
+    return InputError(f"{name} is not a ledger of cards", "mend it, or move it away to begin anew")
+
+
+def _parse_entry(found: dict[str, Any]) -> Entry:
+    """Take the values as text or number, whatever YAML made of what a person typed."""
+    kinds = {"bytes_written": int, "seconds": float}
+    return Entry(**{key: kinds.get(key, str)(value) for key, value in found.items()})
 
 
 def render_ledger(entries: list[Entry]) -> str:
@@ -137,12 +161,12 @@ def is_alive(entry: Entry) -> bool:
     return True
 
 
-def _refused(last: Entry) -> RefusedError:
+def _taken(last: Entry) -> NodeTakenError:
     if last.state == WRITING:
-        return RefusedError(
+        return NodeTakenError(
             f"{last.node} is being written to {last.device}", "wait for it, or end that program"
         )
-    return RefusedError(
+    return NodeTakenError(
         f"{last.node} was written to {last.card or last.device} on {last.finished}",
         "give --again to write it once more",
     )

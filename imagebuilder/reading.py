@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,8 @@ def open_raw(path: Path) -> Iterator[RawFile]:
             f"cannot read {path}: {error.strerror}", "check the path and its rights"
         ) from error
     try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise ImageError(f"{path} is a folder", "give an image or a device")
         yield RawFile(descriptor)
     finally:
         os.close(descriptor)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import filecmp
 import json
+import os
 import subprocess
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
+from imagebuilder.cli_cards import Allowances, choose_targets
+from imagebuilder.console import Console
+from imagebuilder.errors import RefusedError
+from imagebuilder.safety import Wish
 from tests.device.cards import (
     BOOT_FILES,
     BOOT_MIB,
@@ -30,6 +37,7 @@ from tests.device.cards import (
 from tests.tools import need, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 SAFE = ("--yes", "--allow-loop")
@@ -177,6 +185,20 @@ def test_the_one_image_in_build_is_taken(
 
 
 @pytest.mark.root
+def test_an_empty_image_and_a_folder_are_no_images(tmp_path: Path) -> None:
+    empty = tmp_path / "empty.img"
+    empty.touch()
+    with card(tmp_path, CARD_BYTES) as device:
+        done = flash(device, "--image", empty, *SAFE)
+        assert (done.returncode, "is empty" in done.stderr) == (5, True)
+        assert head_of(device, MIB) == GARBAGE
+    for command in ("verify", "inspect"):
+        done = rpi_image(command, tmp_path)
+        assert done.returncode in (2, 5)
+        assert "bug" not in done.stderr
+
+
+@pytest.mark.root
 def test_no_verify_says_what_it_gives_up(tmp_path: Path, small: SmallImage) -> None:
     with card(tmp_path, CARD_BYTES) as device:
         done = flash(device, "--image", small.path, "--no-verify", *SAFE)
@@ -203,6 +225,101 @@ def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) 
         ledger = classroom.with_suffix(".cards.yml").read_text()
         assert ledger.count("state: written") == 2
         assert "node: pi-03" not in ledger
+
+
+def state_of_nodes(classroom: Path) -> dict[str, str]:
+    ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
+    return {entry["node"]: entry["state"] for entry in ledger["cards"]}
+
+
+@pytest.mark.root
+def test_reuse_does_not_give_a_second_card_to_a_node(tmp_path: Path, classroom: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with card(tmp_path / "a", CARD_BYTES) as first, card(tmp_path / "b", CARD_BYTES) as second:
+        assert flash(first, "-c", classroom, "--reuse", *SAFE).returncode == 0
+        done = flash(second, "-c", classroom, "--reuse", *SAFE, "--json")
+        assert [c["node"] for c in json.loads(done.stdout)["cards"]] == ["pi-02"]
+        once_more = flash(first, "-c", classroom, "--node", "pi-01", "--reuse", *SAFE, "--json")
+        assert once_more.returncode == 0, once_more.stderr
+        (written,) = json.loads(once_more.stdout)["cards"]
+        assert written["written_bytes"] < written["set_bytes"]
+
+
+@pytest.mark.root
+def test_another_node_s_card_is_overwritten_only_when_told_and_then_noted(
+    tmp_path: Path, classroom: Path
+) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, "-c", classroom, "--node", "pi-01", *SAFE).returncode == 0
+        done = flash(device, "-c", classroom, "--node", "pi-02", *SAFE)
+        assert done.returncode == 6
+        assert "is pi-01 already" in done.stderr
+        assert state_of_nodes(classroom) == {"pi-01": "written"}
+        told = flash(device, "-c", classroom, "--node", "pi-02", "--again", *SAFE)
+        assert told.returncode == 0, told.stderr
+        assert state_of_nodes(classroom) == {"pi-01": "failed", "pi-02": "written"}
+        assert "its card became pi-02" in classroom.with_suffix(".cards.yml").read_text()
+
+
+@pytest.mark.root
+def test_an_attempt_that_touched_nothing_leaves_the_ledger_as_it_was(
+    tmp_path: Path, classroom: Path
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    ledger = classroom.with_suffix(".cards.yml")
+    with card(tmp_path / "a", CARD_BYTES) as first, card(tmp_path / "b", CARD_BYTES) as second:
+        assert flash(first, "-c", classroom, *SAFE).returncode == 0
+        before = ledger.read_text()
+        with held_open(first):
+            done = flash(first, "-c", classroom, "--node", "pi-01", *SAFE)
+        assert done.returncode == 6
+        assert "is in use" in done.stderr
+        assert ledger.read_text() == before
+        refused = flash(second, first, "-c", classroom, *SAFE)
+        assert refused.returncode == 6
+        assert "is pi-01 already" in refused.stderr
+        assert ledger.read_text() == before
+        assert head_of(second, MIB) == GARBAGE
+
+
+@contextmanager
+def held_open(device: str) -> Iterator[None]:
+    descriptor = os.open(device, os.O_RDONLY | os.O_EXCL)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.root
+def test_a_lock_that_is_held_for_a_moment_is_waited_for(tmp_path: Path, small: SmallImage) -> None:
+    """As udev does while it looks at a card that was just put in."""
+    with (
+        card(tmp_path, CARD_BYTES) as device,
+        subprocess.Popen(
+            ["flock", "--shared", device, "sh", "-c", "echo; sleep 2"], stdout=subprocess.PIPE
+        ) as udev,
+    ):
+        assert udev.stdout
+        udev.stdout.readline()
+        done = flash(device, "--image", small.path, *SAFE)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.root
+def test_who_may_not_write_the_card_hears_it_before_anything_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+    wish, allowed = Wish(allow_loop=True), Allowances(yes=True)
+    with (
+        card(tmp_path, CARD_BYTES) as device,
+        pytest.raises(RefusedError, match="cannot be written by you") as caught,
+    ):
+        choose_targets([device], wish, allowed, Console())
+    assert "sudo" in caught.value.hint
 
 
 def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -186,3 +186,20 @@ def test_cards_of_a_mac() -> None:
     assert [r.code for r in refusals(own, Wish())] == ["read-only"]
     assert usb.parts[0].label == "HypriotOS"
     assert diskutil.raw_path(usb.path) == "/dev/rdisk4"
+
+
+def test_on_a_mac_unmounting_answers_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`diskutil unmountDisk` prints a sentence, no property list (its manual)."""
+    said = tmp_path / "said"
+    (tmp_path / "diskutil").write_text(
+        f'#!/bin/sh\necho "$*" >>{said}\n[ "$2" = /dev/disk4 ] || exit 1\n'
+        "echo Unmount of all volumes on disk4 was successful\n"
+    )
+    (tmp_path / "diskutil").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    diskutil.unmount("/dev/disk4")
+    assert said.read_text() == "unmountDisk /dev/disk4\n"
+    with pytest.raises(RefusedError, match="unmountDisk failed"):
+        diskutil.unmount("/dev/disk5")

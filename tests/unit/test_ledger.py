@@ -13,7 +13,15 @@ import pytest
 import yaml
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
-from imagebuilder.ledger import FAILED, WRITING, WRITTEN, Entry, Ledger, is_alive
+from imagebuilder.ledger import (
+    FAILED,
+    WRITING,
+    WRITTEN,
+    Entry,
+    Ledger,
+    NodeTakenError,
+    is_alive,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +58,7 @@ def test_a_written_node_is_done_and_refused(ledger: Ledger) -> None:
     ledger.claim(ENTRY)
     ledger.settle(replace(ENTRY, state=WRITTEN, digest="cd" * 32, finished="noon"))
     assert ledger.done() == {"pi-01"}
-    with pytest.raises(RefusedError, match=r"pi-01 was written to Generic, 31.9 GB on noon"):
+    with pytest.raises(NodeTakenError, match=r"pi-01 was written to Generic, 31.9 GB on noon"):
         ledger.claim(ENTRY)
     ledger.claim(ENTRY, again=True)
     assert ledger.entries()[0].state == WRITING
@@ -150,12 +158,45 @@ def test_only_one_of_two_gets_a_node(ledger: Ledger) -> None:
     assert len(refused) == 3
 
 
-@pytest.mark.parametrize("text", ["cards: 7\n", "other: []\n", "- x\n", "cards: [{}]\n", "a: [\n"])
-def test_another_file_is_left_as_it_is(ledger: Ledger, text: str) -> None:
-    ledger.path.write_text(text)
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"cards: 7\n",
+        b"other: []\n",
+        b"- x\n",
+        b"cards: [{}]\n",
+        b"a: [\n",
+        b"cards: [{node: pi-01, state: written, seconds: soon}]\n",
+        "cards: [{node: pi-01, state: written, card: Größe}]\n".encode("latin-1"),
+    ],
+)
+def test_another_file_is_left_as_it_is(ledger: Ledger, text: bytes) -> None:
+    ledger.path.write_bytes(text)
     with pytest.raises(InputError, match="is not a ledger"):
         ledger.claim(ENTRY)
-    assert ledger.path.read_text() == text
+    assert ledger.path.read_bytes() == text
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "cards:\n", "cards: []\n"])
+def test_every_entry_may_be_deleted(ledger: Ledger, text: str) -> None:
+    ledger.path.write_text(text)
+    ledger.claim(ENTRY)
+    assert ledger.done() == {"pi-01"}
+
+
+def test_what_a_person_types_is_text(ledger: Ledger) -> None:
+    ledger.path.write_text("cards: [{node: 7, state: writing, by: 12, finished: 2026-11-23}]\n")
+    (entry,) = ledger.entries()
+    assert (entry.node, entry.by, entry.finished) == ("7", "12", "2026-11-23")
+    assert not is_alive(entry)
+
+
+def test_claiming_gives_what_was_there_before(ledger: Ledger) -> None:
+    assert ledger.claim(ENTRY) is None
+    ledger.settle(replace(ENTRY, state=WRITTEN))
+    assert ledger.claim(ENTRY, again=True) == replace(ENTRY, state=WRITTEN)
+    ledger.forget("pi-01")
+    assert ledger.entries() == ()
 
 
 def test_keys_of_a_newer_program_are_passed_over(ledger: Ledger) -> None:

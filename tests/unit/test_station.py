@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, cast
 
+import pytest
+
 from imagebuilder.card import CardJob, CardReport, Stage
-from imagebuilder.errors import RefusedError, WriteError
+from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash import CardOutcome, Flasher
-from imagebuilder.model import Device
+from imagebuilder.ledger import NodeTakenError
+from imagebuilder.model import Device, DevicePart
 from imagebuilder.progress import Silent
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station, describe, present_now
 from imagebuilder.uevents import Uevents, open_uevents
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from imagebuilder.source import Source
 
 STICK = Device(
@@ -59,10 +64,15 @@ class Diary(Silent):
 
 
 class ObedientFlasher:
-    """Ends each job at the next poll; the sequences in `bad` fail."""
+    """Ends each job at the next poll; the sequences in `bad` fail, those in `busy_once` are in use.
 
-    def __init__(self, bad: set[int]) -> None:
+    With `slow` no job ends before the station stops it.
+    """
+
+    def __init__(self, bad: set[int], busy_once: set[int], *, slow: bool = False) -> None:
         self.bad = bad
+        self.busy_once = busy_once
+        self.slow = slow
         self.written: list[tuple[str, int | None]] = []
         self._jobs: deque[CardJob] = deque()
 
@@ -74,14 +84,74 @@ class ObedientFlasher:
         self._jobs.append(job)
 
     def poll(self, _seconds: float) -> CardOutcome | None:
-        if not self._jobs:
+        if not self._jobs or self.slow:
             return None
         job = self._jobs.popleft()
+        if job.device.sequence in self.busy_once:
+            self.busy_once.remove(job.device.sequence)
+            refused = RefusedError(f"{job.device.path} is in use", "")
+            return CardOutcome(job=job, stage=Stage.CLAIM, error=refused)
         if job.device.sequence in self.bad:
             error = WriteError(f"{job.device.path}: worn out", "")
             return CardOutcome(job=job, stage=Stage.WRITE, error=error)
         self.written.append((job.node, job.device.sequence))
         return CardOutcome(job=job, stage=Stage.DONE, report=REPORT)
+
+    def stop(self) -> tuple[CardOutcome, ...]:
+        stopped = [CardOutcome(job=j, stage=Stage.WRITE, cancelled=True) for j in self._jobs]
+        self._jobs.clear()
+        return tuple(stopped)
+
+
+@dataclass
+class Desk:
+    """A station, what it sees, and what became of it.
+
+    The first scene is what it finds at its start; it sees every other one twice, 2 s apart, which
+    is what it waits for. `moments` are shown once each, instead of `scenes`.
+    """
+
+    nodes: list[str]
+    scenes: list[list[Device]]
+    moments: list[list[Device]] = field(default_factory=list)
+    flasher: ObedientFlasher = field(default_factory=lambda: ObedientFlasher(set(), set()))
+    diary: Diary = field(default_factory=Diary)
+    settled: list[CardOutcome] = field(default_factory=list)
+    refuse: dict[int, RpiImageError] = field(default_factory=dict)
+    taken: frozenset[str] = frozenset()
+    free: Callable[[Device], Device] = lambda device: device
+    now: float = 0.0
+
+    def __post_init__(self) -> None:
+        twice = [scene for scene in self.scenes[1:] for _ in range(2)]
+        self._play = deque(self.moments or [*self.scenes[:1], *twice])
+
+    def look(self) -> tuple[Device, ...]:
+        assert self._play, "the station looks on though the roster should be done"
+        self.now += 2.0
+        return tuple(self._play.popleft())
+
+    def prepare(self, node: str, device: Device) -> CardJob:
+        if node in self.taken:
+            raise NodeTakenError(f"{node} is being written to /dev/sdx", "wait")
+        if device.sequence in self.refuse:
+            raise self.refuse[device.sequence]
+        source = cast("Source", None)
+        return CardJob(device=device, source=source, write_set=(), prove=print, node=node)
+
+    def run(self) -> None:
+        Station(
+            nodes=self.nodes,
+            flasher=cast("Flasher", self.flasher),
+            look=self.look,
+            prepare=self.prepare,
+            settle=self.settled.append,
+            wish=Wish(),
+            free=self.free,
+            voice=self.diary,
+            clock=lambda: self.now,
+        ).run(Uevents(None))
+        assert not self._play, "the station stopped too early"
 
 
 def serve(
@@ -91,31 +161,12 @@ def serve(
     bad: set[int] | None = None,
     refuse: set[int] | None = None,
 ) -> tuple[ObedientFlasher, Diary, list[CardOutcome]]:
-    """Show the station one scene at each look; the first is what it finds at its start."""
-    flasher, diary, settled = ObedientFlasher(bad or set()), Diary(), list[CardOutcome]()
-    play = deque(scenes)
-
-    def look() -> tuple[Device, ...]:
-        assert play, "the station looks on though the roster should be done"
-        return tuple(play.popleft())
-
-    def prepare(node: str, device: Device) -> CardJob:
-        if device.sequence in (refuse or set()):
-            raise RefusedError("this card is pi-09 already", "take another")
-        source = cast("Source", None)
-        return CardJob(device=device, source=source, write_set=(), prove=print, node=node)
-
-    Station(
-        nodes=nodes,
-        flasher=cast("Flasher", flasher),
-        look=look,
-        prepare=prepare,
-        settle=settled.append,
-        wish=Wish(),
-        voice=diary,
-    ).run(Uevents(None))
-    assert not play, "the station stopped too early"
-    return flasher, diary, settled
+    """Serve; cards in `bad` fail, those in `refuse` belong to another node."""
+    error = RefusedError("this card is pi-09 already", "take another")
+    desk = Desk(nodes, scenes, refuse=dict.fromkeys(refuse or (), error))
+    desk.flasher.bad |= bad or set()
+    desk.run()
+    return desk.flasher, desk.diary, desk.settled
 
 
 def test_cards_get_the_nodes_in_turn() -> None:
@@ -178,6 +229,90 @@ def test_without_sequence_numbers_a_gap_makes_a_card_new() -> None:
     card = replace(inserted(0), sequence=None)
     flasher, _, _ = serve(["pi-01", "pi-02"], [[], [card], [card], [], [card]])
     assert flasher.written == [("pi-01", None), ("pi-02", None)]
+
+
+def test_a_card_is_taken_once_it_looks_the_same_twice() -> None:
+    """Udev fills in model and serial after the kernel has told of the card."""
+    bare = replace(inserted(5), serial="", model="")
+    moments = [[], [bare], [inserted(5)], [inserted(5)]]
+    desk = Desk(["pi-01"], [], moments)
+    desk.run()
+    assert [o.job.device for o in desk.settled] == [inserted(5)]
+
+
+def test_a_card_that_the_desktop_mounted_is_taken_once_it_is_free() -> None:
+    part = DevicePart(path="/dev/sdc1", mountpoints=("/media/x/boot",))
+    mounted = replace(inserted(5), parts=(part,))
+    desk = Desk(["pi-01"], [], [[], [mounted], [mounted], [inserted(5)]])
+    desk.run()
+    assert desk.flasher.written == [("pi-01", 5)]
+    assert [text for text in desk.diary.warnings if "is mounted" in text] == [
+        "/dev/sdc is left alone: it is mounted (/dev/sdc1 on /media/x/boot)"
+    ]
+
+
+def test_where_it_may_it_unmounts() -> None:
+    part = DevicePart(path="/dev/sdc1", mountpoints=("/media/x/boot",))
+    mounted = replace(inserted(5), parts=(part,))
+    desk = Desk(["pi-01"], [[], [mounted]], free=lambda device: replace(device, parts=()))
+    desk.run()
+    assert desk.flasher.written == [("pi-01", 5)]
+
+
+def test_one_that_cannot_be_unmounted_is_left_alone_once() -> None:
+    def free(device: Device) -> Device:
+        if device.sequence == 5:
+            raise RefusedError("/dev/sdc1 cannot be unmounted", "close what uses it")
+        return device
+
+    desk = Desk(["pi-01"], [[], [inserted(5)], [inserted(5)], [inserted(6)]], free=free)
+    desk.run()
+    assert desk.flasher.written == [("pi-01", 6)]
+    assert desk.diary.warnings == ["/dev/sdc is left alone: /dev/sdc1 cannot be unmounted"]
+
+
+def test_a_card_in_use_for_a_moment_is_tried_again() -> None:
+    desk = Desk(["pi-01"], [], [[], [inserted(5)], [inserted(5)], [inserted(5)]])
+    desk.flasher.busy_once.add(5)
+    desk.run()
+    assert desk.flasher.written == [("pi-01", 5)]
+    assert [o.stage for o in desk.settled] == [Stage.CLAIM, Stage.DONE]
+
+
+def test_a_node_that_another_run_takes_is_passed_over() -> None:
+    desk = Desk(["pi-01", "pi-02"], [[], [inserted(5)]], taken=frozenset({"pi-01"}))
+    desk.run()
+    assert desk.flasher.written == [("pi-02", 5)]
+    assert any("pi-01 is passed over" in text for text in desk.diary.warnings)
+
+
+def test_the_station_ends_where_others_took_every_node() -> None:
+    desk = Desk(["pi-01"], [[], [inserted(5)]], taken=frozenset({"pi-01"}))
+    desk.run()
+    assert desk.settled == []
+
+
+def test_what_no_card_can_mend_ends_it_once_the_others_are_done() -> None:
+    full = WriteError("cannot write class.cards.yml: No space left", "make room")
+    scenes = [[], [inserted(5), inserted(6, "/dev/sdd")]]
+    desk = Desk(["pi-01", "pi-02"], scenes, refuse={6: full})
+    with pytest.raises(WriteError, match="No space left"):
+        desk.run()
+    assert [(o.job.node, bool(o.report)) for o in desk.settled] == [("pi-01", True)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_whatever_ends_it_stops_the_cards_and_tells_the_ledger(error: BaseException) -> None:
+    def free(device: Device) -> Device:
+        if device.sequence == 6:
+            raise error
+        return device
+
+    desk = Desk(["pi-01", "pi-02"], [[], [inserted(5)], [inserted(6, "/dev/sdd")]], free=free)
+    desk.flasher.slow = True
+    with pytest.raises(type(error)):
+        desk.run()
+    assert [(o.job.node, o.cancelled) for o in desk.settled] == [("pi-01", True)]
 
 
 def test_an_empty_slot_is_not_present() -> None:
