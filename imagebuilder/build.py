@@ -11,12 +11,11 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder import __version__
+from imagebuilder import __version__, files
 from imagebuilder.bmap import render_bmap
 from imagebuilder.cow import Patched
 from imagebuilder.errors import WriteError
 from imagebuilder.extents import plan_write_set
-from imagebuilder.files import write_file
 from imagebuilder.packing import pack
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.rawcopy import copy_raw, pwrite_all
@@ -70,7 +69,7 @@ def write_image(
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; raises WriteError where that cannot be."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        files.make_folder(path)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -100,6 +99,7 @@ def _claimed(part: Path) -> Iterator[int]:
         except BlockingIOError as error:
             raise WriteError(f"another run is writing {part.stem}", "wait for it") from error
         os.ftruncate(descriptor, 0)
+        files.hand_over(part)
         try:
             yield descriptor
         finally:
@@ -116,7 +116,7 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small file; raises WriteError."""
     try:
-        write_file(path, text.encode())
+        files.write_file(path, text.encode())
     except OSError as error:
         raise write_error(path, error) from error
 

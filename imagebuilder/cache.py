@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import platformdirs
 
 from imagebuilder.errors import InputError, SourceError
-from imagebuilder.files import write_file
+from imagebuilder.files import hand_over, make_folder, write_file
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.sparse import hash_file
 
@@ -104,7 +104,7 @@ class Cache:
     def remember(self, keys: Iterable[str], record: Record) -> None:
         """Write a record under each of `keys`."""
         with self._writable():
-            self._records.mkdir(parents=True, exist_ok=True)
+            make_folder(self._records)
             text = json.dumps(asdict(record), indent=2, ensure_ascii=False) + "\n"
             for key in keys:
                 write_file(self._records / f"{_hashed(key)}.json", text.encode())
@@ -113,8 +113,9 @@ class Cache:
         """Give a finished, fsynced part its final name, read-only."""
         final = self.image_path(raw_sha256)
         with self._writable():
-            self._images.mkdir(parents=True, exist_ok=True)
+            make_folder(self._images)
             part.chmod(0o444)
+            hand_over(part)
             part.replace(final)
             _sync_folder(self._images)
         return final
@@ -126,13 +127,14 @@ class Cache:
 
         with self._writable():
             for folder in (self._locks, self._parts):
-                folder.mkdir(parents=True, exist_ok=True)
+                make_folder(folder)
             lock = filelock.FileLock(self._locks / f"{_hashed(key)}.lock")
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
                 voice.note("waiting for another rpi-image that works on the same image")
                 lock.acquire()
+            hand_over(Path(lock.lock_file))
         try:
             yield
         finally:

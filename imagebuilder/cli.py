@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -73,6 +74,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and give its exit code; only bugs and Ctrl-C are caught broadly."""
+    _come_home()
     try:
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
     except RpiImageError as error:
@@ -89,6 +91,17 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
         return _report_bug(error)
     return outcome if isinstance(outcome, int) else 0
+
+
+def _come_home() -> None:
+    """Under sudo, use the home (cache, `~/`) of whoever called it, not root's."""
+    caller = os.environ.get("SUDO_UID", "")
+    if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
+        return
+    import pwd
+
+    with contextlib.suppress(KeyError):
+        os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
 
 
 def _fail_usage(error: click.ClickException) -> int:

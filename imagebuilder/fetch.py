@@ -16,6 +16,7 @@ import urllib3
 from imagebuilder import __version__
 from imagebuilder.checksums import SUFFIX, basename, beside, parse_checksums, redacted
 from imagebuilder.errors import SourceError
+from imagebuilder.files import hand_over
 from imagebuilder.forms import looks_like_web_page
 from imagebuilder.parts import (
     PartState,
@@ -376,6 +377,7 @@ def _disk(part: Path) -> Iterator[None]:
 def _appending(part: Path) -> Iterator[BinaryIO]:
     with _disk(part):
         file = part.open("ab", buffering=0)
+        hand_over(part)
     with file:
         yield file
 

@@ -30,7 +30,7 @@ from imagebuilder.certificates import (
     unreadable,
 )
 from imagebuilder.errors import SettingsError, WriteError
-from imagebuilder.files import write_file
+from imagebuilder.files import hand_over, make_folder, write_file
 from imagebuilder.model import DockerTls, HostKey, Secret
 from imagebuilder.progress import SILENT
 
@@ -145,6 +145,7 @@ def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> It
             FileLock(folder / ".lock", mode=0o600) if write else nullcontext()
         )
         with lock:
+            hand_over(folder / ".lock")
             yield _Safe(folder, write=write, now=moment, class_name=classroom.name)
     except OSError as error:
         raise WriteError(
@@ -223,7 +224,7 @@ class _Safe:
 
 
 def _make_folder(folder: Path) -> None:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_folder(folder, 0o700)
     folder.chmod(0o700)
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
-from imagebuilder.files import write_file
+from imagebuilder.files import hand_over, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
 _HEAD = (
@@ -101,6 +101,7 @@ class Ledger:
         lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
         try:
             with lock:
+                hand_over(Path(lock.lock_file))
                 entries = list(self.entries())
                 yield entries
                 write_file(self.path, render_ledger(entries).encode())

@@ -17,7 +17,7 @@ from imagebuilder.cluster import Client, ask_shack, parse_card_report
 from imagebuilder.disk import boot_partition, read_partitions
 from imagebuilder.errors import InputError, SettingsError, SourceError, WriteError
 from imagebuilder.exports import EXPORTS, node_address
-from imagebuilder.files import write_file
+from imagebuilder.files import make_folder, write_file
 from imagebuilder.keys import client_bundle, shack_certificate, with_identities
 from imagebuilder.progress import SILENT
 from imagebuilder.reading import open_raw
@@ -291,5 +291,5 @@ def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFi
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_file(path, data, mode)

@@ -85,7 +85,9 @@ class World:
             return Secret(value)
         if self.checking:
             return None
-        raise SettingsError(f"${name}, for the {what}, is not set", f"export {name}=…")
+        dropped = f"sudo hands on no variables: sudo --preserve-env={name} …"
+        hint = dropped if "SUDO_UID" in self.environment else f"export {name}=…"
+        raise SettingsError(f"${name}, for the {what}, is not set", hint)
 
     def public_keys(self, path: Path) -> tuple[str, ...]:
         """Read and check the lines of a .pub or authorized_keys file."""

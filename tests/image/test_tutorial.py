@@ -101,7 +101,7 @@ class Reader:
             "ip": "echo '2: eth0    inet 192.168.2.1/24 brd 192.168.2.255'",
             "docker": '[ "$*" != "compose version" ]',
         }
-        for name in ("apt-get", "pip", "docker-compose"):
+        for name in ("apt-get", "pip", "docker-compose", "ln"):
             stand_ins[name] = ":"
         for name, text in stand_ins.items():
             note = "" if name in ("rpi-image", "sudo") else f'echo "{name} $*" >> {log}\n'

@@ -282,6 +282,14 @@ def test_a_missing_variable_is_an_error_to_build_and_a_warning_to_check(room: Ro
     assert any("$CLASS_WIFI is not set" in line for line in room.said())
 
 
+def test_a_variable_that_sudo_dropped_is_named_as_such(room: Room) -> None:
+    room.environment.clear()
+    room.environment["SUDO_UID"] = "1000"
+    room.write(CONTRACT)
+    (problem,) = room.refusal().problems
+    assert "sudo --preserve-env=CLASS_WIFI" in problem.hint
+
+
 def test_a_password_is_hashed_as_openssl_does(room: Room) -> None:
     need("openssl")
     room.environment["PASSWORD"] = "pa$$ wörd'"
