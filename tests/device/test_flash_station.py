@@ -181,6 +181,27 @@ def test_the_command_serves_a_roster_stops_and_goes_on(
     assert ledger.count("state: written") == 3
 
 
+@pytest.mark.root
+def test_only_the_readers_named_are_served(
+    tmp_path: Path, classroom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader is named by a link that points to whatever is in it, as below /dev/disk/by-path."""
+    mine, slot = only_these_loops(tmp_path, monkeypatch), tmp_path / "slot"
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with queue(classroom, "--nodes", "pi-01", str(slot)) as station:
+        station.wait_for("1 nodes to write")
+        with card(tmp_path / "a", CARD_BYTES) as other, card(tmp_path / "b", CARD_BYTES) as named:
+            mine.write_text(f"{other}\n")
+            time.sleep(3)
+            mine.write_text(f"{other}\n{named}\n")
+            slot.symlink_to(named)
+            assert station.program.wait(60) == 0, station.said()
+            assert boots(named)
+            assert head_of(other, 4 * MIB) == GARBAGE * 4
+    assert f"goes onto {named}" in station.said()
+
+
 def only_these_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hide the loop devices of other tests from lsblk; gives the file that lists ours."""
     mine = tmp_path / "mine"
