@@ -160,6 +160,7 @@ iface eth0 inet static
     netmask 255.255.255.0
     gateway 192.168.2.1
 """
+CPUINFO = "processor\t: 0\nHardware\t: BCM2709\nRevision\t: a01041\nSerial\t\t: 00000000{serial}\n"
 STATIC_DHCPCD = "interface eth0\nstatic ip_address=192.168.2.103/24\n"
 STATIC_NM = "[connection]\nid=wired\ntype=ethernet\n\n[ipv4]\naddress1=192.168.2.103/24\n"
 KEYS = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBuoU ada@shack\nssh-rsa AAAAB3 second key\n"
@@ -199,9 +200,7 @@ class Pi:
 
     def configure(self, **settings: str) -> None:
         """Write node.env as the plan does; the rest of the card is left alone."""
-        values = SETTINGS | settings
-        lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
-        (self.card / "node.env").write_text("# Settings of this node\n" + "".join(lines))
+        (self.card / "node.env").write_text("# Settings of this node\n" + _env(settings))
 
     def calls(self) -> list[str]:
         """List the recorded calls of fake commands."""
@@ -269,6 +268,28 @@ class Pi:
         """List unfinished files."""
         names = (path.name for path in self.root.rglob("*"))
         return [name for name in names if name.endswith((".rpi-image", ".new", ".rpi-image.try"))]
+
+
+def _env(settings: dict[str, str]) -> str:
+    values = SETTINGS | settings
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
+
+
+def give(pi: Pi, name: str, hostname: str, digest: str) -> None:
+    """Lay a node's own files into the image as `batch --one-image` does."""
+    folder = pi.card / "identities" / name
+    (folder / "rpi-image").mkdir(parents=True)
+    settings = {"NODE_HOSTNAME": hostname, "RPI_IMAGE_HASH": digest}
+    (folder / "rpi-image" / "node.env").write_text(_env(settings))
+    (folder / "occidentalis.txt").write_text(f"hostname={hostname}\n")
+    (folder / "rpi-image" / "own file.txt").write_text(f"of {hostname}\n")
+
+
+def board(pi: Pi, serial: str, mac: str | None = "b8:27:eb:99:99:99") -> None:
+    """Give the Pi its serial number, and its network card where that has its driver by now."""
+    pi.write("proc/cpuinfo", CPUINFO.format(serial=serial))
+    if mac:
+        pi.write("sys/class/net/eth0/address", f"{mac}\n")
 
 
 def make_pi(folder: Path, kind: str) -> Pi:

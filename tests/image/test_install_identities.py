@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.pi_tree import HASH, SETTINGS, SHELLS, Pi, make_pi
+from tests.image.pi_tree import HASH, SHELLS, Pi, board, give, make_pi
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 OTHER_HASH = "b" * 64
-CPUINFO = "processor\t: 0\nHardware\t: BCM2709\nRevision\t: a01041\nSerial\t\t: 00000000{serial}\n"
-
-
-def give(pi: Pi, name: str, hostname: str, digest: str) -> None:
-    """Lay a node's own files into the image as `batch --one-image` does."""
-    folder = pi.card / "identities" / name
-    (folder / "rpi-image").mkdir(parents=True)
-    values = SETTINGS | {"NODE_HOSTNAME": hostname, "RPI_IMAGE_HASH": digest}
-    lines = [f"{key}={shlex.quote(value)}\n" for key, value in values.items()]
-    (folder / "rpi-image" / "node.env").write_text("".join(lines))
-    (folder / "occidentalis.txt").write_text(f"hostname={hostname}\n")
-    (folder / "rpi-image" / "own file.txt").write_text(f"of {hostname}\n")
-
 
 @pytest.fixture
 def pi(tmp_path: Path) -> Pi:
@@ -36,11 +22,6 @@ def pi(tmp_path: Path) -> Pi:
     give(made, "serial-abcdef01", "pi-01", OTHER_HASH)
     give(made, "mac-b827eb000002", "pi-02", OTHER_HASH)
     return made
-
-
-def board(pi: Pi, serial: str, mac: str = "b8:27:eb:99:99:99") -> None:
-    pi.write("proc/cpuinfo", CPUINFO.format(serial=serial))
-    pi.write("sys/class/net/eth0/address", f"{mac}\n")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

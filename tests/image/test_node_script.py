@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.image.pi_tree import HASH, SETTINGS, SHELLS, Pi, make_pi
+from tests.image.pi_tree import HASH, SETTINGS, SHELLS, Pi, board, give, make_pi
 
 STATE = "var/lib/rpi-image"
 NODE = f"/{STATE}/node"
@@ -54,6 +54,12 @@ def pi(tmp_path: Path) -> Pi:
     """Give a node whose installer has run, with docker, images and a leader."""
     pi = make_pi(tmp_path, "wheezy")
     assert pi.run().returncode == 0
+    run_docker(pi)
+    return pi
+
+
+def run_docker(pi: Pi) -> None:
+    """Let docker, the leader and the name of an installed Pi answer."""
     (pi.folder / "calls").unlink()
     docker = pi.folder / "docker"
     docker.mkdir()
@@ -64,9 +70,8 @@ def pi(tmp_path: Path) -> Pi:
     pi.fake("docker", DOCKER.format(folder=pi.folder))
     pi.fake("curl", CURL.format(folder=pi.folder))
     pi.fake("hostname", f'[ -n "$1" ] && echo "$1" >{pi.folder}/name; cat {pi.folder}/name')
-    (pi.folder / "name").write_text("pi-03\n")
+    (pi.folder / "name").write_text(pi.read("etc/hostname"))
     pi.path(f"{STATE}/todo").unlink(missing_ok=True)
-    return pi
 
 
 def set_env(pi: Pi, **settings: str) -> None:
@@ -412,6 +417,24 @@ def test_a_changed_card_is_installed_first(pi: Pi) -> None:
     assert "-node pi-77" in docker_calls(pi, "run")[0]
     assert pi.status()["hash"] == "facade"
     assert pi.status()["hostname"] == "pi-77"
+
+
+def test_a_board_that_is_known_once_its_network_card_is_there(tmp_path: Path) -> None:
+    """In early boot it had no MAC, so the node script finds its node, and is that from then on."""
+    pi = make_pi(tmp_path, "wheezy")
+    pi.configure(NODE_HOSTNAME="unclaimed", CLUSTER="0", DOCKER_OPTS="-D")
+    give(pi, "mac-b827eb000002", "pi-02", "b" * 64)
+    board(pi, "12345678", mac=None)
+    assert pi.run().returncode == 0
+    run_docker(pi)
+    pi.write("etc/init.d/docker", f"#!/bin/sh\necho docker $1 >>{pi.folder}/calls\n", 0o755)
+    board(pi, "12345678", "b8:27:eb:00:00:02")
+    assert once(pi).returncode == 0
+    assert pi.read("etc/hostname") == (pi.folder / "name").read_text() == "pi-02\n"
+    assert pi.status()["hostname"] == "pi-02"
+    assert pi.status()["swarm"] == "joined as 192.168.2.103:2375"
+    assert "-node pi-02" in docker_calls(pi, "run")[0]
+    assert "docker restart" in pi.calls(), "it was started without its options"
 
 
 def test_an_installation_that_failed_is_tried_again_and_told(pi: Pi) -> None:
