@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 OTHER_HASH = "b" * 64
 
+
 @pytest.fixture
 def pi(tmp_path: Path) -> Pi:
     """Give a wheezy Pi with an image for two nodes in it."""

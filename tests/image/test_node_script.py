@@ -334,35 +334,56 @@ def test_what_the_vendor_put_back_is_put_right(pi: Pi) -> None:
     assert "ssh restart" in pi.calls()
 
 
-def test_what_the_installer_left_to_do(pi: Pi) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
     pi.write(f"{STATE}/todo", " keyboard locale docker ssh wifi\n")
     pi.path("run/systemd/system").mkdir(parents=True)
     pi.path("sys/class/net/wlan0").mkdir(parents=True)
-    once(pi)
+    once(pi, shell)
     done = [
         call
         for call in pi.calls()
         if call.split()[0] in {"systemctl", "locale-gen", "setupcon", "nmcli"}
     ]
     assert done == [
-        "locale-gen ",
-        "setupcon --save",
         "nmcli connection reload",
         "nmcli radio wifi on",
+        "setupcon --save",
         "systemctl daemon-reload",
         "systemctl restart ssh",
         "systemctl daemon-reload",
         "systemctl restart docker",
+        "locale-gen ",
     ]
     assert not pi.path(f"{STATE}/todo").exists()
 
 
-def test_one_reboot_and_no_second(pi: Pi) -> None:
+@pytest.mark.parametrize("route", [True, False])
+def test_one_reboot_and_no_second(route: bool, pi: Pi) -> None:
+    """It may be what brings the network up: a static address where there is no DHCP."""
     pi.write(f"{STATE}/todo", " docker reboot\n")
     pi.fake("sleep", "")
+    if not route:
+        pi.fake("ip", "exit 2")
     once(pi)
     once(pi)
     assert [call for call in pi.calls() if call.startswith("reboot")] == ["reboot "]
+
+
+def test_the_wifi_is_joined_before_there_is_a_route(pi: Pi) -> None:
+    pi.write(f"{STATE}/todo", " locale wifi\n")
+    pi.path("sys/class/net/wlan0").mkdir(parents=True)
+    (pi.folder / "fakes" / "nmcli").unlink()
+    pi.fake("ip", "exit 2")
+    pi.fake("ifup", f"echo '#!/bin/sh\necho $3 src 10.0.0.7' >{pi.folder}/fakes/ip")
+    once(pi)
+    assert [call for call in pi.calls() if call.startswith("if")] == [
+        "ifdown --force wlan0",
+        "ifup wlan0",
+    ]
+    assert pi.status()["address"] == "10.0.0.7"
+    assert pi.calls().index("ifup wlan0") < pi.calls().index("locale-gen ")
+    assert not pi.path(f"{STATE}/todo").exists()
 
 
 def test_the_clock_is_never_before_the_build(pi: Pi) -> None:
