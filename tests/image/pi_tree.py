@@ -386,6 +386,7 @@ def _bullseye(pi: Pi) -> None:
     """Raspberry Pi OS with dhcpcd; Docker is not on it."""
     _systemd(pi, IGNORES_FILE)
     (pi.root / "lib/systemd/system/docker.service").unlink()
+    (pi.root / "etc/default/docker").unlink()
     pi.write("proc/cmdline", "root=/dev/mmcblk0p2 systemd.run=/boot/firstrun.sh\n")
     pi.path("run/systemd/system").mkdir(parents=True)
     pi.write("etc/network/interfaces", "source /etc/network/interfaces.d/*\n")
@@ -413,6 +414,7 @@ _ROOTS = {
     "bookworm": _bookworm,
 }
 KINDS = tuple(_ROOTS)
+WITHOUT_DOCKER = ("bullseye", "bookworm")
 GENERATIONS = {
     "wheezy": "occidentalis",
     "jessie": "occidentalis",

@@ -21,9 +21,11 @@ from tests.image.pi_tree import (
     SHELLS,
     STATIC_DHCPCD,
     STATIC_NM,
+    STOCK_DOCKER,
     UNIT,
     WIFI,
     WIFI_NM,
+    WITHOUT_DOCKER,
     Pi,
     make_pi,
 )
@@ -75,7 +77,10 @@ def test_every_image_becomes_its_node(kind: str, shell: str, tmp_path: Path) -> 
     assert hosts.count("127.0.1.1\tpi-03") == 1
     assert "black-pearl" not in pi.read("etc/hosts")
     assert "192.168.2.1\tshack # rpi-image" in hosts
-    assert "--label room=b12" in docker_opts(pi)
+    if kind in WITHOUT_DOCKER:
+        assert not pi.path("etc/default/docker").exists()
+    else:
+        assert "--label room=b12" in docker_opts(pi)
     keys = pi.path("home/ada/.ssh/authorized_keys")
     assert KEYS in keys.read_text()
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
@@ -382,6 +387,39 @@ def test_daemon_json_never_fights_the_flags(
     if left != daemon:
         kept = json.loads(wheezy.read("etc/docker/daemon.json.before-rpi-image"))
         assert kept == daemon
+
+
+DOCKER_PACKAGE = """Package: docker.io
+Version: 1
+Architecture: all
+Maintainer: nobody <nobody@example.org>
+Description: what Debian's docker.io has that matters here
+"""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_docker_that_is_installed_later_meets_no_file_of_ours(shell: str, tmp_path: Path) -> None:
+    """Ask dpkg: it refuses a conffile that is there already where no one answers its question."""
+    need("dpkg", "dpkg-deb")
+    package = tmp_path / "package"
+    pi, tree = make_pi(tmp_path / "pi", "bookworm"), Pi(package, package)
+    tree.write("DEBIAN/control", DOCKER_PACKAGE)
+    tree.write("DEBIAN/conffiles", "/etc/default/docker\n")
+    tree.write("etc/default/docker", STOCK_DOCKER)
+    tree.write("lib/systemd/system/docker.service", UNIT.format(start=IGNORES_FILE))
+    install(pi, shell)
+    run("dpkg-deb", "--root-owner-group", "--build", package / "root", tmp_path / "docker.deb")
+    for folder in ("info", "updates"):
+        (tmp_path / "admin" / folder).mkdir(parents=True)
+    for name in ("status", "available"):
+        (tmp_path / "admin" / name).touch()
+    dpkg = ("dpkg", "--force-not-root", "--force-bad-path", f"--admindir={tmp_path / 'admin'}")
+    run(*dpkg, f"--instdir={pi.root}", "-i", tmp_path / "docker.deb")
+    assert pi.read("etc/default/docker") == STOCK_DOCKER
+    assert pi.run("install", "docker", shell=shell).returncode == 0
+    assert "--label room=b12" in docker_opts(pi)
+    assert "DOCKER_TMPDIR" in pi.read("etc/default/docker")
+    assert "$DOCKER_OPTS" in pi.read(DROP_IN)
 
 
 def test_tls_files(jessie: Pi) -> None:
