@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -414,7 +416,7 @@ def test_a_docker_that_is_installed_later_meets_no_file_of_ours(shell: str, tmp_
     for name in ("status", "available"):
         (tmp_path / "admin" / name).touch()
     dpkg = ("dpkg", "--force-not-root", "--force-bad-path", f"--admindir={tmp_path / 'admin'}")
-    run(*dpkg, f"--instdir={pi.root}", "-i", tmp_path / "docker.deb")
+    run(*dpkg, f"--instdir={pi.root}", "-i", tmp_path / "docker.deb", stdin=subprocess.DEVNULL)
     assert pi.read("etc/default/docker") == STOCK_DOCKER
     assert pi.run("install", "docker", shell=shell).returncode == 0
     assert "--label room=b12" in docker_opts(pi)
@@ -765,6 +767,29 @@ def test_own_scripts_run_once_in_order_and_may_fail(shell: str, wheezy: Pi) -> N
     wheezy.configure(RPI_IMAGE_HASH="next")
     install(wheezy, shell)
     assert len(log.read_text().split()) == 6
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("script", ["sleep 50 & sleep 50", "sleep 50 & echo loud"])
+def test_own_scripts_are_not_waited_for(script: str, shell: str, wheezy: Pi) -> None:
+    """Nor is what they leave running; it keeps what it has open."""
+    text = (wheezy.card / "install").read_text()
+    (wheezy.card / "install").write_text(text.replace("limit 300 ", "limit 2 "))
+    (wheezy.card / "first-boot").mkdir()
+    (wheezy.card / "first-boot" / "own").write_text(f"echo $$ >{wheezy.folder}/pid\n{script}\n")
+    begun = time.monotonic()
+    said = install(wheezy, shell)
+    assert time.monotonic() - begun < 40
+    assert wheezy.status()["install"] == "ok", said
+    assert wheezy.read(f"{STATE}/installed") == f"{HASH}\n"
+    session = (wheezy.folder / "pid").read_text().strip()
+    running = run("ps", "-o", "stat=", "-s", session, check=False).split()
+    if "loud" in script:
+        assert "loud" in (wheezy.card / "install.log").read_text()
+        os.killpg(int(session), signal.SIGKILL)
+    else:
+        assert wheezy.status()["error"] == "first-boot/own ended with 137"
+        assert [state for state in running if not state.startswith("Z")] == []
 
 
 # ---- secrets
