@@ -43,6 +43,7 @@ def state_of(pi: Pi) -> dict[str, str]:
         "docker": "grep ^DOCKER_OPTS /etc/default/docker",
         "wifi": "cat /etc/wpa_supplicant/wpa_supplicant.conf",
         "shadow": "getent shadow teacher | cut -d: -f2",
+        "host keys": "find /etc/ssh -name 'ssh_host_*' -size +0 | sort",
         "keys": "cat /home/teacher/.ssh/authorized_keys",
         "network": "cat /etc/network/interfaces /etc/network/interfaces.d/* 2>/dev/null",
         "hosts": "cat /etc/hosts",

@@ -157,6 +157,59 @@ def test_node_env_missing_or_broken(text: str | None, shell: str, tmp_path: Path
     assert not pi.path(f"{STATE}/installed").exists()
 
 
+# Writes a private key and is killed over the next one, as ssh-keygen -A makes one after the other.
+KEYGEN = """
+etc={folder}/root/etc/ssh
+kind=none
+{cut}
+for kind in rsa ed25519; do
+    [ ! -e "$etc/ssh_host_${{kind}}_key" ] || continue
+    echo new >"$etc/ssh_host_${{kind}}_key"
+    {cut}
+    echo new >"$etc/ssh_host_${{kind}}_key.pub"
+done
+"""
+HOST_KEYS = [f"ssh_host_{kind}_key{end}" for kind in ("ed25519", "rsa") for end in ("", ".pub")]
+
+
+@pytest.mark.parametrize("cut", ["kill -9 0", "exit 1"])
+def test_host_keys_are_made_though_the_power_goes(cut: str, tmp_path: Path) -> None:
+    """Or the time limit strikes: a Pi without host keys cannot be reached."""
+    pi = make_pi(tmp_path, "jessie")
+    for name in HOST_KEYS:
+        pi.write(f"etc/ssh/{name}", "old")
+    for at in ("none", "rsa", "ed25519"):
+        pi.fake("ssh-keygen", KEYGEN.format(folder=pi.folder, cut=f"[ $kind != {at} ] || {cut}"))
+        pi.run()
+        assert not pi.path(f"{STATE}/installed").exists()
+    if cut == "exit 1":
+        reason = "failed: identity: no new SSH host keys could be made"
+        assert pi.status()["install"] == reason
+    pi.fake("ssh-keygen", KEYGEN.format(folder=pi.folder, cut=""))
+    assert pi.run().returncode == 0
+    assert pi.status()["install"] == "ok"
+    made = sorted(pi.path("etc/ssh").iterdir())
+    assert [(path.name, path.read_text()) for path in made] == [(n, "new\n") for n in HOST_KEYS]
+    assert not pi.path(f"{STATE}/keys_due").exists()
+    assert pi.path(f"{STATE}/installed").exists()
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_the_power_goes_while_host_keys_are_removed(at: int, tmp_path: Path) -> None:
+    pi = make_pi(tmp_path, "jessie")
+    for name in HOST_KEYS:
+        pi.write(f"etc/ssh/{name}", "old")
+    pi.fake("ssh-keygen", KEYGEN.format(folder=pi.folder, cut=""))
+    seen = f"case $* in *ssh_host_*) echo x >>{pi.folder}/seen ;; esac"
+    strikes = f"[ ! -e {pi.folder}/seen ] || [ $(wc -l <{pi.folder}/seen) != {at} ] || kill -9 0"
+    pi.fake("rm", f'{seen}\n{strikes}\nexec /bin/rm "$@"')
+    assert pi.run().returncode == -9
+    (pi.folder / "fakes" / "rm").unlink()
+    assert pi.run().returncode == 0
+    texts = {path.name: path.read_text() for path in pi.path("etc/ssh").iterdir()}
+    assert texts == dict.fromkeys(HOST_KEYS, "new\n")
+
+
 def test_a_root_that_stays_read_only(tmp_path: Path) -> None:
     pi = make_pi(tmp_path, "wheezy")
     pi.fake("mount", '[ "$3" != remount,rw ] || { echo "mount: bad superblock" >&2; exit 32; }')
