@@ -495,10 +495,13 @@ def test_swarm_mode(pi: Pi) -> None:
     assert "SWMTKN" not in pi.read("var/log/rpi-image.log")
 
 
-def test_docker_that_comes_later(tmp_path: Path) -> None:
+@pytest.mark.parametrize("cluster", ["0", "1"])
+def test_docker_that_comes_later(cluster: str, tmp_path: Path) -> None:
     """Raspberry Pi OS has none; a script of the user's installs it."""
     pi = make_pi(tmp_path, "bookworm")
+    pi.configure(NODE_GENERATION="firstrun", CLUSTER=cluster)
     assert pi.run().returncode == 0
+    run_docker(pi)
     (pi.folder / "fakes" / "docker").unlink()
     tools = pi.folder / "tools"
     tools.mkdir()
@@ -507,18 +510,25 @@ def test_docker_that_comes_later(tmp_path: Path) -> None:
             if tool.name not in {"docker", "dockerd"} and not (tools / tool.name).exists():
                 (tools / tool.name).symlink_to(tool)
     path = f"{pi.folder}/fakes:{tools}"
-    assert once(pi, PATH=path).returncode == 1
-    assert pi.status()["error"] == "docker is not on this image"
-    drop_in = "etc/systemd/system/docker.service.d/zz-rpi-image.conf"
-    assert not pi.path(drop_in).exists()
-    pi.fake("docker", "exit 1")
+    once(pi, PATH=path)
+    missing = ["there is no docker.service on this image", "docker is not on this image"]
+    assert pi.status()["error"] == missing[int(cluster)]
     pi.write("proc/cmdline", "root=/dev/mmcblk0p2\n")
+    (pi.folder / "docker" / "down").touch()
+    pi.fake("docker", DOCKER.format(folder=pi.folder))
+    once(pi, PATH=path)
+    assert not pi.path("etc/default/docker").exists(), "the package has not put its own there yet"
+    drop_in = "etc/systemd/system/docker.service.d/zz-rpi-image.conf"
+    (pi.folder / "docker" / "down").unlink()
+    once(pi, PATH=path)
+    assert not pi.path(drop_in).exists(), "this daemon has no unit"
     start = "ExecStart=/usr/bin/dockerd -H fd://"
     pi.write("lib/systemd/system/docker.service", f"[Service]\n{start}\n")
     (pi.folder / "calls").unlink()
-    once(pi, PATH=path)
+    assert once(pi, PATH=path).returncode == 0
     assert f"{start} $DOCKER_OPTS" in pi.read(drop_in)
     assert "systemctl restart docker" in pi.calls()
+    assert pi.status()["error"] == ""
     assert not pi.path(f"{STATE}/no_docker").exists()
 
 
