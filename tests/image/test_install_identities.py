@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OTHER_HASH = "b" * 64
+
+
+# The power goes once the board's own node.env is removed.
+STRIKE = """
+case "$*" in
+    *identities*)
+        for folder in "$2" "$3"; do
+            [ ! -d "$folder/serial-abcdef01" ] || {
+                /bin/rm "$folder/serial-abcdef01/rpi-image/node.env"
+                kill -9 0
+            }
+        done ;;
+esac
+exec /bin/rm "$@"
+"""
 
 
 @pytest.fixture
@@ -72,6 +88,32 @@ def test_a_power_cut_while_claiming_is_made_good(pi: Pi) -> None:
     assert pi.read("etc/hostname") == "pi-01\n"
     assert not (pi.card / "identities").exists()
     assert not list(pi.boot.rglob("*.new"))
+
+
+@pytest.mark.parametrize("left", ["identities", "identities.done"])
+def test_a_power_cut_while_the_others_are_forgotten_is_made_good(left: str, pi: Pi) -> None:
+    """Of the folder any file may be gone; `identities` is what was removed in place before."""
+    board(pi, "abcdef01")
+    shutil.copytree(pi.card / "identities", pi.card / "kept")
+    assert pi.run().returncode == 0
+    (pi.card / "kept").rename(pi.card / left)
+    (pi.card / left / "serial-abcdef01" / "rpi-image" / "node.env").unlink()
+    pi.path("var/lib/rpi-image/installed").unlink()
+    assert pi.run().returncode == 0
+    assert pi.status()["install"] == "ok"
+    assert pi.status()["hostname"] == "pi-01"
+    assert not list(pi.card.glob("identities*"))
+
+
+def test_a_power_cut_over_the_other_identities(pi: Pi) -> None:
+    board(pi, "abcdef01")
+    pi.fake("rm", STRIKE)
+    assert pi.run().returncode == -9
+    (pi.folder / "fakes" / "rm").unlink()
+    assert pi.run().returncode == 0
+    assert pi.status()["hostname"] == "pi-01"
+    assert pi.status()["install"] == "ok"
+    assert not list(pi.card.glob("identities*"))
 
 
 def test_a_board_without_a_serial_still_boots(pi: Pi) -> None:
