@@ -39,6 +39,7 @@ MACHINE = (
     "wget",
     "getent",
     "nmcli",
+    "rfkill",
     "ifup",
     "ifdown",
     "wpa_cli",
@@ -295,7 +296,7 @@ def board(pi: Pi, serial: str, mac: str | None = "b8:27:eb:99:99:99") -> None:
 def make_pi(folder: Path, kind: str) -> Pi:
     """Lay out the root and card of one kind of image, with a full configuration on the card."""
     need("dash", "busybox")
-    boot = "boot/firmware" if kind == "bookworm" else "boot"
+    boot = "boot/firmware" if kind in {"bookworm", "trixie"} else "boot"
     pi = Pi(folder, folder / "root" / boot / "rpi-image")
     _common_root(pi)
     _ROOTS[kind](pi)
@@ -405,6 +406,14 @@ def _bookworm(pi: Pi) -> None:
     pi.path("etc/NetworkManager/system-connections").mkdir(parents=True)
 
 
+def _trixie(pi: Pi) -> None:
+    """Raspberry Pi OS with cloud-init, which calls the installer; its wifi is switched off."""
+    _bookworm(pi)
+    pi.write("proc/cmdline", "root=/dev/mmcblk0p2 ds=nocloud;i=x\n")
+    state = "[main]\nNetworkingEnabled=true\nWirelessEnabled=false\nWWANEnabled=true\n"
+    pi.write("var/lib/NetworkManager/NetworkManager.state", state)
+
+
 _ROOTS = {
     "wheezy": _wheezy,
     "jessie": _jessie,
@@ -412,14 +421,16 @@ _ROOTS = {
     "cloud-init": _cloud_init,
     "bullseye": _bullseye,
     "bookworm": _bookworm,
+    "trixie": _trixie,
 }
 KINDS = tuple(_ROOTS)
-WITHOUT_DOCKER = ("bullseye", "bookworm")
+WITHOUT_DOCKER = ("bullseye", "bookworm", "trixie")
 GENERATIONS = {
     "wheezy": "occidentalis",
     "jessie": "occidentalis",
     "bullseye": "firstrun",
     "bookworm": "firstrun",
+    "trixie": "cloud-init",
 }
 
 
@@ -473,9 +484,22 @@ def _boot_cloud_init(pi: Pi) -> None:
     (pi.boot / "network-config").write_text(textwrap.dedent(text))
 
 
+def _boot_trixie(pi: Pi) -> None:
+    text = """\
+        network:
+          version: 2
+          ethernets:
+            eth0: {addresses: ["192.168.2.103/24"]}
+          wifis:
+            wlan0: {dhcp4: true}
+        """
+    (pi.boot / "network-config").write_text(textwrap.dedent(text))
+
+
 _BOOT_FILES = {
     "wheezy": _boot_occidentalis,
     "jessie": _boot_occidentalis,
     "device-init": _boot_device_init,
     "cloud-init": _boot_cloud_init,
+    "trixie": _boot_trixie,
 }

@@ -1,4 +1,4 @@
-"""The installer, run by dash and by busybox sh on the root trees of six kinds of image."""
+"""The installer, run by dash and by busybox sh on the root trees of seven kinds of image."""
 
 from __future__ import annotations
 
@@ -491,6 +491,23 @@ def test_wifi_that_netplan_has_is_left_to_it(tmp_path: Path) -> None:
     assert [stat.S_IMODE(pi.path(p).stat().st_mode) for p in (made, own)] == [0o600, 0o644]
     assert not pi.path("etc/wpa_supplicant").exists()
     assert pi.status()["install"] == "ok"
+
+
+def test_wifi_that_netplan_has_is_switched_on(tmp_path: Path) -> None:
+    """Raspberry Pi OS switches it off, and neither cloud-init nor netplan switches it on."""
+    pi = make_pi(tmp_path, "trixie")
+    before = pi.read("var/lib/NetworkManager/NetworkManager.state")
+    install(pi)
+    after = pi.read("var/lib/NetworkManager/NetworkManager.state")
+    assert after == before.replace("WirelessEnabled=false", "WirelessEnabled=true")
+    assert pi.read("var/lib/systemd/rfkill/platform-fe300000.mmcnr:wlan") == "0\n"
+    assert "wifi" in pi.read(f"{STATE}/todo").split()
+    assert list(pi.path("etc/NetworkManager/system-connections").iterdir()) == []
+    wired = make_pi(tmp_path / "wired", "trixie")
+    (wired.card / "wifi" / "wpa_supplicant.conf").unlink()
+    install(wired)
+    assert wired.read("var/lib/NetworkManager/NetworkManager.state") == before
+    assert "wifi" not in wired.read(f"{STATE}/todo").split()
 
 
 def test_a_static_address_in_interfaces(wheezy: Pi, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.pi_tree import Pi, make_pi
+from tests.image.pi_tree import WITHOUT_DOCKER, Pi, make_pi
 from tests.tools import run
 from tests.unit.plan_samples import STOCK, after, boot_of, full_node, plan
 
@@ -21,7 +21,7 @@ ROOTS = {
     "device-init-1.0": "jessie",
     "device-init-1.6": "device-init",
     "cloud-init-hypriot": "cloud-init",
-    "cloud-init-trixie": "bookworm",
+    "cloud-init-trixie": "trixie",
     "firstrun-bookworm": "bookworm",
 }
 SECRETS = ("PRIVATE", "KEY-PEM", "パスワード123", "cg8StVXbQJ0gPvMd9o7yrg==")
@@ -53,7 +53,11 @@ def test_a_planned_card_installs(sample: str, tmp_path: Path) -> None:
     assert "ssh-ed25519 AAAAC3Nz teacher@shack\n" in pi.read("home/teacher/.ssh/authorized_keys")
     assert pi.read("etc/docker/tls/key.pem") == "KEY-PEM\n"
     assert pi.read("etc/ssh/ssh_host_ed25519_key") == "PRIVATE\n"
-    options = run("dash", "-c", f'. "{pi.path("etc/default/docker")}"; printf %s "$DOCKER_OPTS"')
+    # where there is no Docker yet, the options wait for it
+    place = (
+        "var/lib/rpi-image/node.env" if ROOTS[sample] in WITHOUT_DOCKER else "etc/default/docker"
+    )
+    options = run("dash", "-c", f'. "{pi.path(place)}"; printf %s "$DOCKER_OPTS"')
     assert "--tlsverify" in options
     assert "--label=seat=3" in options or "--label seat=3" in options
     assert (pi.boot / "cmdline.txt").read_bytes() == cmdline

@@ -343,9 +343,10 @@ def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
     done = [
         call
         for call in pi.calls()
-        if call.split()[0] in {"systemctl", "locale-gen", "setupcon", "nmcli"}
+        if call.split()[0] in {"systemctl", "locale-gen", "setupcon", "nmcli", "rfkill"}
     ]
     assert done == [
+        "rfkill unblock wifi",
         "nmcli connection reload",
         "nmcli radio wifi on",
         "setupcon --save",
