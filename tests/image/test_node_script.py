@@ -202,10 +202,26 @@ def test_a_pull_that_goes_on_failing_is_told(pi: Pi) -> None:
     assert len(docker_calls(pi, "pull")) == 6
 
 
-def test_an_image_with_a_registry_of_its_own_is_not_asked_of_the_shack(pi: Pi) -> None:
-    set_env(pi, CLUSTER_IMAGES="registry.example:5000/a/b:1")
+@pytest.mark.parametrize("shell", SHELLS)
+def test_an_image_with_a_registry_of_its_own_is_asked_of_the_shack_too(shell: str, pi: Pi) -> None:
+    """`make preload` put it there under its whole name."""
+    set_env(pi, CLUSTER_IMAGES="ghcr.io/acme/app:1 app:2")
+    once(pi, shell)
+    assert docker_calls(pi, "pull") == [
+        "docker pull 192.168.2.1:5000/ghcr.io/acme/app:1",
+        "docker pull 192.168.2.1:5000/app:2",
+    ]
+    assert docker_calls(pi, "tag") == [
+        "docker tag 192.168.2.1:5000/ghcr.io/acme/app:1 ghcr.io/acme/app:1",
+        "docker tag 192.168.2.1:5000/app:2 app:2",
+    ]
+
+
+@pytest.mark.parametrize("host", ["registry.example:5000", SETTINGS["REGISTRY_ADDRESS"]])
+def test_an_image_of_a_host_with_a_port_is_not_asked_of_the_shack(host: str, pi: Pi) -> None:
+    set_env(pi, CLUSTER_IMAGES=f"{host}/a/b:1")
     once(pi)
-    assert docker_calls(pi, "pull") == ["docker pull registry.example:5000/a/b:1"]
+    assert docker_calls(pi, "pull") == [f"docker pull {host}/a/b:1"]
 
 
 def test_tarballs_of_the_card_are_loaded_once(pi: Pi) -> None:
