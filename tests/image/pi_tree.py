@@ -445,7 +445,7 @@ def _card(pi: Pi, kind: str) -> None:
     (pi.card / "wifi" / "wpa_supplicant.conf").write_text(WIFI)
     if generation != "cloud-init":
         (pi.card / "network" / "interfaces").write_text(STATIC)
-        (pi.card / "network" / "dhcpcd.conf").write_text(STATIC_DHCPCD)
+    (pi.card / "network" / "dhcpcd.conf").write_text(STATIC_DHCPCD)
     if generation == "firstrun":
         (pi.card / "wifi" / "2.nmconnection").write_text(WIFI_NM)
         (pi.card / "network" / "wired.nmconnection").write_text(STATIC_NM)

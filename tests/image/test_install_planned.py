@@ -77,3 +77,24 @@ def test_the_address_is_set_once(sample: str, tmp_path: Path) -> None:
     places += [*pi.path("etc/network").rglob("*"), *pi.path("etc/NetworkManager").rglob("*")]
     holding = [path for path in places if path.is_file() and "192.168.2.103" in path.read_text()]
     assert len(holding) == 1, holding
+
+
+def test_hypriotos_before_1_12_1_gets_its_address_by_dhcpcd(tmp_path: Path) -> None:
+    """It has cloud-init and dhcpcd, and only the latter is heeded."""
+    pi, _ = planned(tmp_path, "cloud-init-hypriot")
+    pi.path("etc/systemd/system/dhcpcd.service").unlink()
+    pi.run()
+    assert pi.status()["install"] == "ok"
+    address = "interface eth0\nstatic ip_address=192.168.2.103/24\nstatic routers=192.168.2.1\n"
+    assert address in pi.read("etc/dhcpcd.conf")
+    assert "reboot" in pi.read("var/lib/rpi-image/todo").split()
+
+
+def test_a_dhcpcd_that_netplan_does_not_ask_is_left_alone(tmp_path: Path) -> None:
+    """The initramfs of trixie brings one along."""
+    pi, _ = planned(tmp_path, "cloud-init-trixie")
+    pi.write("etc/dhcpcd.conf", "hostname\n")
+    pi.run()
+    assert pi.status()["install"] == "ok"
+    assert pi.read("etc/dhcpcd.conf") == "hostname\n"
+    assert "reboot" not in pi.read("var/lib/rpi-image/todo").split()

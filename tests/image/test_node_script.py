@@ -387,6 +387,16 @@ def test_one_reboot_and_no_second(route: bool, pi: Pi) -> None:
     assert [call for call in pi.calls() if call.startswith("reboot")] == ["reboot "]
 
 
+def test_a_reboot_leaves_cloud_init_its_time(pi: Pi) -> None:
+    pi.write(f"{STATE}/todo", " reboot\n")
+    pi.path("run/cloud-init").mkdir(parents=True)
+    done = pi.path("run/cloud-init/result.json")
+    pi.fake("sleep", f'[ "$(grep -c ^sleep "$CALLS")" -lt 3 ] || : >{done}')
+    once(pi)
+    asked = [call for call in pi.calls() if call.startswith(("sleep", "reboot"))]
+    assert asked[:4] == ["sleep 5", "sleep 5", "sleep 5", "reboot "]
+
+
 def test_the_wifi_is_joined_before_there_is_a_route(pi: Pi) -> None:
     pi.write(f"{STATE}/todo", " locale wifi\n")
     pi.path("sys/class/net/wlan0").mkdir(parents=True)
