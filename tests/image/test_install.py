@@ -647,6 +647,20 @@ def test_a_login_without_a_password_may_use_sudo(wheezy: Pi) -> None:
     sudoers = wheezy.path("etc/sudoers.d/090_rpi-image")
     assert sudoers.read_text() == "ada ALL=(ALL) NOPASSWD: ALL\n"
     assert stat.S_IMODE(sudoers.stat().st_mode) == 0o440
+    wheezy.path(f"{STATE}/installed").unlink()
+    install(wheezy)
+    assert sudoers.exists(), "what the scrubbed card no longer says is not changed"
+    wheezy.configure(RPI_IMAGE_HASH="with a password")
+    install(wheezy)
+    assert not sudoers.exists()
+
+
+def test_a_login_with_a_password_is_asked_for_it_on_a_scrubbed_card_too(wheezy: Pi) -> None:
+    wheezy.path("etc/sudoers.d").mkdir()
+    install(wheezy)
+    wheezy.path(f"{STATE}/installed").unlink()
+    install(wheezy)
+    assert list(wheezy.path("etc/sudoers.d").iterdir()) == []
 
 
 def test_keys_of_the_images_own_user_and_keys_that_are_there(wheezy: Pi) -> None:
@@ -715,6 +729,28 @@ def test_the_service_of_sysvinit(works: bool, wheezy: Pi) -> None:
     assert targets == ["TARGETS = rsyslog docker ssh rc.local rpi-image-node", "ssh: rsyslog"]
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_service_of_sysvinit_can_be_restarted(shell: str, wheezy: Pi) -> None:
+    install(wheezy)
+    lock, script = wheezy.path("run/rpi-image-node.pid"), wheezy.folder / "init"
+    text = wheezy.read("etc/init.d/rpi-image-node")
+    text = text.replace("/run/", f"{lock.parent}/").replace("/var/", f"{wheezy.root}/var/")
+    script.write_text(text)
+    wheezy.write(f"{STATE}/node", f"echo $$ >{lock}\nsleep 50\nexit\n")
+    command = ["dash", str(script)] if shell == "dash" else ["busybox", "sh", str(script)]
+    pids = [""]
+    for word in ("start", "restart"):
+        run(*command, word)
+        until = time.monotonic() + 20
+        while not lock.exists() or lock.read_text().strip() in {"", pids[-1]}:
+            assert time.monotonic() < until, "the node script was not started"
+            time.sleep(0.05)
+        pids.append(lock.read_text().strip())
+    run(*command, "stop")
+    alive = run("ps", "-o", "stat=", "-p", ",".join(pids[1:]), check=False).split()
+    assert [state for state in alive if not state.startswith("Z")] == []
+
+
 def test_in_a_running_system_the_service_starts_at_once(tmp_path: Path) -> None:
     pi = make_pi(tmp_path, "device-init")
     install(pi)
@@ -722,7 +758,7 @@ def test_in_a_running_system_the_service_starts_at_once(tmp_path: Path) -> None:
         "systemctl daemon-reload",
         "systemctl restart --no-block rpi-image-node.service",
     ]
-    assert {"docker", "wifi", "keyboard", "locale"} <= set(pi.read(f"{STATE}/todo").split())
+    assert {"docker", "wifi", "keyboard", "locale", "time"} <= set(pi.read(f"{STATE}/todo").split())
 
 
 def test_before_init_and_before_a_reboot_nothing_is_started(jessie: Pi, tmp_path: Path) -> None:

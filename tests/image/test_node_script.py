@@ -352,7 +352,7 @@ def test_what_the_vendor_put_back_is_put_right(pi: Pi) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
-    pi.write(f"{STATE}/todo", " keyboard locale docker ssh wifi\n")
+    pi.write(f"{STATE}/todo", " keyboard locale docker time ssh wifi\n")
     pi.path("run/systemd/system").mkdir(parents=True)
     pi.path("sys/class/net/wlan0").mkdir(parents=True)
     once(pi, shell)
@@ -368,6 +368,9 @@ def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
         "setupcon --save",
         "systemctl daemon-reload",
         "systemctl restart ssh",
+        "systemctl try-restart systemd-timesyncd",
+        "systemctl try-restart chrony",
+        "systemctl try-restart ntp",
         "systemctl daemon-reload",
         "systemctl restart docker",
         "locale-gen ",
@@ -557,6 +560,21 @@ def test_docker_that_comes_later(cluster: str, tmp_path: Path) -> None:
     assert "systemctl restart docker" in pi.calls()
     assert pi.status()["error"] == ""
     assert not pi.path(f"{STATE}/no_docker").exists()
+
+
+@pytest.mark.parametrize("systemd", [False, True])
+def test_a_pass_by_hand_beside_the_service_says_why_there_is_none(systemd: bool, pi: Pi) -> None:
+    if systemd:
+        pi.path("run/systemd/system").mkdir(parents=True)
+    with subprocess.Popen(["sh", "-c", "sleep 50; exit", str(pi.path(NODE))]) as service:
+        pi.write("run/rpi-image-node.pid", f"{service.pid}\n")
+        by_hand, by_init = once(pi), pi.run(NODE)
+        service.kill()
+    again = "systemctl restart rpi-image-node" if systemd else "/etc/init.d/rpi-image-node restart"
+    assert by_hand.returncode == 1
+    assert f"to have it try again: sudo {again}" in by_hand.stderr
+    assert (by_init.returncode, by_init.stderr) == (0, "")
+    assert pi.calls() == []
 
 
 def test_a_broken_node_env_is_told(pi: Pi) -> None:
