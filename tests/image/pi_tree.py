@@ -239,7 +239,11 @@ class Pi:
         )
 
     def _shell(self, shell: str, path: Path) -> list[str]:
-        """Name the shell; busybox prefers its applets to PATH, but functions to its applets."""
+        """Name the shell; busybox prefers its applets to PATH, but functions to its applets.
+
+        A script that starts another is for dash only: busybox would give that one its applets,
+        which act on this machine.
+        """
         if shell != "busybox":
             return [shell, str(path)]
         functions = "\n".join(

@@ -381,13 +381,15 @@ def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
 @pytest.mark.parametrize("route", [True, False])
 def test_one_reboot_and_no_second(route: bool, pi: Pi) -> None:
     """It may be what brings the network up: a static address where there is no DHCP."""
-    pi.write(f"{STATE}/todo", " docker reboot\n")
+    pi.write(f"{STATE}/todo", " docker reboot locale\n")
+    pi.path("run/systemd/system").mkdir(parents=True)
     pi.fake("sleep", "")
     if not route:
         pi.fake("ip", "exit 2")
     once(pi)
     once(pi)
-    assert [call for call in pi.calls() if call.startswith("reboot")] == ["reboot "]
+    work = [call for call in pi.calls() if call.startswith(("reboot", "systemctl", "locale"))]
+    assert work == (["reboot ", "locale-gen "] if route else ["reboot "])
 
 
 def test_a_reboot_leaves_cloud_init_its_time(pi: Pi) -> None:
