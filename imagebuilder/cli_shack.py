@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,7 +170,8 @@ def status(
 ) -> None:
     """Ask the shack of FILE which nodes have joined, which are missing and which are not well."""
     classroom, reports = _roster(file, folders), tuple(map(read_card, cards))
-    look = _looker(console, classroom, kind, timeout, reports)
+    classroom = replace(classroom, shack=shack_of(classroom, kind))
+    look = _looker(console, classroom, timeout, reports)
     while not _show(console, look(), watch=watch) and watch:
         time.sleep(interval)
 
@@ -211,7 +212,6 @@ def _list_files(console: Console, paths: Any) -> None:
 def _looker(
     console: Console,
     classroom: Classroom,
-    kind: Kind | None,
     timeout: float,
     cards: tuple[CardReport, ...],
 ) -> Callable[[], tuple[Gathering | None, tuple[Presence, ...]]]:
@@ -219,17 +219,24 @@ def _looker(
 
     def look() -> tuple[Gathering | None, tuple[Presence, ...]]:
         try:
-            found = gather(classroom, kind=kind, timeout_seconds=timeout)
+            found = gather(classroom, timeout_seconds=timeout)
         except SourceError as error:
             if not cards:
                 raise
             console.warn(error.message)
             return None, with_cards(classroom, (), cards, shack_answers=False)
         if found.engines is None:
-            console.warn(f"only consul was asked: {found.manager_error}")
+            console.warn(_of_manager(classroom, found))
         return found, compare(classroom, found, cards)
 
     return look
+
+
+def _of_manager(classroom: Classroom, found: Gathering) -> str:
+    # Swarm mode's nodes run no consul: without the manager nothing is known of them.
+    swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
+    words = "the manager does not answer" if swarm_mode else "only consul was asked"
+    return f"{words}: {found.manager_error}"
 
 
 def _show(

@@ -23,6 +23,8 @@ _WORST_FIRST: tuple[State, ...] = (
     "joined",
 )
 NAMELESS = "(unknown)"
+# What swarm mode calls a node that it no longer hears.
+_SWARM_LOST = ("down", "disconnected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,17 +117,29 @@ def compare(
     classroom: Classroom, gathering: Gathering, cards: Iterable[CardReport] = ()
 ) -> tuple[Presence, ...]:
     """Hold the roster against what is there: its nodes in order, then strangers by name."""
-    expected = [node for node in classroom.nodes if node.cluster.enabled]
-    members = {member.name.lower(): member for member in _guests(classroom, gathering.members)}
-    engines = _engines_by_name(classroom, gathering, members)
+    swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
     known = {node.hostname for node in classroom.nodes}
+    members = {member.name.lower(): member for member in _guests(classroom, gathering.members)}
+    if swarm_mode:
+        # Its nodes run no consul: what that still knows of them is from another time.
+        members = {name: member for name, member in members.items() if name not in known}
+    engines = _engines_by_name(classroom, gathering, members)
     rows = [
-        _judge(node, members.get(node.hostname), engines.get(node.hostname), gathering)
-        for node in expected
+        _judge_swarm_mode(node, engines.get(node.hostname), gathering)
+        if swarm_mode
+        else _judge(node, members.get(node.hostname), engines.get(node.hostname), gathering)
+        for node in expected_nodes(classroom)
     ]
     names = sorted((members.keys() | engines.keys()) - known)
     rows += [_stranger(name, members.get(name), engines.get(name)) for name in names]
-    return with_cards(classroom, _with_left_behind(classroom, gathering, rows), cards)
+    if not swarm_mode:
+        rows = _with_left_behind(classroom, gathering, rows)
+    return with_cards(classroom, rows, cards)
+
+
+def expected_nodes(classroom: Classroom) -> tuple[NodeSettings, ...]:
+    """Give the nodes that are to join."""
+    return tuple(node for node in classroom.nodes if node.cluster.enabled)
 
 
 def with_cards(
@@ -167,14 +181,48 @@ def _judge(
         *_of_arch(node, engine),
         *_of_address(node, member, engine),
     )
+    return _row(node, findings, engine, member.address if member else "")
+
+
+def _judge_swarm_mode(node: NodeSettings, engine: Engine | None, gathering: Gathering) -> Presence:
+    findings = (
+        *_of_swarm_state(engine, gathering),
+        *_of_arch(node, engine),
+        *_of_swarm_address(node, engine),
+    )
+    return _row(node, findings, engine)
+
+
+def _row(
+    node: NodeSettings, findings: tuple[Finding, ...], engine: Engine | None, address: str = ""
+) -> Presence:
     return Presence(
         node.hostname,
         findings or (Finding("joined"),),
         expected_address=_static_address(node),
-        address=member.address if member else engine.address if engine else "",
+        address=address or (engine.address if engine else ""),
         arch=(engine.arch or engine.machine) if engine else "",
         version=engine.version if engine else "",
     )
+
+
+def _of_swarm_state(engine: Engine | None, gathering: Gathering) -> list[Finding]:
+    if gathering.engines is None:
+        return [Finding("missing", "the manager does not answer")]
+    if engine is None:
+        return [Finding("missing", "not in the swarm")]
+    if engine.healthy:
+        return []
+    state: State = "missing" if engine.status in _SWARM_LOST else "unhealthy"
+    return [Finding(state, _engine_words(engine))]
+
+
+def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[Finding]:
+    expected = _static_address(node)
+    # A manager knows itself by whatever it dialled, as 127.0.0.1.
+    if engine is None or engine.manager or not expected or engine.address in ("", expected):
+        return []
+    return [Finding("stale-address", f"has {engine.address}, roster says {expected}")]
 
 
 def _of_member(member: Member | None) -> list[Finding]:
@@ -187,8 +235,11 @@ def _of_engine(member: Member | None, engine: Engine | None) -> list[Finding]:
     if engine is None:
         there = member is not None and member.alive
         return [Finding("unhealthy", "not known to the swarm manager")] if there else []
-    words = " ".join(filter(None, (engine.status, engine.error)))
-    return [] if engine.healthy else [Finding("unhealthy", f"engine: {words}")]
+    return [] if engine.healthy else [Finding("unhealthy", _engine_words(engine))]
+
+
+def _engine_words(engine: Engine) -> str:
+    return f"engine: {' '.join(filter(None, (engine.status, engine.error)))}"
 
 
 def _of_arch(node: NodeSettings, engine: Engine | None) -> list[Finding]:
@@ -254,13 +305,14 @@ def _engines_by_name(
     classroom: Classroom, gathering: Gathering, members: dict[str, Member]
 ) -> dict[str, Engine]:
     """Key engines by hostname; one that has not told its name yet is found by its address."""
+    roster = {node.hostname for node in classroom.nodes}
     owners = {_static_address(node): node.hostname for node in classroom.nodes}
     owners |= {member.address: name for name, member in members.items()}
     found: dict[str, Engine] = {}
     for engine in gathering.engines or ():
-        if engine.manager:
-            continue
         name = engine.name.lower()
+        if engine.manager and name not in roster:
+            continue
         if name in ("", NAMELESS):
             name = owners.get(engine.address, engine.address)
         if name not in found or not found[name].healthy:

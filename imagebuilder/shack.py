@@ -178,11 +178,9 @@ def _pdf_command(source: Path, made: Path, search_path: str) -> list[str]:
 # ---- status
 
 
-def gather(
-    classroom: Classroom, *, kind: Kind | None = None, timeout_seconds: float = 5.0
-) -> Gathering:
+def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> Gathering:
     """Ask the class's shack who is there, with the instructor's certificate where it is asked."""
-    shack = shack_of(classroom, kind)
+    shack = shack_of(classroom)
     secure = uses_tls(classroom) and shack.kind == "classic"
     client = Client(client_bundle(classroom)) if secure else None
     return ask_shack(

@@ -144,15 +144,16 @@ class Docker(Machine):
         return self.run("docker", *words, check=check, DOCKER_HOST=self.socket, HOME=home).strip()
 
     def start_docker(self) -> None:
-        """Start dockerd with an /etc/docker (and so an identity) of its own; returns when up."""
+        """Start dockerd with an /etc/docker (and so an identity) and a name of its own."""
         etc = self.folder / "etc-docker"
         etc.mkdir(exist_ok=True)
         options = f"""--data-root {self.folder}/data --exec-root {self.folder}/x
             --pidfile {self.folder}/d.pid -H {self.socket} --insecure-registry {SHACK}:5000
             --shutdown-timeout 1"""
-        script = f"mount --bind {etc} /etc/docker && exec dockerd {' '.join(options.split())}"
+        script = f"""hostname {self.name} && mount --bind {etc} /etc/docker &&
+            exec dockerd {" ".join(options.split())}"""
         Path("/etc/docker").mkdir(exist_ok=True)
-        self.daemon = self.start("dockerd.log", "unshare", "-m", "sh", "-c", script)
+        self.daemon = self.start("dockerd.log", "unshare", "-m", "-u", "sh", "-c", script)
         wait_for(lambda: self.docker("info", "-f", "{{.ID}}", check=False) and self._up(), 60)
 
     def _up(self) -> bool:

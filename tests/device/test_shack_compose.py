@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -249,6 +250,7 @@ def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(
         answer = f"http://{SHACK}:10000/nodes"
         wait_for(lambda: lab.get(answer).count('"ready"') == 2, 60)
         check_swarm_nodes(json.loads(lab.get(answer)), pupil.address)
+        check_swarm_status(rpi_image(lab, "status", file, "--kind", "swarm-mode", "--json"))
         refused = lab.pupils[1].run(
             "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}",
             f"http://{SHACK}:10000/containers/json",
@@ -273,3 +275,14 @@ def check_swarm_nodes(nodes: list[dict[str, Any]], address: str) -> None:
     assert (worker.address, worker.healthy) == (address, True)
     assert worker.machine
     assert worker.version
+
+
+def check_swarm_status(shown: str) -> None:
+    rows = json.loads(json_of(shown))["nodes"]
+    found = {row["hostname"]: [finding["detail"] for finding in row["findings"]] for row in rows}
+    machine = os.uname().machine
+    assert found == {
+        "pi-01": [f"is {machine}, profile armv7 is not"],
+        "pi-02": ["not in the swarm"],
+        "pi-03": ["not in the swarm"],
+    }

@@ -16,7 +16,13 @@ from imagebuilder.cli import run as rpi_image
 from imagebuilder.errors import ImageError, SourceError
 from imagebuilder.shack import read_card
 from tests.image.real_consul import consul_program, free_ports, running, wait_for
-from tests.image.shack_server import Answer, answering, consul_answers, manager_answers
+from tests.image.shack_server import (
+    RECORDINGS,
+    Answer,
+    answering,
+    consul_answers,
+    manager_answers,
+)
 from tests.tools import need, run
 
 if TYPE_CHECKING:
@@ -99,6 +105,32 @@ def test_a_silent_manager_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0
     assert "warning: only consul was asked" in err
     assert "joined" in out
+
+
+def test_the_nodes_of_swarm_mode_are_those_of_its_manager(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = (RECORDINGS / "docker-20.10" / "nodes.json").read_bytes()
+    with answering(consul_answers("0.5.0")) as consul, answering({"/nodes": nodes}) as manager:
+        file = class_file(tmp_path, consul, manager)
+        _, out, err = status(capsys, file, "--kind", "swarm-mode", "--json")
+    rows = json.loads(out)["nodes"]
+    assert [(row["hostname"], row["findings"][0]["detail"]) for row in rows] == [
+        ("pi-01", "is x86_64, profile armv7 is not"),
+        ("pi-02", "engine: down heartbeat failure"),
+        ("pi-03", "not in the swarm"),
+    ]
+    assert err == ""
+
+
+def test_a_silent_manager_of_swarm_mode_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with answering(consul_answers("0.5.0")) as consul:
+        file = class_file(tmp_path, consul, *free_ports(1))
+        _, out, err = status(capsys, file, "--kind", "swarm-mode")
+    assert "warning: the manager does not answer: " in err
+    assert out.count("the manager does not answer") == 3
 
 
 def test_a_class_without_a_shack(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,7 +21,11 @@ from imagebuilder.presence import (
     compare,
     summarise,
 )
+from tests.unit.rooms import SHACK as ROOM_SHACK
 from tests.unit.rooms import node, room
+
+if TYPE_CHECKING:
+    from imagebuilder.model import NodeSettings
 
 RECORDINGS = Path(__file__).parent / "recordings"
 SHACK = Member("shack", "192.168.2.1")
@@ -186,22 +192,67 @@ def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
         parse_card_report(data, "card")
 
 
+def swarm_mode_rows(gathering: Gathering, *nodes: NodeSettings) -> dict[str, Presence]:
+    shack = replace(ROOM_SHACK, kind="swarm-mode")
+    return {row.hostname: row for row in compare(room(Path("/r"), *nodes, shack=shack), gathering)}
+
+
+def recorded_engines() -> tuple[Engine, ...]:
+    text = (RECORDINGS / "docker-20.10" / "nodes.json").read_text()
+    return parse_swarm_nodes(json.loads(text))
+
+
+def recorded_node(number: int, address: str = "") -> NodeSettings:
+    network = Network(address=address or f"10.78.0.{10 + number}/24")
+    return node(number, network=network, machines=("x86_64",))
+
+
 def test_swarm_mode_s_own_states() -> None:
     nodes = [
         swarm_node("laptop", "manager", "ready", "x86_64"),
         swarm_node("pi-01", "worker", "ready", "armv7l"),
         swarm_node("pi-02", "worker", "down", "armv6l"),
     ]
-    rows = judged(gathered(member(1), member(2), engines=parse_swarm_nodes(nodes)))
+    rows = swarm_mode_rows(gathered(engines=parse_swarm_nodes(nodes)))
     assert rows["pi-01"].state == "joined"
-    assert rows["pi-02"].state == "wrong-arch"
-    assert "engine: down heartbeat failure" in rows["pi-02"].detail
+    assert rows["pi-02"].state == "missing"
+    assert "engine: down heartbeat failure; is armv6l" in rows["pi-02"].detail
+    assert (rows["pi-03"].state, rows["pi-03"].detail) == ("missing", "not in the swarm")
     assert "laptop" not in rows
 
 
+def test_swarm_mode_s_nodes_need_no_consul() -> None:
+    found = gathered(engines=recorded_engines(), registered=("10.78.0.99:2375",))
+    rows = swarm_mode_rows(found, *map(recorded_node, (1, 2)))
+    assert {name: row.state for name, row in rows.items()} == {
+        "pi-01": "joined",
+        "pi-02": "missing",
+    }
+
+
+def test_what_consul_remembers_of_a_swarm_mode_node_is_of_another_time() -> None:
+    found = gathered(member(1, alive=False), engines=recorded_engines())
+    assert swarm_mode_rows(found, recorded_node(1))["pi-01"].state == "joined"
+
+
+def test_a_swarm_mode_node_at_another_address() -> None:
+    found = gathered(engines=recorded_engines())
+    row = swarm_mode_rows(found, recorded_node(1, "10.78.0.77/24"))["pi-01"]
+    assert (row.state, row.detail) == ("stale-address", "has 10.78.0.11, roster says 10.78.0.77")
+
+
+def test_a_node_that_was_promoted_is_still_there() -> None:
+    found = gathered(engines=(Engine("pi-01", "127.0.0.1", manager=True),))
+    assert swarm_mode_rows(found, recorded_node(1))["pi-01"].state == "joined"
+
+
+def test_a_silent_manager_of_swarm_mode_leaves_nothing_to_say() -> None:
+    row = swarm_mode_rows(gathered(engines=None), recorded_node(1))["pi-01"]
+    assert (row.state, row.detail) == ("missing", "the manager does not answer")
+
+
 def test_what_a_real_dockerd_said_of_its_swarm() -> None:
-    text = (RECORDINGS / "docker-20.10" / "nodes.json").read_text()
-    engines = {engine.name: engine for engine in parse_swarm_nodes(json.loads(text))}
+    engines = {engine.name: engine for engine in recorded_engines()}
     assert (engines["pi-01"].address, engines["pi-01"].healthy) == ("10.78.0.11", True)
     assert engines["pi-01"].machine == "x86_64"
     assert engines["pi-02"].error == "heartbeat failure"
