@@ -148,6 +148,35 @@ def _key_usage(*, certify: bool) -> x509.KeyUsage:
     )
 
 
+def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: datetime) -> Authority:
+    """Read the kept class CA; raises SettingsError where nobody would accept what it signs.
+
+    It is never made anew beside a certificate: every card that was written trusts that one.
+    """
+    anew = f"remove the folder {folder}, and write the shack and all cards again"
+    restore = f"restore {folder} from a copy; without one, {anew}"
+    if key is None:
+        raise SettingsError(f"the class CA's key is gone: {folder / 'key.pem'}", restore)
+    try:
+        kept, private = _certificate(certificate, folder), load_key(key, folder / "key.pem")
+    except SettingsError as error:
+        raise SettingsError(error.message, restore) from error
+    if not isinstance(private, ec.EllipticCurvePrivateKey) or (
+        private.public_key() != kept.public_key()
+    ):
+        raise SettingsError(f"{folder / 'key.pem'} is not the key of its certificate", restore)
+    if kept.not_valid_after_utc <= now:
+        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", anew)
+    return Authority(kept, private)
+
+
+def _certificate(data: bytes, folder: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(data)
+    except ValueError as error:
+        raise SettingsError(f"{folder / 'cert.pem'} holds no certificate") from error
+
+
 # ---- texts
 
 
@@ -204,14 +233,6 @@ def load_key(data: bytes, path: Path) -> ec.EllipticCurvePrivateKey | ed25519.Ed
     if not isinstance(key, ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
         raise unreadable(path)
     return key
-
-
-def load_certificate(data: bytes, path: Path) -> x509.Certificate:
-    """Read a certificate; raises SettingsError naming `path`."""
-    try:
-        return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
-        raise unreadable(path) from error
 
 
 def unreadable(path: Path) -> SettingsError:

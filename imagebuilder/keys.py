@@ -20,7 +20,7 @@ from imagebuilder.certificates import (
     certificate_pem,
     issue,
     issue_ca,
-    load_certificate,
+    load_authority,
     load_key,
     new_ecdsa,
     new_ed25519,
@@ -193,13 +193,19 @@ class _Safe:
 
     def _ca(self) -> Authority:
         if self._authority is None:
-            key = self._key("ca/key.pem")
             kept = self._read("ca/cert.pem")
             if kept is None:
-                kept = certificate_pem(issue_ca(self._class, key, self._now))
-                self._save("ca/cert.pem", kept)
-            self._authority = Authority(load_certificate(kept, self._folder / "ca"), key)
+                self._authority = self._new_ca()
+            else:
+                key = self._read("ca/key.pem")
+                self._authority = load_authority(kept, key, self._folder / "ca", self._now)
         return self._authority
+
+    def _new_ca(self) -> Authority:
+        key = self._key("ca/key.pem")
+        certificate = issue_ca(self._class, key, self._now)
+        self._save("ca/cert.pem", certificate_pem(certificate))
+        return Authority(certificate, key)
 
     def _key(self, path: str) -> ec.EllipticCurvePrivateKey:
         kept = self._read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import ssl
 import stat
@@ -20,6 +21,7 @@ from tests.tools import need, run
 from tests.unit.rooms import node, room
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -267,6 +269,70 @@ def test_a_spoilt_key_is_named_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"ca/key\.pem holds no key"):
         with_identities(secure_room(tmp_path))
     assert spoilt.read_text() == "not a key\n"
+
+
+def lose(ca: Path) -> None:
+    (ca / "key.pem").unlink()
+
+
+def swap(ca: Path) -> None:
+    need("openssl")
+    (ca / "key.pem").write_text(run("openssl", "ecparam", "-genkey", "-noout", "-name", "P-256"))
+
+
+def another_kind(ca: Path) -> None:
+    need("openssl")
+    (ca / "key.pem").write_text(run("openssl", "genpkey", "-algorithm", "ed25519"))
+
+
+def spoil(ca: Path) -> None:
+    (ca / "key.pem").write_text("-----BEGIN EC PRIVATE KEY-----\n")
+
+
+def spoil_certificate(ca: Path) -> None:
+    (ca / "cert.pem").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lose, "the class CA's key is gone"),
+        (swap, "is not the key of its certificate"),
+        (another_kind, "is not the key of its certificate"),
+        (spoil, "holds no key"),
+        (spoil_certificate, "holds no certificate"),
+    ],
+)
+def test_an_authority_that_was_damaged_is_never_made_anew(
+    damage: Callable[[Path], None], complaint: str, tmp_path: Path
+) -> None:
+    before = tls_of(with_identities(secure_room(tmp_path)))
+    ca = tmp_path / "secrets" / "ca"
+    damage(ca)
+    kept = contents(tmp_path)
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        with_identities(secure_room(tmp_path, 3))
+    assert f"restore {ca} from a copy; without one, remove the folder {ca}" in caught.value.hint
+    assert not (tmp_path / "secrets" / "nodes" / "pi-03" / "cert.pem").exists()
+    for path in kept:
+        assert path.read_bytes() == kept[path]
+    shutil.rmtree(ca)
+    after = tls_of(with_identities(secure_room(tmp_path)))
+    assert after.ca != before.ca
+    files = write_tls(tmp_path / "out", after)
+    run("openssl", "verify", "-CAfile", files / "ca.pem", files / "cert.pem")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_an_authority_that_has_expired_signs_nothing(tmp_path: Path) -> None:
+    with_identities(secure_room(tmp_path), now=NOW)
+    with pytest.raises(SettingsError, match="expired on 2036-04-28") as caught:
+        with_identities(secure_room(tmp_path), now=NOW + timedelta(days=3651))
+    assert caught.value.exit_code == 3
+    assert "write the shack and all cards again" in caught.value.hint
 
 
 def test_a_file_in_the_folder_s_place_is_a_clear_error(tmp_path: Path) -> None:
