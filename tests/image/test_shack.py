@@ -21,6 +21,7 @@ from imagebuilder.model import Classroom, Cluster, Docker, OverlayFile, Secret, 
 from imagebuilder.overlays import load_overlay
 from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
 from imagebuilder.shipped import shipped_folder
+from tests.image.shack_server import answering
 from tests.tools import need, run
 from tests.unit.rooms import SHACK, node, room
 
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+# A proxy that nobody answers at, by the names that curl looks for.
+PROXY = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "no_proxy": ""}
 KINDS: tuple[Kind, ...] = ("classic", "swarm-mode")
 
 
@@ -386,7 +389,7 @@ def test_the_join_token_reaches_the_store_and_no_argument(
         threading.Thread(target=server.serve_forever, daemon=True).start()
         shack = replace(SHACK, consul_port=server.server_port)
         folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode")
-        environment = recorder(tmp_path)
+        environment = {**recorder(tmp_path), **PROXY}
         done = subprocess.run(
             ["sh", folder / "publish-token"], env=environment, check=True, capture_output=True
         )
@@ -411,6 +414,27 @@ def test_without_a_leader_the_token_is_not_published(
     )  # fmt: skip
     assert done.returncode == 1
     assert "consul has no leader" in done.stderr
+
+
+def test_make_status_asks_the_services_and_no_proxy(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("make", "curl")
+    with (
+        answering({"/v1/status/leader": b'"127.0.0.1:8300"'}) as consul,
+        answering({"/info": b"{}"}) as manager,
+        answering({"/v2/": b"{}"}) as registry,
+    ):
+        shack = Shack(
+            "127.0.0.1", services=("registry",), consul_port=consul, swarm_port=manager,
+            registry_port=registry,
+        )  # fmt: skip
+        folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack")
+        done = subprocess.run(
+            ["make", "-s", "status"], cwd=folder, env={**os.environ, **PROXY}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+    assert done.stdout.splitlines() == ["consul up", "manager up", "registry up"]
 
 
 # ---- pages
