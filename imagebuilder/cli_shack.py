@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,14 @@ from imagebuilder.exports import EXPORTS
 from imagebuilder.keys import client_bundle, with_identities
 from imagebuilder.labels import PAPERS, render_labels
 from imagebuilder.overlays import load_overlay
-from imagebuilder.presence import Gathering, Presence, compare, summarise, with_cards
+from imagebuilder.presence import (
+    Gathering,
+    Presence,
+    compare,
+    everyone_joined,
+    summarise,
+    with_cards,
+)
 from imagebuilder.services import uses_tls
 from imagebuilder.shack import (
     gather,
@@ -171,8 +178,8 @@ def status(
     """Ask the shack of FILE which nodes have joined, which are missing and which are not well."""
     classroom, reports = _roster(file, folders), tuple(map(read_card, cards))
     classroom = replace(classroom, shack=shack_of(classroom, kind))
-    look = _looker(console, classroom, timeout, reports)
-    while not _show(console, look(), watch=watch) and watch:
+    look = _looker(classroom, timeout, reports, forgiving=watch)
+    while not _show(console, classroom, look(), watch=watch) and watch:
         time.sleep(interval)
 
 
@@ -209,25 +216,30 @@ def _list_files(console: Console, paths: Any) -> None:
             console.result(str(path))
 
 
-def _looker(
-    console: Console,
-    classroom: Classroom,
-    timeout: float,
-    cards: tuple[CardReport, ...],
-) -> Callable[[], tuple[Gathering | None, tuple[Presence, ...]]]:
-    """Give a function that looks once; with cards at hand a silent shack is only a warning."""
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """One look; `rows` is None where nothing could be seen."""
 
-    def look() -> tuple[Gathering | None, tuple[Presence, ...]]:
+    gathering: Gathering | None
+    rows: tuple[Presence, ...] | None
+    warning: str = ""
+
+
+def _looker(
+    classroom: Classroom, timeout: float, cards: tuple[CardReport, ...], *, forgiving: bool
+) -> Callable[[], _Seen]:
+    """Give a function that looks once; a silent shack is only a warning with cards at hand."""
+
+    def look() -> _Seen:
         try:
             found = gather(classroom, timeout_seconds=timeout)
         except SourceError as error:
-            if not cards:
+            if not (cards or forgiving):
                 raise
-            console.warn(error.message)
-            return None, with_cards(classroom, (), cards, shack_answers=False)
-        if found.engines is None:
-            console.warn(_of_manager(classroom, found))
-        return found, compare(classroom, found, cards)
+            rows = with_cards(classroom, (), cards, shack_answers=False) if cards else None
+            return _Seen(None, rows, error.message)
+        warning = _of_manager(classroom, found) if found.engines is None else ""
+        return _Seen(found, compare(classroom, found, cards), warning)
 
     return look
 
@@ -239,23 +251,30 @@ def _of_manager(classroom: Classroom, found: Gathering) -> str:
     return f"{words}: {found.manager_error}"
 
 
-def _show(
-    console: Console, seen: tuple[Gathering | None, tuple[Presence, ...]], *, watch: bool
-) -> bool:
+def _show(console: Console, classroom: Classroom, seen: _Seen, *, watch: bool) -> bool:
     """Print one look; say whether everyone is there."""
-    found, rows = seen
-    counts = summarise(rows)
+    if seen.rows is not None:
+        _show_rows(console, seen.gathering, seen.rows, watch=watch)
+    # After the table, which clears the screen of whoever watches.
+    if seen.warning:
+        console.warn(seen.warning)
+    console.out.flush()
+    return everyone_joined(classroom, seen.rows or ())
+
+
+def _show_rows(
+    console: Console, found: Gathering | None, rows: tuple[Presence, ...], *, watch: bool
+) -> None:
     if console.as_json:
         console.emit(_report(found, rows))
-    else:
-        if watch and console.out.isatty():
-            console.out.write("\x1b[H\x1b[2J")
-        console.table(_HEAD, [_row(row) for row in rows])
-        words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
-        console.note(f"{clock}{words or 'nobody is expected'}")
-    console.out.flush()
-    return counts["joined"] == len(rows)
+        return
+    counts = summarise(rows)
+    if watch and console.out.isatty():
+        console.out.write("\x1b[H\x1b[2J")
+    console.table(_HEAD, [_row(row) for row in rows])
+    words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+    clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
+    console.note(f"{clock}{words or 'nobody is expected'}")
 
 
 _HEAD = ("node", "state", "address", "arch", "docker", "what")

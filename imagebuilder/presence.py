@@ -172,6 +172,12 @@ def summarise(rows: Iterable[Presence]) -> dict[str, int]:
     return counts
 
 
+def everyone_joined(classroom: Classroom, rows: Iterable[Presence]) -> bool:
+    """Say whether every node that is expected has joined; strangers keep nobody waiting."""
+    joined = {row.hostname for row in rows if row.state == "joined"}
+    return joined.issuperset(node.hostname for node in expected_nodes(classroom))
+
+
 def _judge(
     node: NodeSettings, member: Member | None, engine: Engine | None, gathering: Gathering
 ) -> Presence:

@@ -146,14 +146,12 @@ def test_watch_ends_when_everyone_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     consul_says: dict[str, Answer] = consul_answers("0.5.0")
+    # The key of 192.168.2.99 stays in the store: a stranger, whom nobody waits for.
     whole = {
-        "/v1/catalog/nodes": consul_json([("pi-01", "192.168.2.101"), ("shack", "192.168.2.1")]),
-        "/v1/kv/swarm/?recurse": b"[]",
+        "/v1/catalog/nodes": consul_json([("pi-01", "192.168.2.101"), ("laptop", "192.168.2.9")]),
     }
-    with (
-        answering(consul_says) as consul,
-        answering(manager_answers("0.2.0")) as manager,
-    ):
+    consul_says["/v1/catalog/nodes"] = consul_json([])
+    with answering(consul_says) as consul, answering(manager_answers("0.2.0")) as manager:
         timer = threading.Timer(0.5, consul_says.update, args=(whole,))
         timer.start()
         file = class_file(tmp_path, consul, manager, nodes="pi-01")
@@ -161,7 +159,25 @@ def test_watch_ends_when_everyone_is_there(
         timer.join()
     assert code == 0
     assert out.count("pi-01") >= 2
-    assert err.splitlines()[-1].endswith("1 joined")
+    assert err.splitlines()[-1].endswith("1 joined, 1 unknown, 1 stale-address")
+
+
+def test_watch_goes_on_over_a_shack_that_stumbles(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consul_says: dict[str, Answer] = consul_answers("0.5.0")
+    leader = consul_says["/v1/status/leader"]
+    consul_says["/v1/status/leader"] = (500, b"No cluster leader")
+    with answering(consul_says) as consul, answering(manager_answers("0.2.0")) as manager:
+        timer = threading.Timer(0.5, consul_says.update, args=({"/v1/status/leader": leader},))
+        timer.start()
+        file = class_file(tmp_path, consul, manager, nodes="pi-01")
+        code, out, err = status(capsys, file, "--watch", "--interval", "0.2")
+        timer.join()
+    assert code == 0
+    assert "answered 500: No cluster leader" in err
+    assert out.count("pi-01") == 1
+    assert " 1 joined" in err.splitlines()[-1]
 
 
 def consul_json(members: list[tuple[str, str]]) -> bytes:

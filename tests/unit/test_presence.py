@@ -19,6 +19,7 @@ from imagebuilder.presence import (
     Member,
     Presence,
     compare,
+    everyone_joined,
     summarise,
 )
 from tests.unit.rooms import SHACK as ROOM_SHACK
@@ -148,6 +149,21 @@ def test_strangers_come_last() -> None:
         ("black-pearl", "unknown"),
         ("pi-09", "unknown"),
     ]
+
+
+def test_strangers_and_old_keys_keep_nobody_waiting() -> None:
+    members = (Member("black-pearl", "192.168.2.60"), *map(member, (1, 2, 3)))
+    found = gathered(*members, engines=None, registered=("192.168.2.99:2375",))
+    here = room(Path("/r"))
+    rows = compare(here, found)
+    assert [row.state for row in rows[3:]] == ["unknown", "stale-address"]
+    assert everyone_joined(here, rows)
+    assert not everyone_joined(here, rows[1:])
+    assert not everyone_joined(here, ())
+
+
+def test_where_nobody_is_expected_everyone_is_there() -> None:
+    assert everyone_joined(room(Path("/r"), node(1, cluster=Cluster(enabled=False))), ())
 
 
 def test_a_node_without_a_cluster_is_not_awaited() -> None:
