@@ -79,8 +79,10 @@ def shack(
     dry_run: bool,
 ) -> None:
     """Write what the instructor's machine runs for the class of FILE: make up starts it."""
-    classroom = load_classroom(
-        file, environment=os.environ, ask=console.ask_secret, profile_folders=folders
+    classroom = _with_whole_path(
+        load_classroom(
+            file, environment=os.environ, ask=console.ask_secret, profile_folders=folders
+        )
     )
     templates = load_overlay(shipped_folder("overlays") / "shack")
     files = plan_shack(classroom, templates, kind, write=not dry_run)
@@ -189,9 +191,14 @@ def status(
 def _roster(file: Path, folders: tuple[Path, ...]) -> Classroom:
     """Read who is in the class; nobody is asked for a passphrase to print a label."""
     reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
-    return reading.classroom or load_classroom(
-        file, environment=os.environ, profile_folders=folders
+    return _with_whole_path(
+        reading.classroom or load_classroom(file, environment=os.environ, profile_folders=folders)
     )
+
+
+def _with_whole_path(classroom: Classroom) -> Classroom:
+    """Name the secrets so that what is written is right wherever it is read."""
+    return replace(classroom, secrets=classroom.secrets.absolute())
 
 
 def _warn_about_shack(

@@ -105,7 +105,8 @@ def docker_contexts(classroom: Classroom, folder: Path) -> str:
     text = "#!/bin/sh\n" + _head(classroom, "#") + _CONTEXT_FUNCTION
     certificates = classroom.secrets / "client"
     if classroom.shack:
-        tls = any(node.docker.tls for node in classroom.nodes)
+        # Swarm mode's port 10000 answers questions only, over plain HTTP.
+        tls = classroom.shack.kind == "classic" and any(node.docker.tls for node in classroom.nodes)
         endpoint = f"tcp://{classroom.shack.address}:{classroom.shack.swarm_port}"
         text += _context(classroom.shack.hostname, endpoint, certificates if tls else None)
     for node in classroom.nodes:

@@ -84,6 +84,8 @@ def plan_shack(
     """
     shack = shack_of(classroom, kind)
     classroom = with_identities(dataclasses.replace(classroom, shack=shack), write=write)
+    if uses_tls(classroom):
+        client_bundle(classroom, write=write)
     context = _context(classroom, shack)
     files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
     if "web" in shack.services:

@@ -520,6 +520,35 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not out.exists()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_instructor_s_certificate_is_where_the_readme_says(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("openssl")
+    monkeypatch.chdir(tmp_path)
+    file = class_file(tmp_path)
+    file.write_text(file.read_text() + "docker: {tls: true}\n")
+    assert rpi_image(["shack", "classroom.yml", "--kind", kind]) == 0
+    bundle = tmp_path / "classroom.secrets" / "client"
+    if kind == "classic":
+        readme = (tmp_path / "shack" / "README.md").read_text()
+        assert f"export DOCKER_CERT_PATH='{bundle}' DOCKER_TLS_VERIFY=1" in readme
+        assert f"yours lies in `{bundle}`" in readme
+    run("openssl", "verify", "-purpose", "sslclient", "-CAfile", bundle / "ca.pem",
+        bundle / "cert.pem")  # fmt: skip
+
+
+def test_contexts_hold_paths_that_are_right_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = class_file(tmp_path)
+    file.write_text(file.read_text() + "docker: {tls: true}\n")
+    assert rpi_image(["export", "classroom.yml", "--format", "docker-contexts"]) == 0
+    key = f"key={tmp_path}/classroom.secrets/client/key.pem"
+    assert capsys.readouterr().out.count(key) == 31
+
+
 def test_another_kind_than_the_cards_is_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 import yaml
@@ -15,7 +15,7 @@ from imagebuilder.exports import EXPORTS
 from imagebuilder.keys import client_bundle, with_identities
 from imagebuilder.model import Classroom, Docker, Network, User
 from tests.tools import need, run
-from tests.unit.rooms import node, room
+from tests.unit.rooms import SHACK, node, room
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -135,6 +135,19 @@ def test_docker_takes_the_certificates_along(tmp_path: Path) -> None:
     assert contexts(script, tmp_path / "home")["pi-01"] == "tcp://192.168.2.101:2376"
     kept = sorted(path.name for path in (tmp_path / "home").rglob("*.pem"))
     assert kept == ["ca.pem", "ca.pem", "cert.pem", "cert.pem", "key.pem", "key.pem"]
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("classic", True), ("swarm-mode", False)])
+def test_only_a_classic_manager_asks_for_a_certificate(
+    kind: Literal["classic", "swarm-mode"], shown: bool, tmp_path: Path
+) -> None:
+    secure = node(1, docker=Docker(tls=True, port=2376))
+    text = EXPORTS["docker-contexts"].render(
+        room(tmp_path, secure, shack=replace(SHACK, kind=kind)), tmp_path
+    )
+    lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("context ")}
+    assert ("cert.pem" in lines["shack"]) is shown
+    assert "cert.pem" in lines["pi-01"]
 
 
 @pytest.mark.parametrize("name", EXPORTS)
