@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Kind = Literal["classic", "swarm-mode"]
 PDF_SECONDS = 120
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+_BY_HAND = "give -o labels.html and print that from a browser"
 STATUS_FILE = "rpi-image/status.json"
 # Roster files that the class page offers; all of them hold public facts only.
 PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")
@@ -142,39 +144,51 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 def write_labels_pdf(page: str, path: Path, search_path: str, voice: Voice = SILENT) -> None:
     """Print the label sheet to PDF with the first program of `search_path` that can."""
-    with tempfile.TemporaryDirectory(prefix="rpi-image-labels-") as folder:
-        source, made = Path(folder) / "labels.html", Path(folder) / "labels.pdf"
-        source.write_text(page, encoding="utf-8")
-        command = _pdf_command(source, made, search_path)
-        voice.note(f"printing to PDF with {Path(command[0]).name}")
-        try:
-            done = subprocess.run(command, capture_output=True, timeout=PDF_SECONDS, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise WriteError(
-                f"{command[0]} took too long", "write an .html file and print that from a browser"
-            ) from error
-        if done.returncode != 0 or not made.is_file():
-            raise WriteError(
-                f"{Path(command[0]).name} made no PDF",
-                "write an .html file and print that from a browser",
-            )
-        _write(path, made.read_bytes(), 0o644)
+    programs = [shutil.which(name, path=search_path) for name in (*BROWSERS, "weasyprint")]
+    printers = [Path(program) for program in programs if program]
+    if not printers:
+        raise InputError(
+            "no program here makes PDF",
+            f"install chromium or weasyprint, or {_BY_HAND}",
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the PDF and by a visible name: a snap's Chromium sees neither /tmp nor dot folders.
+        with tempfile.TemporaryDirectory(
+            prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
+        ) as folder:
+            write_file(path, _print_pdf(page, Path(folder), printers, voice))
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror}", "check its rights") from error
 
 
-def _pdf_command(source: Path, made: Path, search_path: str) -> list[str]:
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if found := shutil.which(name, path=search_path):
-            # Chromium refuses root with its sandbox; the page is our own.
-            root = ["--no-sandbox"] if os.geteuid() == 0 else []
-            browser = f"--user-data-dir={made.parent / 'browser'}"
-            quiet = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]
-            return [found, *root, *quiet, browser, f"--print-to-pdf={made}", source.as_uri()]
-    if found := shutil.which("weasyprint", path=search_path):
-        return [found, str(source), str(made)]
-    raise InputError(
-        "no program here makes PDF",
-        "install chromium or weasyprint, or give -o labels.html and print that from a browser",
-    )
+def _print_pdf(page: str, folder: Path, printers: Sequence[Path], voice: Voice) -> bytes:
+    source, made = folder / "labels.html", folder / "labels.pdf"
+    source.write_text(page, encoding="utf-8")
+    for printer in printers:
+        voice.note(f"printing to PDF with {printer.name}")
+        if _succeeds(_pdf_command(printer, source, made)) and made.is_file():
+            return made.read_bytes()
+    names = ", ".join(printer.name for printer in printers)
+    raise WriteError(f"{names} made no PDF", _BY_HAND)
+
+
+def _succeeds(command: Sequence[str]) -> bool:
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=PDF_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _pdf_command(printer: Path, source: Path, made: Path) -> list[str]:
+    if printer.name not in BROWSERS:
+        return [str(printer), str(source), str(made)]
+    # Chromium refuses root with its sandbox; the page is our own.
+    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    browser = f"--user-data-dir={made.parent / 'browser'}"
+    quiet = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]
+    return [str(printer), *root, *quiet, browser, f"--print-to-pdf={made}", source.as_uri()]
 
 
 # ---- status

@@ -10,6 +10,7 @@ import subprocess
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,7 +28,6 @@ from tests.unit.rooms import SHACK, node, room
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 # A proxy that nobody answers at, by the names that curl looks for.
 PROXY = {"http_proxy": "http://127.0.0.1:9", "ALL_PROXY": "http://127.0.0.1:9", "no_proxy": ""}
@@ -590,3 +590,64 @@ def test_labels_as_pdf_or_a_hint(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert rpi_image(["labels", file, "-o", str(out)]) == 2
     assert "install chromium or weasyprint" in capsys.readouterr().err
+
+
+def printers(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    """Leave these programs alone on the PATH; each writes down how it was called."""
+    programs = folder / "printers"
+    programs.mkdir()
+    for name, script in scripts.items():
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> {folder}/log\n{script}\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+
+
+PRINTS = 'for last; do :; done; echo "%PDF-1.7" > "$last"'
+
+
+def test_where_one_program_fails_the_next_prints_the_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printers(tmp_path, monkeypatch, chromium="exit 1", chrome="exit 0", weasyprint=PRINTS)
+    out = tmp_path / "out" / "l.pdf"
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 0
+    assert out.read_bytes() == b"%PDF-1.7\n"
+    assert [line.split()[0] for line in called(tmp_path)] == ["chromium", "chrome", "weasyprint"]
+    assert list(out.parent.iterdir()) == [out]
+    assert "weasyprint" in capsys.readouterr().err
+
+
+def test_a_browser_that_sees_no_hidden_folder_finds_the_sheet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printers(tmp_path, monkeypatch, weasyprint=PRINTS)
+    monkeypatch.chdir(tmp_path)
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", "l.pdf"]) == 0
+    source = Path(called(tmp_path)[0].split()[1]).relative_to(tmp_path)
+    assert len(source.parts) == 2
+    assert not source.parts[0].startswith(".")
+
+
+def test_when_no_program_prints_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printers(tmp_path, monkeypatch, chromium="exit 1", weasyprint="exit 1")
+    out = tmp_path / "l.pdf"
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
+    assert "chromium, weasyprint made no PDF" in capsys.readouterr().err
+    assert not list(tmp_path.glob("rpi-image-labels-*"))
+
+
+@pytest.mark.parametrize("place", ["file/l.pdf", "folder.pdf"])
+def test_labels_that_cannot_be_written_are_a_write_error(
+    place: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    printers(tmp_path, monkeypatch, weasyprint=PRINTS)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.pdf").mkdir()
+    out = tmp_path / place
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
+    assert f"cannot write {out}" in capsys.readouterr().err
