@@ -250,7 +250,8 @@ def _time(shack: Shack) -> Service:
     return Service(
         name="time",
         container="shack-time",
-        image=shack.ntp_image or "rpi-image/chrony",
+        # A new tag whenever ./time changes: an image that is there is not built again.
+        image=shack.ntp_image or "rpi-image/chrony:2",
         what="the time (NTP)",
         port=123,
         ports=("123:123/udp",),

@@ -177,7 +177,7 @@ def import_images(docker: Docker) -> None:
                    command=["/usr/sbin/apt-cacher-ng", "-c", "/etc/apt-cacher-ng",
                             "ForeGround=1", "Port=3142"])  # fmt: skip
     conf = Path(__file__).parents[2] / "overlays" / "shack" / "time" / "chrony.conf"
-    import_program(docker, "rpi-image/chrony", sbin / "chronyd",
+    import_program(docker, "rpi-image/chrony:2", sbin / "chronyd",
                    files={"/etc/chrony/chrony.conf": conf.read_text()},
                    folders=["/var/lib/chrony", "/run/chrony"],
                    command=["/usr/sbin/chronyd", "-d", "-x", "-f", "/etc/chrony/chrony.conf"],

@@ -8,6 +8,7 @@ import shlex
 import stat
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,7 +24,7 @@ from imagebuilder.overlays import load_overlay
 from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
 from imagebuilder.shipped import shipped_folder
 from tests.image.shack_server import answering
-from tests.tools import need, run
+from tests.tools import need, need_root, run
 from tests.unit.rooms import SHACK, node, room
 
 if TYPE_CHECKING:
@@ -435,6 +436,61 @@ def test_make_status_asks_the_services_and_no_proxy(
             text=True, check=True,
         )  # fmt: skip
     assert done.stdout.splitlines() == ["consul up", "manager up", "registry up"]
+
+
+@pytest.mark.parametrize(("state", "said"), [("running", "time up"), ("restarting", "time DOWN")])
+def test_a_service_that_only_restarts_is_down(
+    state: str, said: str, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("curl")
+    shack = Shack("127.0.0.1", services=("ntp",), consul_port=1, swarm_port=1)
+    folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    # As Docker answers: a container that is between two starts is Running.
+    (tmp_path / "bin" / "docker").write_text(
+        f"#!/bin/sh\ncase $3 in *Running*) echo true ;; *Status*) echo {state} ;; esac\n"
+    )
+    done = subprocess.run(
+        ["sh", folder / "look"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1] == said
+
+
+def test_the_time_server_starts_again_after_the_power_was_cut(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need_root()
+    need("chronyd", "unshare", "mount")
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    # What a container has: its own process 1, a /run that stays, a /dev/shm that does not.
+    inside = (
+        f"mkdir -p /run/chrony && mount --bind {kept} /run/chrony && mount -t tmpfs none /dev/shm"
+        f" && exec chronyd -d -x -f {folder}/time/chrony.conf"
+    )
+    for _ in range(2):
+        start_and_cut(tmp_path / "log", inside)
+    log = (tmp_path / "log").read_text()
+    assert "Another chronyd" not in log
+    assert log.count("Disabled control of system clock") == 2
+
+
+def start_and_cut(log: Path, script: str) -> None:
+    """Run a script as process 1 until it has said its last word about its start, then kill it."""
+    before = log.read_text().count("system clock") if log.exists() else 0
+    with log.open("a") as out:
+        job = subprocess.Popen(
+            ["unshare", "-m", "-n", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", script],
+            stdout=out, stderr=out, env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        )  # fmt: skip
+    end = time.monotonic() + 30
+    while job.poll() is None and time.monotonic() < end:
+        if log.read_text().count("system clock") > before:
+            break
+        time.sleep(0.1)
+    job.kill()
+    job.wait()
 
 
 # ---- pages
