@@ -106,14 +106,18 @@ def bootstrap_expect(classroom: Classroom) -> int:
     return expect
 
 
-def class_images(classroom: Classroom) -> tuple[str, ...]:
-    """Give the container images the cards need, each once, in the order of the roster."""
-    names = [
-        image
-        for node in _joining(classroom)
-        for image in (node.cluster.consul_image, node.cluster.swarm_image, *node.cluster.images)
-    ]
-    return tuple(dict.fromkeys(name for name in names if name))
+def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
+    """Give the container images the cards need from elsewhere, each once, in the roster's order."""
+    names = [name for node in _joining(classroom) for name in _images_of(node, shack)]
+    own = tuple(f"{host}:{shack.registry_port}/" for host in (shack.address, shack.hostname))
+    return tuple(dict.fromkeys(name for name in names if name and not name.startswith(own)))
+
+
+def _images_of(node: NodeSettings, shack: Shack) -> tuple[str, ...]:
+    cluster = node.cluster
+    if shack.kind == "swarm-mode":
+        return cluster.images
+    return (cluster.consul_image, cluster.swarm_image, *cluster.images)
 
 
 def class_platform(classroom: Classroom) -> str:

@@ -243,7 +243,7 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "nodes": nodes,
         "seats": any(node.seat not in ("", str(n)) for n, node in enumerate(nodes, start=1)),
         "owners": any(node.owner for node in nodes),
-        "images": class_images(classroom),
+        "images": class_images(classroom, shack),
         "platform": class_platform(classroom),
         "expect": bootstrap_expect(classroom),
         "tls": uses_tls(classroom) and shack.kind == "classic",

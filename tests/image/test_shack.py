@@ -340,6 +340,36 @@ def test_preload_pulls_for_the_lowest_board_and_pushes(
         ]
 
 
+@pytest.mark.parametrize("host", ["192.168.2.1", "shack"])
+def test_preload_leaves_the_class_s_own_images_alone(
+    host: str, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    images = (f"{host}:5000/demo:1", "ghcr.io/owner/thing:2")
+    own = room(tmp_path, node(1, cluster=Cluster(images=images)))
+    folder = written(own, templates, tmp_path / "shack")
+    subprocess.run(["sh", folder / "preload"], env=recorder(tmp_path), check=True)
+    lines = "\n".join(called(tmp_path))
+    assert "demo" not in lines
+    assert "docker push localhost:5000/ghcr.io/owner/thing:2" in lines
+
+
+@pytest.mark.parametrize("images", [("redis:3",), ()])
+def test_preload_for_swarm_mode_takes_what_the_cards_use(
+    images: tuple[str, ...], templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("shellcheck")
+    plain = room(tmp_path, node(1, cluster=Cluster(images=images)))
+    folder = written(plain, templates, tmp_path / "shack", "swarm-mode")
+    done = subprocess.run(
+        ["sh", folder / "preload"], env=recorder(tmp_path), capture_output=True, text=True,
+        check=True,
+    )  # fmt: skip
+    pushed = [line for line in called(tmp_path) if " push " in line] if images else []
+    assert pushed == [f"docker push localhost:5000/{image}" for image in images]
+    assert ("need no images" in done.stdout) is (not images)
+    run("shellcheck", "-s", "sh", "-S", "warning", folder / "preload")
+
+
 def test_preload_names_what_failed_and_goes_on(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
