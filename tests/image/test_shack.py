@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import stat
 import subprocess
 import threading
@@ -287,6 +288,102 @@ def test_make_up_checks_then_starts(templates: tuple[OverlayFile, ...], tmp_path
     assert [line.split()[1] for line in listed.stdout.splitlines()] == [
         "help", "up", "down", "status", "preload", "logs",
     ]  # fmt: skip
+
+
+def make(
+    folder: Path, target: str, environment: dict[str, str]
+) -> subprocess.CompletedProcess[str]:
+    need("make")
+    return subprocess.run(
+        ["make", target], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_compose_that_does_not_run_is_none(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    broken = "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'distutils'\" >&2\nexit 1\n"
+    (tmp_path / "bin" / "docker-compose").write_text(broken)
+    assert make(folder, "up", environment).returncode == 0
+    assert sum(line.startswith("docker run ") for line in called(tmp_path)) == 7
+    assert make(folder, "down", environment).returncode == 0
+    assert called(tmp_path)[-1].startswith("docker rm -f shack-web ")
+    assert make(folder, "logs", environment).returncode == 0
+    assert "docker logs -f --tail 20 swarmmanager" in called(tmp_path)
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
+def test_the_logs_of_all_are_followed_until_ctrl_c(
+    shell: list[str], templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need(shell[0])
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    follow = f'#!/bin/sh\necho $$ >> {tmp_path}/jobs\necho "hello from $5"\nexec sleep 60\n'
+    (tmp_path / "bin" / "docker").write_text(follow)
+    following = subprocess.Popen(
+        [*shell, folder / "shack.sh", "logs"], env={**environment, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert following.stdout is not None
+    said = {following.stdout.readline() for _ in range(7)}
+    assert {"consul: hello from consul\n", "shack-web: hello from shack-web\n"} <= said
+    following.send_signal(signal.SIGINT)
+    code = following.wait(10)
+    following.stdout.close()
+    assert code == 130
+    for job in (tmp_path / "jobs").read_text().split():
+        assert ended(job)
+    assert not list(tmp_path.glob("tmp.*"))
+
+
+def ended(job: str) -> bool:
+    """Say whether a process is gone, or about to be collected, within a second."""
+    for _ in range(20):
+        try:
+            if Path("/proc", job, "stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_what_an_old_compose_left_aside_is_removed_and_made_anew(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    docker = tmp_path / "bin" / "docker"
+    docker.write_text(
+        docker.read_text()
+        + 'case "$*" in "ps "*) echo consul; echo 0123456789ab_mine; echo 0123456789ab_consul ;;'
+        " esac\n"
+    )
+    # compose 1.29 with Docker 25: the one attempt fails, and the old container keeps another name.
+    (tmp_path / "bin" / "docker-compose").write_text(
+        f'#!/bin/sh\necho "compose $*" >> {tmp_path}/log\n'
+        f'case $1 in up) grep -q "rm -f" {tmp_path}/log ;; esac\n'
+    )
+    assert make(folder, "up", environment).returncode == 0
+    assert [line for line in called(tmp_path) if "up -d" in line or " rm " in line] == [
+        "compose up -d", "docker rm -f 0123456789ab_consul", "compose up -d",
+    ]  # fmt: skip
+
+
+def test_another_failure_of_compose_stops_nothing(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    (tmp_path / "bin" / "docker-compose").write_text(
+        f'#!/bin/sh\necho "compose $*" >> {tmp_path}/log\n[ "$1" != up ]\n'
+    )
+    assert make(folder, "up", environment).returncode != 0
+    assert called(tmp_path).count("compose up -d") == 1
+    assert not any(" rm " in line or " down" in line for line in called(tmp_path))
 
 
 def test_without_compose_the_plain_script_starts_all(
