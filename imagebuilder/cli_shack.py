@@ -197,8 +197,9 @@ def _roster(file: Path, folders: tuple[Path, ...]) -> Classroom:
 
 
 def _with_whole_path(classroom: Classroom) -> Classroom:
-    """Name the secrets so that what is written is right wherever it is read."""
-    return replace(classroom, secrets=classroom.secrets.absolute())
+    """Name file and secrets so that what is written is right wherever it is read."""
+    path, secrets = classroom.path.absolute(), classroom.secrets.absolute()
+    return replace(classroom, path=path, secrets=secrets)
 
 
 def _warn_about_shack(

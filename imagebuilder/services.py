@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -106,6 +107,22 @@ def bootstrap_expect(classroom: Classroom) -> int:
     return expect
 
 
+def project_name(classroom: Classroom) -> str:
+    """Give the name that a class's containers and volumes have in common, on a shack of many.
+
+    A class that is called as its file, `classroom` for most, is told apart by its folder.
+    """
+    stem = classroom.path.stem
+    name = classroom.name if classroom.name != stem else f"{classroom.path.parent.name} {stem}"
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40]
+    mark = "" if name.isascii() else f"-{_digest(name)}"
+    return f"shack-{slug}{mark}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
 def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
     """Give the container images the cards need from elsewhere, each once, in the roster's order."""
     names = [name for node in _joining(classroom) for name in _images_of(node, shack)]
@@ -137,6 +154,9 @@ def _joining(classroom: Classroom) -> list[NodeSettings]:
 
 
 def _consul(classroom: Classroom, shack: Shack) -> Service:
+    key = encryption_key(classroom)
+    # consul keeps the key it was first given beside its data, and would ignore another one.
+    data = f"/consul/data/{_digest(key.reveal())}" if key else "/consul/data"
     return Service(
         name="consul",
         container="consul",
@@ -145,18 +165,18 @@ def _consul(classroom: Classroom, shack: Shack) -> Service:
         port=shack.consul_port,
         host_network=True,
         volumes=("consul-data:/consul/data",),
-        command=_consul_command(shack, bootstrap_expect(classroom)),
-        env_file="consul.env" if encryption_key(classroom) else "",
+        command=_consul_command(shack, bootstrap_expect(classroom), data),
+        env_file="consul.env" if key else "",
     )
 
 
-def _consul_command(shack: Shack, expect: int) -> tuple[str, ...]:
+def _consul_command(shack: Shack, expect: int, data: str) -> tuple[str, ...]:
     # dduportal/arm-consul's entrypoint says `consul agent` itself and names the UI in its config.
     agent = () if "arm-consul" in shack.consul_image else ("agent",)
     new = image_version(shack.consul_image) >= _CONSUL_UI_FLAG
     words = [*agent, "-server", "-bootstrap-expect", str(expect), "-node", shack.hostname]
     words += ["-advertise", shack.address, "-client", "0.0.0.0"]  # noqa: S104 - the class asks it
-    words += ["-data-dir", "/consul/data"] + (["-ui"] if new else [])
+    words += ["-data-dir", data] + (["-ui"] if new else [])
     if shack.consul_port != _DEFAULT_CONSUL_PORT:
         words += ["-http-port", str(shack.consul_port)]
     return tuple(words)

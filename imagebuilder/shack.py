@@ -27,6 +27,7 @@ from imagebuilder.services import (
     class_platform,
     encryption_key,
     plan_services,
+    project_name,
     swarm_path,
     uses_tls,
 )
@@ -92,6 +93,8 @@ def plan_shack(
     files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
     if "web" in shack.services:
         files += _published(classroom)
+    # Both generations of compose read the name of the project here.
+    files.append(ShackFile(".env", f"COMPOSE_PROJECT_NAME={project_name(classroom)}\n".encode()))
     files += _secrets(classroom, shack, write=write)
     return tuple(sorted(files, key=lambda file: file.path))
 
@@ -236,6 +239,7 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "title": " ".join(classroom.name.split()),
         "source": classroom.path.name,
         "secrets": str(classroom.secrets),
+        "project": project_name(classroom),
         "shack": shack,
         "kind": shack.kind,
         "services": services,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -22,8 +23,10 @@ from imagebuilder.cli import run as rpi_image
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import Classroom, Cluster, Docker, OverlayFile, Secret, Shack
 from imagebuilder.overlays import load_overlay
+from imagebuilder.services import project_name
 from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
 from imagebuilder.shipped import shipped_folder
+from tests.image.real_consul import consul_program, free_ports, running, wait_for
 from tests.image.shack_server import answering
 from tests.tools import need, need_root, run
 from tests.unit.rooms import SHACK, node, room
@@ -358,9 +361,8 @@ def test_what_an_old_compose_left_aside_is_removed_and_made_anew(
     environment = recorder(tmp_path)
     docker = tmp_path / "bin" / "docker"
     docker.write_text(
-        docker.read_text()
-        + 'case "$*" in "ps "*) echo consul; echo 0123456789ab_mine; echo 0123456789ab_consul ;;'
-        " esac\n"
+        docker.read_text() + 'case "$*" in *Label*) echo consul shack-class-3b ;;'
+        ' "ps "*) echo consul; echo 0123456789ab_mine; echo 0123456789ab_consul ;; esac\n'
     )
     # compose 1.29 with Docker 25: the one attempt fails, and the old container keeps another name.
     (tmp_path / "bin" / "docker-compose").write_text(
@@ -371,6 +373,91 @@ def test_what_an_old_compose_left_aside_is_removed_and_made_anew(
     assert [line for line in called(tmp_path) if "up -d" in line or " rm " in line] == [
         "compose up -d", "docker rm -f 0123456789ab_consul", "compose up -d",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("owner", ["consul shack-class-4c", "consul shack", "consul "])
+def test_the_containers_of_another_shack_are_named_and_kept(
+    owner: str, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path)
+    docker = tmp_path / "bin" / "docker"
+    lines = f'echo "{owner}"; echo "shack-web shack-class-3b"; echo "consul2 mine"'
+    docker.write_text(docker.read_text() + f'case "$*" in *Label*) {lines} ;; esac\n')
+    done = make(folder, "up", environment)
+    assert done.returncode != 0
+    assert "error: there are containers of another shack: consul \n" in done.stderr
+    assert "docker rm -f consul (" in done.stderr
+    assert "compose up -d" not in called(tmp_path)
+
+
+def test_each_class_has_containers_and_volumes_of_its_own(tmp_path: Path) -> None:
+    def named(name: str, *path: str) -> str:
+        return project_name(room(tmp_path, name=name, path=tmp_path.joinpath(*path)))
+
+    assert named("3b & 3c", "a", "classroom.yml") == "shack-3b-3c"
+    assert named("classroom", "3B", "classroom.yml") == "shack-3b-classroom"
+    assert named("classroom", "4c", "classroom.yml") == "shack-4c-classroom"
+    assert named("Класс 5", "classroom.yml") != named("Клас 5", "classroom.yml")
+
+
+def test_docker_compose_asks_for_the_class_s_own_project(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("docker-compose")
+    asked: list[str] = []
+
+    class Daemon(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            body = b"[]" if "/containers/json" in self.path else b'{"message": "no such thing"}'
+            self.send_response(200 if body == b"[]" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *words: object) -> None:
+            del words
+
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Daemon) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        host = f"tcp://127.0.0.1:{server.server_port}"
+        subprocess.run(
+            ["docker-compose", "ps", "-q"], cwd=folder, check=True, capture_output=True,
+            env={**os.environ, "DOCKER_HOST": host, "COMPOSE_API_VERSION": "1.40"},
+        )  # fmt: skip
+        server.shutdown()
+    wanted = "com.docker.compose.project%3Dshack-class-3b%22"
+    assert [path for path in asked if "/containers/json" in path and wanted in path]
+
+
+def test_the_plain_script_uses_the_volumes_of_compose(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    script = text_of(plan_shack(room(tmp_path), templates), "shack.sh")
+    assert "-v 'shack-class-3b_registry-data:/var/lib/registry'" in script
+    assert "-v 'shack-class-3b_consul-data:/consul/data'" in script
+
+
+def test_a_new_gossip_key_is_the_one_that_consul_uses(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    consul_program()
+    http, server = free_ports(2)
+    ports = {"http": http, "server": server, "serf_lan": server + 1, "serf_wan": -1, "dns": -1}
+    (tmp_path / "ports.json").write_text(json.dumps({"ports": ports}))
+    url = f"http://127.0.0.1:{http}/v1"
+    for key in (base64.b64encode(bytes([n]) * 16).decode() for n in (1, 2)):
+        keyed = room(tmp_path, node(1, cluster=Cluster(consul_encrypt=Secret(key))))
+        words = command_of(keyed, templates, "consul")
+        data = words[words.index("-data-dir") + 1].replace("/consul/data", str(tmp_path / "data"))
+        with running(
+            "-server", "-bootstrap-expect", "1", "-bind", "127.0.0.1", "-data-dir", data,
+            "-encrypt", key, "-config-file", tmp_path / "ports.json", log=tmp_path / "log",
+        ):  # fmt: skip
+            wait_for(f"{url}/status/leader", ":")
+            wait_for(f"{url}/operator/keyring", f'"{key}":1', seconds=20)
 
 
 def test_another_failure_of_compose_stops_nothing(
