@@ -158,7 +158,10 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
     if key is None:
         raise SettingsError(f"the class CA's key is gone: {folder / 'key.pem'}", restore)
     try:
-        kept, private = _certificate(certificate, folder), load_key(key, folder / "key.pem")
+        kept = x509.load_pem_x509_certificate(certificate)
+        private = load_key(key, folder / "key.pem")
+    except ValueError as error:
+        raise SettingsError(f"{folder / 'cert.pem'} holds no certificate", restore) from error
     except SettingsError as error:
         raise SettingsError(error.message, restore) from error
     if not isinstance(private, ec.EllipticCurvePrivateKey) or (
@@ -168,13 +171,6 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
     if kept.not_valid_after_utc <= now:
         raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", anew)
     return Authority(kept, private)
-
-
-def _certificate(data: bytes, folder: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(data)
-    except ValueError as error:
-        raise SettingsError(f"{folder / 'cert.pem'} holds no certificate") from error
 
 
 # ---- texts
