@@ -155,7 +155,7 @@ def write_labels_pdf(page: str, path: Path, search_path: str, voice: Voice = SIL
             f"install chromium or weasyprint, or {_BY_HAND}",
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         # Beside the PDF and by a visible name: a snap's Chromium sees neither /tmp nor dot folders.
         with tempfile.TemporaryDirectory(
             prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
