@@ -394,7 +394,7 @@ def test_one_reboot_and_no_second(route: bool, pi: Pi) -> None:
 
 def test_a_reboot_leaves_cloud_init_its_time(pi: Pi) -> None:
     pi.write(f"{STATE}/todo", " reboot\n")
-    pi.path("run/cloud-init").mkdir(parents=True)
+    pi.write("run/cloud-init/enabled", "")
     done = pi.path("run/cloud-init/result.json")
     pi.fake("sleep", f'[ "$(grep -c ^sleep "$CALLS")" -lt 3 ] || : >{done}')
     once(pi)
