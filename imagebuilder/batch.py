@@ -12,7 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.build import make_folder, write_error, write_image, write_json, write_text
+from imagebuilder.build import (
+    make_folder,
+    refuse_bases,
+    write_error,
+    write_image,
+    write_json,
+    write_text,
+)
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
@@ -57,10 +64,12 @@ class Batch:
 
     def plan(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         """Plan every node and compare it with its last build; nothing is written."""
+        self._refuse_bases(nodes)
         return self._each_base(nodes, self._planned)
 
     def build(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         """Write every node that is not up to date, then the sums and the class's manifest."""
+        self._refuse_bases(nodes)
         make_folder(self.folder)
         outcomes = self._each_base(nodes, self._built)
         self._write_sums(outcomes)
@@ -73,6 +82,11 @@ class Batch:
             self.obtain(nodes[0].image), epoch=self.epoch, voice=self.voice
         ) as composer:
             return composer.compose_one_image(nodes)
+
+    def _refuse_bases(self, nodes: Sequence[NodeSettings]) -> None:
+        """Look at every node first: one's image may be what another's is made from."""
+        files = {node.image.file for node in self.classroom.nodes}
+        refuse_bases(map(self.image_of, nodes), filter(None, files))
 
     def _each_base(
         self,

@@ -22,7 +22,7 @@ from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
     from imagebuilder.compose import Composition
@@ -53,6 +53,8 @@ def write_image(
 
     `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image.
     """
+    file = composition.settings.image.file
+    refuse_bases([out], [composition.base.path, *([file] if file else [])])
     make_folder(out.parent)
     with new_file(out) as descriptor:
         if compress:
@@ -64,6 +66,29 @@ def write_image(
     manifest = out.with_name(out.name + ".json") if compress else out.with_suffix(".json")
     write_json(manifest, manifest_of(composition, sha256))
     return WrittenImage(out, manifest, how, sha256)
+
+
+def refuse_bases(outs: Iterable[Path], bases: Iterable[Path]) -> None:
+    """Raise WriteError where an image would be written over one that images are made from.
+
+    The unfinished image counts, too: it is emptied before the first byte is read.
+    """
+    known = {found for base in bases if (found := _inode(base))}
+    for out in outs:
+        if known & {_inode(out), _inode(_part(out))}:
+            raise WriteError(f"{out} is the base image itself", "name another place with -o")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def make_folder(path: Path) -> None:
@@ -80,7 +105,7 @@ def new_file(path: Path) -> Iterator[int]:
 
     What a killed run left under that name is written over; two runs at once are refused.
     """
-    part = path.with_name(f"{path.name}.part")
+    part = _part(path)
     try:
         with _claimed(part) as descriptor:
             yield descriptor

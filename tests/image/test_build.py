@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -188,6 +189,23 @@ def test_two_runs_at_one_image_are_refused(tmp_path: Path) -> None:
     with new_file(out), pytest.raises(WriteError, match="another run"), new_file(out):
         pass
     assert out.exists()
+
+
+@pytest.mark.parametrize("compress", ["", "gz"])
+@pytest.mark.parametrize(("base_name", "out"), [("my.img", "my.img"), ("my.img.part", "my.img")])
+def test_the_base_image_is_never_written_over(
+    composition: Composition, tmp_path: Path, base_name: str, out: str, compress: str
+) -> None:
+    mine = composition.base.path.rename(tmp_path / base_name)
+    mine.chmod(0o644)
+    kept = run("sha256sum", mine)
+    base = replace(composition.base, path=mine)
+    settings = replace(composition.settings, image=ImageSource("base", file=mine))
+    for there in (replace(composition, base=base), replace(composition, settings=settings)):
+        with pytest.raises(WriteError, match="is the base image itself"):
+            write_image(there, tmp_path / out, compress=compress)
+    assert run("sha256sum", mine) == kept
+    assert sorted(path.name for path in tmp_path.iterdir()) == [base_name]
 
 
 def test_a_failed_write_keeps_the_earlier_image(tmp_path: Path) -> None:

@@ -183,6 +183,22 @@ def test_one_nodes_failure_stops_no_other(
     assert not (tmp_path / "build" / "greedy.img").exists()
 
 
+def test_no_node_is_written_over_an_image_that_another_is_made_from(
+    program: Callable[..., subprocess.CompletedProcess[str]], base: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "pi-03.img"
+    shutil.copy(base, mine)
+    kept = run("sha256sum", mine)
+    room = write_room(tmp_path, 3, mine)
+    for arguments in (["--nodes", "pi-01,pi-03"], ["-n"]):
+        done = program("batch", room, "-o", ".", *arguments)
+        assert done.returncode == 7
+        assert "pi-03.img is the base image itself" in done.stderr
+        assert "hint: name another place with -o" in done.stderr
+    assert run("sha256sum", mine) == kept
+    assert not (tmp_path / "pi-01.img").exists()
+
+
 def test_an_unknown_node_is_a_usage_error(
     program: Callable[..., subprocess.CompletedProcess[str]], room: Path
 ) -> None:
