@@ -216,14 +216,14 @@ class NetworkDocument(Document):
 class DockerDocument(Document):
     """The options of dockerd, as DOCKER_OPTS will hold them."""
 
-    storage_driver: f.Word | None = None
+    storage_driver: f.StorageDriver | None = None
     debug: bool | None = None
     tcp: bool | None = Field(None, description="serve the API on the network")
     port: f.Port | None = None
     tls: bool | None = None
     labels: f.Labels | None = None
     insecure_registries: tuple[f.HostPort, ...] | None = None
-    registry_mirrors: tuple[f.Url, ...] | None = None
+    registry_mirrors: tuple[f.Mirror, ...] | None = None
     extra: tuple[f.Word, ...] | None = Field(None, description="further words of DOCKER_OPTS")
 
 

@@ -13,16 +13,20 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Union
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
-from imagebuilder.findings import wrong
+from imagebuilder.findings import did_you_mean, wrong
 
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 SSID_BYTES = 32
 PASSPHRASE_BYTES = range(8, 64)
 LAST_PORT = 65535
 USER_BYTES = 32
+_DRIVERS = "default aufs btrfs devicemapper fuse-overlayfs overlay overlay2 vfs zfs"
+STORAGE_DRIVERS = frozenset(_DRIVERS.split())
+RESERVED_LABELS = r"(?:com\.docker|io\.docker|org\.dockerproject)\."
 LOCALE = re.compile(r"(?:C|POSIX|[a-z]{2,3}(?:_[A-Z]{2})?)(?:\.[A-Za-z0-9-]+)?(?:@[a-z]+)?")
 TIMEZONE = re.compile(r"[A-Z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+){0,2}")
 # Docker's reference grammar, anchored: [host[:port]/]path[:tag][@digest].
@@ -159,8 +163,40 @@ def host_port(value: str) -> str:
 
 def url(value: str) -> str:
     """Check an http or https URL without blanks."""
+    _url_parts(value)
+    return value
+
+
+def _url_parts(value: str) -> SplitResult:
+    """Part a URL; the value stays unsaid: it may hold a password."""
+    fault = wrong("this is no http or https URL", "as http://192.168.2.1:3142")
     if not re.fullmatch(r"https?://[^\s/\"'`$\\]+[^\s\"'`$\\]*", value):
-        raise wrong("this is no http or https URL", "as http://192.168.2.1:3142")
+        raise fault
+    try:
+        parts = urlsplit(value)
+        numbered = parts.port is None or 1 <= parts.port <= LAST_PORT
+    except ValueError:
+        raise fault from None
+    if not (parts.hostname and numbered):
+        raise fault
+    return parts
+
+
+def mirror(value: str) -> str:
+    """Check a registry mirror; dockerd starts with nothing behind host and port (ValidateMirror).
+
+    Its `/` goes: dockerd before 1.10 refuses that, too.
+    """
+    parts = _url_parts(value.removesuffix("/"))
+    if parts.path or "?" in value or "#" in value or "@" in parts.netloc:
+        raise wrong("a mirror is a host and a port alone", "as http://192.168.2.1:5001")
+    return value.removesuffix("/")
+
+
+def storage_driver(value: str) -> str:
+    """Check the name of a storage driver of dockerd; `default` leaves the choice to it."""
+    if value not in STORAGE_DRIVERS:
+        raise wrong(f"no storage driver `{value}`", did_you_mean(value, STORAGE_DRIVERS))
     return value
 
 
@@ -218,12 +254,16 @@ def label_key(value: str) -> str:
     """Check a label's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", value):
         raise wrong(f"`{value}` is no label name", "letters, digits and `.` `_` `-` `/`")
+    if re.match(RESERVED_LABELS, value.lower()):
+        raise wrong(f"label `{value}` is reserved: dockerd does not start with it", "rename it")
     return value
 
 
 def _one_by_one(labels: Mapping[str, str]) -> Mapping[str, str]:
-    for name in labels:
+    for name, value in labels.items():
         label_key(name)
+        if "=" in value:  # ValidateLabel of dockerd 1.6 counts them
+            raise wrong(f"label `{name}` has an `=` in its value", "older dockerds refuse that")
     return labels
 
 
@@ -281,6 +321,8 @@ AddressRange = Annotated[str, AfterValidator(ip_range)]
 Port = Annotated[int, AfterValidator(port)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 Url = Annotated[str, AfterValidator(url)]
+Mirror = Annotated[str, AfterValidator(mirror)]
+StorageDriver = Annotated[str, AfterValidator(storage_driver)]
 Proxy = Annotated[str, AfterValidator(proxy)]
 Mac = Annotated[str, AfterValidator(mac)]
 Serial = Annotated[str, AfterValidator(serial)]

@@ -5,6 +5,7 @@ Pure: whatever lies outside (files, environment, prompts) is asked of an `Outsid
 
 from __future__ import annotations
 
+import base64
 import functools
 import hashlib
 import ipaddress
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 TLS_PORT = 2376
+CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
 Result = TypeVar("Result")
 
 
@@ -204,8 +206,21 @@ def _consul(node: Node) -> dict[str, Any]:
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
-        values["encrypt"] = node.secret(document.encrypt, "consul key", loc)
+        values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
+        if found and (fault := consul_key_fault(found)):
+            node.wrong(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
     return {f"consul_{name}": value for name, value in values.items()}
+
+
+def consul_key_fault(key: Secret) -> str:
+    """Say what keeps consul from starting with a key; empty where nothing does."""
+    try:
+        size = len(base64.b64decode(key.reveal(), validate=True))
+    except ValueError:
+        return "the consul key is not base64"
+    if size not in CONSUL_KEY_BYTES:
+        return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+    return ""
 
 
 def _swarm(node: Node) -> dict[str, Any]:

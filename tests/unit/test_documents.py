@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,50 @@ def test_host_names_beyond_help(name: str) -> None:
     assert fault({"nodes": [{"hostname": name}]}).hint == ""
 
 
+MIRRORS = (
+    "http://10.0.0.1:5001/v2/",
+    "http://mirror.local?a=b",
+    "http://mirror.local/#a",
+    "https://ann:hunter2@mirror.local",
+)
+
+
+def dockerd_refuses(option: str) -> bool:
+    """Ask dockerd about an option; it stops at the first that is wrong, here the last at most."""
+    need("dockerd")
+    command = ["dockerd", option, "--label=nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "invalid argument" in done.stderr
+    return "nonsense" not in done.stderr
+
+
+@pytest.mark.parametrize("mirror", MIRRORS)
+def test_a_mirror_that_stops_dockerd_is_refused(mirror: str) -> None:
+    found = fault({"docker": {"registry_mirrors": [mirror]}})
+    assert found.message == "a mirror is a host and a port alone"
+    assert "hunter2" not in str(found)
+    if "#" not in mirror:  # only dockerds before 19.03 mind an empty path with a fragment
+        assert dockerd_refuses(f"--registry-mirror={mirror}")
+
+
+@pytest.mark.parametrize("mirror", ["http://10.0.0.1:5001", "https://m.local", "http://[::1]:5"])
+def test_mirrors_that_dockerd_takes(mirror: str) -> None:
+    for said in (mirror, mirror + "/"):
+        assert parse({"docker": {"registry_mirrors": [said]}}).docker.registry_mirrors == (mirror,)
+    assert not dockerd_refuses(f"--registry-mirror={mirror}")
+
+
+def test_a_reserved_label_stops_dockerd_and_is_refused() -> None:
+    assert "reserved" in fault({"docker": {"labels": {"com.docker.a": "1"}}}).message
+    assert dockerd_refuses("--label=com.docker.a=1")
+    parse({"docker": {"labels": {"com.dockers.a": "1"}}})
+
+
+def test_storage_drivers_get_a_suggestion() -> None:
+    assert fault({"docker": {"storage_driver": "overlays"}}).hint == "did you mean `overlay`?"
+    parse({"docker": {"storage_driver": "default"}})
+
+
 @given(st.text(max_size=70))
 def test_a_better_host_name_is_a_host_name(text: str) -> None:
     findings = faults({"nodes": [{"hostname": text}]})
@@ -106,7 +151,9 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ({"docker": {"labels": {"a": "b c"}}}, "docker.labels.a", "cannot stand here"),
         ({"docker": {"labels": {"a": "$x"}}}, "docker.labels.a", "cannot stand here"),
         ({"docker": {"labels": {"a=b": "c"}}}, "docker.labels", "no label name"),
+        ({"docker": {"labels": {"a": "b=c"}}}, "docker.labels", "`a` has an `=`"),
         ({"docker": {"port": "70000"}}, "docker.port", "no port"),
+        ({"docker": {"storage_driver": "overlay3"}}, "docker.storage_driver", "no storage driver"),
         ({"docker": {"debug": "maybe"}}, "docker.debug", "true or false"),
         ({"docker": {"extra": ["--mtu 1400"]}}, "docker.extra[0]", "cannot stand here"),
         (
@@ -116,6 +163,9 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ),
         ({"docker": {"insecure_registries": ["a"]}}, "docker.insecure_registries[0]", "HOST:PORT"),
         ({"docker": {"registry_mirrors": ["a:1"]}}, "docker.registry_mirrors[0]", "URL"),
+        ({"docker": {"registry_mirrors": ["http://:5"]}}, "docker.registry_mirrors[0]", "URL"),
+        ({"docker": {"registry_mirrors": ["http://a:0"]}}, "docker.registry_mirrors[0]", "URL"),
+        ({"docker": {"registry_mirrors": ["http://[::1"]}}, "docker.registry_mirrors[0]", "URL"),
         ({"cluster": {"images": ["Up:1"]}}, "cluster.images[0]", "no container image"),
         ({"cluster": {"consul": {"version": "new"}}}, "cluster.consul.version", "no version"),
         ({"cluster": {"swarm": {"path": "a//b"}}}, "cluster.swarm.path", "no consul path"),

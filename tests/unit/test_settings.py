@@ -322,11 +322,39 @@ def test_a_node_may_have_a_hash_where_the_class_has_a_password(room: Room) -> No
 
 
 def test_a_consul_key_is_a_secret(room: Room) -> None:
-    room.environment["KEY"] = "c2VjcmV0"
+    key = room.environment["KEY"] = "cg8StVXbQJ0gPvMd9o7yrg=="
     text = "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}"
     node = one(room, text)
-    assert node.cluster.consul_encrypt == Secret("c2VjcmV0")
-    assert "c2VjcmV0" not in repr(node)
+    assert node.cluster.consul_encrypt == Secret(key)
+    assert key not in repr(node)
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("", "0 bytes"),
+        ("hunter2", "is not base64"),
+        ("aHVudGVyMg==", "has 7 bytes"),
+        ("cg8StVXbQJ0gPvMd9o7yrg", "is not base64"),
+        ("cg8StVXbQJ0gPvMd9o7yré==", "is not base64"),
+    ],
+)
+def test_a_key_that_consul_refuses(room: Room, key: str, words: str) -> None:
+    room.environment["KEY"] = key
+    room.write(
+        "profile: armv7\nshack: {address: 10.0.0.1}\nnodes: [{hostname: a}]\n"
+        "cluster: {consul: {encrypt: {env: KEY}}}\n"
+    )
+    (problem,) = room.refusal().problems
+    assert problem.line == 4
+    assert words in problem.message
+    assert not key or key not in f"{problem} {problem.hint}"
+
+
+def test_the_hint_makes_a_key_for_consul(room: Room) -> None:
+    need("base64", "head")
+    room.environment["KEY"] = run("sh", "-c", "head -c16 /dev/urandom | base64").rstrip()
+    one(room, "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}")
 
 
 @pytest.mark.parametrize("password", ["", "two\nlines"])
