@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
     from imagebuilder.compose import Composition
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
+
+NAME_BYTES = 200  # of the 255 that a file system takes: suffixes come behind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,13 @@ class Batch:
     def image_of(self, node: NodeSettings) -> Path:
         """Give the path of a node's image."""
         return self.folder / f"{node.hostname}.img"
+
+    @property
+    def image_of_all(self) -> Path:
+        """Give the path of the one image for the class, which may be called anything."""
+        name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "-", self.classroom.name).strip(". ")
+        short = name.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
+        return self.folder / f"{short or 'classroom'}.img"
 
     def _failed(self, node: NodeSettings, error: RpiImageError) -> NodeOutcome:
         return NodeOutcome(

@@ -119,7 +119,7 @@ def _one_image(
     composition = run.compose_one(roster)
     for warning in composition.plan.warnings:
         console.warn(warning)
-    out = run.folder / f"{run.classroom.name}.img"
+    out = run.image_of_all
     if not dry_run:
         write_image(composition, out, digest=True, voice=console)
     if console.as_json:

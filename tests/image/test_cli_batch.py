@@ -157,6 +157,25 @@ def test_a_dry_run_shows_every_node_and_writes_nothing(
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("Class 3b", "Class 3b.img"),
+        ("3b/../../evil/room", "3b-..-..-evil-room.img"),
+        ("..", "classroom.img"),
+        ("é" * 200, "é" * 100 + ".img"),
+    ],
+)
+def test_the_one_image_is_named_after_the_class_and_stays_in_its_folder(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, name: str, file: str
+) -> None:
+    text = room.read_text() + "    mac: b8:27:eb:00:00:[11-13]\n"
+    room.write_text(f"name: {name}\n{text}")
+    assert emitted(program("batch", room, "--one-image", "-n", "--json"))["image"] == (
+        f"build/{file}"
+    )
+
+
 def test_no_secret_is_left_in_any_output(
     program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
 ) -> None:
