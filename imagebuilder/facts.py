@@ -17,6 +17,12 @@ if TYPE_CHECKING:
 TLS_FOLDER = "/etc/docker/tls"
 # What a login may do where the settings do not say: what vendors let theirs do.
 DEFAULT_GROUPS = ("sudo", "docker", "video")
+# What every template has by name; a user's variables may not hide any of it.
+_TAKEN = """
+node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
+tls boot_yaml
+"""
+TAKEN = frozenset(_TAKEN.split())
 PLAIN_PORT = 2375
 TLS_PORT = 2376
 

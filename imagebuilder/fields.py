@@ -17,6 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
+from imagebuilder.facts import TAKEN
 from imagebuilder.findings import did_you_mean, wrong
 
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -271,6 +272,8 @@ def _variable_names(variables: Mapping[str, str]) -> Mapping[str, str]:
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise wrong(f"`{name}` is no variable name", "letters, digits and `_`")
+        if name in TAKEN:
+            raise wrong(f"the variable `{name}` is taken", "every template has it; rename yours")
     return variables
 
 

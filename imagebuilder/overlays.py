@@ -11,7 +11,7 @@ from imagebuilder.model import OverlayFile
 from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 _ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
@@ -33,12 +33,16 @@ def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
 
 def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:
     """Read the generations of folders; a folder is one itself or holds some, later ones win."""
-    found: dict[str, Generation] = {}
+    found = {place.name: load_generation(place) for place in generation_folders(folders)}
+    return tuple(found.values())
+
+
+def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
+    """Find the folders of generations: one of `folders` itself, or what lies in it."""
     for folder in folders:
         for place in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
             if (place / FILE).is_file():
-                found[place.name] = load_generation(place)
-    return tuple(found.values())
+                yield place
 
 
 def load_generation(folder: Path) -> Generation:

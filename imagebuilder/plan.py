@@ -13,7 +13,7 @@ import yaml
 
 from imagebuilder.bootconfig import add_config_lines, merge_cmdline, set_lines
 from imagebuilder.errors import ImageError, SettingsError
-from imagebuilder.facts import public_facts, secret_facts
+from imagebuilder.facts import TAKEN, public_facts, secret_facts
 from imagebuilder.generation import BootFiles, Generation
 from imagebuilder.model import BootEdit, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.overlays import check_path
@@ -204,7 +204,7 @@ class _Work:
         secret = public | secret_facts(self.settings, plaintext=plaintext)
         secret["boot_yaml"] = self._boot_yaml
         variables = dict(self.settings.variables)
-        for name in sorted((secret.keys() | {"vars"}) & variables.keys()):
+        for name in sorted(TAKEN & variables.keys()):
             raise SettingsError(
                 f"the variable {name!r} is taken", "every template has it; choose another name"
             )

@@ -63,6 +63,9 @@ class Outside(Protocol):
     def public_keys(self, path: Path) -> tuple[str, ...]:
         """Read a file of SSH public keys."""
 
+    def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
+        """Make sure that there is such a generation of base images."""
+
     def folder(self, path: Path) -> Path:
         """Make sure that a folder is there."""
 
@@ -368,6 +371,14 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
         for i, path in enumerate(node.merged.overlays or ())
     )
     return tuple(path for path in asked if path)
+
+
+def generation_of(node: Node, overlays: tuple[Path, ...]) -> str | None:
+    """Give the generation that is said, None where the image is to be asked."""
+    name = node.merged.generation
+    if not name:
+        return None
+    return node.attempt(("generation",), lambda: node.outside.generation(name, overlays))
 
 
 def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:

@@ -19,7 +19,10 @@ from imagebuilder.catalogue import (
 )
 from imagebuilder.errors import SettingsError
 from imagebuilder.fields import public_key
+from imagebuilder.findings import did_you_mean
 from imagebuilder.model import Secret
+from imagebuilder.overlays import generation_folders
+from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +49,7 @@ class World:
     catalogue: tuple[CatalogueEntry, ...] = ()
     secrets: dict[tuple[SecretDocument, str], Secret | None] = field(default_factory=dict)
     keys: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.profiles = load_profiles(self.folders)
@@ -94,6 +98,16 @@ class World:
         if path not in self.keys:
             self.keys[path] = _read_keys(path)
         return self.keys[path]
+
+    def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
+        """Make sure that there is such a generation, shipped or in one of `overlays`."""
+        if overlays not in self.generations:
+            places = generation_folders((shipped_folder("overlays"), *overlays))
+            self.generations[overlays] = frozenset(place.name for place in places)
+        known = self.generations[overlays]
+        if name not in known:
+            raise SettingsError(f"there is no generation `{name}`", did_you_mean(name, known))
+        return name
 
     def folder(self, path: Path) -> Path:
         """Make sure that a folder is there."""

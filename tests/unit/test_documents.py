@@ -180,6 +180,7 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ({"locale": "french"}, "locale", "no locale"),
         ({"apt_proxy": "10.0.0.1:3142"}, "apt_proxy", "URL"),
         ({"set": {"a-b": "c"}}, "set", "no variable name"),
+        ({"set": {"node": "a"}}, "set", "the variable `node` is taken"),
         ({"set": {"a": "b\nc"}}, "set.a", "newline"),
         ({"image": {"sha256": "0" * 64}}, "image", "one of name, file and url"),
         ({"image": {"file": "a.img", "sha256": "0" * 63}}, "image.sha256", "64 hex"),

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, SettingsError
-from imagebuilder.facts import docker_options, public_facts
+from imagebuilder.facts import TAKEN, docker_options, public_facts, secret_facts
 from imagebuilder.generation import parse_generation
 from imagebuilder.model import (
     Docker,
@@ -621,7 +621,11 @@ def test_an_unknown_variable_is_an_error_with_its_place() -> None:
     assert "--set" in caught.value.hint
 
 
-@pytest.mark.parametrize("name", ["node", "networks", "config_hash", "vars", "fact"])
+def test_every_secret_fact_counts_as_taken() -> None:
+    assert secret_facts(full_node(), plaintext=False).keys() < TAKEN
+
+
+@pytest.mark.parametrize("name", sorted(TAKEN))
 def test_a_variable_cannot_hide_what_templates_know(name: str) -> None:
     with pytest.raises(SettingsError, match="is taken"):
         plan(node_with(variables=((name, "x"),)), boot_of("occidentalis"))

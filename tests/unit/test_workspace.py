@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -319,6 +320,21 @@ def test_wrong_profiles_have_file_and_line(
             profile_folders=[tmp_path],
         )
     assert any(words in str(problem) for problem in caught.value.problems)
+
+
+def test_a_generation_that_is_not_gets_a_suggestion(room: Room) -> None:
+    room.write("profile: armv7\ngeneration: cloudinit\nnodes: [{hostname: a}]\n")
+    (problem,) = room.refusal().problems
+    assert (problem.line, problem.hint) == (2, "did you mean `cloud-init`?")
+    assert problem.message == "generation: there is no generation `cloudinit`"
+
+
+def test_a_generation_of_ones_own(room: Room) -> None:
+    mine = room.folder / "mine" / "ours"
+    mine.mkdir(parents=True)
+    shutil.copy(shipped_folder("overlays") / "firstrun" / "generation.yml", mine)
+    room.write("profile: armv7\ngeneration: ours\noverlays: mine\nnodes: [{hostname: a}]\n")
+    assert room.load().nodes[0].generation == "ours"
 
 
 def test_a_profiles_folder_that_is_not_there(tmp_path: Path) -> None:
