@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
+from imagebuilder.checksums import redacted
 from imagebuilder.documents import (
     CatalogueDocument,
     CatalogueEntry,
@@ -75,14 +76,16 @@ def find_image(
     data = {classify_image(text): text, "unchecked": unchecked, "sha256": sha256 or None}
     document, findings = parse_document(ImageDocument, data, folder=folder)
     if document is None:
-        raise SettingsError(f"image {text}: {findings[0].message}", findings[0].hint)
+        # An address stays unsaid: it may hold a password, and is not sound enough to part.
+        said = "image" if "://" in text else f"image {text}"
+        raise SettingsError(f"{said}: {findings[0].message}", findings[0].hint)
     return source_of(document, load_catalogue(folders))
 
 
 def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
     """Give the source of an image document; what it says wins over the catalogue."""
     if image.url:
-        name = Path(urlsplit(image.url).path).name or image.url
+        name = Path(urlsplit(image.url).path).name or redacted(image.url)
         return _said(image, ImageSource(name=name, url=image.url))
     if image.file:
         hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)

@@ -49,4 +49,4 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise SourceError(f"an address cannot be fetched: {error}", "check its form") from error
+        raise SourceError("an address cannot be fetched", "check its form") from error

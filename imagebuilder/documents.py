@@ -76,7 +76,7 @@ class SecretDocument(TextOrDocument):
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     file: f.HostPath | None = None
-    env: f.Text | None = None
+    env: f.VariableName | None = None
     prompt: f.Question | None = Field(None, description="true, or the question to ask")
     inline: SecretStr | None = Field(None, exclude=True)
 
@@ -104,7 +104,7 @@ class SecretDocument(TextOrDocument):
 
 def classify_image(text: str) -> Literal["url", "file", "name"]:
     """Tell a URL and a path from the name of a catalogue entry."""
-    if urlsplit(text).scheme in ("http", "https"):
+    if re.match(r"https?://", text, re.IGNORECASE):
         return "url"
     if "/" in text or "\\" in text or text.startswith("~") or text.endswith(IMAGE_SUFFIXES):
         return "file"
@@ -127,11 +127,14 @@ class ImageDocument(TextOrDocument):
     @model_validator(mode="before")
     @classmethod
     def _from_text(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            if re.match(r"[a-z]{2,}://", data) and classify_image(data) != "url":
-                raise wrong("only http and https can be downloaded", "or give a local file")
-            return {classify_image(data): data}
-        return data
+        return {classify_image(data): data} if isinstance(data, str) else data
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _no_address(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+            raise wrong("only http and https can be downloaded", "or give a local file")
+        return value
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageDocument:

@@ -314,6 +314,15 @@ Word = Annotated[
     matched(_WORD, "blanks, quotes, `$`, backquotes and backslashes cannot stand here"),
     AfterValidator(one_line),
 ]
+# What stands there instead of a name may be the secret itself and stays unsaid.
+VariableName = Annotated[
+    str,
+    matched(
+        r"[A-Za-z_][A-Za-z0-9_]*",
+        "env takes the name of an environment variable",
+        "the name alone, without $, as {env: CLASS_WIFI}",
+    ),
+]
 Hostname = Annotated[str, AfterValidator(hostname)]
 Ssid = Annotated[Text, AfterValidator(ssid)]
 Country = Annotated[str, AfterValidator(country)]

@@ -184,7 +184,7 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ({"set": {"a": "b\nc"}}, "set.a", "newline"),
         ({"image": {"sha256": "0" * 64}}, "image", "one of name, file and url"),
         ({"image": {"file": "a.img", "sha256": "0" * 63}}, "image.sha256", "64 hex"),
-        ({"image": "ftp://a/b.zip"}, "image", "http and https"),
+        ({"image": "ftp://a/b.zip"}, "image.file", "http and https"),
         ({"nodes": [{"hostname": "a", "mac": "b8:27"}]}, "nodes[0].mac", "no MAC"),
         ({"nodes": [{"hostname": "a", "serial": "xyz"}]}, "nodes[0].serial", "no serial"),
         ({"nodes": ["pi"]}, "nodes[0]", "expected a mapping"),

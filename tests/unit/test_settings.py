@@ -357,6 +357,19 @@ def test_the_hint_makes_a_key_for_consul(room: Room) -> None:
     one(room, "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}")
 
 
+@pytest.mark.parametrize("typed", ["hunter2!secret", "$CLASS_WIFI", "9hunter2", "correct hunter2"])
+def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(room: Room, typed: str) -> None:
+    room.write(
+        "profile: armv7\nnodes: [{hostname: a}]\nwifi:\n  country: FR\n  networks:\n"
+        f"    - {{ssid: a, passphrase: {{env: '{typed}'}}}}\n"
+    )
+    for problems in (room.refusal().problems, room.check()):
+        (problem,) = (problem for problem in problems if problem.severe)
+        assert problem.line == 6
+        assert problem.hint == "the name alone, without $, as {env: CLASS_WIFI}"
+        assert typed not in str(problem)
+
+
 @pytest.mark.parametrize("password", ["", "two\nlines"])
 def test_no_password(room: Room, password: str) -> None:
     room.environment["P"] = password

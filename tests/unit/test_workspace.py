@@ -350,6 +350,19 @@ def test_images_by_name_file_and_url(tmp_path: Path) -> None:
     assert find_image("./x", unchecked=True).unchecked
 
 
+@pytest.mark.parametrize("rest", ["[::1/x.img", "mirror:99999/x.img", "x.img?key=hunter2 "])
+def test_an_address_is_refused_without_its_password(rest: str) -> None:
+    for text in (f"https://ann:hunter2@{rest}", f"ftp://ann:hunter2@{rest}"):
+        with pytest.raises(SettingsError) as caught:
+            find_image(text)
+        assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
+        assert "http" in caught.value.message
+
+
+def test_an_image_without_a_file_name_is_not_named_after_a_password() -> None:
+    assert find_image("https://ann:hunter2@example.org/?key=hunter2").name == "https://example.org/"
+
+
 @pytest.mark.parametrize(
     ("text", "words", "hint"),
     [
