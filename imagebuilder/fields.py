@@ -72,6 +72,8 @@ def one_line(value: str) -> str:
 
 def hostname(value: str) -> str:
     """Check an RFC 1123 label in lower case."""
+    if value == "localhost":
+        raise wrong("every machine calls itself `localhost`", "write another name, as `pi-01`")
     if HOSTNAME.fullmatch(value):
         return value
     better = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:63].strip("-")

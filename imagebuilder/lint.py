@@ -11,10 +11,13 @@ from imagebuilder.findings import Finding, Loc
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imagebuilder.model import NodeSettings
+    from imagebuilder.model import NodeSettings, Shack
     from imagebuilder.settings import Resolved
 
 MOST_SERVERS = 7
+# What consul listens on beside its HTTP port, and Docker's own swarm.
+CONSUL_PORTS = (8300, 8301, 8302, 8600)
+SWARM_MODE_PORTS = (2377, 7946)
 
 Place = tuple[Loc, "NodeSettings"]
 
@@ -23,6 +26,7 @@ def lint_classroom(resolved: Resolved) -> tuple[Finding, ...]:
     """Find duplicates (severe), addresses off the subnet (severe) and what deserves a warning."""
     nodes = list(zip(resolved.places, resolved.nodes, strict=True))
     found = [*_duplicates(nodes), *_addresses(nodes), *_labels(nodes), *_machines(nodes)]
+    found += [*_shacks(nodes), *_swarm(resolved.nodes)]
     found += [*_wifi(resolved.nodes), *_docker(resolved.nodes), *_consul(resolved.nodes)]
     found += _images(resolved.nodes)
     return tuple(dict.fromkeys(found))
@@ -75,6 +79,9 @@ def _off_subnet(
     node: NodeSettings, address: ipaddress.IPv4Interface | ipaddress.IPv6Interface
 ) -> Iterator[tuple[str, str]]:
     network = node.network
+    if kind := _unfit(address.ip) or ("a loopback address" if address.ip.is_loopback else ""):
+        yield f"is {kind}", "take one of the classroom's network"
+        return
     subnet = ipaddress.ip_network(network.subnet) if network.subnet else address.network
     if address.ip not in subnet:
         yield f"is outside the subnet {subnet}", "change the address or `network.subnet`"
@@ -87,6 +94,60 @@ def _off_subnet(
         yield "is the gateway's", "take another"
     if node.shack and str(address.ip) == node.shack.address:
         yield "is the shack's", "take another"
+
+
+def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
+    """Say why no machine can have an address."""
+    if address.is_multicast:
+        return "a multicast address"
+    if address.is_unspecified:
+        return "no machine's address"
+    return "a reserved address" if address.version == 4 and address.is_reserved else ""  # noqa: PLR2004
+
+
+def _shacks(nodes: Sequence[Place]) -> Iterator[Finding]:
+    for loc, node in nodes:
+        if node.shack and node.shack.hostname == node.hostname:
+            message = f"`{node.hostname}` is the shack's name: consul takes each name once"
+            yield Finding((*loc, "hostname"), message, "give one of them another name")
+    for shack in dict.fromkeys(node.shack for _, node in nodes if node.shack):
+        address = ipaddress.ip_address(shack.address)
+        where = ("shack", "address")
+        if kind := _unfit(address):
+            yield Finding(where, f"{address} is {kind}", "give that of the instructor's machine")
+        elif address.is_loopback:
+            message = f"{address} is each node's own: none reaches the shack there"
+            hint = "give the address that the nodes see"
+            yield Finding(where, message, hint, severe=False)
+        yield from _ports(shack)
+
+
+def _ports(shack: Shack) -> Iterator[Finding]:
+    taken = dict.fromkeys(CONSUL_PORTS, "consul itself")
+    if shack.kind == "swarm-mode":
+        taken |= dict.fromkeys(SWARM_MODE_PORTS, "Docker's swarm")
+    wanted = {"consul": shack.consul_port, "swarm": shack.swarm_port}
+    optional = {
+        "registry": shack.registry_port,
+        "mirror": shack.mirror_port,
+        "apt": shack.apt_port,
+        "web": shack.web_port,
+    }
+    wanted |= {name: port for name, port in optional.items() if name in shack.services}
+    for name, port in wanted.items():
+        if port in taken:
+            message = f"port {port} of `{name}` is that of {taken[port]}"
+            yield Finding(("shack", "ports"), message, "give each service a port of its own")
+        taken.setdefault(port, f"`{name}`")
+
+
+def _swarm(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
+    for node in nodes:
+        classic = node.shack and node.shack.kind == "classic"
+        if classic and node.cluster.enabled and not node.docker.tcp:
+            message = "the Docker API is closed: the swarm manager reaches no node"
+            hint = "`docker: {tls: true}` opens it to the class alone"
+            yield Finding(("docker", "tcp"), message, hint, severe=False)
 
 
 def _unreachable(

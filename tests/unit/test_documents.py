@@ -64,6 +64,10 @@ def test_wrong_host_names_get_a_better_one(name: str, better: str) -> None:
     assert found.hint == f"write `{better}`"
 
 
+def test_every_machine_is_localhost_already() -> None:
+    assert "calls itself" in fault({"nodes": [{"hostname": "localhost"}]}).message
+
+
 @pytest.mark.parametrize("name", ["", "-", "ñ"])
 def test_host_names_beyond_help(name: str) -> None:
     assert fault({"nodes": [{"hostname": name}]}).hint == ""

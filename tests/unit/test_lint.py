@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 QUIET = f"""\
 profile: armv7
 image: {{file: a.img, sha256: {CHECKSUM}}}
-docker: {{tcp: false}}
+docker: {{tls: true}}
 """
 
 
@@ -123,7 +123,7 @@ def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
     ],
 )
 def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> None:
-    quiet = QUIET if "docker" not in text else QUIET.replace("docker: {tcp: false}\n", "#\n")
+    quiet = QUIET if "docker" not in text else QUIET.replace("docker: {tls: true}\n", "#\n")
     found = room.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n").said()
     assert len(found) == 1
     assert found[0].startswith(f"{line} warning: ")
@@ -147,9 +147,70 @@ def test_too_many_consul_servers(room: Room) -> None:
     assert "31 consul servers" in said(room, text, "[{hostname: 'pi-[1-30]'}]")[0]
 
 
-def test_tls_closes_the_socket(room: Room) -> None:
-    text = QUIET.replace("tcp: false", "tls: true") + "nodes: [{hostname: a}]\n"
+@pytest.mark.parametrize("docker", ["{tls: true}", "{tcp: false}"])
+def test_a_closed_socket_is_not_doubted(room: Room, docker: str) -> None:
+    text = QUIET.replace("{tls: true}", docker) + "nodes: [{hostname: a}]\n"
     assert room.write(text).said() == []
+
+
+@pytest.mark.parametrize(
+    ("shack", "doubted"),
+    [
+        ("shack: {address: 10.0.0.1}", True),
+        ("shack: {address: 10.0.0.1, kind: swarm-mode}", False),
+        ("shack: {address: 10.0.0.1}\ncluster: {enabled: false}", False),
+    ],
+)
+def test_a_swarm_manager_needs_the_socket(room: Room, shack: str, *, doubted: bool) -> None:
+    text = QUIET.replace("{tls: true}", "{tcp: false}") + f"nodes: [{{hostname: a}}]\n{shack}\n"
+    words = "3 warning: docker.tcp: the Docker API is closed: the swarm manager reaches no node"
+    assert room.write(text).said() == [words] * doubted
+
+
+@pytest.mark.parametrize(
+    "shack", ["{address: 10.0.0.1, hostname: pi-2}", "{address: 10.0.0.1, hostname: shack}"]
+)
+def test_no_node_has_the_shacks_name(room: Room, shack: str) -> None:
+    found = said(room, f"shack: {shack}", "[{hostname: 'pi-[1-3]'},\n  {hostname: shack}]")
+    (line,) = found
+    assert line.startswith("4 error" if "pi-2" in shack else "5 error")
+    assert "is the shack's name" in line
+
+
+@pytest.mark.parametrize(
+    ("address", "word"),
+    [
+        ("127.0.0.1", "warning"),
+        ("'::1'", "warning"),
+        ("0.0.0.0", "error"),
+        ("'::'", "error"),
+        ("224.0.0.1", "error"),
+        ("'ff02::1'", "error"),
+        ("255.255.255.255", "error"),
+    ],
+)
+def test_addresses_that_no_shack_or_node_has(room: Room, address: str, word: str) -> None:
+    found = said(room, f"shack: {{address: {address}}}")
+    assert [line[:9] for line in found] == [f"5 {word}: "[:9]]
+    found = said(room, "", f"[{{hostname: a, address: {address}}}]")
+    (line,) = (line for line in found if " error: " in line)
+    assert line.startswith("4 error: nodes[0].address: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ("ports: {mirror: 5000}", "port 5000 of `mirror` is that of `registry`"),
+        ("ports: {web: 8301}", "port 8301 of `web` is that of consul itself"),
+        ("ports: {swarm: 8500}", "port 8500 of `swarm` is that of `consul`"),
+        ("ports: {web: 7946}, kind: swarm-mode", "port 7946 of `web` is that of Docker's swarm"),
+        ("ports: {web: 7946}", ""),
+        ("ports: {mirror: 5000}, services: [registry]", ""),
+    ],
+)
+def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -> None:
+    found = said(room, f"shack: {{address: 10.0.0.1, {more}}}")
+    assert found == ([f"5 error: shack.ports: {words}"] if words else [])
 
 
 @pytest.mark.parametrize(
