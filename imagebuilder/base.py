@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.archive import open_stream
 from imagebuilder.cache import Cache, Checked, Record, file_key
+from imagebuilder.catalogue import has_file
 from imagebuilder.checksums import SUFFIX, parse_checksums, redacted
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.fetch import PATIENT, Patience, download, find_published_checksum
@@ -65,7 +66,7 @@ def obtain_base(
 def _key(source: ImageSource) -> str:
     """Give the key the source is remembered by: a pinned digest, else the address or the file."""
     if source.file is not None:
-        return file_key(source.file) if source.file.is_file() else ""
+        return file_key(source.file) if has_file(source.file) else ""
     if source.sha256:
         return f"sha256 {source.sha256.lower()}"
     return f"raw {source.raw_sha256.lower()}" if source.raw_sha256 else f"url {source.url}"
@@ -97,10 +98,8 @@ def _base_image(source: ImageSource, cache: Cache, record: Record) -> BaseImage:
 
 
 def _from_file(job: _Job, path: Path) -> BaseImage:
-    if not path.is_file():
-        raise SourceError(
-            f"there is no file {path}", job.source.hint or "check the path of the image"
-        )
+    if not has_file(path):
+        raise SourceError(_absence(path), job.source.hint or "check the path of the image")
     compressed = is_compressed(path)
     expected = _expected_of_file(job.source, path)
     found = hash_file(path, f"checking {path.name}", job.voice)
@@ -113,13 +112,28 @@ def _from_file(job: _Job, path: Path) -> BaseImage:
     return _base_image(job.source, job.cache, record)
 
 
+def _absence(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"there is no file {path}"
+    except OSError as error:
+        return f"cannot look at {path}: {error.strerror}"
+    return f"{path} is no file"
+
+
 def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
     if source.sha256:
         return _Expected(source.sha256.lower(), "given")
     beside = path.with_name(path.name + SUFFIX)
-    if source.unchecked or not beside.is_file():
+    if source.unchecked or not has_file(beside):
         return _Expected("", "none")
-    text = beside.read_text("utf-8", "replace")
+    try:
+        text = beside.read_text("utf-8", "replace")
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {beside}: {error.strerror}", "check its rights, or remove it"
+        ) from error
     return _Expected(parse_checksums(text, {path.name}, str(beside)), "publisher")
 
 

@@ -21,6 +21,7 @@ from imagebuilder.build import (
     write_json,
     write_text,
 )
+from imagebuilder.catalogue import has_file
 from imagebuilder.compose import Composer, open_composer
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from imagebuilder.compose import Composition
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
 
+_SUM = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
 NAME_BYTES = 200  # of the 255 that a file system takes: suffixes come behind
 
 
@@ -74,8 +76,9 @@ class Batch:
         """Write every node that is not up to date, then the sums and the class's manifest."""
         self._refuse_bases(nodes)
         make_folder(self.folder)
+        earlier = self._earlier_sums()
         outcomes = self._each_base(nodes, self._built)
-        self._write_sums(outcomes)
+        self._write_sums(outcomes, earlier)
         return outcomes
 
     def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition:
@@ -135,11 +138,11 @@ class Batch:
         image = self.image_of(node)
         last = load_manifest(image)
         changes = changes_since(plan, composer.base, last)
-        if not changes and image.exists() and image.stat().st_size != composer.base.size_bytes:
+        if not changes and has_file(image) and image.stat().st_size != composer.base.size_bytes:
             changes = ("image is not complete",)
         return NodeOutcome(
             hostname=node.hostname,
-            state="planned" if changes or not image.exists() else "unchanged",
+            state="planned" if changes or not has_file(image) else "unchanged",
             image=image,
             settings=node,
             generation=plan.generation,
@@ -178,13 +181,11 @@ class Batch:
             error=error,
         )
 
-    def _write_sums(self, outcomes: Sequence[NodeOutcome]) -> None:
+    def _write_sums(self, outcomes: Sequence[NodeOutcome], earlier: dict[str, str]) -> None:
         roster = {node.hostname for node in self.classroom.nodes}
         fresh = {outcome.hostname: outcome for outcome in outcomes if outcome.sha256}
         rows = {
-            name: digest
-            for name, digest in self._earlier_sums().items()
-            if name.removesuffix(".img") in roster
+            name: digest for name, digest in earlier.items() if name.removesuffix(".img") in roster
         }
         rows |= {outcome.image.name: outcome.sha256 for outcome in fresh.values()}
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(rows.items()))
@@ -193,8 +194,13 @@ class Batch:
 
     def _earlier_sums(self) -> dict[str, str]:
         path = self.folder / "SHA256SUMS"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+        try:
+            text = path.read_text("utf-8", "replace")
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise write_error(path, error) from error
+        return {name: digest for digest, name in _SUM.findall(text)}
 
     def _class_manifest(self, outcomes: Sequence[NodeOutcome]) -> dict[str, Any]:
         return {
@@ -234,10 +240,21 @@ def group_by_image(
 def load_manifest(image: Path) -> dict[str, Any] | None:
     """Read what an image was built from; None where there is no readable manifest."""
     try:
-        found = json.loads(image.with_suffix(".json").read_text())
-    except (OSError, ValueError):
+        found = json.loads(image.with_suffix(".json").read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return found if isinstance(found, dict) and _well_formed(found) else None
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    base, files = manifest.get("base"), manifest.get("files")
+    digest = manifest.get("image_sha256")
+    return (
+        isinstance(base, dict)
+        and isinstance(digest, str | None)
+        and isinstance(files, list)
+        and all(isinstance(file, dict) and {"path", "sha256"} <= file.keys() for file in files)
+    )
 
 
 def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:

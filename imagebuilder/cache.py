@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -143,19 +144,21 @@ class Cache:
     def listing(self) -> tuple[Cached, ...]:
         """Give the images there are, by name."""
         records = [record for _, record in self._all_records()]
-        found = [
-            _cached(path, [r for r in records if r.raw_sha256 == path.stem and not r.in_place])
-            for path in self._images.glob("*.img")
-        ]
+        with self._writable():
+            found = [
+                _cached(path, [r for r in records if r.raw_sha256 == path.stem and not r.in_place])
+                for path in self._entries(self._images, ".img")
+            ]
         return tuple(sorted(found, key=lambda image: (image.names, image.sha256)))
 
     def leftovers(self) -> tuple[Path, ...]:
         """Give the parts of downloads and unpackings that did not end."""
-        return tuple(sorted(self._parts.glob("*")))
+        return tuple(self._entries(self._parts))
 
     def leftover_bytes(self) -> int:
         """Give what the unfinished parts take on disk."""
-        return sum(part.stat().st_blocks * 512 for part in self.leftovers())
+        with self._writable():
+            return sum(part.stat().st_blocks * 512 for part in self.leftovers())
 
     def remove(self, image: Cached) -> None:
         """Remove an image and what is remembered of it."""
@@ -174,16 +177,31 @@ class Cache:
             with self._writable(), contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
                 part.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """Give a folder that goes away; beside the images, for /tmp is often too small for one."""
+        with self._writable():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.TemporaryDirectory(prefix="inspect-", dir=self.folder)
+        with folder as name:
+            yield Path(name)
+
     def is_intact(self, image: Cached, voice: Voice = SILENT) -> bool:
         """Read an image again and compare it with the digest it is named by."""
         label = f"verifying {', '.join(image.names) or image.sha256[:12]}"
         return hash_file(image.path, label, voice).sha256 == image.sha256
 
     def _all_records(self) -> Iterator[tuple[Path, Record]]:
-        for path in sorted(self._records.glob("*.json")):
+        for path in self._entries(self._records, ".json"):
             record = _load_record(path)
             if record is not None:
                 yield path, record
+
+    def _entries(self, folder: Path, suffix: str = "") -> list[Path]:
+        """Give what lies in a folder; one that is not there yet holds nothing."""
+        with self._writable(), contextlib.suppress(FileNotFoundError):
+            return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
+        return []
 
     @contextlib.contextmanager
     def _writable(self) -> Iterator[None]:

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from imagebuilder.console import Console
     from imagebuilder.model import NodeSettings
 
-classroom_file = click.argument("file", type=click.Path(path_type=Path))
+classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
 out_folder = click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
     help="Folder for the images.",
@@ -33,7 +33,7 @@ profile_folders = click.option(
     "--profiles",
     "profile_folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Folder of your own profiles and images.",
 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import click
 
 from imagebuilder.archive import open_stream
 from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
+from imagebuilder.catalogue import has_folder
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
     help="File, or folder for <hostname>.img.",
@@ -73,7 +73,7 @@ def build(
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=click.Path(path_type=Path, readable=False))
 @voiced
 def inspect(console: Console, image: Path) -> None:
     """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
@@ -89,7 +89,7 @@ def inspect(console: Console, image: Path) -> None:
 def output_path(output: Path, hostname: str, compress: str) -> Path:
     """Give the file to write: `output` itself, or <hostname>.img in that folder."""
     known = (".img", ".raw", *(f".{suffix}" for suffix in SUFFIXES))
-    if output.suffix in known and not output.is_dir():
+    if output.suffix in known and not has_folder(output):
         return output
     return output / f"{hostname}.img{'.' + compress if compress else ''}"
 
@@ -146,10 +146,8 @@ def _readable(session: Session, image: Path) -> Iterator[Path]:
     if stat.S_ISBLK(mode) or not is_compressed(image):
         yield image
         return
-    # Beside the cache, because /tmp is often too small for an image.
-    session.cache.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="inspect-", dir=session.cache.folder) as folder:
-        raw = Path(folder) / "raw.img"
+    with session.cache.scratch() as folder:
+        raw = folder / "raw.img"
         with open_stream(image) as stream:
             write_raw(stream, raw, "unpacking", session.console)
         yield raw

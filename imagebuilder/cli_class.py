@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.catalogue import has_file, has_folder
 from imagebuilder.cli_options import voiced
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.starter import Answers, classroom_schema, render_starter
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from imagebuilder.documents import CatalogueEntry, ProfileDocument
     from imagebuilder.workspace import Reading
 
-_PATH = click.Path(path_type=Path)
+# Whether a file can be read is said by what reads it, with its own exit code.
+_PATH = click.Path(path_type=Path, readable=False)
 _profiles = click.option(
     "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
 )
@@ -95,7 +97,7 @@ def _report(file: Path, reading: Reading) -> dict[str, Any]:
 @voiced
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
-    if file.exists() and not force:
+    if (has_file(file) or has_folder(file)) and not force:
         raise InputError(f"{file} is there already", "give another name, or --force")
     text = render_starter(_answers(console, flags))
     write_starter(file, text, environment=os.environ)

@@ -81,6 +81,8 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
     if not names:
         return classroom.nodes
     wanted = [name.strip() for name in names.split(",") if name.strip()]
+    if not wanted:
+        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
     known = {node.hostname for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])

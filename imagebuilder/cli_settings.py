@@ -50,7 +50,7 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-_FILE = click.Path(path_type=Path)
+_FILE = click.Path(path_type=Path, readable=False)
 _FLAGS = (
     click.option("--profile", metavar="NAME", help="Board family, as armv7 (see `profiles`)."),
     click.option("--hostname", metavar="NAME", help="Name of the node, as pi-03."),

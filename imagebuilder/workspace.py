@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import os
 from dataclasses import dataclass
@@ -158,7 +159,8 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
         reason = (error.strerror or "cannot be written").lower()
         raise WriteError(f"{path}: {reason}", "check the folder") from None
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()
 
 
 def _secrets_beside(path: Path | None) -> Path:

@@ -12,6 +12,7 @@ from imagebuilder.shipped import shipped_folder
 from tests.tools import run
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SAMPLE = shipped_folder("profiles") / "sample" / "hypriot-rpi-sample.img.zst"
@@ -21,11 +22,15 @@ EPOCH = "1700000000"
 
 
 def rpi_image(
-    *arguments: object, cache: Path, cwd: Path | None = None, **environment: str
+    *arguments: object,
+    cache: Path,
+    cwd: Path | None = None,
+    before: Sequence[str] = (),
+    **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run rpi-image with a cache of its own, no terminal and a fixed time."""
+    """Run rpi-image (by the command `before` it) with its own cache, no terminal, a fixed time."""
     return subprocess.run(
-        [sys.executable, "-m", "imagebuilder", *map(str, arguments)],
+        [*before, sys.executable, "-m", "imagebuilder", *map(str, arguments)],
         capture_output=True,
         text=True,
         check=False,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.batch import load_manifest
 from tests.image.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
 from tests.tools import mounted, need, need_root, run
 
@@ -216,6 +217,54 @@ def test_no_node_is_written_over_an_image_that_another_is_made_from(
         assert "hint: name another place with -o" in done.stderr
     assert run("sha256sum", mine) == kept
     assert not (tmp_path / "pi-01.img").exists()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        '{"base": null}',
+        '{"base": {}, "files": [1]}',
+        '{"base": {}, "files": [{"path": "a"}]}',
+        '{"base": {}, "files": [], "image_sha256": [1]}',
+        "[" * 100_000,
+        "\udcff",
+        "[]",
+    ],
+)
+def test_a_damaged_manifest_counts_as_none(tmp_path: Path, damaged: str) -> None:
+    (tmp_path / "pi.json").write_text(damaged, "utf-8", "surrogateescape")
+    assert load_manifest(tmp_path / "pi.img") is None
+
+
+def test_foreign_lines_of_the_sums_go_and_ours_stay(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    sums = tmp_path / "build" / "SHA256SUMS"
+    sums.parent.mkdir()
+    sums.write_bytes(b"\xff\xfe\n" + b"0" * 64 + b"  pi-03.img\nx\n")
+    succeed(program("batch", room, "--nodes", "pi-01"))
+    lines = [line.split() for line in sums.read_text().splitlines()]
+    assert [name for _, name in lines] == ["pi-01.img", "pi-03.img"]
+
+
+def test_sums_that_cannot_be_written_are_said_before_the_first_image(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "build" / "SHA256SUMS").mkdir(parents=True)
+    done = program("batch", room)
+    assert done.returncode == 7
+    assert "SHA256SUMS" in done.stderr
+    assert not list((tmp_path / "build").glob("*.img"))
+
+
+@pytest.mark.parametrize("nodes", [",", " , "])
+def test_a_list_of_no_nodes_is_a_usage_error(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, nodes: str
+) -> None:
+    for more in ((), ("--one-image",)):
+        done = program("batch", room, "--nodes", nodes, "-n", *more)
+        assert done.returncode == 2
+        assert "names no node" in done.stderr
 
 
 def test_an_unknown_node_is_a_usage_error(
