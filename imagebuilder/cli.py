@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import sys
 from typing import Any
@@ -12,7 +13,7 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.console import Console
-from imagebuilder.errors import RpiImageError
+from imagebuilder.errors import RpiImageError, WriteError
 
 # Help lines stand here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -69,7 +70,41 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
+    _mend_streams()
     sys.exit(run(arguments))
+
+
+class LostOutputError(WriteError):
+    """What is printed cannot be written: the disk is full, or nobody opened the stream."""
+
+
+class _Output(io.FileIO):
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            hint = "check where the output goes"
+            raise LostOutputError(f"cannot print: {error.strerror}", hint) from error
+
+
+def _mend_streams() -> None:
+    """Let any letter be printed, and tell a failing output from every other failure.
+
+    A closed descriptor would be given to the next file that is opened: an image with our words.
+    """
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        if stream is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY if descriptor > 1 else os.O_RDONLY), descriptor)
+    sys.stdout = io.TextIOWrapper(
+        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        encoding=getattr(sys.stdout, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=os.isatty(1),
+    )
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)
 
 
 def run(arguments: list[str] | None = None) -> int:
@@ -77,7 +112,10 @@ def run(arguments: list[str] | None = None) -> int:
     _come_home()
     try:
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
+        sys.stdout.flush()
     except RpiImageError as error:
+        if isinstance(error, LostOutputError):
+            _drop_output()
         Console().fail(error)
         return error.exit_code
     except click.ClickException as error:
@@ -86,7 +124,7 @@ def run(arguments: list[str] | None = None) -> int:
         sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 0
     except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
         return _report_bug(error)
@@ -102,6 +140,11 @@ def _come_home() -> None:
 
     with contextlib.suppress(KeyError):
         os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
+
+
+def _drop_output() -> None:
+    """Send what Python still holds nowhere: it would try again while it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail_usage(error: click.ClickException) -> int:

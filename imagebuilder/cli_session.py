@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,7 +33,7 @@ class Session:
         given = self.environment.get("SOURCE_DATE_EPOCH", "")
         if not given:
             return int(time.time())
-        if not given.isdigit():
+        if not re.fullmatch(r"[0-9]{1,10}", given):
             raise InputError(
                 f"SOURCE_DATE_EPOCH is {given!r}", "give whole seconds since 1970, or unset it"
             )

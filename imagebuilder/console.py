@@ -70,7 +70,8 @@ class Console:
 
     def emit(self, value: Any) -> None:
         """Print `value` as JSON with stable key order as given."""
-        json.dump(value, self.out, indent=2, ensure_ascii=False)
+        plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
+        json.dump(value, self.out, indent=2, ensure_ascii=plain)
         self.out.write("\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -158,7 +158,11 @@ def host_port(value: str) -> str:
         raise wrong(f"`{value}` is a URL", "write HOST:PORT without a scheme")
     host, colon, number = value.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not number.isdecimal() or not re.fullmatch(r"[A-Za-z0-9.:-]+", bare):
+    if (
+        not colon
+        or not re.fullmatch(r"[0-9]{1,5}", number)
+        or not re.fullmatch(r"[A-Za-z0-9.:-]+", bare)
+    ):
         raise wrong(f"`{value}` is not HOST:PORT", "as 192.168.2.1:5000")
     port(int(number))
     return value

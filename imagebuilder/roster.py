@@ -11,10 +11,11 @@ from typing import Any
 from imagebuilder.findings import Finding, did_you_mean
 
 MAX_NODES = 10_000
+MAX_DIGITS = 18  # a serial number has 16
 # A passphrase may hold brackets too, so only these keys are looked into.
 RANGE_KEYS = ("hostname", "address", "serial", "mac", "seat", "owner")
 COLUMNS = (*RANGE_KEYS, "profile", "labels", "image", "generation", "timezone", "keyboard")
-_RANGE = re.compile(r"\[(\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*)\]")
+_RANGE = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
 
 
 class RangeError(ValueError):
@@ -57,6 +58,8 @@ def _numbers(listing: str) -> list[str]:
     for part in listing.split(","):
         first, _, last = part.partition("-")
         last = last or first
+        if max(len(first), len(last)) > MAX_DIGITS:
+            raise RangeError(f"a range has a number of over {MAX_DIGITS} digits")
         if int(first) > int(last):
             raise RangeError(f"the range [{part}] runs backwards")
         if int(last) - int(first) + len(numbers) >= MAX_NODES:

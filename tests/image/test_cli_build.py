@@ -280,6 +280,39 @@ def test_what_a_user_can_get_wrong(
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("epoch", ["²", "\u0661", "9" * 5000, "1.5", "-1"])
+def test_a_time_that_is_none(
+    program: Callable[..., subprocess.CompletedProcess[str]], epoch: str
+) -> None:
+    done = program("build", *NODE, "-n", SOURCE_DATE_EPOCH=epoch)
+    assert done.returncode == 2, done.stderr
+    assert "SOURCE_DATE_EPOCH is" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("http://[::1/x.img", "no http or https URL"),
+        ("ftp://x/y.img", "only http and https"),
+        ("file:///y.img", "only http and https"),
+    ],
+)
+def test_addresses_that_are_none(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    address: str,
+    words: str,
+) -> None:
+    (tmp_path / "room.yml").write_text(
+        f"profile: armv7\nimage: {{url: '{address}'}}\nnodes: [{{hostname: a}}]\n"
+    )
+    for arguments in (("fetch", address), ("build", *NODE[:4], "--image", address)):
+        done = program(*arguments)
+        assert done.returncode == 3, done.stderr
+        assert words in done.stderr
+    assert program("check", "room.yml").returncode == 3
+
+
 def test_a_wrong_checksum_is_refused_before_unpacking(tmp_path: Path) -> None:
     done = rpi_image(
         "build", "--profile", "armv7", "--hostname", "pi", "--image", SAMPLE, "--sha256", "0" * 64,

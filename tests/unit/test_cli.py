@@ -148,6 +148,39 @@ def test_the_reader_of_our_output_may_leave_early() -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("where", ["> /dev/full", ">&-"])
+@pytest.mark.parametrize("command", ["profiles", "profiles --json", "schema", "--help"])
+def test_output_that_cannot_be_written_is_said(command: str, where: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m imagebuilder {command} {where}"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == 7
+    assert done.stderr.startswith("error: cannot print: ")
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_closed_words_stop_no_result() -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m imagebuilder cache list --json 2>&-"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+    )  # fmt: skip
+    assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "ascii"])
+@pytest.mark.parametrize("arguments", [("schema",), ("profiles", "--json"), ("profiles",)])
+def test_a_terminal_of_few_letters(encoding: str, arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "imagebuilder", *arguments],
+        capture_output=True, check=False, cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    if arguments != ("profiles",):
+        assert json.loads(done.stdout.decode(encoding)) == json.loads(rpi_image(*arguments).stdout)
+
+
 def test_json_goes_to_stdout_alone() -> None:
     done = rpi_image("profiles", "--json")
     assert done.returncode == 0

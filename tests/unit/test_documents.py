@@ -165,6 +165,11 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
             "docker.insecure_registries[0]",
             "URL",
         ),
+        (
+            {"docker": {"insecure_registries": ["a:" + "9" * 5000]}},
+            "docker.insecure_registries[0]",
+            "HOST:PORT",
+        ),
         ({"docker": {"insecure_registries": ["a"]}}, "docker.insecure_registries[0]", "HOST:PORT"),
         ({"docker": {"registry_mirrors": ["a:1"]}}, "docker.registry_mirrors[0]", "URL"),
         ({"docker": {"registry_mirrors": ["http://:5"]}}, "docker.registry_mirrors[0]", "URL"),

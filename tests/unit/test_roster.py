@@ -36,12 +36,17 @@ def test_lists_within_a_range() -> None:
     assert expand_range("n[1-3,07,9]") == ("n1", "n2", "n3", "n07", "n9")
 
 
-@pytest.mark.parametrize("text", ["pi", "[a-c]", "fe80::[1]x]"[:6], "[]", "[1-]", "pi-[01-30"])
+@pytest.mark.parametrize(
+    "text",
+    ["pi", "[a-c]", "fe80::[1]x]"[:6], "[]", "[1-]", "pi-[01-30", "[²-³]", "[\u0661-\u0663]"],
+)
 def test_what_is_no_range_stays(text: str) -> None:
     assert expand_range(text) == (text,)
 
 
-@pytest.mark.parametrize("text", ["[3-1]", "[1-2][1-2]", "[1-99999999999]", "[0-10000]"])
+@pytest.mark.parametrize(
+    "text", ["[3-1]", "[1-2][1-2]", "[1-99999999999]", "[0-10000]", f"[1-{'9' * 5000}]"]
+)
 def test_impossible_ranges(text: str) -> None:
     with pytest.raises(RangeError):
         expand_range(text)
