@@ -232,6 +232,8 @@ def public_key(value: str) -> str:
     """Check one line of an authorized_keys file by decoding its blob."""
     if "PRIVATE KEY" in value:
         raise wrong("this is a private key", "give the public one, which ends in .pub")
+    if len(value.strip().splitlines()) > 1:
+        raise wrong("these are several lines", "one key an entry, or {file: PATH} with all")
     words = value.split()
     at = next((i for i, word in enumerate(words) if re.match(r"(ssh|ecdsa|sk)-", word)), None)
     if at is None or at + 1 >= len(words):
@@ -243,11 +245,22 @@ def public_key(value: str) -> str:
 
 def _blob_names(blob: str, kind: str) -> bool:
     try:
-        raw = base64.b64decode(blob, validate=True)
+        parts = _blob_parts(base64.b64decode(blob, validate=True))
     except (binascii.Error, ValueError):
         return False
-    size = int.from_bytes(raw[:4], "big")
-    return raw[4 : 4 + size] == kind.encode()
+    return len(parts) > 1 and parts[0] == kind.encode()
+
+
+def _blob_parts(raw: bytes) -> list[bytes]:
+    """Part a key into its texts, each behind its length (RFC 4251, 5); ValueError on a rest."""
+    parts, at = [], 0
+    while at < len(raw):
+        begin = at + 4
+        at = begin + int.from_bytes(raw[at:begin], "big")
+        if at > len(raw):
+            raise ValueError("the blob ends in the middle")
+        parts.append(raw[begin:at])
+    return parts
 
 
 def password_hash(value: str) -> str:

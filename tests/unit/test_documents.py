@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -328,6 +329,25 @@ def test_keys_of_ssh_keygen(tmp_path: Path, kind: str) -> None:
     found = fault({"ssh_keys": [private]})
     assert "private key" in found.message
     assert private.splitlines()[1] not in str(found)
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa", "ecdsa"])
+def test_damaged_keys_that_ssh_keygen_refuses_too(tmp_path: Path, kind: str) -> None:
+    need("ssh-keygen")
+    run("ssh-keygen", "-q", "-t", kind, "-N", "", "-f", str(tmp_path / "key"))
+    name, blob, *_ = (tmp_path / "key.pub").read_text().split()
+    raw = base64.b64decode(blob)
+    head = 4 + len(name)
+    for cut in (raw[:-1], raw[:-3], raw[: len(raw) // 2], raw[: head + 4], raw[:head]):
+        damaged = f"{name} {base64.b64encode(cut).decode()} ann"
+        (tmp_path / "damaged.pub").write_text(damaged)
+        assert run("ssh-keygen", "-lf", str(tmp_path / "damaged.pub"), check=False) == ""
+        assert "damaged" in fault({"ssh_keys": [damaged]}).message
+    more = f"{name} {base64.b64encode(raw + bytes(3)).decode()}"
+    assert "damaged" in fault({"ssh_keys": [more]}).message
+    several = f"{name} {blob} ann\n{name} {blob} bob\n"
+    assert "several lines" in fault({"ssh_keys": several}).message
+    parse({"ssh_keys": [f"{name} {blob} ann\n"]})
 
 
 def test_hashes_of_openssl() -> None:
