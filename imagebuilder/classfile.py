@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder.catalogue import load_yaml, read_bytes
 from imagebuilder.documents import ClassroomDocument, parse_document
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.fields import host_path
 from imagebuilder.findings import Finding, Loc, dotted
 from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
 from imagebuilder.salvage import Blame, faulty_parts, without
@@ -144,7 +145,7 @@ class Source:
         return nodes
 
     def _table(self, name: str, loc: Loc) -> list[Any]:
-        path = self.folder / name
+        path = host_path(name, self.folder, self.home)
         try:
             table = parse_table(decode_table(read_bytes(path, "table")))
         except SettingsError as error:

@@ -304,10 +304,14 @@ def _against_folder(value: Any, info: ValidationInfo) -> Any:
         raise wrong("the path is empty", "name a file or folder")
     one_line(str(value))
     context = info.context or {}
-    text, home = str(value), context.get("home")
+    return host_path(str(value), context.get("folder", ""), context.get("home", ""))
+
+
+def host_path(text: str, folder: Path | str, home: str) -> Path:
+    """Make a path absolute against `folder`; `~/` is `home`."""
     if home and (text == "~" or text.startswith("~/")):
         text = home + text[1:]
-    return Path(context.get("folder", "")) / text
+    return Path(folder) / text
 
 
 def one_or_many(value: Any) -> Any:

@@ -14,6 +14,8 @@ MAX_NODES = 10_000
 MAX_DIGITS = 18  # a serial number has 16
 # A passphrase may hold brackets too, so only these keys are looked into.
 RANGE_KEYS = ("hostname", "address", "serial", "mac", "seat", "owner")
+# What people write there may be "Class [2]".
+FREE_KEYS = ("seat", "owner")
 COLUMNS = (*RANGE_KEYS, "profile", "labels", "image", "generation", "timezone", "keyboard")
 _RANGE = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
 
@@ -38,12 +40,12 @@ class Table:
     findings: tuple[Finding, ...] = ()
 
 
-def expand_range(text: str) -> tuple[str, ...]:
+def expand_range(text: str, *, lone: bool = True) -> tuple[str, ...]:
     """Write out `pi-[01-30]` and `pi-[1-3,7]`; leading zeros of the first number are kept.
 
-    A text without a range gives itself. Raises RangeError.
+    A text without a range gives itself; without `lone` `[7]` is none. Raises RangeError.
     """
-    ranges = list(_RANGE.finditer(text))
+    ranges = [found for found in _RANGE.finditer(text) if lone or not found[1].isdecimal()]
     if not ranges:
         return (text,)
     if len(ranges) > 1:
@@ -73,22 +75,24 @@ def expand_node(node: dict[str, Any]) -> list[dict[str, Any]]:
 
     A value without a range is the same for all; ranges of different lengths do not match.
     """
-    spread = {key: expand_range(node[key]) for key in RANGE_KEYS if isinstance(node.get(key), str)}
+    spread = {
+        key: expand_range(node[key], lone=key not in FREE_KEYS)
+        for key in RANGE_KEYS
+        if isinstance(node.get(key), str)
+    }
     if isinstance(node.get("labels"), dict):
         spread |= {
-            f"labels.{key}": expand_range(value)
+            f"labels.{key}": expand_range(value, lone=False)
             for key, value in node["labels"].items()
             if isinstance(value, str)
         }
     sizes = {key: len(values) for key, values in spread.items() if len(values) > 1}
-    if not sizes:
-        return [node]
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{key} has {size}" for key, size in sizes.items())
         raise RangeError(f"the ranges do not match in step: {counts}")
-    if len(spread.get("hostname", ())) == 1:
+    if sizes and len(spread.get("hostname", ())) == 1:
         raise RangeError("several nodes would have one host name")
-    count = next(iter(sizes.values()))
+    count = next(iter(sizes.values()), 1)
     return [_pick(node, spread, index) for index in range(count)]
 
 
@@ -122,10 +126,9 @@ def parse_table(text: str) -> Table:
     skipped = 1 if separator else 0
     body = text[separator.end() :] if separator else text
     delimiter = separator[1] if separator else _delimiter(body)
-    try:
-        lines = _records(body, delimiter, skipped)
-    except csv.Error as error:
-        return Table((), (Finding((1,), f"not a CSV table: {error}"),))
+    lines, faults = _records(body, delimiter, skipped)
+    if faults:
+        return Table((), faults)
     if not lines:
         return Table((), (Finding((1,), "the table is empty", "first line: hostname,address"),))
     line, head = lines[0]
@@ -136,14 +139,20 @@ def parse_table(text: str) -> Table:
     return _rows(names, lines[1:])
 
 
-def _records(body: str, delimiter: str, skipped: int) -> list[tuple[int, list[str]]]:
+def _records(
+    body: str, delimiter: str, skipped: int
+) -> tuple[list[tuple[int, list[str]]], tuple[Finding, ...]]:
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
     records, line = [], skipped + 1
-    for cells in reader:
-        if any(cell.strip() for cell in cells):
-            records.append((line, [cell.strip() for cell in cells]))
-        line = skipped + reader.line_num + 1
-    return records
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append((line, [cell.strip() for cell in cells]))
+            line = skipped + reader.line_num + 1
+    except csv.Error as error:
+        hint = 'close every `"`, and write `""` for one within a quoted cell'
+        return [], (Finding((line,), f"not a CSV table: {error}", hint),)
+    return records, ()
 
 
 def _delimiter(body: str) -> str:

@@ -81,6 +81,20 @@ def test_ranges_that_do_not_match(node: dict[str, str], words: str) -> None:
         expand_node(node)
 
 
+def test_a_range_of_one() -> None:
+    node = {"hostname": "pi-[07]", "address": "10.0.0.[7]", "labels": {"seat": "[1-1]", "a": 1}}
+    assert expand_node(node) == [
+        {"hostname": "pi-07", "address": "10.0.0.7", "labels": {"seat": "1", "a": 1}}
+    ]
+
+
+@pytest.mark.parametrize("name", ["pi", "pi-[1-2]"])
+def test_a_number_in_brackets_stays_where_people_write_freely(name: str) -> None:
+    said = {"owner": "Class [2] of [3]", "seat": "[4]", "labels": {"row": "a[1]"}}
+    for node in expand_node({"hostname": name, **said}):
+        assert node == {"hostname": node["hostname"], **said}
+
+
 def test_a_node_without_ranges_is_itself() -> None:
     assert expand_node({"hostname": "a", "upgrade": True}) == [{"hostname": "a", "upgrade": True}]
 
@@ -141,7 +155,9 @@ def test_labels_as_pairs_and_as_columns() -> None:
         ("hostname,hostname\na,b\n", 1, "twice"),
         ("hostname,owner\na,b,c\n", 2, "3 cells under 2"),
         ("hostname,labels\na,nope\n", 2, "k=v"),
-        ('hostname\n"a"b\n', 1, "not a CSV"),
+        ('hostname\n"a"b\n', 2, "not a CSV"),
+        ('hostname\na\nb\n\nc\nd\n"e\nf\ng\n', 7, "not a CSV"),
+        ('sep=;\nhostname;owner\na;"x\ny"\nb;"z"w\n', 5, "not a CSV"),
     ],
 )
 def test_faults_of_a_table(text: str, line: int, words: str) -> None:

@@ -182,6 +182,16 @@ def test_nodes_of_a_table_by_tag_and_by_key(room: Room) -> None:
         assert [node.owner for node in nodes] == ["Zoë", "Zoë", ""]
 
 
+def test_a_table_in_ones_home(room: Room) -> None:
+    home = room.folder / "home"
+    home.mkdir()
+    (home / "nodes.csv").write_text("hostname\nb\n")
+    room.environment["HOME"] = str(home)
+    for key in ("nodes: !csv ~/nodes.csv", "nodes_from: ~/nodes.csv"):
+        room.write(f"profile: armv7\n{key}\n")
+        assert [node.hostname for node in room.load().nodes] == ["b"]
+
+
 def test_a_list_and_a_table_together(room: Room) -> None:
     room.write(
         "profile: armv7\nnodes: [{hostname: a}]\nnodes_from: nodes.csv\n",
