@@ -17,7 +17,7 @@ from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.compose import open_composer, plan_without_base
 from imagebuilder.console import human_bytes
-from imagebuilder.errors import ImageError
+from imagebuilder.errors import ImageError, InputError
 from imagebuilder.forms import is_compressed
 from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.packing import SUFFIXES
@@ -41,9 +41,13 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
-    help="File, or folder for <hostname>.img.",
+    help="File (.img, .img.xz …), or folder for <hostname>.img.",
 )
-@click.option("--compress", type=click.Choice(SUFFIXES), help="Compress the image.")
+@click.option(
+    "--compress",
+    type=click.Choice(SUFFIXES),
+    help="Compress the image; a file's name says it, too.",
+)
 @click.option("--bmap", is_flag=True, help="Write a block map for bmaptool beside it.")
 @click.option("--digest", is_flag=True, help="Record the image's own sha256 in its manifest.")
 @dry_run
@@ -59,14 +63,15 @@ def build(
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
     session = Session(console=console)
+    form = form_of(output, compress or "")
     settings = session.node(flags, write=not dry_run)
     if dry_run:
         _show_plan(console, _plan(session, settings))
         return
-    out = output_path(output, settings.hostname, compress or "")
+    out = output_path(output, settings.hostname, form)
     with open_composer(session.obtain(settings.image), epoch=session.epoch, voice=console) as node:
         composition = node.compose(settings)
-    written = write_image(composition, out, compress=compress or "", digest=digest, voice=console)
+    written = write_image(composition, out, compress=form, digest=digest, voice=console)
     _show_written(console, composition, written)
     if bmap:
         console.note(f"block map: {write_bmap(composition, out)}")
@@ -86,10 +91,30 @@ def inspect(console: Console, image: Path) -> None:
             console.result(f"{name + ':':<15}{value}")
 
 
+def form_of(output: Path, compress: str) -> str:
+    """Give the compression: the one said, or that of the file's name.
+
+    Raises InputError where the two differ, and where a name could be a file's or a folder's.
+    """
+    suffix = output.suffix.lower().removeprefix(".")
+    if not suffix or has_folder(output):
+        return compress
+    if suffix not in (*_RAW, *SUFFIXES):
+        hint = f"a file ends in {', '.join(_RAW + SUFFIXES)}; make the folder first if it is one"
+        raise InputError(f"is {output} a file or a folder?", hint)
+    named = "" if suffix in _RAW else suffix
+    if compress not in {"", named}:
+        hint = f"leave --compress out, or let the name end in .{compress}"
+        raise InputError(f"{output} is no name for what {compress} makes", hint)
+    return named
+
+
+_RAW = ("img", "raw")
+
+
 def output_path(output: Path, hostname: str, compress: str) -> Path:
     """Give the file to write: `output` itself, or <hostname>.img in that folder."""
-    known = (".img", ".raw", *(f".{suffix}" for suffix in SUFFIXES))
-    if output.suffix in known and not has_folder(output):
+    if output.suffix and not has_folder(output):
         return output
     return output / f"{hostname}.img{'.' + compress if compress else ''}"
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.cli_build import form_of, output_path
 from tests.image.program import (
     SAMPLE,
     SAMPLE_SHA256,
@@ -278,6 +279,56 @@ def test_what_a_user_can_get_wrong(
     assert "hint:" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("output", "compress", "form"),
+    [
+        ("x.img", "", ""),
+        ("x.RAW", "", ""),
+        ("x.img.xz", "", "xz"),
+        ("x.img.xz", "xz", "xz"),
+        ("x.zip", "", "zip"),
+        ("build", "gz", "gz"),
+        ("there.bin", "gz", "gz"),
+    ],
+)
+def test_the_name_says_the_form(tmp_path: Path, output: str, compress: str, form: str) -> None:
+    (tmp_path / "there.bin").mkdir()
+    assert form_of(tmp_path / output, compress) == form
+    named = output_path(tmp_path / output, "pi", form)
+    inside = "." not in output or output == "there.bin"
+    assert named == (tmp_path / output / "pi.img.gz" if inside else tmp_path / output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("-o", "x.img", "--compress", "xz"), "x.img is no name for what xz makes"),
+        (("-o", "x.img.gz", "--compress", "xz"), "x.img.gz is no name for what xz makes"),
+        (("-o", "pi.bin"), "is pi.bin a file or a folder?"),
+    ],
+)
+def test_a_name_that_contradicts_the_form(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    words: str,
+) -> None:
+    for dry in ((), ("-n",)):
+        done = program("build", *NODE, *arguments, *dry)
+        assert done.returncode == 2, done.stderr
+        assert words in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_compressing_name_compresses(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    need("zstd")
+    succeed(program("build", *NODE, "-o", "x.img.zst"))
+    assert "Check: XXH64" in run("zstd", "-lv", tmp_path / "x.img.zst")
+    assert (tmp_path / "x.img.zst.json").exists()
 
 
 @pytest.mark.parametrize("epoch", ["²", "\u0661", "9" * 5000, "1.5", "-1"])
