@@ -22,7 +22,13 @@ from imagebuilder.build import (
     write_text,
 )
 from imagebuilder.catalogue import has_file
-from imagebuilder.compose import Composer, open_composer
+from imagebuilder.compose import (
+    WITHOUT_BASE,
+    Composer,
+    open_composer,
+    plan_one_image_without_base,
+    plan_without_base,
+)
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.oneimage import check_identities
 from imagebuilder.progress import SILENT, Voice
@@ -57,11 +63,14 @@ class NodeOutcome:
 
 @dataclass(kw_only=True)
 class Batch:
-    """One run over a roster; `obtain` gives the unpacked base of an image source."""
+    """One run over a roster; `obtain` gives the unpacked base of an image source.
+
+    Where it gives None, which a run that only plans may, nodes are planned without their base.
+    """
 
     classroom: Classroom
     folder: Path
-    obtain: Callable[[ImageSource], BaseImage]
+    obtain: Callable[[ImageSource], BaseImage | None]
     epoch: int
     jobs: int = 2
     voice: Voice = SILENT
@@ -81,12 +90,17 @@ class Batch:
         self._write_sums(outcomes, earlier)
         return outcomes
 
-    def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition:
-        """Compose one image that serves every node; raises SettingsError where it cannot."""
+    def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition | NodePlan:
+        """Compose one image that serves every node; its plan alone where the base is not here.
+
+        Raises SettingsError where one image cannot serve them.
+        """
         check_identities(nodes)
-        with open_composer(
-            self.obtain(nodes[0].image), epoch=self.epoch, voice=self.voice
-        ) as composer:
+        base = self.obtain(nodes[0].image)
+        if base is None:
+            self.voice.warn(WITHOUT_BASE)
+            return plan_one_image_without_base(nodes, self.epoch)
+        with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
             return composer.compose_one_image(nodes)
 
     def _refuse_bases(self, nodes: Sequence[NodeSettings]) -> None:
@@ -103,6 +117,10 @@ class Batch:
         for source, group in group_by_image(nodes):
             try:
                 base = self.obtain(source)
+                if base is None:
+                    self.voice.warn(WITHOUT_BASE)
+                    found |= {node.hostname: self._plan_without_base(node) for node in group}
+                    continue
                 with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
                     found |= {outcome.hostname: outcome for outcome in work(composer, group)}
             except RpiImageError as error:
@@ -149,6 +167,25 @@ class Batch:
             config_hash=plan.config_hash,
             sha256=(last or {}).get("image_sha256") or "",
             changes=changes,
+            warnings=plan.warnings,
+        )
+
+    def _plan_without_base(self, node: NodeSettings) -> NodeOutcome:
+        try:
+            plan = plan_without_base(node, self.epoch)
+        except RpiImageError as error:
+            return self._failed(node, error)
+        image = self.image_of(node)
+        # What the image itself adds is not known, so that comparing would name what is the same.
+        there = has_file(image) and load_manifest(image) is not None
+        return NodeOutcome(
+            hostname=node.hostname,
+            state="planned",
+            image=image,
+            settings=node,
+            generation=plan.generation,
+            config_hash=plan.config_hash,
+            changes=("not compared: the base image is not here",) if there else ("new",),
             warnings=plan.warnings,
         )
 

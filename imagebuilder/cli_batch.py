@@ -12,12 +12,13 @@ from imagebuilder.build import plan_as_json, write_image
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
+from imagebuilder.compose import Composition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from imagebuilder.console import Console
-    from imagebuilder.model import NodeSettings
+    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
 
 classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
 out_folder = click.option(
@@ -106,26 +107,36 @@ def _prepare(
     run = Batch(
         classroom=classroom,
         folder=output,
-        obtain=session.obtain,
+        obtain=session.obtain if write else _at_hand(session),
         epoch=session.epoch,
         voice=console,
     )
     return run, choose_nodes(classroom, nodes)
 
 
+def _at_hand(session: Session) -> Callable[[ImageSource], BaseImage | None]:
+    """Give bases without any network; a file of the user's is read where it lies."""
+
+    def find(source: ImageSource) -> BaseImage | None:
+        return session.find(source) or (session.obtain(source) if source.file else None)
+
+    return find
+
+
 def _one_image(
     console: Console, run: Batch, roster: Sequence[NodeSettings], *, dry_run: bool
 ) -> int:
-    composition = run.compose_one(roster)
-    for warning in composition.plan.warnings:
+    made = run.compose_one(roster)
+    plan = made.plan if isinstance(made, Composition) else made
+    for warning in plan.warnings:
         console.warn(warning)
     out = run.image_of_all
-    if not dry_run:
-        write_image(composition, out, digest=True, voice=console)
+    if isinstance(made, Composition) and not dry_run:
+        write_image(made, out, digest=True, voice=console)
     if console.as_json:
-        console.emit({"image": str(out), **plan_as_json(composition.plan)})
+        console.emit({"image": str(out), **plan_as_json(plan)})
     else:
-        console.note(f"{len(roster)} nodes in one image, {len(composition.plan.edits)} files")
+        console.note(f"{len(roster)} nodes in one image, {len(plan.edits)} files")
         console.result(str(out))
     return 0
 

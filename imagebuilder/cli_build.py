@@ -15,7 +15,7 @@ from imagebuilder.catalogue import has_folder
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
-from imagebuilder.compose import open_composer, plan_without_base
+from imagebuilder.compose import WITHOUT_BASE, open_composer, plan_without_base
 from imagebuilder.console import human_bytes
 from imagebuilder.errors import ImageError, InputError
 from imagebuilder.forms import is_compressed
@@ -122,9 +122,7 @@ def output_path(output: Path, hostname: str, compress: str) -> Path:
 def _plan(session: Session, settings: NodeSettings) -> NodePlan:
     base = session.find(settings.image)
     if base is None:
-        session.console.warn(
-            "planned without the base image: what depends on the vendor's files is left out"
-        )
+        session.console.warn(WITHOUT_BASE)
         return plan_without_base(settings, session.epoch)
     with open_composer(base, epoch=session.epoch, voice=session.console) as node:
         return node.plan(settings)

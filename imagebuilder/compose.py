@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from imagebuilder.generation import Generation
 
+WITHOUT_BASE = "planned without the base image: what depends on the vendor's files is left out"
+
 
 @dataclass(frozen=True, slots=True)
 class Composition:
@@ -142,6 +144,12 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
     layers = Layers()
     generation = named_generation(layers.generations(settings), name)
     return plan_node(settings, generation, layers.of(settings), DictBoot({}), epoch)
+
+
+def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:
+    """Plan the one image of a class as `plan_without_base` does a node."""
+    plans = {identity_of(node): plan_without_base(node, epoch) for node in nodes}
+    return merge_plans(plan_without_base(unclaimed_node(nodes[0]), epoch), plans)
 
 
 def _tarball(path: Path) -> OverlayFile:

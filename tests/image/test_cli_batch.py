@@ -158,6 +158,39 @@ def test_a_dry_run_shows_every_node_and_writes_nothing(
     assert not (tmp_path / "build").exists()
 
 
+@pytest.mark.parametrize("command", [("batch", "-n"), ("diff",), ("batch", "--one-image", "-n")])
+def test_planning_asks_no_network(tmp_path: Path, command: tuple[str, ...]) -> None:
+    room = tmp_path / "room.yml"
+    nobody = "http://127.0.0.1:9/"
+    room.write_text(
+        "profile: armv7\nimage: hypriotos-1.12.3\n"
+        "nodes: [{hostname: 'pi-[1-2]', mac: 'b8:27:eb:00:00:[11-12]'}]\n"
+    )
+    done = rpi_image(
+        *command, room, "--json", cache=tmp_path / "cache", cwd=tmp_path,
+        http_proxy=nobody, https_proxy=nobody,
+    )  # fmt: skip
+    said = emitted(done)
+    assert done.stderr.count("planned without the base image") == 1
+    for node in said.get("nodes", [said | {"state": "planned"}]):
+        assert (node["state"], node["generation"]) == ("planned", "cloud-init")
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_plan_without_the_base_compares_nothing(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    succeed(program("batch", room, "--nodes", "pi-01"))
+    text = room.read_text().splitlines()
+    text[1] = "image: {url: 'http://127.0.0.1:9/x.img', unchecked: true}\ngeneration: occidentalis"
+    room.write_text("\n".join(text) + "\n")
+    nodes = emitted(program("diff", room, "--json"))["nodes"]
+    assert [node["changes"] for node in nodes[:2]] == [
+        ["not compared: the base image is not here"],
+        ["new"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "file"),
     [
