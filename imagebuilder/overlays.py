@@ -9,6 +9,7 @@ from imagebuilder.errors import SettingsError
 from imagebuilder.generation import FILE, Generation, parse_generation
 from imagebuilder.model import OverlayFile
 from imagebuilder.shipped import shipped_folder
+from imagebuilder.template import Template, compile_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -50,6 +51,27 @@ def load_generation(folder: Path) -> Generation:
     files = [_read(folder, path, secrets=True) for path in _files(folder) if path.name != FILE]
     text = (folder / FILE).read_text(encoding="utf-8")
     return parse_generation(text, folder.name, str(folder / FILE), files)
+
+
+def check_templates(folder: Path) -> None:
+    """Compile the templates of an overlay folder; raises SettingsError where one cannot be.
+
+    What a template asks for is known only once a node is planned.
+    """
+    if not (folder / FILE).is_file():
+        for path in _files(folder):
+            if path.suffix == ".j2":
+                template_of(_read(folder, path, secrets=False))
+
+
+def template_of(file: OverlayFile) -> Template:
+    """Compile one overlay file; raises SettingsError with its place."""
+    try:
+        return compile_template(file.data.decode(), file.origin)
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{file.origin} is a template and not UTF-8", "take the .j2 off its name"
+        ) from error
 
 
 def check_path(path: str, origin: str) -> str:

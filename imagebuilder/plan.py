@@ -16,8 +16,7 @@ from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.facts import TAKEN, public_facts, secret_facts
 from imagebuilder.generation import BootFiles, Generation
 from imagebuilder.model import BootEdit, NodePlan, NodeSettings, OverlayFile
-from imagebuilder.overlays import check_path
-from imagebuilder.template import Template, compile_template
+from imagebuilder.overlays import check_path, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -289,16 +288,7 @@ def _topmost(files: Iterable[OverlayFile]) -> tuple[OverlayFile, ...]:
 
 
 def _is_late(file: OverlayFile) -> bool:
-    return file.path.endswith(".j2") and bool(_template(file).names & LATE)
-
-
-def _template(file: OverlayFile) -> Template:
-    try:
-        return compile_template(file.data.decode(), file.origin)
-    except UnicodeDecodeError as error:
-        raise SettingsError(
-            f"{file.origin} is a template and not UTF-8", "take the .j2 off its name"
-        ) from error
+    return file.path.endswith(".j2") and bool(template_of(file).names & LATE)
 
 
 def _outputs(file: OverlayFile, context: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
@@ -308,7 +298,7 @@ def _outputs(file: OverlayFile, context: Mapping[str, object]) -> Iterator[tuple
         return
     path = file.path.removesuffix(".j2")
     for name, more in _each(path, context):
-        text = _template(file).render({**context, **more})
+        text = template_of(file).render({**context, **more})
         if text.strip():
             yield name, text.encode()
 

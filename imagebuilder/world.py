@@ -21,7 +21,6 @@ from imagebuilder.errors import SettingsError
 from imagebuilder.fields import public_key
 from imagebuilder.findings import did_you_mean
 from imagebuilder.model import Secret
-from imagebuilder.overlays import generation_folders
 from imagebuilder.shipped import shipped_folder
 
 if TYPE_CHECKING:
@@ -49,6 +48,7 @@ class World:
     catalogue: tuple[CatalogueEntry, ...] = ()
     secrets: dict[tuple[SecretDocument, str], Secret | None] = field(default_factory=dict)
     keys: dict[Path, tuple[str, ...]] = field(default_factory=dict)
+    checked: set[Path] = field(default_factory=set)
     generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +101,8 @@ class World:
 
     def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
         """Make sure that there is such a generation, shipped or in one of `overlays`."""
+        from imagebuilder.overlays import generation_folders  # noqa: PLC0415 - Jinja2 takes time
+
         if overlays not in self.generations:
             places = generation_folders((shipped_folder("overlays"), *overlays))
             self.generations[overlays] = frozenset(place.name for place in places)
@@ -110,9 +112,14 @@ class World:
         return name
 
     def folder(self, path: Path) -> Path:
-        """Make sure that a folder is there."""
+        """Make sure that a folder is there, and on a check that its templates are sound."""
         if not has_folder(path):
             raise SettingsError(f"no folder {path}", "check the path")
+        if self.checking and path not in self.checked:
+            from imagebuilder.overlays import check_templates  # noqa: PLC0415 - as above
+
+            self.checked.add(path)
+            check_templates(path)
         return path
 
     def file(self, path: Path) -> Path:

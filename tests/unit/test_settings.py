@@ -370,6 +370,19 @@ def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(room: Room, type
         assert typed not in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [(b"\n{% if %}", "a.txt.j2:2: "), (b"\xff", "not UTF-8"), (b"{{ room }}", "")],
+)
+def test_a_check_compiles_templates(room: Room, template: bytes, words: str) -> None:
+    (room.folder / "mine").mkdir()
+    (room.folder / "mine" / "a.txt.j2").write_bytes(template)
+    room.write("profile: armv7\nnodes: [{hostname: 'a[1-3]'}]\noverlays: mine\n")
+    found = room.errors()
+    assert len(found) == bool(words)
+    assert all(line.startswith("3 error: overlays[0]: ") and words in line for line in found)
+
+
 @pytest.mark.parametrize("password", ["", "two\nlines"])
 def test_no_password(room: Room, password: str) -> None:
     room.environment["P"] = password
