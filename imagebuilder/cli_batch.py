@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from imagebuilder.console import Console
-    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+    from imagebuilder.model import NodeSettings
 
 classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
 out_folder = click.option(
@@ -107,20 +107,11 @@ def _prepare(
     run = Batch(
         classroom=classroom,
         folder=output,
-        obtain=session.obtain if write else _at_hand(session),
+        obtain=session.obtain if write else session.find,
         epoch=session.epoch,
         voice=console,
     )
     return run, choose_nodes(classroom, nodes)
-
-
-def _at_hand(session: Session) -> Callable[[ImageSource], BaseImage | None]:
-    """Give bases without any network; a file of the user's is read where it lies."""
-
-    def find(source: ImageSource) -> BaseImage | None:
-        return session.find(source) or (session.obtain(source) if source.file else None)
-
-    return find
 
 
 def _one_image(

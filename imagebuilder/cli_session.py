@@ -52,10 +52,11 @@ class Session:
         return obtain_base(source, self.cache, self.console)
 
     def find(self, source: ImageSource) -> BaseImage | None:
-        """Give the unpacked base of an image where it is at hand, without any network."""
+        """Give the base of an image without any network: cached, or a file of the user's."""
         from imagebuilder.base import find_cached
 
-        return find_cached(source, self.cache)
+        found = find_cached(source, self.cache)
+        return self.obtain(source) if found is None and source.file else found
 
     def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
         """Load what the flags and their --config describe, with the keys its nodes carry.

@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 
 RECORDINGS = Path(__file__).parents[1] / "unit" / "recordings"
 
-Answer = bytes | tuple[int, bytes]
+One = bytes | tuple[int, bytes]
+Answer = One | list[One]  # a list is given one after the other; its last one stays
 
 
 @contextmanager
 def answering(answers: Mapping[str, Answer], tls: ssl.SSLContext | None = None) -> Iterator[int]:
-    """Serve `answers` on 127.0.0.1 and give the port; `answers` may change meanwhile."""
+    """Serve `answers` on 127.0.0.1 and give the port."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             answer = answers.get(self.path, (404, b""))
+            if isinstance(answer, list):
+                answer = answer.pop(0) if len(answer) > 1 else answer[0]
             status, body = answer if isinstance(answer, tuple) else (200, answer)
             self.send_response(status)
             self.send_header("Content-Length", str(len(body)))

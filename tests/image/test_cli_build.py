@@ -190,6 +190,18 @@ def test_a_dry_run_does_without_the_image_where_it_can(tmp_path: Path) -> None:
     assert "without the base image" in done.stderr
 
 
+def test_a_dry_run_reads_a_file_of_the_user_s(tmp_path: Path) -> None:
+    """No network is needed for it, so nothing has to be guessed."""
+    raw = tmp_path / "mine.img"
+    run("zstd", "-dq", SAMPLE, "-o", raw)
+    done = rpi_image(
+        "build", "--profile", "armv7", "--hostname", "pi-03", "--image", raw, "-n", "--json",
+        cache=tmp_path / "empty", cwd=tmp_path,
+    )  # fmt: skip
+    assert emitted(done)["generation"] == "occidentalis"
+    assert "without the base image" not in done.stderr
+
+
 def test_the_plan_is_what_the_build_writes(
     program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
