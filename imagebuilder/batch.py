@@ -85,9 +85,9 @@ class Batch:
         """Write every node that is not up to date, then the sums and the class's manifest."""
         self._refuse_bases(nodes)
         make_folder(self.folder)
-        earlier = self._earlier_sums()
+        self._earlier_sums()  # whether they can be read is better known before the first image
         outcomes = self._each_base(nodes, self._built)
-        self._write_sums(outcomes, earlier)
+        self._write_sums(outcomes)
         return outcomes
 
     def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition | NodePlan:
@@ -218,11 +218,13 @@ class Batch:
             error=error,
         )
 
-    def _write_sums(self, outcomes: Sequence[NodeOutcome], earlier: dict[str, str]) -> None:
+    def _write_sums(self, outcomes: Sequence[NodeOutcome]) -> None:
         roster = {node.hostname for node in self.classroom.nodes}
         fresh = {outcome.hostname: outcome for outcome in outcomes if outcome.sha256}
         rows = {
-            name: digest for name, digest in earlier.items() if name.removesuffix(".img") in roster
+            name: digest
+            for name, digest in self._earlier_sums().items()
+            if name.removesuffix(".img") in roster
         }
         rows |= {outcome.image.name: outcome.sha256 for outcome in fresh.values()}
         text = "".join(f"{digest}  {name}\n" for name, digest in sorted(rows.items()))

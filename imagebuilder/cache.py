@@ -181,7 +181,7 @@ class Cache:
     def scratch(self) -> Iterator[Path]:
         """Give a folder that goes away; beside the images, for /tmp is often too small for one."""
         with self._writable():
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
             folder = tempfile.TemporaryDirectory(prefix="inspect-", dir=self.folder)
         with folder as name:
             yield Path(name)

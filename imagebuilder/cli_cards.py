@@ -183,9 +183,16 @@ class Account:
     """
 
     def __init__(
-        self, ledger: Ledger | None, console: Console, *, again: bool, named: bool = False
+        self,
+        ledger: Ledger | None,
+        console: Console,
+        *,
+        again: bool,
+        named: bool = False,
+        epoch: int = 0,
     ) -> None:
         self._ledger = ledger
+        self._epoch = epoch
         self._console = console
         self._again = again
         self._told = again or named
@@ -214,8 +221,11 @@ class Account:
                 f"{device.path}: this card is {owner.node} already, written {owner.finished}",
                 "take another card, or give --again to overwrite it",
             )
-        entry = _entry(recipe, device)
+        entry = replace(_entry(recipe, device), built=str(self._epoch))
         before = self._ledger.claim(entry, again=self._told)
+        for node, begun in self._begun.items():
+            if begun.before and begun.before == owner:  # the card it would fall back to
+                self._begun[node] = replace(begun, before=None)
         self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
 
     def take_back(self) -> None:
@@ -237,7 +247,7 @@ class Account:
                 _restore(self._ledger, begun)
             else:
                 failed = replace(entry, state=FAILED, error=_why(outcome), finished=_now())
-                lost = () if outcome.stage == Stage.CLAIM else _overwritten(begun)
+                lost = (None, "") if outcome.stage == Stage.CLAIM else _overwritten(begun)
                 self._ledger.settle(failed, *lost)
         except RpiImageError as error:
             self._console.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
@@ -246,11 +256,15 @@ class Account:
         """Find out whether this card was written by this ledger; an unreadable one was not."""
         try:
             with open_medium(Path(device.path)) as (_, disk):
-                config_hash = identify(disk).node.get("RPI_IMAGE_HASH", "")
+                node = identify(disk).node
         except RpiImageError:
             return None
-        entry = self._ledger.holder_of(config_hash) if self._ledger else None
-        return entry if entry and entry.state == WRITTEN else None
+        found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
+        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
+        return next((entry for entry in known if entry and _is_on(entry, *found)), None)
+
+    def _entries(self) -> tuple[Entry, ...]:
+        return self._ledger.entries() if self._ledger else ()
 
 
 def _restore(ledger: Ledger, begun: _Begun) -> None:
@@ -261,13 +275,18 @@ def _restore(ledger: Ledger, begun: _Begun) -> None:
         ledger.forget(begun.entry.node)
 
 
-def _overwritten(begun: _Begun) -> tuple[Entry, ...]:
-    """Give the entry of the node that lost its card to this one."""
+def _is_on(entry: Entry, config_hash: str, built: str) -> bool:
+    """Tell whether a card with this configuration is the one that was written for an entry."""
+    same = bool(config_hash) and entry.config_hash == config_hash
+    return same and entry.state == WRITTEN and entry.built in ("", built)
+
+
+def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
+    """Give the entry of the node that lost its card to this one, and the words for that."""
     owner = begun.owner
     if owner is None or owner.node == begun.entry.node:
-        return ()
-    why = f"its card became {begun.entry.node}"
-    return (replace(owner, state=FAILED, error=why, finished=_now()),)
+        return None, ""
+    return owner, f"its card became {begun.entry.node}"
 
 
 def _entry(recipe: Recipe, device: Device) -> Entry:

@@ -285,7 +285,8 @@ class _Flash:
     def _account(self, *, again: bool, named: bool = False) -> Account:
         config = self._flags.config
         ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
-        return Account(ledger, self._console, again=again, named=named)
+        epoch = self._session.epoch
+        return Account(ledger, self._console, again=again, named=named, epoch=epoch)
 
     def _wish(self, *files: Path) -> Wish:
         image = Path(self._flags.image) if self._flags.image else None

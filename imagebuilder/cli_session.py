@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import time
@@ -27,7 +28,7 @@ class Session:
     console: Console
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
-    @property
+    @functools.cached_property
     def epoch(self) -> int:
         """Seconds since 1970 that count as now (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
         given = self.environment.get("SOURCE_DATE_EPOCH", "")

@@ -198,8 +198,8 @@ def _roster(file: Path, folders: tuple[Path, ...]) -> Classroom:
 
 def _with_whole_path(classroom: Classroom) -> Classroom:
     """Name file and secrets so that what is written is right wherever it is read."""
-    path, secrets = classroom.path.absolute(), classroom.secrets.absolute()
-    return replace(classroom, path=path, secrets=secrets)
+    path = classroom.path.parent.resolve() / classroom.path.name
+    return replace(classroom, path=path, secrets=classroom.secrets.resolve())
 
 
 def _warn_about_shack(

@@ -27,7 +27,11 @@ class NodeTakenError(RefusedError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One node's card; times are ISO 8601 with zone, `by` is host:pid of the program."""
+    """One node's card; times are ISO 8601 with zone, `by` is host:pid of the program.
+
+    A card is known by `config_hash` and `built` (epoch seconds, as text): the node of another year
+    may have the same configuration.
+    """
 
     node: str
     state: str
@@ -35,6 +39,7 @@ class Entry:
     slot: str = ""
     card: str = ""
     config_hash: str = ""
+    built: str = ""
     base_sha256: str = ""
     digest: str = ""
     bytes_written: int = 0
@@ -77,22 +82,17 @@ class Ledger:
             _put(entries, replace(entry, state=WRITING, by=_myself()))
         return last
 
-    def settle(self, *settled: Entry) -> None:
-        """Note how it ended."""
+    def settle(self, entry: Entry, lost: Entry | None = None, why: str = "") -> None:
+        """Note how it ended; `lost` lost its card to it, unless it has another one by now."""
         with self._changing() as entries:
-            for entry in settled:
-                _put(entries, entry)
+            if lost in entries:
+                _put(entries, replace(lost, state=FAILED, error=why))
+            _put(entries, entry)
 
     def forget(self, node: str) -> None:
         """Take out a node's entry."""
         with self._changing() as entries:
             entries[:] = [entry for entry in entries if entry.node != node]
-
-    def holder_of(self, config_hash: str) -> Entry | None:
-        """Give the written entry with this configuration."""
-        return next(
-            (e for e in self.entries() if config_hash and e.config_hash == config_hash), None
-        )
 
     @contextmanager
     def _changing(self) -> Iterator[list[Entry]]:

@@ -107,7 +107,7 @@ def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 def _shacks(nodes: Sequence[Place]) -> Iterator[Finding]:
     for loc, node in nodes:
-        if node.shack and node.shack.hostname == node.hostname:
+        if node.shack and node.shack.hostname == node.hostname and _runs_consul(node):
             message = f"`{node.hostname}` is the shack's name: consul takes each name once"
             yield Finding((*loc, "hostname"), message, "give one of them another name")
     for shack in dict.fromkeys(node.shack for _, node in nodes if node.shack):
@@ -120,6 +120,10 @@ def _shacks(nodes: Sequence[Place]) -> Iterator[Finding]:
             hint = "give the address that the nodes see"
             yield Finding(where, message, hint, severe=False)
         yield from _ports(shack)
+
+
+def _runs_consul(node: NodeSettings) -> bool:
+    return bool(node.shack and node.shack.kind == "classic" and node.cluster.enabled)
 
 
 def _ports(shack: Shack) -> Iterator[Finding]:
@@ -143,8 +147,7 @@ def _ports(shack: Shack) -> Iterator[Finding]:
 
 def _swarm(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
     for node in nodes:
-        classic = node.shack and node.shack.kind == "classic"
-        if classic and node.cluster.enabled and not node.docker.tcp:
+        if _runs_consul(node) and not node.docker.tcp:
             message = "the Docker API is closed: the swarm manager reaches no node"
             hint = "`docker: {tls: true}` opens it to the class alone"
             yield Finding(("docker", "tcp"), message, hint, severe=False)
@@ -202,6 +205,11 @@ def _docker(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
         message = "the Docker API is open: whoever is on the network is root on every node"
         hint = "`docker: {tls: true}` closes it"
         yield Finding(("docker", "tcp"), message, hint, severe=False)
+    labels = dict.fromkeys(label for node in nodes for label in node.docker.labels)
+    for name, value in labels:
+        if "=" in value:  # ValidateLabel of dockerd 1.6 counts them
+            message = f"label `{name}` has an `=` in its value: dockerds of 2015 refuse it"
+            yield Finding(("docker", "labels"), message, "put another sign there", severe=False)
 
 
 def _consul(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError
+from imagebuilder.files import hand_over
 from imagebuilder.progress import SILENT, Meter, Voice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from pathlib import Path
 
     from imagebuilder.archive import ImageStream
@@ -50,7 +52,7 @@ def write_raw(stream: ImageStream, out: Path, label: str = "", voice: Voice = SI
 def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
     digest, offset = hashlib.sha256(), 0
     with (
-        out.open("wb", buffering=0) as file,
+        _created(out) as file,
         ThreadPoolExecutor(1, "hash") as hasher,
         ThreadPoolExecutor(1, "write") as writer,
     ):
@@ -67,6 +69,12 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
         file.truncate(offset)
         os.fsync(file.fileno())
     return Written(digest.hexdigest(), offset)
+
+
+def _created(out: Path) -> FileIO:
+    file = out.open("wb", buffering=0)
+    hand_over(out)
+    return file
 
 
 def _write_chunk(descriptor: int, chunk: bytes, offset_bytes: int) -> None:

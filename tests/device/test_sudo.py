@@ -83,6 +83,17 @@ def test_what_is_built_is_the_teacher_s(home: Path, small: SmallImage) -> None:
     assert {path.stat().st_uid for path in [*made, home / "out"]} == {TEACHER}
 
 
+def test_a_cache_that_only_a_look_into_an_archive_made_is_the_teacher_s(
+    home: Path, small: SmallImage
+) -> None:
+    packed = home / "base.img.gz"
+    run("sh", "-c", f"gzip -1 <{small.path} >{packed}")
+    done = sudo(home, "inspect", packed)
+    assert done.returncode == 0, done.stderr
+    made = [path for path in home.rglob("*") if path != packed]
+    assert {path.stat().st_uid for path in made} == {TEACHER}
+
+
 def test_in_root_s_own_folder_nothing_is_given_away(tmp_path: Path) -> None:
     need_root()
     make_folder(tmp_path / "a" / "b", 0o700)

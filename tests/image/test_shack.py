@@ -783,6 +783,40 @@ def test_the_command_writes_the_folder_and_says_what_is_open(
     assert (out / "docker-compose.yml").exists()
 
 
+def test_the_project_is_the_same_however_the_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another project would have other volumes: the registry would be empty."""
+    folder = tmp_path / "3b"
+    folder.mkdir()
+    class_file(folder)
+    monkeypatch.chdir(folder)
+    assert rpi_image(["shack", "classroom.yml"]) == 0
+    before = (folder / "shack" / ".env").read_text()
+    assert before == "COMPOSE_PROJECT_NAME=shack-3b-classroom\n"
+    monkeypatch.chdir(folder / "shack")
+    assert rpi_image(["shack", "../classroom.yml", "-o", "."]) == 0
+    assert (folder / "shack" / ".env").read_text() == before
+
+
+def test_the_shell_s_own_project_name_does_not_count(
+    templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    environment = recorder(tmp_path) | {"COMPOSE_PROJECT_NAME": "another"}
+    (tmp_path / "bin" / "docker-compose").write_text(
+        f'#!/bin/sh\necho "$1 $COMPOSE_PROJECT_NAME" >> {tmp_path}/projects\n'
+    )
+    (tmp_path / "bin" / "docker-compose").chmod(0o755)
+    words = ["make", "-s", "-C", str(folder), "down", "logs", "COMPOSE=docker-compose"]
+    subprocess.run(words, env=environment, check=True, capture_output=True)
+    command = ["sh", "compose-up", "docker-compose"]
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    assert (tmp_path / "projects").read_text().splitlines() == [
+        "down shack-class-3b", "logs shack-class-3b", "up shack-class-3b",
+    ]  # fmt: skip
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, out = class_file(tmp_path), tmp_path / "out"
     assert rpi_image(["shack", str(file), "-o", str(out), "--dry-run", "--json"]) == 0

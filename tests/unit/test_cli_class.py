@@ -319,14 +319,14 @@ def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     arguments = ["--profile", "own", "--hostname", "pi-03", "--image", "base.img"]
     arguments += ["--sha256", CHECKSUM, "--generation", "occidentalis", "--shack", "10.0.0.1"]
     arguments += ["--wifi-ssid", "shack", "--wifi-passphrase-file", "secret"]
-    arguments += ["--wifi-country", "FR", "--registry", "10.0.0.1:5000", "--label", "a=b"]
+    arguments += ["--wifi-country", "FR", "--registry", "10.0.0.1:5000", "--label", "a=b=c"]
     arguments += ["--label", "d=e", "--overlay", "mine", "--set", "x=0123", "--set", "y="]
     node = node_of(*arguments, "--profiles", "profiles")
     assert (node.hostname, node.profile, node.generation) == ("pi-03", "own", "occidentalis")
     assert (node.image.file, node.image.sha256) == (Path("base.img"), CHECKSUM)
     assert node.wifi.networks[0].passphrase.reveal() == "it's $ecret"
     assert node.wifi.country == "FR"
-    assert node.docker.labels == (("a", "b"), ("d", "e"))
+    assert node.docker.labels == (("a", "b=c"), ("d", "e"))
     assert node.overlays == (Path("mine"),)
     assert node.variables == (("x", "0123"), ("y", ""))
 
@@ -399,7 +399,6 @@ def test_pairs(pair: str) -> None:
         (["--hostname", "a", "--registry", "http://x:1"], "is a URL"),
         (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 in UTF-8"),
         (["--hostname", "a", "--label", "a=b c"], "cannot stand here"),
-        (["--hostname", "a", "--label", "a=b=c"], "has an `=`"),
         (["--hostname", "a", "--set", "a-b=c"], "no variable name"),
         (["--config", "gone.yml"], "no such file"),
         (["--hostname", "a", "--profiles", "gone"], "no profiles folder"),

@@ -114,7 +114,7 @@ def test_a_reserved_label_stops_dockerd_and_is_refused() -> None:
 
 
 def test_storage_drivers_get_a_suggestion() -> None:
-    assert fault({"docker": {"storage_driver": "overlays"}}).hint == "did you mean `overlay`?"
+    assert fault({"docker": {"storage_driver": "overlay2s"}}).hint == "did you mean `overlay2`?"
     parse({"docker": {"storage_driver": "default"}})
 
 
@@ -156,7 +156,6 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ({"docker": {"labels": {"a": "b c"}}}, "docker.labels.a", "cannot stand here"),
         ({"docker": {"labels": {"a": "$x"}}}, "docker.labels.a", "cannot stand here"),
         ({"docker": {"labels": {"a=b": "c"}}}, "docker.labels", "no label name"),
-        ({"docker": {"labels": {"a": "b=c"}}}, "docker.labels", "`a` has an `=`"),
         ({"docker": {"port": "70000"}}, "docker.port", "no port"),
         ({"docker": {"storage_driver": "overlay3"}}, "docker.storage_driver", "no storage driver"),
         ({"docker": {"debug": "maybe"}}, "docker.debug", "true or false"),

@@ -118,11 +118,14 @@ def test_who_still_runs(state: str, by: str, alive: bool) -> None:
     assert is_alive(replace(ENTRY, state=state, by=by)) is alive
 
 
-def test_a_card_is_known_by_its_configuration(ledger: Ledger) -> None:
-    ledger.settle(replace(ENTRY, state=WRITTEN))
-    assert ledger.holder_of("ab" * 32) == replace(ENTRY, state=WRITTEN)
-    assert ledger.holder_of("") is None
-    assert ledger.holder_of("00" * 32) is None
+def test_who_lost_the_card_is_noted_unless_it_has_another_by_now(ledger: Ledger) -> None:
+    one, two = replace(ENTRY, state=WRITTEN), replace(ENTRY, node="pi-02", state=WRITTEN)
+    ledger.settle(one)
+    ledger.settle(two, one, "its card became pi-02")
+    assert ledger.entries() == (replace(one, state=FAILED, error="its card became pi-02"), two)
+    ledger.settle(replace(one, device="/dev/sdz"))
+    ledger.settle(two, one, "its card became pi-02")
+    assert ledger.done() == {"pi-01", "pi-02"}
 
 
 def test_many_at_once_lose_nothing(ledger: Ledger) -> None:

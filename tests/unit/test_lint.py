@@ -147,6 +147,13 @@ def test_too_many_consul_servers(room: Room) -> None:
     assert "31 consul servers" in said(room, text, "[{hostname: 'pi-[1-30]'}]")[0]
 
 
+def test_a_label_that_old_dockerds_refuse(room: Room) -> None:
+    text = QUIET.replace("{tls: true}", "{tls: true, labels: {a: b=c, d: e}}")
+    assert room.write(f"{text}nodes: [{{hostname: a}}]\n").said() == [
+        "3 warning: docker.labels: label `a` has an `=` in its value: dockerds of 2015 refuse it"
+    ]
+
+
 @pytest.mark.parametrize("docker", ["{tls: true}", "{tcp: false}"])
 def test_a_closed_socket_is_not_doubted(room: Room, docker: str) -> None:
     text = QUIET.replace("{tls: true}", docker) + "nodes: [{hostname: a}]\n"
@@ -175,6 +182,12 @@ def test_no_node_has_the_shacks_name(room: Room, shack: str) -> None:
     (line,) = found
     assert line.startswith("4 error" if "pi-2" in shack else "5 error")
     assert "is the shack's name" in line
+
+
+@pytest.mark.parametrize("rest", ["hostname: shack, cluster: {enabled: false}", "hostname: shack"])
+def test_a_pi_may_be_the_shack_where_it_runs_no_consul(room: Room, rest: str) -> None:
+    kind = "classic" if "cluster" in rest else "swarm-mode"
+    assert said(room, f"shack: {{address: 10.0.0.1, kind: {kind}}}", f"[{{{rest}}}]") == []
 
 
 @pytest.mark.parametrize(
