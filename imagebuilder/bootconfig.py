@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from dataclasses import dataclass
 from functools import lru_cache
 
 from imagebuilder.errors import ImageError, SettingsError
@@ -18,6 +19,11 @@ _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
+# Where two of a name would confuse whoever reads them; all others may repeat, as `console` does.
+_ONCE = re.compile(
+    r"(root|rootfstype|rootflags|ds|cfg80211\.\w+|systemd\.(unit|run(_\w+_action)?))="
+)
+
 
 # ---- cmdline.txt
 
@@ -27,24 +33,78 @@ def split_words(line: str) -> list[str]:
     return _WORD.findall(line)
 
 
-def merge_cmdline(text: str, ours: tuple[str, ...], earlier: tuple[str, ...] = ()) -> str:
+@dataclass(frozen=True, slots=True)
+class CmdlineEdit:
+    """What a run did to cmdline.txt: words it added, and the vendor's that gave way, by place."""
+
+    added: tuple[str, ...] = ()
+    replaced: tuple[tuple[int, str], ...] = ()
+
+
+NO_EDIT = CmdlineEdit()
+
+
+def groups_of(text: str) -> list[str]:
+    """Give the words on a user's or a generation's lines; `init=` keeps its arguments."""
+    lines = [line.strip() for line in _lines(text)]
+    groups: list[str] = []
+    for line in lines:
+        if line.startswith("init="):
+            groups.append(line)
+        elif not line.startswith("#"):
+            groups += split_words(line)
+    return groups
+
+
+def merge_cmdline(
+    text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT
+) -> tuple[str, CmdlineEdit]:
     """Put our groups of words into the one line of cmdline.txt and keep every other word.
 
-    `earlier` are the groups that an earlier run put there; a `name=value` of ours replaces one of
-    the same name, and all of ours stand last but before a ` -- `: words in front of `init=` do
-    not reach init, and the vendor's clean-up cuts the line at ` systemd.run`.
-    Raises ImageError where a foreign `init=` and ours exclude each other.
+    What an earlier run did is undone first. All of ours stand last, where the kernel prefers them,
+    but before a ` -- `: words in front of `init=` do not reach init, and the vendor's clean-up
+    cuts the line at ` systemd.run`. Raises ImageError where a foreign `init=` and ours exclude
+    each other.
     """
-    gone = set(earlier)
-    words = [word for word in without_hooks(split_words(text)) if word not in gone]
-    _check_init(words, ours)
-    end = words.index("--") if "--" in words else len(words)
-    names = {_name(group) for group in ours if "=" in group and not group.startswith("init=")}
-    kept = [word for word in words[:end] if "=" not in word or _name(word) not in names]
-    kept += [group for group in ours if group not in kept]
-    line = " ".join(kept + words[end:])
+    words = _undone(split_words(text), earlier)
+    _check_words(words, ours)
+    end = _end_of(words)
+    kept = [(place, word) for place, word in enumerate(words[:end])]
+    gone = [(place, word) for place, word in kept if _gives_way(word, ours)]
+    stays = [word for place, word in kept if (place, word) not in gone]
+    added = [group for group in dict.fromkeys(ours) if group not in stays]
+    line = " ".join(stays + added + words[end:])
     _check_length(" ".join(ours), line)
-    return line
+    return line, CmdlineEdit(tuple(added), tuple(gone))
+
+
+def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:
+    for group in reversed(edit.added):
+        words = _without(words, split_words(group))
+    words = without_hooks(words)
+    for place, word in edit.replaced:
+        words.insert(place, word)
+    return words
+
+
+def _without(words: list[str], group: list[str]) -> list[str]:
+    """Take out the last occurrence; one word behind ` -- ` is init's and none of ours."""
+    size = len(group)
+    end = _end_of(words) if size == 1 else len(words)
+    for start in range(end - size, -1, -1):
+        if words[start : start + size] == group:
+            return words[:start] + words[start + size :]
+    return words
+
+
+def _end_of(words: list[str]) -> int:
+    return words.index("--") if "--" in words else len(words)
+
+
+def _gives_way(word: str, ours: tuple[str, ...]) -> bool:
+    """Tell whether a word of ours replaces this one: it has the same name and may stand once."""
+    rivals = [group for group in ours if _name(group) == _name(word)]
+    return bool(rivals and _ONCE.match(word)) and word != rivals[-1]
 
 
 def without_hooks(words: list[str]) -> list[str]:
@@ -75,7 +135,11 @@ def _name(word: str) -> str:
     return word.partition("=")[0]
 
 
-def _check_init(words: list[str], ours: tuple[str, ...]) -> None:
+def _check_words(words: list[str], ours: tuple[str, ...]) -> None:
+    if "--" in ours:
+        raise SettingsError(
+            "cmdline.txt.append holds `--`, behind which the kernel reads no words", "take it out"
+        )
     theirs = [word for word in words if word.startswith("init=") and word not in _PLAIN_INITS]
     if theirs and any(group.startswith("init=") for group in ours):
         raise ImageError(

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from imagebuilder.bootconfig import add_config_lines, merge_cmdline, set_lines
+from imagebuilder.bootconfig import (
+    NO_EDIT,
+    CmdlineEdit,
+    add_config_lines,
+    groups_of,
+    merge_cmdline,
+    set_lines,
+)
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.facts import TAKEN, public_facts, secret_facts
 from imagebuilder.generation import BootFiles, Generation
@@ -120,8 +127,9 @@ def plan_node(
     config_hash = draft.digest(generation.name)
     final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
     record = _Record.on(boot)
-    files = dict(final.files) | _edited_texts(final, boot, record) | work.kept
-    made = record.after(files, final.cmdline, boot)
+    texts, cmdline = _edited_texts(final, boot, record)
+    files = dict(final.files) | texts | work.kept
+    made = record.after(files, cmdline, boot)
     if made.worth_keeping:
         files[RECORD] = made.as_bytes()
     edits = [BootEdit(path, data) for path, data in files.items()]
@@ -232,11 +240,11 @@ class _Work:
                     appended[path.removesuffix(APPEND)] = data.decode()
                 else:
                     files[path] = data
-        words = [each.render(context.secret).strip() for each in self.generation.cmdline]
-        extra = [line.strip() for line in appended.get(CMDLINE, "").splitlines()]
+        texts = [each.render(context.secret) for each in self.generation.cmdline]
+        texts.insert(0, appended.get(CMDLINE, ""))
         return _Rendered(
             files=files,
-            cmdline=tuple(word for word in [*extra, *words] if word),
+            cmdline=tuple(group for text in texts for group in groups_of(text)),
             lines=self._lines(context),
             appended=appended,
         )
@@ -322,20 +330,24 @@ class _Record:
     """What earlier plans made on this partition outside our folder, kept in made.json."""
 
     files: tuple[str, ...] = ()
-    cmdline: tuple[str, ...] = ()
+    cmdline: CmdlineEdit = NO_EDIT
 
     @classmethod
     def on(cls, boot: BootFiles) -> _Record:
-        """Read the record of a partition; one that cannot be read counts as none."""
+        """Read the record of a partition; one that cannot be read counts as none.
+
+        Earlier versions wrote no `replaced`, and all of our words whether the vendor had them or
+        not.
+        """
         try:
             found = json.loads(_text(boot, RECORD) or "{}")
-            return cls(tuple(map(str, found["files"])), tuple(map(str, found["cmdline"])))
+            added = tuple(map(str, found["cmdline"]))
+            replaced = tuple((int(at), str(word)) for at, word in found.get("replaced", []))
+            return cls(tuple(map(str, found["files"])), CmdlineEdit(added, replaced))
         except (ValueError, KeyError, TypeError):
             return cls()
 
-    def after(
-        self, files: Mapping[str, bytes], cmdline: tuple[str, ...], boot: BootFiles
-    ) -> _Record:
+    def after(self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles) -> _Record:
         """Give the record to leave behind once these files are there."""
         earlier = {path.lower() for path in self.files}
         made = [
@@ -349,30 +361,37 @@ class _Record:
     @property
     def worth_keeping(self) -> bool:
         """Tell whether there is anything to remember."""
-        return bool(self.files or self.cmdline)
+        return bool(self.files or self.cmdline.added or self.cmdline.replaced)
 
     def as_bytes(self) -> bytes:
         """Write the record."""
-        text = json.dumps({"files": self.files, "cmdline": self.cmdline}, indent=1)
+        parts: dict[str, object] = {"files": self.files, "cmdline": self.cmdline.added}
+        if self.cmdline.replaced:
+            parts["replaced"] = self.cmdline.replaced
+        text = json.dumps(parts, indent=1)
         return f"{text}\n".encode()
 
 
-def _edited_texts(final: _Rendered, boot: BootFiles, record: _Record) -> dict[str, bytes]:
-    texts: dict[str, bytes] = {}
+def _edited_texts(
+    final: _Rendered, boot: BootFiles, record: _Record
+) -> tuple[dict[str, bytes], CmdlineEdit]:
+    """Give the vendors' texts with our edits, and what to remember about cmdline.txt."""
+    texts: dict[str, str] = {}
+    edit = NO_EDIT
+    own = {path.lower(): data for path, data in final.files.items()}
 
     def text_of(path: str) -> str:
-        given = next((d for p, d in final.files.items() if p.lower() == path.lower()), None)
-        return given.decode("utf-8", "surrogateescape") if given is not None else _text(boot, path)
+        return _decoded(own[path.lower()]) if path.lower() in own else _text(boot, path)
 
     for path, values in final.lines.items():
-        texts[path] = set_lines(text_of(path), dict(values)).encode("utf-8", "surrogateescape")
-    if final.cmdline or record.cmdline:
-        line = merge_cmdline(text_of(CMDLINE), final.cmdline, record.cmdline)
-        texts[CMDLINE] = line.encode("utf-8", "surrogateescape")
+        texts[path] = set_lines(text_of(path), dict(values))
+    earlier = NO_EDIT if CMDLINE in own else record.cmdline
+    if final.cmdline or earlier != NO_EDIT:
+        texts[CMDLINE], edit = merge_cmdline(text_of(CMDLINE), final.cmdline, earlier)
     if CONFIG in final.appended:
         lines = tuple(final.appended[CONFIG].splitlines())
-        texts[CONFIG] = add_config_lines(text_of(CONFIG), lines).encode("utf-8", "surrogateescape")
-    return texts
+        texts[CONFIG] = add_config_lines(text_of(CONFIG), lines)
+    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}, edit
 
 
 def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list[str]:
@@ -386,4 +405,8 @@ def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list
 
 
 def _text(boot: BootFiles, path: str) -> str:
-    return boot.read(path).decode("utf-8", "surrogateescape") if boot.exists(path) else ""
+    return _decoded(boot.read(path)) if boot.exists(path) else ""
+
+
+def _decoded(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")

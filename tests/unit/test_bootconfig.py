@@ -9,9 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.bootconfig import (
+    CmdlineEdit,
     add_config_lines,
     check_ssid,
     check_verbatim,
+    groups_of,
     hash_psk,
     merge_cmdline,
     nm_ssid,
@@ -35,6 +37,10 @@ APRIL = APRIL_CMDLINE.decode()
 # ---- cmdline.txt
 
 
+def merged(text: str, ours: tuple[str, ...], earlier: tuple[str, ...] = ()) -> str:
+    return merge_cmdline(text, ours, CmdlineEdit(earlier))[0]
+
+
 def test_words_are_split_as_the_kernel_does() -> None:
     line = '+a.b=0  c "two words" d="x y" -- -c "q"\n'
     assert split_words(line) == ["+a.b=0", "c", '"two words"', 'd="x y"', "--", "-c", '"q"']
@@ -45,59 +51,98 @@ def test_a_quote_that_never_closes_keeps_its_words_together() -> None:
 
 
 def test_the_hook_comes_last_and_every_word_of_the_vendor_stays() -> None:
-    merged = merge_cmdline(APRIL, (HOOK,))
-    assert merged == f"{APRIL.strip()} {HOOK}"
+    line = merged(APRIL, (HOOK,))
+    assert line == f"{APRIL.strip()} {HOOK}"
 
 
 @pytest.mark.parametrize("ending", ["", "\n", "\r\n", "  \n\n", "\n\r\n"])
 def test_line_ends_do_not_split_the_line(ending: str) -> None:
-    merged = merge_cmdline("a=1 b" + ending, (HOOK,))
-    assert merged == f"a=1 b {HOOK}"
+    line = merged("a=1 b" + ending, (HOOK,))
+    assert line == f"a=1 b {HOOK}"
 
 
 def test_a_second_run_replaces_the_first() -> None:
-    once = merge_cmdline(APRIL, (HOOK,))
+    once = merged(APRIL, (HOOK,))
     newer = HOOK.replace("mount x", "mount y")
-    twice = merge_cmdline(once, (newer,), (HOOK,))
+    twice = merged(once, (newer,), (HOOK,))
     assert twice.count("init=") == 1
-    assert twice == merge_cmdline(APRIL, (newer,))
+    assert twice == merged(APRIL, (newer,))
 
 
 def test_a_hook_is_known_without_a_record() -> None:
-    once = merge_cmdline("a b", (HOOK, *RUN))
-    assert merge_cmdline(once, ()) == "a b"
-    assert merge_cmdline(merge_cmdline("a b", RUN), RUN).count("systemd.run=") == 1
+    once = merged("a b", (HOOK, *RUN))
+    assert merged(once, ()) == "a b"
+    assert merged(merged("a b", RUN), RUN).count("systemd.run=") == 1
 
 
 def test_words_of_an_earlier_run_go_when_they_are_no_longer_wanted() -> None:
-    once = merge_cmdline("a", ("cfg80211.ieee80211_regdom=FR",))
-    assert merge_cmdline(once, (), ("cfg80211.ieee80211_regdom=FR",)) == "a"
+    once = merged("a", ("cfg80211.ieee80211_regdom=FR",))
+    assert merged(once, (), ("cfg80211.ieee80211_regdom=FR",)) == "a"
 
 
 def test_a_word_of_the_same_name_is_replaced() -> None:
-    assert merge_cmdline("a ds=nocloud;i=old b", ("ds=nocloud;i=new",)) == "a b ds=nocloud;i=new"
+    assert merged("a ds=nocloud;i=old b", ("ds=nocloud;i=new",)) == "a b ds=nocloud;i=new"
+
+
+@pytest.mark.parametrize(
+    ("line", "ours"),
+    [
+        ("cgroup_enable=cpuset cgroup_enable=memory", "cgroup_enable=memory"),
+        ("console=serial0,115200 console=tty1", "console=ttyAMA0,115200"),
+        ("quiet a", "quiet"),
+        ("root=/dev/a b", "root=/dev/a"),
+    ],
+)
+def test_words_that_may_repeat_stay_beside_ours(line: str, ours: str) -> None:
+    once, edit = merge_cmdline(line, (ours,))
+    assert split_words(once)[:2] == split_words(line)
+    assert once.count(ours) == 1
+    assert merge_cmdline(once, (), edit)[0] == line
+
+
+def test_what_gave_way_comes_back_to_its_place() -> None:
+    line = "a root=PARTUUID=1-02 b rootfstype=ext4 rootwait -- c"
+    once, edit = merge_cmdline(line, ("root=/dev/sda2", "rootfstype=f2fs", "c"))
+    assert once == "a b rootwait root=/dev/sda2 rootfstype=f2fs c -- c"
+    assert merge_cmdline(once, (), edit) == (line, CmdlineEdit())
+
+
+def test_words_are_known_however_an_earlier_version_grouped_them() -> None:
+    assert merged("a quiet splash", ("quiet", "splash"), ("quiet splash",)) == "a quiet splash"
+    foreign = "init=/mine/start -- x y"
+    assert merged(merged("a", (foreign,)), (foreign,), (foreign,)) == f"a {foreign}"
+
+
+def test_a_users_lines_are_words_without_comments() -> None:
+    text = '# loud\r\nquiet splash\r\n\r\n  x="a b"\r\ninit=/bin/sh -c "y z"\r\n'
+    assert groups_of(text) == ["quiet", "splash", 'x="a b"', 'init=/bin/sh -c "y z"']
+
+
+def test_a_word_that_ends_the_kernels_own_is_refused() -> None:
+    with pytest.raises(SettingsError, match="holds `--`"):
+        merge_cmdline("a", ("--", "x"))
 
 
 def test_repeated_words_of_the_vendor_stay_repeated() -> None:
-    assert merge_cmdline("console=tty1 console=tty2", ("x=1",)) == "console=tty1 console=tty2 x=1"
+    assert merged("console=tty1 console=tty2", ("x=1",)) == "console=tty1 console=tty2 x=1"
 
 
 def test_what_stands_behind_two_dashes_stays_there() -> None:
-    assert merge_cmdline("a -- single", ("b=1",)) == "a b=1 -- single"
+    assert merged("a -- single", ("b=1",)) == "a b=1 -- single"
 
 
 def test_a_foreign_init_stays_where_we_need_none() -> None:
     line = "a init=/usr/lib/raspi-config/init_resize.sh resize"
-    assert merge_cmdline(line, ("x=1",)) == f"{line} x=1"
+    assert merged(line, ("x=1",)) == f"{line} x=1"
 
 
 def test_a_foreign_init_and_ours_exclude_each_other() -> None:
     with pytest.raises(ImageError, match=r"already holds init=/usr/lib/raspi-config"):
-        merge_cmdline("a init=/usr/lib/raspi-config/init_resize.sh", (HOOK,))
+        merged("a init=/usr/lib/raspi-config/init_resize.sh", (HOOK,))
 
 
 def test_an_init_that_names_the_usual_one_may_stay() -> None:
-    assert merge_cmdline("init=/sbin/init a", (HOOK,)) == f"init=/sbin/init a {HOOK}"
+    assert merged("init=/sbin/init a", (HOOK,)) == f"init=/sbin/init a {HOOK}"
 
 
 def test_a_foreign_shell_as_init_is_not_taken_for_ours() -> None:
@@ -107,9 +152,9 @@ def test_a_foreign_shell_as_init_is_not_taken_for_ours() -> None:
 
 def test_too_many_words_are_refused() -> None:
     with pytest.raises(SettingsError, match="more than 400"):
-        merge_cmdline("a", ("x=" + "y" * 400,))
+        merged("a", ("x=" + "y" * 400,))
     with pytest.raises(ImageError, match="more than 624"):
-        merge_cmdline("a" * 600, ("x=" + "y" * 40,))
+        merged("a" * 600, ("x=" + "y" * 40,))
 
 
 WORDS = st.lists(st.from_regex(r"[a-z.]{1,8}(=[a-z0-9,/]{0,8})?", fullmatch=True), max_size=12)
@@ -118,12 +163,27 @@ WORDS = st.lists(st.from_regex(r"[a-z.]{1,8}(=[a-z0-9,/]{0,8})?", fullmatch=True
 @given(WORDS, st.sampled_from([(), (HOOK,), RUN, ("ds=nocloud;i=1", *RUN)]))
 def test_merging_twice_is_merging_once(words: list[str], ours: tuple[str, ...]) -> None:
     words = [word for word in words if not word.startswith("init=")]
-    once = merge_cmdline(" ".join(words), ours)
-    assert merge_cmdline(once, ours, ours) == once
+    once = merged(" ".join(words), ours)
+    assert merged(once, ours, ours) == once
     assert "\n" not in once
     names = {group.partition("=")[0] for group in ours}
     kept = [word for word in words if word.partition("=")[0] not in names or "=" not in word]
     assert split_words(once)[: len(kept)] == kept
+
+
+MORE = st.lists(
+    st.sampled_from(["quiet", "splash", "root=/dev/sda2", "root=x", "console=x", "a"]), max_size=6
+)
+
+
+@given(st.tuples(WORDS, MORE).map(lambda lists: lists[0] + lists[1]), MORE, MORE)
+def test_undoing_an_edit_gives_the_line_of_before(
+    words: list[str], mine: list[str], other: list[str]
+) -> None:
+    line = " ".join(word for word in words if not word.startswith("init="))
+    once, edit = merge_cmdline(line, (*mine, HOOK))
+    assert merge_cmdline(once, (), edit) == (line, CmdlineEdit())
+    assert merge_cmdline(once, tuple(other), edit) == merge_cmdline(line, tuple(other))
 
 
 # ---- occidentalis.txt

@@ -660,6 +660,39 @@ def test_lines_for_config_txt_and_words_for_the_kernel_are_added() -> None:
     assert " resize quiet room=pi-03 " in text_of(planned, "cmdline.txt")
 
 
+@pytest.mark.parametrize("words", ["quiet", "quiet splash", "#\nroot=/dev/sda2", "console=x"])
+@pytest.mark.parametrize("name", STOCK)
+def test_words_for_the_kernel_come_and_go_without_a_trace(name: str, words: str) -> None:
+    boot, extra = boot_of(name), overlay("cmdline.txt.append", words)
+    card = after(boot, plan(plain_node(), boot, extra))
+    line = card.read("cmdline.txt").decode().split()
+    assert {line.count(word) for word in words.removeprefix("#").split()} == {1}
+    again = after(card, plan(plain_node(), card, extra))
+    assert dict(again.files) == dict(card.files)
+    without = after(card, plan(plain_node(), card))
+    fresh = after(boot, plan(plain_node(), boot))
+    assert without.read("cmdline.txt").split() == fresh.read("cmdline.txt").split()
+    assert without.exists("rpi-image/made.json") == fresh.exists("rpi-image/made.json")
+
+
+def test_a_cmdline_of_the_users_is_not_searched_for_words_of_an_earlier_plan() -> None:
+    boot = boot_of("cloud-init-trixie")
+    card = after(boot, plan(plain_node(), boot, overlay("cmdline.txt.append", "quiet root=x")))
+    planned = plan(plain_node(), card, overlay("cmdline.txt", "root=y quiet"))
+    assert text_of(planned, "cmdline.txt").startswith("root=y quiet cfg80211")
+
+
+def test_a_record_of_an_earlier_version_is_read() -> None:
+    record = b'{"files": ["mine.txt"], "cmdline": ["quiet splash", "ds=nocloud;i=old"]}'
+    line = STOCK["cloud-init-trixie"]["cmdline.txt"].strip() + b" quiet splash ds=nocloud;i=old"
+    old = {"rpi-image/made.json": record, "cmdline.txt": line, "mine.txt": b"x"}
+    boot = boot_of("cloud-init-trixie")
+    card = boot_of("cloud-init-trixie", **old)
+    assert dict(after(card, plan(plain_node(), card)).files) == dict(
+        after(boot, plan(plain_node(), boot)).files
+    )
+
+
 def test_lines_added_by_an_earlier_plan_are_not_added_again() -> None:
     boot = boot_of("cloud-init-trixie")
     extra = overlay("config.txt.append", "gpu_mem=16\n"), overlay("cmdline.txt.append", "quiet")
