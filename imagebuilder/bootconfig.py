@@ -6,8 +6,12 @@ import hashlib
 import re
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
 
 # The kernel's limit on ARM is 1024 with up to 400 that the firmware puts in front.
 OUR_WORDS_MAX_BYTES = 400
@@ -17,6 +21,9 @@ _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
 _INIT_HOOK = re.compile(r"/rpi-image/install\b")
 _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
+_FILTER = re.compile(r"\s*\[([^\]]*)\]")
+_BOARD = re.compile(r"pi|cm|none")
+_ALL_BOARDS: Mapping[str, str] = {}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # Where two of a name would confuse whoever reads them; all others may repeat, as `console` does.
@@ -215,15 +222,52 @@ def check_verbatim(value: str, what: str) -> str:
 
 
 def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
-    """Append lines that config.txt does not hold yet, under `[all]` where a filter is open."""
-    present = {line.strip() for line in text.splitlines()}
-    fresh = [line for line in lines if line.strip() and line.strip() not in present]
-    if not fresh:
+    """Append lines that config.txt does not hold yet for the same boards.
+
+    The lines begin under `[all]` and may have filters of their own; what is appended leaves none
+    open, because tools on the Pi append without a look at the end of the file.
+    """
+    present, open_filters = set(), _ALL_BOARDS
+    for open_filters, line in _filtered(_lines(text)):
+        present.add((frozenset(open_filters.values()), line.strip()))
+    added: list[str] = []
+    for filters, line in _filtered(list(lines)):
+        if line.strip() and (frozenset(filters.values()), line.strip()) not in present:
+            added += [*_switch(open_filters, filters), line]
+            open_filters = filters
+    if not added:
         return text
-    filters = re.findall(r"^\s*(\[[^\]]*\])", text, re.MULTILINE)
-    head = ["[all]"] if filters and filters[-1].lower() != "[all]" else []
     start = text if not text or text.endswith("\n") else text + "\n"
-    return start + "".join(f"{line}\n" for line in head + fresh)
+    return start + "".join(f"{line}\n" for line in added + _switch(open_filters, _ALL_BOARDS))
+
+
+def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
+    """Give each line with the filters it stands under, by kind; a filter's own line is blank.
+
+    Filters of different kinds narrow each other, one of the same kind takes the other's place.
+    https://www.raspberrypi.com/documentation/computers/config_txt.html#conditional-filters
+    """
+    filters = _ALL_BOARDS
+    for line in lines:
+        found = _FILTER.match(line)
+        if found is None:
+            yield filters, line
+            continue
+        name = found[1].lower()
+        if _BOARD.match(name):
+            filters = {**filters, "board": f"[{name}]"}
+        else:
+            kind = re.split("[=:]|0x", name)[0]
+            filters = {} if name == "all" else {**filters, kind: f"[{found[1]}]"}
+        yield filters, ""
+
+
+def _switch(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """Give the lines that lead from some filters to others."""
+    if now == then:
+        return []
+    head = ["[all]"] if now.keys() - then.keys() else []
+    return head + list(then.values())
 
 
 # ---- wifi

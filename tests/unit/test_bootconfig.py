@@ -259,6 +259,58 @@ def test_config_lines_leave_an_open_filter() -> None:
     assert add_config_lines("[cm4]\nb=1\n[all]\n", ("c=1",)) == "[cm4]\nb=1\n[all]\nc=1\n"
 
 
+TRIXIE = "dtparam=audio=on\n\n[cm4]\notg_mode=1\n\n[pi5]\nx=5\n\n[all]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "added"),
+    [
+        (TRIXIE, ["[pi5]", "x=1", "[cm4]", "y=1"], "[pi5]\nx=1\n[cm4]\ny=1\n[all]\n"),
+        (TRIXIE, ["otg_mode=1"], "otg_mode=1\n"),
+        (TRIXIE, ["[cm4]", "otg_mode=1", "[pi5]", "otg_mode=1"], "[pi5]\notg_mode=1\n[all]\n"),
+        (TRIXIE, ["[pi5]", "x=5", "[all]", "dtparam=audio=on", "[cm4]"], ""),
+        (TRIXIE, ["[PI5]", "y=1", "[all]", "z=1"], "[pi5]\ny=1\n[all]\nz=1\n"),
+        ("[pi4]\n[EDID=x]\na=1\n", ["[pi4]", "a=1"], "[all]\n[pi4]\na=1\n[all]\n"),
+        ("[pi4]\n", ["[EDID=x]", "[pi3]", "a=1"], "[EDID=x]\n[pi3]\na=1\n[all]\n"),
+        ("[gpio4=1]\na=1\n", ["[gpio5=1]", "a=1"], "[all]\n[gpio5=1]\na=1\n[all]\n"),
+        ("", ["[none]", "a=1", "[0x1f]", "b=1"], "[none]\na=1\n[none]\n[0x1f]\nb=1\n[all]\n"),
+    ],
+)
+def test_config_lines_come_under_their_filters(text: str, lines: list[str], added: str) -> None:
+    once = add_config_lines(text, tuple(lines))
+    assert once == text + added
+    assert add_config_lines(once, tuple(lines)) == once
+
+
+FILTERED = st.lists(
+    st.sampled_from(["[all]", "[pi3]", "[pi4]", "[edid=x]", "[gpio4=1]", "a=1", "b=1"]), max_size=9
+)
+
+
+def as_the_firmware_reads(text: str) -> set[tuple[str, str, str, str]]:
+    board = edid = gpio = ""
+    found = set()
+    for line in text.splitlines():
+        if line == "[all]":
+            board = edid = gpio = ""
+        elif line.startswith("[pi"):
+            board = line
+        elif line.startswith("[edid"):
+            edid = line
+        elif line.startswith("[gpio"):
+            gpio = line
+        else:
+            found.add((board, edid, gpio, line))
+    return found
+
+
+@given(FILTERED, FILTERED)
+def test_config_lines_hold_for_the_boards_they_are_for(there: list[str], more: list[str]) -> None:
+    text = "\n".join(there)
+    merged = as_the_firmware_reads(add_config_lines(text, tuple(more)))
+    assert merged == as_the_firmware_reads(text) | as_the_firmware_reads("\n".join(more))
+
+
 def test_config_is_made_where_there_is_none() -> None:
     assert add_config_lines("", ("enable_uart=1",)) == "enable_uart=1\n"
 
