@@ -32,6 +32,18 @@ _ONCE = re.compile(
 )
 
 
+# ---- texts
+
+
+def read_appended(data: bytes, origin: str) -> str:
+    """Read lines to append: of any 8-bit encoding, with or without Windows' mark in front."""
+    if b"\0" in data:
+        raise SettingsError(
+            f"{origin} is no text of 8-bit letters", "save it as UTF-8; it may be UTF-16 now"
+        )
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
 # ---- cmdline.txt
 
 
@@ -156,17 +168,21 @@ def _check_words(words: list[str], ours: tuple[str, ...]) -> None:
 
 
 def _check_length(mine: str, line: str) -> None:
-    size = len(mine.encode())
+    size = _size(mine)
     if size > OUR_WORDS_MAX_BYTES:
         raise SettingsError(
             f"the words for cmdline.txt take {size} bytes, more than {OUR_WORDS_MAX_BYTES}",
-            "shorten `cmdline` in generation.yml",
+            "shorten `cmdline` in generation.yml, or cmdline.txt.append",
         )
-    if len(line.encode()) > LINE_MAX_BYTES:
+    if _size(line) > LINE_MAX_BYTES:
         raise ImageError(
-            f"cmdline.txt would hold {len(line.encode())} bytes, more than {LINE_MAX_BYTES}",
+            f"cmdline.txt would hold {_size(line)} bytes, more than {LINE_MAX_BYTES}",
             "the kernel cuts a longer line off; take words out of the image's cmdline.txt",
         )
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))
 
 
 # ---- occidentalis.txt and its like: name=value lines

@@ -17,6 +17,7 @@ from imagebuilder.bootconfig import (
     add_config_lines,
     groups_of,
     merge_cmdline,
+    read_appended,
     set_lines,
 )
 from imagebuilder.errors import ImageError, SettingsError
@@ -160,7 +161,7 @@ class _Rendered:
         parts = {path: _sha256(data) for path, data in self.files.items()}
         whole = [generation, self.cmdline, self.lines, self.appended, parts]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,7 @@ class _Work:
                 continue
             for path, data in _outputs(file, context.of(file)):
                 if path.endswith(APPEND) and path.removesuffix(APPEND) in {CMDLINE, CONFIG}:
-                    appended[path.removesuffix(APPEND)] = data.decode()
+                    appended[path.removesuffix(APPEND)] = read_appended(data, file.origin)
                 else:
                     files[path] = data
         texts = [each.render(context.secret) for each in self.generation.cmdline]

@@ -660,6 +660,31 @@ def test_lines_for_config_txt_and_words_for_the_kernel_are_added() -> None:
     assert " resize quiet room=pi-03 " in text_of(planned, "cmdline.txt")
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (b"# caf\xe9\nx=1\n", b"# caf\xe9\nx=1\n"),
+        (b"\xef\xbb\xbfx=caf\xe9\r\n", b"x=caf\xe9\n"),
+        ("\ufeffx=café".encode(), "x=café\n".encode()),
+    ],
+)
+def test_texts_to_append_may_have_any_encoding(given: bytes, line: bytes) -> None:
+    boot = boot_of("cloud-init-trixie")
+    extra = [OverlayFile(f"{path}.append", given, path) for path in ("config.txt", "cmdline.txt")]
+    first = plan(plain_node(), boot, *extra)
+    assert files_of(first)["config.txt"].endswith(b"[all]\n" + line)
+    assert b" resize " + line.split(b"\n")[-2] + b" cfg" in files_of(first)["cmdline.txt"]
+    assert files_of(plan(plain_node(), after(boot, first), *extra)) == files_of(first)
+    assert first.config_hash != plan(plain_node(), boot).config_hash
+
+
+def test_a_text_of_two_bytes_a_letter_cannot_be_appended() -> None:
+    extra = OverlayFile("cmdline.txt.append", "quiet".encode("utf-16"), "mine/cmdline.txt.append")
+    with pytest.raises(SettingsError, match=r"mine/cmdline.txt.append is no text") as caught:
+        plan(plain_node(), boot_of("occidentalis"), extra)
+    assert "UTF-8" in caught.value.hint
+
+
 @pytest.mark.parametrize("words", ["quiet", "quiet splash", "#\nroot=/dev/sda2", "console=x"])
 @pytest.mark.parametrize("name", STOCK)
 def test_words_for_the_kernel_come_and_go_without_a_trace(name: str, words: str) -> None:
