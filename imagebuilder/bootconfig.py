@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+import yaml
+
 from imagebuilder.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
 _INIT_HOOK = re.compile(r"/rpi-image/install\b")
 _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
+_JINJA = re.compile(rb"##\s*template:\s*jinja", re.IGNORECASE)
 _FILTER = re.compile(r"\s*\[([^\]]*)\]")
 _BOARD = re.compile(r"pi|cm|none")
 _ALL_BOARDS: Mapping[str, str] = {}
@@ -42,6 +45,32 @@ def read_appended(data: bytes, origin: str) -> str:
             f"{origin} is no text of 8-bit letters", "save it as UTF-8; it may be UTF-16 now"
         )
     return data.decode("utf-8-sig", "surrogateescape")
+
+
+@lru_cache(maxsize=16)
+def parse_mapping(text: bytes, path: str) -> Mapping[str, object]:
+    """Read a vendor's YAML file; one without values gives an empty mapping.
+
+    Raises ImageError for all else that our own file would silently take the place of.
+    """
+    hint = f"mend it in the image, or replace it by an overlay with a {path} of your own"
+    if _JINJA.match(text):
+        raise ImageError(f"{path} is a template for the Pi, which ours cannot keep", hint)
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ImageError(
+            f"{path} is no single YAML mapping: {_yaml_reason(error)}", hint
+        ) from error
+    if not isinstance(found, dict | None):
+        raise ImageError(f"{path} is no single YAML mapping but a {type(found).__name__}", hint)
+    return found or {}
+
+
+def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return f"line {mark.line + 1}: {reason}" if mark else reason
 
 
 # ---- cmdline.txt

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import yaml
-
 from imagebuilder.bootconfig import (
     NO_EDIT,
     CmdlineEdit,
     add_config_lines,
     groups_of,
     merge_cmdline,
+    parse_mapping,
     read_appended,
     set_lines,
 )
@@ -227,7 +226,7 @@ class _Work:
         if not self.boot.exists(path):
             return {}
         self.kept[STOCK + path] = _StockBoot(self.boot).read(path)
-        return _parse_yaml(self.kept[STOCK + path])
+        return parse_mapping(self.kept[STOCK + path], path)
 
     def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
         """Render everything; of a draft only what depends on late values is rendered again."""
@@ -268,15 +267,6 @@ class _Work:
 def _sha256(data: bytes) -> str:
     """Hash once what many nodes share: scripts, container images."""
     return hashlib.sha256(data).hexdigest()
-
-
-@lru_cache(maxsize=16)
-def _parse_yaml(text: bytes) -> Mapping[str, object]:
-    try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _topmost(files: Iterable[OverlayFile]) -> tuple[OverlayFile, ...]:

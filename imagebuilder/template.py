@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from base64 import b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,11 +16,9 @@ from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from imagebuilder.bootconfig import check_line, check_verbatim, nm_ssid, wpa_ssid
-from imagebuilder.errors import SettingsError
+from imagebuilder.errors import ImageError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from jinja2 import Template as JinjaTemplate
 
 # What YAML 1.1 does not let stand in a double-quoted text, beside what JSON escapes already.
@@ -37,6 +37,8 @@ class Template:
         """Fill in the context; a failure names the file and line of the template."""
         try:
             return self._compiled.render(context)
+        except ImageError:  # not the template's fault
+            raise
         except Exception as error:  # a template can raise anything that Python can
             raise SettingsError(
                 f"{self.origin}:{_line_of(error, self.origin)}: {_reason(error)}", _hint(error)
@@ -69,6 +71,12 @@ def yaml(value: object) -> str:
     JSON texts are YAML 1.1 once the characters that YAML calls unprintable are escaped, and
     their quotes keep `no`, `0123` and dates what they are.
     """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{yaml(key)}: {yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(yaml(each) for each in value) + "]"
+    if isinstance(value, bytes):
+        return f'!!binary "{b64encode(value).decode()}"'
     text = json.dumps(value, ensure_ascii=False, default=str)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 

@@ -454,6 +454,72 @@ def test_keys_taken_out_of_the_settings_leave_the_card() -> None:
     assert not [path for path in again.names() if b"AAAA gone" in again.read(path)]
 
 
+# ---- vendors' YAML
+
+YAML_OF = {"device-init-1.6": "device-init.yaml", "cloud-init-trixie": "user-data"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"a: 1\n\tb: 2\n", "line 2: found character"),
+        (b"a: 1\n---\nb: 2\n", "line 2: but found another document"),
+        (b"#include\nhttp://example.com/more\n", "but a str"),
+        (b"#!/bin/sh\necho hi\n", "but a str"),
+        (b"- a\n- b\n", "but a list"),
+        (b"Content-Type: multipart/mixed; boundary=xx\n\n--xx\na: 1\n", "line 4"),
+        (b"## template: jinja\n#cloud-config\na: '{{ v1.x }}'\n", "a template"),
+        (b"# caf\xe9\na: 1\n", "no single YAML mapping"),
+        (b"a: 2015-13-45\n", "month must be in 1..12"),
+    ],
+)
+@pytest.mark.parametrize("name", YAML_OF)
+def test_what_is_no_mapping_is_not_thrown_away(name: str, text: bytes, said: str) -> None:
+    path = YAML_OF[name]
+    boot = DictBoot(STOCK[name] | {path: text})
+    with pytest.raises(ImageError, match=f"^{path} is .*{re.escape(said)}") as caught:
+        plan(plain_node(), boot)
+    assert "overlay" in caught.value.hint
+    own = overlay(path, "#cloud-config\nmine: 1\n")
+    assert yaml_of(plan(plain_node(), boot, own), path) == {"mine": 1}
+
+
+@pytest.mark.parametrize("text", [b"", b"\n", b"#cloud-config\n# a: 1\n", b"---\n", b"{}\n"])
+@pytest.mark.parametrize("name", YAML_OF)
+def test_a_file_that_says_nothing_is_no_mistake(name: str, text: bytes) -> None:
+    boot = DictBoot(STOCK[name] | {YAML_OF[name]: text})
+    assert yaml_of(plan(plain_node(), boot), YAML_OF[name])["hostname"] == "pi-03"
+
+
+@pytest.mark.parametrize("name", YAML_OF)
+def test_what_the_vendors_file_holds_arrives_whole(name: str) -> None:
+    text = b"runcmd: echo hi\nfiles: [{content: !!binary /9j/4A==, 7: yes}]\nwhen: 1.5\n"
+    document = yaml_of(
+        plan(plain_node(), DictBoot(STOCK[name] | {YAML_OF[name]: text})), YAML_OF[name]
+    )
+    assert document["runcmd"][-1] == "echo hi"
+    assert "sh" in document["runcmd"][0]
+    assert document["files"] == [{"content": b"\xff\xd8\xff\xe0", 7: True}]
+    assert document["when"] == 1.5
+
+
+def test_a_boot_command_that_is_a_text_is_one_command() -> None:
+    stock = {"user-data": b"#cloud-config\nbootcmd: echo b\n"}
+    document = yaml_of(plan(plain_node(), boot_of("cloud-init-trixie", **stock)), "user-data")
+    assert document["bootcmd"][1:] == ["echo b"]
+
+
+def test_device_inits_own_wifi_stays_where_none_is_set() -> None:
+    theirs = {"interfaces": {"wlan0": {"ssid": "theirs", "password": "theirs too"}}}
+    boot = boot_of("device-init-1.6", **{"device-init.yaml": json.dumps({"wifi": theirs}).encode()})
+    kept = yaml_of(plan(node_with(wifi=Wifi("FR")), boot), "device-init.yaml")
+    assert kept["wifi"] == theirs
+    ours = yaml_of(plan(plain_node(), boot), "device-init.yaml")
+    assert ours["wifi"]["interfaces"]["wlan0"]["ssid"] == "Shack"
+    hidden = Wifi("FR", (WifiNetwork("Shack", Secret("correct horse"), hidden=True),))
+    assert "wifi" not in yaml_of(plan(node_with(wifi=hidden), boot), "device-init.yaml")
+
+
 # ---- firstrun
 
 

@@ -73,6 +73,20 @@ def test_yaml_keeps_texts_texts(value: str) -> None:
     assert pyyaml.safe_load(f"{yaml(value)}: 1\n") == {value: 1}
 
 
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.binary() | st.sampled_from(["no", "é", ""]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["a", "no", "", 1, True, None]), inner, max_size=3)
+        ),
+        max_leaves=8,
+    )
+)
+def test_yaml_keeps_numbers_bytes_and_keys_what_they_are(value: object) -> None:
+    assert pyyaml.safe_load(f"key: {yaml(value)}\n") == {"key": value}
+
+
 def test_yaml_gives_structures_back() -> None:
     value = {"a": [1, True, None, "no"], "b": {"c": "📶"}}
     assert pyyaml.safe_load(yaml(value)) == value
