@@ -75,7 +75,7 @@ class Composer:
 
     def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
         """Put every node into one image; the Pi finds out which it is (see oneimage)."""
-        fallback = unclaimed_node(nodes[0])
+        fallback = unclaimed_node(nodes)
         plans = {identity_of(node): self.plan(node) for node in nodes}
         plan = merge_plans(self.plan(fallback), plans)
         return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
@@ -149,7 +149,7 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
 def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:
     """Plan the one image of a class as `plan_without_base` does a node."""
     plans = {identity_of(node): plan_without_base(node, epoch) for node in nodes}
-    return merge_plans(plan_without_base(unclaimed_node(nodes[0]), epoch), plans)
+    return merge_plans(plan_without_base(unclaimed_node(nodes), epoch), plans)
 
 
 def _tarball(path: Path) -> OverlayFile:

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import Problem, SettingsError
-from imagebuilder.model import BootEdit, Cluster, Network, NodePlan
+from imagebuilder.model import BootEdit, Cluster, Network, NodePlan, NodeSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
-
-    from imagebuilder.model import NodeSettings
 
 FOLDER = "rpi-image/identities"
 UNCLAIMED = "unclaimed"
@@ -59,14 +57,32 @@ def check_identities(nodes: Sequence[NodeSettings]) -> None:
         )  # fmt: skip
 
 
-def unclaimed_node(node: NodeSettings) -> NodeSettings:
-    """Give what a board becomes that is in no roster: no address, keys, or cluster of its own."""
-    return replace(
-        node,
+def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
+    """Give what a board becomes that is in no roster: no more than what all nodes agree on.
+
+    It has no address, keys, or cluster of its own. A variable that differs from node to node is
+    blank, for a template that every node has asks for it.
+    """
+    first = nodes[0]
+    blank = NodeSettings(
         hostname=UNCLAIMED,
-        network=Network(interface=node.network.interface),
+        profile=first.profile,
+        arch=first.arch,
+        machines=first.machines,
+        image=first.image,
+    )
+    agreed: NodeSettings = _agreed(nodes, blank)
+    same_extra = len({node.docker.extra for node in nodes}) == 1
+    return replace(
+        agreed,
+        hostname=UNCLAIMED,
+        machines=first.machines,
+        network=Network(interface=first.network.interface),
         cluster=Cluster(enabled=False),
-        docker=replace(node.docker, tls=False, tcp=False),
+        docker=replace(
+            agreed.docker, tls=False, tcp=False, extra=first.docker.extra if same_extra else ()
+        ),
+        variables=_agreed_variables(nodes),
         host_keys=(),
         docker_tls=None,
         serial="",
@@ -76,12 +92,41 @@ def unclaimed_node(node: NodeSettings) -> NodeSettings:
     )
 
 
+def _agreed(values: Sequence[Any], blank: Any) -> Any:
+    """Give what all values have in common: field by field, of tuples the members, else `blank`."""
+    first = values[0]
+    if all(value == first for value in values):
+        return first
+    if is_dataclass(blank) and not isinstance(blank, type) and None not in values:
+        parts = {
+            field.name: _agreed(
+                [getattr(v, field.name) for v in values], getattr(blank, field.name)
+            )
+            for field in fields(blank)
+        }
+        return replace(blank, **parts)
+    if isinstance(blank, tuple):
+        return tuple(part for part in first if all(part in value for value in values))
+    return blank
+
+
+def _agreed_variables(nodes: Sequence[NodeSettings]) -> tuple[tuple[str, str], ...]:
+    given = [dict(node.variables) for node in nodes]
+    return tuple(
+        (name, value if all(other[name] == value for other in given) else "")
+        for name, value in given[0].items()
+        if all(name in other for other in given)
+    )
+
+
 def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
     """Put what differs from `fallback` under each identity's folder; pure.
 
-    `plans` maps the names of `identity_of` to plans over the same base as `fallback`.
+    `plans` maps the names of `identity_of` to plans over the same base as `fallback`. The Pi only
+    adds its own files, so what is not every node's leaves the fallback.
     """
-    common = {edit.path: edit.data for edit in fallback.edits}
+    shared = [kept for edit in fallback.edits for kept in _for_all(edit, plans.values())]
+    common = {edit.path.lower(): edit.data for edit in shared}
     own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
     digests = {name: plan.config_hash for name, plan in plans.items()} | {"": fallback.config_hash}
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
@@ -89,14 +134,32 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
     return replace(
         fallback,
         config_hash=whole,
-        edits=(*fallback.edits, *own),
+        edits=(*shared, *own),
         warnings=tuple(warnings),
     )
+
+
+def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:
+    """Give the edit where every plan makes the file, a removal where one of them removes it."""
+    found = [_find(plan, edit.path) for plan in plans]
+    if (
+        edit.path in SHARED
+        or edit.data is None
+        or all(same and same.data is not None for same in found)
+    ):
+        yield edit
+    elif any(same and same.data is None for same in found):
+        yield replace(edit, data=None)
+
+
+def _find(plan: NodePlan, path: str) -> BootEdit | None:
+    """Find a plan's edit of a file as FAT does, whatever the case of its letters."""
+    return next((edit for edit in plan.edits if edit.path.lower() == path.lower()), None)
 
 
 def _own_edits(name: str, plan: NodePlan, common: Mapping[str, bytes | None]) -> Iterable[BootEdit]:
     for edit in plan.edits:
         if edit.data is None or edit.path in SHARED:
             continue
-        if common.get(edit.path) != edit.data:
+        if common.get(edit.path.lower()) != edit.data:
             yield BootEdit(f"{FOLDER}/{name}/{edit.path}", edit.data)

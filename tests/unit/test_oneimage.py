@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.model import BootEdit, ImageSource, NodePlan, NodeSettings, Secret, User
+from imagebuilder.model import (
+    BootEdit,
+    Docker,
+    ImageSource,
+    NodePlan,
+    NodeSettings,
+    OverlayFile,
+    Secret,
+    User,
+    Wifi,
+    WifiNetwork,
+)
 from imagebuilder.oneimage import (
+    FOLDER,
+    SHARED,
     check_identities,
     identity_of,
     merge_plans,
     unclaimed_node,
 )
+from imagebuilder.plan import DictBoot
+from tests.unit import plan_samples
+from tests.unit.plan_samples import STOCK, after, boot_of
+
+PATHS = ("rpi-image/node.env", "rpi-image/a", "rpi-image/B", "vendor.txt", "made.txt")
+FILES = st.dictionaries(st.sampled_from(PATHS), st.sampled_from((b"", b"1", b"2")))
 
 
 def node(hostname: str, serial: str = "", mac: str = "") -> NodeSettings:
@@ -70,27 +92,125 @@ def test_what_no_roster_knows_gets_no_identity_and_opens_nothing() -> None:
     known = replace(
         node("a", "abcdef01"), user=User("me", Secret("$6$x")), ssh_keys=("ssh-ed25519 AAAA",)
     )
-    fallback = unclaimed_node(known)
+    fallback = unclaimed_node([known, replace(known, hostname="b", serial="abcdef02")])
     assert fallback.hostname == "unclaimed"
     assert fallback.serial == ""
     assert not fallback.docker.tcp
     assert not fallback.cluster.enabled
     assert fallback.ssh_keys == known.ssh_keys
+    assert fallback.user == known.user
+
+
+def test_what_no_roster_knows_gets_only_what_all_nodes_have() -> None:
+    ours, hers, his = (WifiNetwork(name, Secret("secret 88")) for name in ("class", "hers", "his"))
+    alice = replace(
+        node("a", "abcdef01"),
+        user=User("alice", Secret("$6$x")),
+        ssh_keys=("hers", "ours"),
+        wifi=Wifi("FR", (hers, ours)),
+        docker=Docker(labels=(("seat", "1"),), registry_mirrors=("m",), extra=("--a", "1")),
+        overlays=(Path("hers"), Path("ours")),
+        variables=(("table", "1"), ("room", "3b"), ("token", "x")),
+        timezone="Europe/Paris",
+    )
+    bob = replace(
+        node("b", "abcdef02"),
+        user=User("bob", Secret("$6$x")),
+        ssh_keys=("ours", "his"),
+        wifi=Wifi("FR", (ours, his)),
+        docker=Docker(labels=(("seat", "2"),), registry_mirrors=("m",), extra=("--b", "1")),
+        overlays=(Path("ours"),),
+        variables=(("room", "3b"), ("table", "2")),
+    )
+    fallback = unclaimed_node([alice, bob])
+    assert fallback.user is None
+    assert fallback.ssh_keys == ("ours",)
+    assert fallback.wifi == Wifi("FR", (ours,))
+    assert fallback.docker == Docker(registry_mirrors=("m",), tcp=False)
+    assert fallback.overlays == (Path("ours"),)
+    assert dict(fallback.variables) == {"table": "", "room": "3b"}
+    assert fallback.timezone == ""
 
 
 def test_only_what_differs_lies_under_an_identity() -> None:
-    fallback = plan("unclaimed", cmdline=b"x", rpi__install=b"i", rpi__node=b"u")
+    fallback = plan("unclaimed", rpi__install=b"i", rpi__node=b"u")
     plans = {
         "serial-1": plan("a", rpi__install=b"i", rpi__node=b"a"),
         "serial-2": plan("b", rpi__install=b"i", rpi__node=b"b", rpi__tls=b"t"),
     }
     merged = merge_plans(fallback, plans)
     assert merged.hostname == "unclaimed"
-    assert [(edit.path, edit.data) for edit in merged.edits[3:]] == [
+    assert [(edit.path, edit.data) for edit in merged.edits[2:]] == [
         ("rpi-image/identities/serial-1/rpi/node", b"a"),
         ("rpi-image/identities/serial-2/rpi/node", b"b"),
         ("rpi-image/identities/serial-2/rpi/tls", b"t"),
     ]
+
+
+def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
+    """Give the card once a board has claimed an identity: its files over the image's."""
+    card = dict(after(boot, merged).files)
+    others = {path: card.pop(path) for path in list(card) if path.startswith(FOLDER)}
+    folder = f"{FOLDER}/{name}/"
+    own = {path.removeprefix(folder): others[path] for path in others if path.startswith(folder)}
+    return {path: data for path, data in {**card, **own}.items() if path not in SHARED}
+
+
+def alone(boot: DictBoot, own: NodePlan) -> dict[str, bytes]:
+    """Give the card of a node that has an image of its own."""
+    files = after(boot, own).files
+    return {path: data for path, data in files.items() if path not in SHARED}
+
+
+@pytest.mark.parametrize("stock", STOCK)
+def test_a_claimed_card_is_that_of_the_node_alone(stock: str) -> None:
+    boot = boot_of(stock)
+    script = OverlayFile("rpi-image/first-boot/10-alice", b"#!/bin/sh\n", "hers")
+    nodes = {"serial-1": plan_samples.full_node(), "serial-2": node("pi-02")}
+    plans = {
+        "serial-1": plan_samples.plan(nodes["serial-1"], boot, script),
+        "serial-2": plan_samples.plan(nodes["serial-2"], boot),
+    }
+    fallback = plan_samples.plan(unclaimed_node([*nodes.values()]), boot)
+    merged = merge_plans(fallback, plans)
+    for name, own in plans.items():
+        assert claimed(boot, merged, name) == alone(boot, own)
+    nobodys = after(boot, merged).files
+    assert not [
+        path
+        for path, data in nobodys.items()
+        if not path.startswith(FOLDER) and (b"teacher" in data or path.endswith("10-alice"))
+    ]
+
+
+@given(FILES, st.lists(FILES, min_size=2, max_size=4))
+def test_the_fallback_has_no_file_that_a_node_has_not(
+    base: dict[str, bytes], files: list[dict[str, bytes]]
+) -> None:
+    """A plan removes from our folder what it does not make, and leaves the vendor's files."""
+    boot = DictBoot(base)
+    first, *others = [
+        NodePlan(
+            hostname="pi",
+            generation="x",
+            config_hash=str(number),
+            edits=(
+                *(BootEdit(path, data) for path, data in made.items()),
+                *(BootEdit(p, None) for p in base if p not in made and p.startswith("rpi-image/")),
+            ),
+        )
+        for number, made in enumerate(files)
+    ]
+    plans = {f"serial-{number}": plan for number, plan in enumerate(others)}
+    merged = merge_plans(first, plans)
+    for name, own in plans.items():
+        assert claimed(boot, merged, name) == alone(boot, own)
+
+
+def test_names_are_one_where_fat_says_so() -> None:
+    plans = {"serial-1": plan("a", README=b"x"), "serial-2": plan("b", readme=b"x")}
+    merged = merge_plans(plan("unclaimed", ReadMe=b"x"), plans)
+    assert [edit.path for edit in merged.edits] == ["ReadMe"]
 
 
 def test_the_kernel_command_line_is_no_identitys() -> None:
