@@ -1,6 +1,7 @@
 """Which parts of a FAT volume are in use, from its allocation table.
 
-Layout: Microsoft FAT specification 1.03 (BPB, FAT type by the count of clusters).
+Layout: Microsoft FAT specification 1.03 (BPB). The FAT type is told as Linux does (fs/fat/inode.c),
+for which any number of clusters may be FAT32.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 _SIGNATURE = b"\x55\xaa"
 _SECTOR_SIZES = (512, 1024, 2048, 4096)
 _FAT12_BELOW = 4085
-_FAT16_BELOW = 65525
 _SMALLEST_MEDIA = 0xF0
 
 
@@ -36,12 +36,13 @@ class _Layout:
     cluster_bytes: int
     clusters: int
     volume_bytes: int
+    is_fat32: bool
 
     @property
     def entry_bits(self) -> int:
-        if self.clusters < _FAT12_BELOW:
-            return 12
-        return 16 if self.clusters < _FAT16_BELOW else 32
+        if self.is_fat32:
+            return 32
+        return 12 if self.clusters < _FAT12_BELOW else 16
 
 
 def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
@@ -90,6 +91,7 @@ def _parse_layout(raw: bytes, size_bytes: int) -> _Layout | None:
         cluster_bytes=per_cluster * sector,
         clusters=(sectors - data_sector) // per_cluster,
         volume_bytes=sectors * sector,
+        is_fat32=not fat16,
     )
     return layout if _sound(layout, size_bytes) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder import fatmap
+from imagebuilder.bootfs import BootBase
 from imagebuilder.extents import CHUNK_BYTES, GRAIN_BYTES, chunks, join, plan_write_set, total_bytes
-from imagebuilder.model import Extent, Patch, Run
+from imagebuilder.model import BootEdit, Extent, Partition, Patch, Run
 from imagebuilder.reading import open_raw
 from tests.tools import need, run
 
@@ -95,6 +97,43 @@ def test_every_cluster_of_every_file_is_in_use_and_no_free_one(tmp_path: Path, k
         owned |= set(range(int(first), int(last or first) + 1))
     assert owned
     assert clusters == owned
+
+
+def put(volume: Path, *edits: BootEdit) -> None:
+    """Edit a volume; mtools takes a FAT32 with few clusters for a FAT16."""
+    with open_raw(volume) as disk:
+        partition = Partition(1, 0, disk.size_bytes, "0c")
+        patch = BootBase(disk, partition).apply(edits, 1_447_322_400)
+    with volume.open("r+b") as file:
+        for piece in patch.runs:
+            file.seek(piece.offset_bytes)
+            file.write(piece.data)
+
+
+def test_a_fat32_with_few_clusters_is_one(tmp_path: Path) -> None:
+    """The bytes of the files tell where they lie, and fsck.fat that Linux sees them there."""
+    need("mkfs.vfat", "fsck.fat")
+    volume = tmp_path / "fat"
+    run("truncate", "-s", "62M", volume)
+    run("mkfs.vfat", "-F", "32", "-s", "4", volume)
+    old, kernel = b"old" * (8 * MIB), random.Random(1).randbytes(5 * MIB)
+    put(volume, BootEdit("old.img", old), BootEdit("kernel7.img", kernel))
+    raw = volume.read_bytes()
+    before, start = raw.index(old), raw.index(kernel)
+    assert before < start
+    put(volume, BootEdit("old.img", None))
+    with open_raw(volume) as disk:
+        used = fatmap.used_extents(disk, 0, disk.size_bytes)
+    assert used is not None
+    assert any(e.start_bytes <= start and start + len(kernel) <= e.end_bytes for e in used)
+    assert not any(e.start_bytes < start and before < e.end_bytes for e in used)
+    copy = tmp_path / "copy"
+    with copy.open("wb") as file:
+        file.truncate(len(raw))
+        for extent in used:
+            file.seek(extent.start_bytes)
+            file.write(volume.read_bytes()[extent.start_bytes : extent.end_bytes])
+    assert "1 files" in run("fsck.fat", "-n", copy)
 
 
 def test_what_is_no_fat_is_none(tmp_path: Path) -> None:
