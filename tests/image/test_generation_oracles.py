@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import Network, Secret, Wifi, WifiNetwork
+from imagebuilder.oneimage import unclaimed_node
 from tests.tools import need, run
 from tests.unit.plan_samples import HOSTILE, boot_of, full_node, plain_node, plan
 
@@ -50,6 +51,28 @@ def test_cloud_init_takes_the_user_data(name: str, node: NodeSettings, tmp_path:
     card = lay(plan(node, boot_of(name, **{"user-data": stock})), tmp_path)
     said = run("cloud-init", "schema", "--config-file", card / "user-data")
     assert "Valid" in said
+
+
+INSTANCE = """
+import sys
+from cloudinit.sources import DataSourceNoCloud as nocloud
+said = {}
+assert nocloud.load_cmdline_data(said, sys.argv[1])
+seed = nocloud._merge_new_seed({"meta-data": said}, {"meta-data": sys.argv[2]})
+print(seed["meta-data"]["instance-id"])
+"""
+
+
+def test_a_board_that_becomes_its_node_is_a_new_instance(tmp_path: Path) -> None:
+    """The command line stays that of the one image; what is on it wins over meta-data."""
+    need("cloud-init")
+    boot = boot_of("cloud-init-trixie")
+    fallback, own = (plan(node, boot) for node in (unclaimed_node([full_node()]), full_node()))
+    line = (lay(fallback, tmp_path) / "cmdline.txt").read_text()
+    for planned in (fallback, own):
+        meta_data = (lay(planned, tmp_path) / "meta-data").read_text()
+        said = run("/usr/bin/python3", "-c", INSTANCE, line, meta_data)
+        assert said.strip() == planned.config_hash
 
 
 @pytest.mark.parametrize("node", [plain_node(), full_node()], ids=["plain", "full"])

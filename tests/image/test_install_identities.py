@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.model import Network
+from imagebuilder.oneimage import identity_of, merge_plans, unclaimed_node
 from tests.image.pi_tree import HASH, SHELLS, Pi, board, give, make_pi
+from tests.unit.plan_samples import after, boot_of, full_node, plan
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +118,58 @@ def test_a_power_cut_over_the_other_identities(pi: Pi) -> None:
     assert pi.status()["hostname"] == "pi-01"
     assert pi.status()["install"] == "ok"
     assert not list(pi.card.glob("identities*"))
+
+
+@pytest.fixture
+def trixie(tmp_path: Path) -> Pi:
+    """Give a Pi with the planned image of a class on a base image with cloud-init."""
+    pi = make_pi(tmp_path, "trixie")
+    boot = boot_of("cloud-init-trixie")
+    full = replace(full_node(), serial="abcdef01")
+    nodes = [full, replace(full, hostname="pi-04", network=Network(), serial="abcdef02")]
+    plans = {identity_of(node): plan(node, boot) for node in nodes}
+    merged = merge_plans(plan(unclaimed_node(nodes), boot), plans)
+    shutil.rmtree(pi.boot)
+    for name, data in after(boot, merged).files.items():
+        (pi.boot / name).parent.mkdir(parents=True, exist_ok=True)
+        (pi.boot / name).write_bytes(data)
+    pi.write("usr/share/zoneinfo/Europe/Paris", "TZif2")
+    board(pi, "abcdef01")
+    return pi
+
+
+def test_cloud_init_reads_the_nodes_files_at_a_boot_of_its_own(trixie: Pi) -> None:
+    """It had read those of `unclaimed` before the installer came, and sets the address itself."""
+    unclaimed = (trixie.boot / "meta-data").read_text()
+    trixie.run()
+    assert trixie.status()["install"] == "ok"
+    assert "192.168.2.103/24" in (trixie.boot / "network-config").read_text()
+    assert (trixie.boot / "meta-data").read_text() != unclaimed
+    assert "reboot" in trixie.read("var/lib/rpi-image/todo").split()
+    trixie.path("var/lib/rpi-image/todo").unlink()
+    trixie.path("var/lib/rpi-image/installed").unlink()
+    trixie.run()
+    assert "reboot" not in trixie.read("var/lib/rpi-image/todo").split(), "at every boot"
+
+
+def test_a_board_in_no_roster_is_not_rebooted(trixie: Pi) -> None:
+    board(trixie, "12345678")
+    trixie.run()
+    assert trixie.status()["hostname"] == "unclaimed-5678"
+    assert "reboot" not in trixie.read("var/lib/rpi-image/todo").split()
+
+
+def test_a_power_cut_gives_cloud_init_no_half_of_a_new_instance(trixie: Pi) -> None:
+    """A new id before the files it is for: those would be taken up by no later boot."""
+    unclaimed = (trixie.boot / "meta-data").read_text()
+    trixie.fake("cp", 'case "$*" in *meta-data*) exit 1 ;; esac; exec /bin/cp "$@"')
+    trixie.run()
+    assert "192.168.2.103/24" in (trixie.boot / "network-config").read_text()
+    assert (trixie.boot / "meta-data").read_text() == unclaimed
+    (trixie.folder / "fakes" / "cp").unlink()
+    trixie.run()
+    assert (trixie.boot / "meta-data").read_text() != unclaimed
+    assert "reboot" in trixie.read("var/lib/rpi-image/todo").split()
 
 
 def test_a_board_without_a_serial_still_boots(pi: Pi) -> None:

@@ -224,6 +224,15 @@ def test_the_kernel_command_line_is_no_identitys() -> None:
     assert merge_plans(fallback, {"serial-1": own}).edits == ()
 
 
+@pytest.mark.parametrize("stock", [b"a ds=nocloud;i=old b", b"a b"])
+def test_cloud_inits_instance_is_not_on_the_command_line_of_all(stock: bytes) -> None:
+    boot = boot_of("cloud-init-trixie", **{"cmdline.txt": stock})
+    nodes = [plan_samples.full_node(), node("pi-02")]
+    plans = {f"serial-{n.hostname}": plan_samples.plan(n, boot) for n in nodes}
+    merged = merge_plans(plan_samples.plan(unclaimed_node(nodes), boot), plans)
+    assert after(boot, merged).files["cmdline.txt"] == b"a b ds=nocloud"
+
+
 def test_the_hash_tells_one_class_from_another() -> None:
     fallback = plan("unclaimed")
     one = merge_plans(fallback, {"serial-1": plan("a")})
