@@ -75,7 +75,20 @@ def _key(source: ImageSource) -> str:
 def _acceptable(record: Record, source: ImageSource) -> bool:
     """Tell whether what is in the cache passed what is asked of the source now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
-    return _fits(record, source) and (pinned or source.unchecked or record.checked != "none")
+    enough = pinned or source.unchecked or record.checked != "none"
+    return enough and _fits(record, source) and _fits_beside(record, source)
+
+
+def _fits_beside(record: Record, source: ImageSource) -> bool:
+    """Tell whether a local file's record has the digest that stands beside the file by now."""
+    if source.file is None:
+        return True
+    try:
+        expected = _expected_of_file(source, source.file)
+    except SourceError:
+        # told where the file is read
+        return False
+    return expected.sha256 in {"", record.source_sha256}
 
 
 def _fits(record: Record, source: ImageSource) -> bool:

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,6 +117,22 @@ def test_a_checksum_file_beside_a_local_file_is_obeyed(image: Path, cache: Cache
     os.utime(packed)
     with pytest.raises(SourceError, match="instead of 0000"):
         obtain_base(local(packed), cache)
+
+
+@pytest.mark.parametrize("kind", ["", "xz"])
+def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cache: Cache) -> None:
+    packed = pack(image, kind) if kind else image
+    obtain_base(local(packed), cache)
+    beside = publish_checksum(packed)
+    assert find_cached(local(packed), cache)
+    beside.write_text(f"{'0' * 64}  {packed.name}\n")
+    with pytest.raises(SourceError, match="instead of 0000"):
+        obtain_base(local(packed), cache)
+    beside.write_text("no checksum")
+    with pytest.raises(SourceError, match="is no SHA-256 file"):
+        obtain_base(local(packed), cache)
+    assert obtain_base(local(packed, sha256sum(packed)), cache)
+    assert find_cached(replace(local(packed), unchecked=True), cache)
 
 
 @pytest.mark.parametrize(
