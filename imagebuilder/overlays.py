@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from imagebuilder.catalogue import has_file, has_folder
 from imagebuilder.errors import SettingsError
 from imagebuilder.generation import FILE, Generation, parse_generation
 from imagebuilder.model import OverlayFile
@@ -26,7 +27,7 @@ def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
     overlay and gives nothing. Raises SettingsError for a folder that is not there and for names
     that FAT cannot hold.
     """
-    if (folder / FILE).is_file():
+    if has_file(folder / FILE):
         return ()
     ours = folder.resolve().is_relative_to(shipped_folder("overlays").resolve())
     return tuple(_read(folder, path, secrets=ours) for path in _files(folder))
@@ -41,8 +42,8 @@ def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:
 def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
     """Find the folders of generations: one of `folders` itself, or what lies in it."""
     for folder in folders:
-        for place in [folder, *sorted(folder.iterdir())] if folder.is_dir() else []:
-            if (place / FILE).is_file():
+        for place in [folder, *_inside(folder)] if has_folder(folder) else []:
+            if has_file(place / FILE):
                 yield place
 
 
@@ -58,7 +59,7 @@ def check_templates(folder: Path) -> None:
 
     What a template asks for is known only once a node is planned.
     """
-    if not (folder / FILE).is_file():
+    if not has_file(folder / FILE):
         for path in _files(folder):
             if path.suffix == ".j2":
                 template_of(_read(folder, path, secrets=False))
@@ -99,17 +100,36 @@ def _fault_of(name: str) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
+    if not has_folder(folder):
         raise SettingsError(f"there is no overlay folder {folder}", "--overlay takes a folder")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if not path.is_dir() and not _is_private(path.relative_to(folder))
-    )
+    return sorted(_walk(folder, frozenset()))
 
 
-def _is_private(path: Path) -> bool:
-    return path.name.endswith("~") or any(part.startswith(".") for part in path.parts)
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Give all files under a folder, those behind links to folders too.
+
+    `above` are the device and inode numbers of the folders on the way here.
+    """
+    inside, found = _inside(folder), folder.stat()
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        raise SettingsError(f"{folder} leads back to a folder that it lies in", "remove the link")
+    for path in inside:
+        if path.name.startswith("."):
+            continue
+        if has_folder(path):
+            yield from _walk(path, above | {here})
+        elif not path.name.endswith("~"):
+            yield path
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {folder}: {error.strerror}", "check its rights"
+        ) from error
 
 
 def _read(folder: Path, path: Path, *, secrets: bool) -> OverlayFile:

@@ -61,6 +61,8 @@ def program(cache: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[int, st
         (("build", *NODE, "--image", "sample", "-o", "priv/x.img"), 7),
         (("build", *NODE, "--image", "sample", "-o", f"{LONG}.img"), 7),
         (("build", *NODE, "--image", "sample", "-o", "priv"), 7),
+        (("build", *NODE, "--image", "sample", "-n", "--overlay", "."), 3),
+        (("build", *NODE, "--image", "sample", "-n", "--overlay", "priv"), 3),
         (("batch", "room.yml", "-o", "priv"), 7),
         (("batch", "room.yml", "-o", "priv/x"), 7),
         (("fetch", "priv/x.img"), 4),

@@ -48,6 +48,27 @@ def test_links_to_files_are_followed(tmp_path: Path) -> None:
     assert load_overlay(tmp_path / "overlay")[0].data == b"real"
 
 
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    write(tmp_path, "outside/b.txt", b"b")
+    write(tmp_path, "outside/.hidden/c.txt")
+    write(tmp_path, "overlay/a.txt", b"a")
+    (tmp_path / "overlay/rpi-image").symlink_to(tmp_path / "outside")
+    (tmp_path / "overlay/again").symlink_to("rpi-image")
+    assert [(file.path, file.data) for file in load_overlay(tmp_path / "overlay")] == [
+        ("a.txt", b"a"),
+        ("again/b.txt", b"b"),
+        ("rpi-image/b.txt", b"b"),
+    ]
+
+
+@pytest.mark.parametrize("target", [".", "..", "../.."])
+def test_a_link_to_its_own_parent_is_refused(target: str, tmp_path: Path) -> None:
+    write(tmp_path, "overlay/sub/a.txt")
+    (tmp_path / "overlay/sub/link").symlink_to(target)
+    with pytest.raises(SettingsError, match="leads back"):
+        load_overlay(tmp_path / "overlay")
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="there is no overlay folder"):
         load_overlay(tmp_path / "absent")
