@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 FOLDER = "rpi-image/identities"
 UNCLAIMED = "unclaimed"
 
-# The Pi never rewrites its kernel command line: a power cut there would brick it. The other two
-# are the planner's own notes and stay those of the image.
-SHARED = frozenset({"cmdline.txt", "rpi-image/made.json"})
+# The Pi never rewrites its kernel command line: a power cut there would brick it. made.json
+# is the planner's own notes, and stays that of the image.
+CMDLINE = "cmdline.txt"
+SHARED = frozenset({CMDLINE, "rpi-image/made.json"})
 
 
 def identity_of(node: NodeSettings) -> str:
@@ -130,13 +131,28 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
     own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
     digests = {name: plan.config_hash for name, plan in plans.items()} | {"": fallback.config_hash}
     whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-    warnings = dict.fromkeys(w for plan in (fallback, *plans.values()) for w in plan.warnings)
+    warnings = dict.fromkeys(_warnings(fallback, plans.values()))
     return replace(
         fallback,
         config_hash=whole,
         edits=(*shared, *own),
         warnings=tuple(warnings),
     )
+
+
+def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:
+    yield from fallback.warnings
+    for plan in plans:
+        yield from plan.warnings
+        if _command_line(plan) != _command_line(fallback):
+            yield f"{plan.hostname}: its own words for {CMDLINE} are left out: all nodes share one"
+
+
+def _command_line(plan: NodePlan) -> bytes:
+    """Give what a plan makes of the kernel command line, without cloud-init's id of the node."""
+    edit = _find(plan, CMDLINE)
+    data = edit.data if edit else None
+    return (data or b"").replace(f";i={plan.config_hash}".encode(), b"")
 
 
 def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:

@@ -233,6 +233,19 @@ def test_cloud_inits_instance_is_not_on_the_command_line_of_all(stock: bytes) ->
     assert after(boot, merged).files["cmdline.txt"] == b"a b ds=nocloud"
 
 
+@pytest.mark.parametrize("stock", ["cloud-init-trixie", "firstrun-bookworm", "occidentalis"])
+def test_words_of_one_node_for_the_command_line_of_all_are_named(stock: str) -> None:
+    boot = boot_of(stock)
+    words = OverlayFile("cmdline.txt.append", b"isolcpus=3\n", "hers")
+    nodes = [plan_samples.plain_node(), replace(plan_samples.plain_node(), hostname="pi-04")]
+    fallback = plan_samples.plan(unclaimed_node(nodes), boot)
+    plans = {n.hostname: plan_samples.plan(n, boot) for n in nodes}
+    assert merge_plans(fallback, plans).warnings == fallback.warnings
+    plans["pi-04"] = plan_samples.plan(nodes[1], boot, words)
+    (warning,) = merge_plans(fallback, plans).warnings
+    assert warning.startswith("pi-04: its own words for cmdline.txt are left out")
+
+
 def test_the_hash_tells_one_class_from_another() -> None:
     fallback = plan("unclaimed")
     one = merge_plans(fallback, {"serial-1": plan("a")})
