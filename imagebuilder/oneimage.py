@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FOLDER = "rpi-image/identities"
 UNCLAIMED = "unclaimed"
+TARBALLS = "rpi-image/images/"
 
 # The Pi never rewrites its kernel command line: a power cut there would brick it. made.json
 # is the planner's own notes, and stays that of the image.
@@ -127,6 +128,7 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
     adds its own files, so what is not every node's leaves the fallback.
     """
     shared = [kept for edit in fallback.edits for kept in _for_all(edit, plans.values())]
+    shared += _tarballs_of_all(fallback, tuple(plans.values()))
     common = {edit.path.lower(): edit.data for edit in shared}
     own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
     digests = {name: plan.config_hash for name, plan in plans.items()} | {"": fallback.config_hash}
@@ -138,6 +140,17 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
         edits=(*shared, *own),
         warnings=tuple(warnings),
     )
+
+
+def _tarballs_of_all(fallback: NodePlan, plans: Sequence[NodePlan]) -> Iterable[BootEdit]:
+    """Give the container images that every node loads: once, for thirty copies have no room.
+
+    `unclaimed` has no cluster and leaves them alone.
+    """
+    for edit in plans[0].edits:
+        same = (_find(plan, edit.path) == edit for plan in plans)
+        if edit.path.startswith(TARBALLS) and not _find(fallback, edit.path) and all(same):
+            yield edit
 
 
 def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:

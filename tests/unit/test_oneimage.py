@@ -34,7 +34,10 @@ from imagebuilder.plan import DictBoot
 from tests.unit import plan_samples
 from tests.unit.plan_samples import STOCK, after, boot_of
 
-PATHS = ("rpi-image/node.env", "rpi-image/a", "rpi-image/B", "vendor.txt", "made.txt")
+PATHS = (
+    "rpi-image/node.env", "rpi-image/a", "rpi-image/B", "rpi-image/images/a.tar", "vendor.txt",
+    "made.txt",
+)  # fmt: skip
 FILES = st.dictionaries(st.sampled_from(PATHS), st.sampled_from((b"", b"1", b"2")))
 
 
@@ -205,6 +208,17 @@ def test_the_fallback_has_no_file_that_a_node_has_not(
     merged = merge_plans(first, plans)
     for name, own in plans.items():
         assert claimed(boot, merged, name) == alone(boot, own)
+
+
+def test_a_container_image_of_all_nodes_is_there_once() -> None:
+    """Thirty copies of 40 MB have no room on a boot partition."""
+    tar, other = {"rpi-image__images__a.tar": b"tar"}, {"rpi-image__images__b.tar": b"b"}
+    own = {"serial-1": plan("pi-01", **tar), "serial-2": plan("pi-02", **tar, **other)}
+    merged = merge_plans(plan("unclaimed"), own)
+    assert {edit.path: edit.data for edit in merged.edits} == {
+        "rpi-image/images/a.tar": b"tar",
+        f"{FOLDER}/serial-2/rpi-image/images/b.tar": b"b",
+    }
 
 
 def test_names_are_one_where_fat_says_so() -> None:
