@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
@@ -24,13 +25,16 @@ pytestmark = pytest.mark.boot
 QEMU_MAC = "52:54:00:12:34:56"
 
 
-def one_image(folder: Path, macs: dict[str, str]) -> Path:
+def one_image(
+    folder: Path, macs: dict[str, str], generation: str = "occidentalis-jessie", **more: Any
+) -> Path:
     """Run `rpi-image batch --one-image` for nodes with these MACs."""
     room = {
         "profile": "armv7",
-        "image": {"file": str(images.golden("occidentalis-jessie")), "unchecked": True},
+        "image": {"file": str(images.golden(generation)), "unchecked": True},
         "shack": {"address": SHACK},
         "nodes": [{"hostname": name, "mac": mac} for name, mac in macs.items()],
+        **more,
     }
     (folder / "room.yml").write_text(yaml.safe_dump(room))
     command = [sys.executable, "-m", "imagebuilder", "batch", "room.yml", "--one-image"]
@@ -48,7 +52,27 @@ def test_a_board_becomes_its_node_and_forgets_the_others(start: StartPi, tmp_pat
     assert "hostname=pi-02" in pi.tell("cat /boot/occidentalis.txt")
     pi.tell_until("ls /boot/rpi-image", r"^(?!.*identities)", 60)
     pi.halt()
-    assert pi.read_boot("rpi-image/identities/serial-b827eb000001/rpi-image/node.env") is None
+    assert pi.read_boot("rpi-image/identities/mac-b827eb000001/rpi-image/node.env") is None
+    pi.expect_sound()
+
+
+def test_on_cloud_init_it_restarts_once_into_its_address(start: StartPi, tmp_path: Path) -> None:
+    """Cloud-init has read the files of `unclaimed` before the board is known by its MAC."""
+    others = {"hostname": "pi-01", "mac": "b8:27:eb:00:00:01", "address": "10.0.2.49/24"}
+    mine = {"hostname": "pi-02", "mac": QEMU_MAC, "address": "10.0.2.50/24"}
+    network, alone = {"gateway": "10.0.2.2"}, {"enabled": False}
+    image = one_image(
+        tmp_path, {}, "cloud-init-trixie", nodes=[others, mine], network=network, cluster=alone
+    )
+    pi = start(image)
+    pi.tell_until("cat /boot/firmware/rpi-image/status", r"^pi-02 at 10\.0\.2\.50", 600)
+    addresses = re.findall(r"inet ([0-9./]+)", pi.tell("ip -4 addr show eth0"))
+    assert addresses == ["10.0.2.50/24"]
+    assert pi.tell("cat /etc/hostname; hostname").split() == ["pi-02", "pi-02"]
+    pi.let_run(30)
+    assert pi.boots == 2
+    pi.halt()
+    assert pi.read_boot("rpi-image/identities/mac-b827eb000001/rpi-image/node.env") is None
     pi.expect_sound()
 
 
