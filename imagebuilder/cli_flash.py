@@ -195,41 +195,47 @@ class _Flash:
         classroom, nodes = self._nodes()
         account = self._account(again=self._said.again)
         names = account.pending([node.hostname for node in nodes])
-        settings = {node.hostname: node for node in nodes}
+        waiting = [node for node in nodes if node.hostname in names]
         with self._pantry() as pantry, open_uevents() as events:
             # A card should not wait for a download, nor the others for its failure.
-            for image in {settings[name].image for name in names}:
+            for image in {node.image for node in waiting}:
                 self._session.obtain(image)
-
-            def look() -> tuple[Device, ...]:
-                named = {os.path.realpath(path) for path in readers}
-                return tuple(d for d in list_devices() if not named or d.path in named)
-
-            def prepare(name: str, device: Device) -> CardJob:
-                recipe = self._recipe(settings[name], pantry)
-                refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
-                account.begin(recipe, device)
-                return recipe.job(device)
-
-            station = Station(
-                nodes=names,
-                flasher=Flasher(
-                    options=self._said.options,
-                    voice=self._console,
-                    stall_seconds=self._said.stall_seconds,
-                ),
-                look=look,
-                free=lambda device: unmounted(device) if self._said.unmount else device,
-                prepare=prepare,
-                settle=account.end,
-                wish=self._wish(),
-                voice=self._console,
-            )
+            station = self._station(waiting, readers, pantry, account)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
         if self._console.as_json:
             show_outcomes(outcomes, self._console)
         return 0  # every node has its card, whatever failed on the way
+
+    def _station(
+        self, nodes: list[NodeSettings], readers: tuple[str, ...], pantry: Pantry, account: Account
+    ) -> Station:
+        settings = {node.hostname: node for node in nodes}
+
+        def look() -> tuple[Device, ...]:
+            named = {os.path.realpath(path) for path in readers}
+            return tuple(d for d in list_devices() if not named or d.path in named)
+
+        def prepare(name: str, device: Device) -> CardJob:
+            recipe = self._recipe(settings[name], pantry)
+            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
+            account.begin(recipe, device)
+            return recipe.job(device)
+
+        return Station(
+            nodes=tuple(settings),
+            flasher=Flasher(
+                options=self._said.options,
+                voice=self._console,
+                stall_seconds=self._said.stall_seconds,
+            ),
+            look=look,
+            free=lambda device: unmounted(device) if self._said.unmount else device,
+            prepare=prepare,
+            settle=account.end,
+            wish=self._wish(),
+            voice=self._console,
+        )
 
     def _write_image(self, found: tuple[Device, ...], pantry: Pantry) -> int:
         path = Path(self._flags.image) if self._flags.image else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from imagebuilder import cli_cards
-from imagebuilder.card import CardJob, CardReport, Stage
+from imagebuilder.card import CardJob, Stage
 from imagebuilder.cli_cards import Account
 from imagebuilder.console import Console
 from imagebuilder.errors import RefusedError
@@ -18,6 +18,7 @@ from imagebuilder.flash import CardOutcome
 from imagebuilder.jobs import Recipe
 from imagebuilder.ledger import Ledger
 from imagebuilder.model import Device
+from tests.unit.reports import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
     from imagebuilder.source import Source
 
 LAST_WEEK, TODAY = 1_700_000_000, 1_700_600_000
-REPORT = CardReport(
-    digest="d",
-    set_bytes=1,
-    written_bytes=1,
-    seconds=1.0,
-    write_seconds=1.0,
-    verified=True,
-    ejected=False,
-    table_reread=True,
-)
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from imagebuilder.card import CardJob, CardReport, Stage
+from imagebuilder.card import CardJob, Stage
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash import CardOutcome, Flasher
 from imagebuilder.ledger import NodeTakenError
@@ -18,6 +18,7 @@ from imagebuilder.progress import Silent
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station, describe, present_now
 from imagebuilder.uevents import Uevents, open_uevents
+from tests.unit.reports import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,16 +36,6 @@ STICK = Device(
     sequence=1,
 )
 EMPTY_SLOT = replace(STICK, path="/dev/sdc", size_bytes=0, serial="reader", model="Reader")
-REPORT = CardReport(
-    digest="",
-    set_bytes=1,
-    written_bytes=1,
-    seconds=1,
-    write_seconds=1,
-    verified=True,
-    ejected=True,
-    table_reread=True,
-)
 
 
 def inserted(sequence: int, path: str = "/dev/sdc") -> Device:
