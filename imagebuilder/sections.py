@@ -373,10 +373,16 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
     return tuple(path for path in asked if path)
 
 
-def generation_of(node: Node, overlays: tuple[Path, ...]) -> str | None:
-    """Give the generation that is said, None where the image is to be asked."""
+def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, ...]) -> str | None:
+    """Give the generation that is said, None where the image is to be asked.
+
+    What the catalogue says of the image has to be there as well: it counts where the image itself
+    tells nothing.
+    """
     name = node.merged.generation
     if not name:
+        if image and (named := image.generation):
+            node.attempt(("image",), lambda: node.outside.generation(named, overlays))
         return None
     return node.attempt(("generation",), lambda: node.outside.generation(name, overlays))
 

@@ -185,7 +185,7 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
         arch=profile.arch,
         machines=profile.machines,
         image=image or _NO_IMAGE,
-        generation=generation_of(node, overlays),
+        generation=generation_of(node, image, overlays),
         shack=shack,
         wifi=wifi,
         network=network,

@@ -107,7 +107,9 @@ class Station:
         no other card could escape (a full disk, no ledger) ends it once the cards in work are done.
         """
         there = present_now(self.look())
-        self.voice.note(f"{len(self._waiting)} nodes to write; insert cards, Ctrl-C ends")
+        count = len(self._waiting)
+        nodes = "1 node" if count == 1 else f"{count} nodes"
+        self.voice.note(f"{nodes} to write; insert cards, Ctrl-C ends")
         try:
             self._serve(events, there)
         except BaseException:

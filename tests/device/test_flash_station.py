@@ -190,7 +190,7 @@ def test_only_the_readers_named_are_served(
     for name in "ab":
         (tmp_path / name).mkdir()
     with queue(classroom, "--nodes", "pi-01", str(slot)) as station:
-        station.wait_for("1 nodes to write")
+        station.wait_for("1 node to write")
         with card(tmp_path / "a", CARD_BYTES) as other, card(tmp_path / "b", CARD_BYTES) as named:
             mine.write_text(f"{other}\n")
             time.sleep(3)

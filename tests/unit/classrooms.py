@@ -62,9 +62,11 @@ class Room:
     def errors(self) -> list[str]:
         return [line for line in self.said() if " error: " in line]
 
-    def refusal(self, overrides: Mapping[str, object] | None = None) -> SettingsError:
+    def refusal(
+        self, overrides: Mapping[str, object] | None = None, profile_folders: Sequence[Path] = ()
+    ) -> SettingsError:
         try:
-            self.load(overrides)
+            self.load(overrides, profile_folders=profile_folders)
         except SettingsError as error:
             return error
         raise AssertionError("the classroom was taken")

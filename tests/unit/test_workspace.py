@@ -339,6 +339,20 @@ def test_a_generation_that_is_not_gets_a_suggestion(room: Room) -> None:
     assert problem.message == "generation: there is no generation `cloudinit`"
 
 
+def test_a_generation_that_the_catalogue_names_and_is_not_gets_a_suggestion(room: Room) -> None:
+    mine = room.folder / "profiles"
+    mine.mkdir()
+    (mine / "images.yml").write_text(
+        f"images:\n  mine: {{file: my.img, sha256: {CHECKSUM}, generation: cloudinit}}\n"
+    )
+    room.write("profile: armv7\nimage: mine\nnodes: [{hostname: a}]\n")
+    (problem,) = room.refusal(profile_folders=[mine]).problems
+    assert (problem.line, problem.hint) == (2, "did you mean `cloud-init`?")
+    assert problem.message == "image: there is no generation `cloudinit`"
+    room.write("profile: armv7\nimage: mine\ngeneration: cloud-init\nnodes: [{hostname: a}]\n")
+    assert room.load(profile_folders=[mine]).nodes[0].generation == "cloud-init"
+
+
 def test_a_generation_of_ones_own(room: Room) -> None:
     mine = room.folder / "mine" / "ours"
     mine.mkdir(parents=True)
