@@ -68,10 +68,10 @@ class Console:
         """Print one line of the result to stdout."""
         self.out.write(text + "\n")
 
-    def emit(self, value: Any) -> None:
-        """Print `value` as JSON with stable key order as given."""
+    def emit(self, value: Any, *, on_one_line: bool = False) -> None:
+        """Print `value` as JSON with stable key order as given; a line each where many follow."""
         plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
-        json.dump(value, self.out, indent=2, ensure_ascii=plain)
+        json.dump(value, self.out, indent=None if on_one_line else 2, ensure_ascii=plain)
         self.out.write("\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
