@@ -7,8 +7,10 @@ import json
 import os
 import shlex
 import signal
+import socket
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -556,6 +558,28 @@ def test_a_machine_without_the_address_is_no_shack(
     assert done.returncode != 0
     assert complaint in done.stderr
     assert not any(line.startswith("compose up") for line in called(tmp_path))
+
+
+def test_a_user_whom_docker_does_not_let_in_is_told_so(
+    templates: tuple[OverlayFile, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    need_root()
+    need("docker", "setpriv", "make")
+    # Not under tmp_path, whose parents are closed to everyone else.
+    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as docker:
+        folder = written(room(tmp_path_factory.mktemp("room")), templates, Path(place, "shack"))
+        os.chmod(place, 0o755)  # noqa: PTH101, S103
+        docker.bind(f"{place}/docker.sock")
+        os.chmod(f"{place}/docker.sock", 0o660)  # noqa: PTH101
+        docker.listen()
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "make", "up"],
+            cwd=folder, capture_output=True, text=True, check=False,
+            env={**os.environ, "DOCKER_HOST": f"unix://{place}/docker.sock", "HOME": place},
+        )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: docker does not let this user in" in done.stderr
+    assert 'usermod -aG docker "$USER" and log in anew' in done.stderr
 
 
 def test_preload_pulls_for_the_lowest_board_and_pushes(
