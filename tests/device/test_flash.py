@@ -33,6 +33,7 @@ from tests.device.cards import (
     flash,
     head_of,
     make_image,
+    rpi_image,
 )
 from tests.tools import need, run
 
@@ -320,11 +321,6 @@ def test_who_may_not_write_the_card_hears_it_before_anything_else(
     ):
         choose_targets([device], wish, allowed, Console())
     assert "sudo" in caught.value.hint
-
-
-def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*RPI_IMAGE, *(str(word) for word in words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.root
