@@ -109,7 +109,8 @@ class Flasher:
 
     def _written(self, worker: _Worker) -> CardOutcome:
         job, watch = worker.job, worker.watch
-        label = f"{job.node} {job.device.path}".strip()
+        deeds = "write+verify" if self.options.verify else "write"
+        label = f"{job.node} {job.device.path} {deeds}".strip()
         try:
             with self.voice.meter(label, work_bytes(job, self.options)) as meter:
                 report = write_card(job, self.options, meter, watch)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,6 +174,19 @@ def test_half_a_sector_at_the_end_is_padded_with_zeros(tmp_path: Path, card: Mem
         assert bytes(card.store[:size]) == job.source.read_at(0, size)
     assert set(card.store[size : size + 412]) == {0}
     assert card.store[size + 412] == OLD
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_all_is_counted_only_once_the_proof_is_given(
+    tmp_path: Path, card: MemoryCard, verify: bool
+) -> None:
+    options, totals, at_proof = CardOptions(verify=verify), Totals(card), []
+    with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
+        watched = replace(job, prove=lambda _disk: at_proof.append(totals.done))
+        write_card(watched, options, totals, Watch())
+    total = work_bytes(job, options)
+    assert at_proof == [total - CHUNK_BYTES]
+    assert totals.done == total
 
 
 def test_progress_is_what_is_on_the_card(tmp_path: Path, card: MemoryCard) -> None:
