@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder import diskutil
 from imagebuilder.blockdev import RIGHTS_HINT
 from imagebuilder.card import Stage
+from imagebuilder.cli_outcomes import why_of
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.forms import is_compressed
@@ -246,7 +247,7 @@ class Account:
             elif outcome.stage == Stage.CLAIM and begun.before:
                 _restore(self._ledger, begun)
             else:
-                failed = replace(entry, state=FAILED, error=_why(outcome), finished=_now())
+                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
                 lost = (None, "") if outcome.stage == Stage.CLAIM else _overwritten(begun)
                 self._ledger.settle(failed, *lost)
         except RpiImageError as error:
@@ -315,60 +316,6 @@ def _finished(entry: Entry, report: CardReport) -> Entry:
 
 def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _why(outcome: CardOutcome) -> str:
-    return outcome.error.message if outcome.error else "stopped"
-
-
-def show_outcomes(outcomes: Sequence[CardOutcome], console: Console) -> int:
-    """Print what became of every card and give the exit code."""
-    if console.as_json:
-        console.emit({"cards": [outcome_as_json(outcome) for outcome in outcomes]})
-    for outcome in outcomes:
-        if outcome.report and not console.as_json:
-            console.result(_sentence(outcome, outcome.report))
-        if outcome.report and not outcome.report.table_reread:
-            console.warn(f"{outcome.job.device.path}: pull it and put it in again to see its parts")
-        if outcome.error:
-            console.fail(outcome.error)
-    codes = [outcome.error.exit_code for outcome in outcomes if outcome.error]
-    return max(codes, default=0)
-
-
-def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
-    """Give the stable keys that scripts rely on."""
-    device, report = outcome.job.device, outcome.report
-    facts: dict[str, Any] = {
-        "device": device.path,
-        "node": outcome.job.node,
-        "state": str(outcome.stage) if not outcome.report else "done",
-        "slot": device.slot,
-        "serial": device.serial,
-        "error": _why(outcome) if not report else "",
-    }
-    if report:
-        facts |= {
-            "digest": report.digest,
-            "set_bytes": report.set_bytes,
-            "written_bytes": report.written_bytes,
-            "image_bytes": outcome.job.source.size_bytes,
-            "seconds": round(report.seconds, 3),
-            "write_seconds": round(report.write_seconds, 3),
-            "verified": report.verified,
-            "ejected": report.ejected,
-        }
-    return facts
-
-
-def _sentence(outcome: CardOutcome, report: CardReport) -> str:
-    node = f" is {outcome.job.node}" if outcome.job.node else ""
-    proven = "verified" if report.verified else "not verified"
-    rate = report.written_bytes / 10**6 / max(report.write_seconds, 0.001)
-    return (
-        f"{outcome.job.device.path}{node}: {report.written_bytes / 10**6:.0f} MB written and "
-        f"{proven} in {report.seconds:.1f} s ({rate:.0f} MB/s)"
-    )
 
 
 def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:

@@ -21,11 +21,11 @@ from imagebuilder.cli_cards import (
     keep_safe,
     open_image,
     refuse,
-    show_outcomes,
     unmounted,
     whose,
 )
 from imagebuilder.cli_options import voiced, yes
+from imagebuilder.cli_outcomes import Teller, show_json
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.console import human_bytes
@@ -203,8 +203,7 @@ class _Flash:
             station = self._station(waiting, readers, pantry, account)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
-        if self._console.as_json:
-            show_outcomes(outcomes, self._console)
+        show_json(outcomes, self._console)
         return 0  # every node has its card, whatever failed on the way
 
     def _station(
@@ -270,14 +269,15 @@ class _Flash:
         return self._run(recipes, found, account)
 
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
+        teller = Teller(settle=account.end, console=self._console, options=self._said.options)
         outcomes = flash_cards(
             [recipe.job(device) for device, recipe in zip(found, recipes, strict=True)],
             self._said.options,
             self._console,
             stall_seconds=self._said.stall_seconds,
-            finished=account.end,
+            finished=teller,
         )
-        return show_outcomes(outcomes, self._console)
+        return teller.end(outcomes)
 
     def _recipe(self, node: NodeSettings, pantry: Pantry) -> Recipe:
         recipe = pantry.node(node, self._session.obtain)

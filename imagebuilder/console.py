@@ -73,6 +73,7 @@ class Console:
         """Print one line of the result to stdout."""
         with _above_bars(self.out):
             self.out.write(text + "\n")
+            self.out.flush()
 
     def emit(self, value: Any, *, on_one_line: bool = False) -> None:
         """Print `value` as JSON with stable key order as given; a line each where many follow."""
@@ -224,7 +225,6 @@ def _above_bars(stream: TextIO) -> Iterator[None]:
         return
     with _bar_class().external_write_mode(file=stream):
         yield
-        stream.flush()
 
 
 def human_bytes(size_bytes: int) -> str:

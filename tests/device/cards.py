@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from tests.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -218,6 +220,12 @@ def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
+
+
+def state_of_nodes(classroom: Path) -> dict[str, str]:
+    """Give what the ledger says of each node."""
+    ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
+    return {entry["node"]: entry["state"] for entry in ledger["cards"]}
 
 
 def head_of(device: str | Path, size_bytes: int = 4 * MIB, offset_bytes: int = 0) -> bytes:

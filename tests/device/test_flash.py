@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from imagebuilder.cli_cards import Allowances, choose_targets
 from imagebuilder.console import Console
@@ -34,6 +33,7 @@ from tests.device.cards import (
     head_of,
     make_image,
     rpi_image,
+    state_of_nodes,
 )
 from tests.tools import need, run
 
@@ -226,11 +226,6 @@ def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) 
         ledger = classroom.with_suffix(".cards.yml").read_text()
         assert ledger.count("state: written") == 2
         assert "node: pi-03" not in ledger
-
-
-def state_of_nodes(classroom: Path) -> dict[str, str]:
-    ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
-    return {entry["node"]: entry["state"] for entry in ledger["cards"]}
 
 
 @pytest.mark.root

@@ -29,6 +29,7 @@ from tests.device.cards import (
     lying_card,
     rpi_image,
     served,
+    state_of_nodes,
 )
 from tests.tools import need, run
 
@@ -226,6 +227,26 @@ def test_one_card_fails_and_the_other_does_not_notice(tmp_path: Path, classroom:
         assert flash(another, "-c", classroom, *SAFE).returncode == 0
         assert "device: " in classroom.with_suffix(".cards.yml").read_text()
     assert "state: failed" not in classroom.with_suffix(".cards.yml").read_text()
+
+
+@pytest.mark.root
+def test_a_card_that_is_done_is_told_while_another_is_written(
+    tmp_path: Path, classroom: Path
+) -> None:
+    with (
+        served(tmp_path, "memory", str(CARD_BYTES), speed=12) as slow,
+        card(tmp_path, CARD_BYTES) as fast,
+    ):
+        command = [*RPI_IMAGE, "flash", slow, fast, "-c", str(classroom), *SAFE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout
+            first = program.stdout.readline()
+            assert program.poll() is None
+            assert state_of_nodes(classroom) == {"pi-01": "writing", "pi-02": "written"}
+            rest = program.stdout.read()
+    assert first.startswith(f"{fast} is pi-02: ")
+    assert rest.startswith(f"{slow} is pi-01: ")
+    assert rest.count("\n") == 1
 
 
 STALLING = """

@@ -119,6 +119,7 @@ FLOORS: dict[str, int] = {
             "cli_fetch",
             "cli_flash",
             "cli_options",
+            "cli_outcomes",
             "cli_shack",
         ],
         6,
