@@ -18,6 +18,7 @@ from imagebuilder.documents import (
     parse_document,
 )
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.findings import did_you_mean, dotted
 from imagebuilder.model import ImageSource
 from imagebuilder.shipped import shipped_folder
@@ -140,22 +141,6 @@ def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
 
 
 # ---- files
-
-
-def has_file(path: Path) -> bool:
-    """Tell whether a file is there; what cannot be looked at (no right, too long) is not."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def has_folder(path: Path) -> bool:
-    """Tell whether a folder is there; what cannot be looked at is not."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def read_text(path: Path, what: str) -> str:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("imagebuilder.cli_batch", "Write the images of a classroom."),
     "diff": ("imagebuilder.cli_batch", "Show what differs from the last build."),
     "flash": ("imagebuilder.cli_flash", "Write cards, safely, one or thirty."),
-    "verify": ("imagebuilder.cli_flash", "Compare a card with what it should be."),
+    "verify": ("imagebuilder.cli_verify", "Compare a card with what it should be."),
     "devices": ("imagebuilder.cli_flash", "List block devices and what speaks against each."),
     "fetch": ("imagebuilder.cli_fetch", "Download, check and unpack a base image."),
     "cache": ("imagebuilder.cli_fetch", "List, verify or clean the cache of base images."),

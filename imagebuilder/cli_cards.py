@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagebuilder import diskutil
 from imagebuilder.blockdev import RIGHTS_HINT
@@ -15,9 +15,11 @@ from imagebuilder.card import Stage
 from imagebuilder.cli_outcomes import why_of
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
+from imagebuilder.files import has_file
 from imagebuilder.forms import is_compressed
 from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
 from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.packing import SUFFIXES
 from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
 from imagebuilder.station import describe
 from imagebuilder.verify import identify, open_medium
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.card import CardReport
     from imagebuilder.cli_session import Session
+    from imagebuilder.cli_settings import NodeFlags
     from imagebuilder.console import Console
     from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
@@ -45,14 +48,17 @@ class Allowances:
     unmount: bool = False
 
 
-def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseImage:
+def open_image(session: Session, flags: NodeFlags) -> BaseImage:
     """Give the image to write as it is: a raw file where it lies, another from the cache.
 
-    With a `sha256` a raw file goes through the cache too, which compares it.
+    --image is a file, else a name of the catalogue or a URL, under the rules of `build`; without it
+    the one image in build/ is taken. With --sha256 a raw file goes through the cache too, which
+    compares it.
     """
-    path = path or _only_build(session.console)
-    if not path.is_file():
-        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    path = Path(flags.image) if flags.image else _only_build(session.console)
+    if not has_file(path):
+        return _open_other_image(session, flags, path)
+    sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
         unchecked = not sha256
         return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
@@ -62,8 +68,27 @@ def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseIma
     return BaseImage(path, "", size_bytes, path.name)
 
 
+def _open_other_image(session: Session, flags: NodeFlags, path: Path) -> BaseImage:
+    from imagebuilder.catalogue import find_image
+    from imagebuilder.documents import classify_image
+
+    text = flags.image or ""
+    if path.is_block_device():
+        raise InputError(f"{path} is a device, not an image", "copy it into a file first")
+    if classify_image(text) == "file":
+        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    return session.obtain(
+        find_image(
+            text,
+            sha256=flags.sha256 or "",
+            unchecked=flags.no_checksum,
+            folders=flags.profiles,
+        )
+    )
+
+
 def _only_build(console: Console) -> Path:
-    images = sorted(BUILD_FOLDER.glob("*.img"))
+    images = _built(BUILD_FOLDER)
     if not images:
         raise InputError(
             f"there is no image in {BUILD_FOLDER}/", "give --image FILE, or --config FILE --node H"
@@ -77,6 +102,15 @@ def _only_build(console: Console) -> Path:
     if answer.isdigit() and 1 <= int(answer) <= len(images):
         return images[int(answer) - 1]
     raise InputError(f"there are {len(images)} images: {names}", "give one with --image FILE")
+
+
+def _built(folder: Path) -> list[Path]:
+    """Give the images in a folder; of one that lies there raw and compressed, the raw one."""
+    found: dict[str, Path] = {}
+    for suffix in ("", *(f".{packed}" for packed in SUFFIXES)):
+        for path in sorted(folder.glob(f"*.img{suffix}")):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]
 
 
 def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
@@ -324,22 +358,3 @@ def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
         (device, tuple(refusal.message for refusal in refusals(device, wish)))
         for device in list_devices()
     ]
-
-
-def build_time_of(path: Path, otherwise: int) -> int:
-    """Give when a card's node was composed (epoch seconds): it is part of what the card holds."""
-    try:
-        with open_medium(path) as (_, disk):
-            built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
-    except RpiImageError:
-        return otherwise
-    return int(built) if built.isdigit() else otherwise
-
-
-def whose(path: Path) -> dict[str, Any]:
-    """Tell whose card this is; raises ImageError where it is nobody's."""
-    with open_medium(path) as (_, disk):
-        report = identify(disk)
-    if not report.node and not report.hostname:
-        raise ImageError(f"{path} carries no node of rpi-image", "`rpi-image inspect` shows more")
-    return report.as_json()

@@ -202,8 +202,13 @@ def _make_tree(tree: Path) -> Path:
 
 def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `rpi-image flash` as a program of its own."""
+    return rpi_image("flash", *arguments, **environment)
+
+
+def rpi_image(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run any command of `rpi-image` as a program of its own."""
     return subprocess.run(
-        [*RPI_IMAGE, "flash", *(str(a) for a in arguments)],
+        [*RPI_IMAGE, *(str(word) for word in words)],
         capture_output=True,
         text=True,
         check=False,
@@ -211,12 +216,6 @@ def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
     )
-
-
-def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run any other command of `rpi-image` as a program of its own."""
-    command = [*RPI_IMAGE, *(str(word) for word in words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 RPI_IMAGE = (sys.executable, "-m", "imagebuilder")

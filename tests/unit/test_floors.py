@@ -121,6 +121,7 @@ FLOORS: dict[str, int] = {
             "cli_options",
             "cli_outcomes",
             "cli_shack",
+            "cli_verify",
         ],
         6,
     ),
