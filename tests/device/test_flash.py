@@ -282,6 +282,16 @@ def test_no_verify_says_what_it_gives_up(tmp_path: Path, small: SmallImage) -> N
 
 
 @pytest.mark.root
+def test_a_log_that_is_full_stops_no_card(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device, open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [*RPI_IMAGE, "flash", device, "--image", str(small.path), *SAFE]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 7
+        assert "written and verified" in done.stdout
+        assert head_of(device) == small.path.read_bytes()[: 4 * MIB]
+
+
+@pytest.mark.root
 def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
