@@ -214,7 +214,7 @@ def _screen(stream: TextIO) -> dict[str, Any]:
         known = all(os.get_terminal_size(stream.fileno()))
     except OSError:
         known = False
-    return {"dynamic_ncols": True} if known else {"ncols": 80, "nrows": 24}
+    return {"dynamic_ncols": True} if known else {"ncols": 79, "nrows": 24}
 
 
 @contextlib.contextmanager

@@ -155,7 +155,7 @@ def test_a_terminal_gets_a_bar(rows: int, columns: int) -> None:
             meter.advance(1000)
         lines = drawn().split("\r")
     assert any("downloading:   0%|" in line and "/1.00k" in line for line in lines)
-    assert max(len(line) for line in lines) == (columns - 1 if columns else 80)
+    assert max(len(line) for line in lines) == ((columns or 80) - 1)
 
 
 def test_percent_is_not_rounded_up() -> None:
