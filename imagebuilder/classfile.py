@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,14 @@ from imagebuilder.documents import ClassroomDocument, parse_document
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.fields import host_path
 from imagebuilder.findings import Finding, Loc, dotted
-from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
-from imagebuilder.salvage import Blame, faulty_parts, without
+from imagebuilder.roster import (
+    RangeError,
+    decode_table,
+    expand_in_part,
+    expand_node,
+    parse_table,
+)
+from imagebuilder.salvage import Blame, faulty_parts, holes_of, restored, without
 from imagebuilder.settings import FLAGS
 from imagebuilder.yamlfile import CsvReference, YamlFile
 
@@ -48,6 +54,7 @@ class Source:
     parsed: YamlFile | None = None
     origins: list[_Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    cuts: list[dict[Loc, list[int]]] = field(default_factory=list)
     alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
     blame: Blame = field(default_factory=Blame)
 
@@ -93,12 +100,16 @@ class Source:
     def _salvage(self, data: dict[str, Any], findings: Sequence[Finding]) -> Any:
         """Take the faulty parts out of `data`, and their nodes out of the roster."""
         for finding in findings:
-            self.blame.add(self._identity(finding.loc))
+            self.blame.add(self._identity(self._uncut(finding.loc)))
         parts = faulty_parts(data, [finding.loc for finding in findings])
-        self.origins = [
-            origin for i, origin in enumerate(self.origins) if ("nodes", i) not in parts
-        ]
+        self.cuts.append(holes_of(parts))
         return without(data, parts)
+
+    def _uncut(self, loc: Loc) -> Loc:
+        """Give the path in the roster as it was read, before faulty parts were taken out."""
+        for holes in reversed(self.cuts):
+            loc = restored(loc, holes)
+        return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
         """Give a path that stays the same when nodes before it are taken out."""
@@ -139,8 +150,8 @@ class Source:
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
-            self._add(Finding(loc, str(error), "as `pi-[01-30]`"), origin)
-            return []
+            self._add(Finding(loc, str(error), error.hint), origin)
+            nodes = expand_in_part(node)
         self.origins += [origin] * len(nodes)
         return nodes
 
@@ -162,8 +173,9 @@ class Source:
 
     def note(self, findings: Sequence[Finding]) -> None:
         """Turn findings into problems with file and line."""
-        for finding in findings:
-            loc = finding.loc
+        for said in findings:
+            loc = self._uncut(said.loc)
+            finding = replace(said, loc=loc)
             if self._follows(finding):
                 continue
             if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):

@@ -222,6 +222,53 @@ def test_faults_of_a_table_itself(room: Room) -> None:
     assert problem.hint == "did you mean `address`?"
 
 
+def test_faults_of_a_table_hide_no_faults_of_its_rows(room: Room) -> None:
+    table = "hostname,adress,labels,address\npi-1,,bad label,10.0.1.1\npi-1,,,\nPi_x,,,\n"
+    text = "profile: armv7\nnetwork: {subnet: 10.0.0.0/24}\nnodes: !csv nodes.csv\n"
+    room.write(text, nodes__csv=table)
+    assert [line[:9] for line in room.errors()] == [
+        "1 error: ",
+        *["2 error: "] * 2,
+        "3 error: ",
+        "4 error: ",
+    ]
+    assert "outside the subnet" in room.errors()[2]
+
+
+def test_ranges_out_of_step_hide_no_other_fault(room: Room) -> None:
+    room.write(
+        "profile: armv7\nnodes:\n"
+        "  - hostname: pi-[1-5]\n    mac: nope\n    address: 192.168.2.[300-302]\n"
+    )
+    problems = room.refusal().problems
+    assert [problem.line for problem in problems] == [3, 4, 5]
+    assert problems[0].hint == "all ranges of a node have the same length"
+
+
+def test_faults_of_a_list_keep_their_places(room: Room) -> None:
+    room.write(
+        """\
+profile: armv7
+ssh_keys:
+  - {file: nokey}
+  - nonsense
+  - {file: nokey2}
+nodes:
+  - nonsense
+  - hostname: a
+    overlays:
+      - ''
+      - gone
+"""
+    )
+    found = room.errors()
+    assert [line.partition(": ")[0] for line in found] == [
+        f"{n} error" for n in (3, 4, 5, 7, 10, 11)
+    ]
+    assert "ssh_keys[2]" in found[2]
+    assert "nodes[1].overlays[1]" in found[5]
+
+
 def test_flags_are_named_without_a_file() -> None:
     with pytest.raises(SettingsError) as caught:
         from_flags(nodes=[{"hostname": "Pi_03"}])
