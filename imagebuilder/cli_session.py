@@ -67,16 +67,14 @@ class Session:
         from imagebuilder.keys import with_identities
 
         classroom = classroom_from_flags(flags, self.console, self.environment)
-        return with_identities(classroom, write=write, voice=self.console)
+        return with_identities(classroom, write=write)
 
     def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
         """Load the one node that the flags describe, with the keys it carries."""
         from imagebuilder.keys import with_identities
 
         classroom, node = node_from_flags(flags, self.console, self.environment)
-        return with_identities(
-            replace(classroom, nodes=(node,)), write=write, voice=self.console
-        ).nodes[0]
+        return with_identities(replace(classroom, nodes=(node,)), write=write).nodes[0]
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from imagebuilder.documents import ClassroomDocument
-    from imagebuilder.model import NodeSettings
+    from imagebuilder.settings import Resolved
 
 
 __all__ = [
@@ -127,7 +127,7 @@ def read_classroom(
     source.note(resolved.findings)
     source.note(lint_classroom(resolved))
     source.note(_zone_findings(room, flags))
-    source.note(_absent_images(resolved.nodes))
+    source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return Reading(None, problems)
@@ -167,12 +167,13 @@ def _secrets_beside(path: Path | None) -> Path:
     return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
 
 
-def _absent_images(nodes: Sequence[NodeSettings]) -> list[Finding]:
+def _absent_images(resolved: Resolved) -> list[Finding]:
     """Warn of image files that are not here; they may come before the build."""
-    files = {node.image.file: node.image.hint for node in nodes if node.image.file}
+    nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
+    files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
     return [
-        Finding(("image",), f"no image file {file} here yet", hint, severe=False)
-        for file, hint in files.items()
+        Finding(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
+        for file, (hint, place) in files.items()
         if not has_file(file)
     ]
 
