@@ -23,6 +23,7 @@ from pydantic import (
 
 from imagebuilder import fields as f
 from imagebuilder.findings import Finding, explain, wrong
+from imagebuilder.shapes import SCALAR, one_or_many_of
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Service = Literal["registry", "mirror", "apt", "ntp", "web"]
 SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
+# What top-level keys begin with that only hold anchors, as in compose files.
+ASIDE = "x-"
 IMAGE_SUFFIXES = (".img", ".zip", ".gz", ".xz", ".zst", ".bz2", ".raw", ".iso")
 
 
@@ -57,7 +60,9 @@ class Document(BaseModel):
 
 
 class TextOrDocument(Document):
-    """A section that a plain text can stand for."""
+    """A section that a plain text can stand for; `short` is its JSON Schema."""
+
+    short: ClassVar[dict[str, Any]] = {"type": "string"}
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -66,13 +71,14 @@ class TextOrDocument(Document):
         """Say in the JSON Schema that a text will do."""
         section = handler.resolve_ref_schema(handler(core_schema))
         section["properties"].pop("inline", None)
-        return {"anyOf": [{"type": "string"}, section]}
+        return {"anyOf": [dict(cls.short), section]}
 
 
 class SecretDocument(TextOrDocument):
     """A secret: a text, or where it is to be had ({file}, {env} or {prompt})."""
 
     whole: ClassVar[bool] = True
+    short: ClassVar[dict[str, Any]] = SCALAR.keywords
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     file: f.HostPath | None = None
@@ -211,7 +217,7 @@ class NetworkDocument(Document):
     interface: f.NetworkDevice | None = None
     address: f.Interface | None = None
     gateway: f.Address | None = None
-    dns: Annotated[tuple[f.Address, ...], f.one_or_many_of(f.Address)] | None = None
+    dns: Annotated[tuple[f.Address, ...], one_or_many_of(f.Address)] | None = None
     subnet: f.Subnet | None = None
     dhcp_range: f.AddressRange | None = None
 
@@ -308,7 +314,7 @@ class SettingsDocument(Document):
     docker: DockerDocument | None = None
     cluster: ClusterDocument | None = None
     user: UserDocument | None = None
-    ssh_keys: Annotated[tuple[KeyDocument, ...], f.one_or_many_of(KeyDocument)] | None = None
+    ssh_keys: Annotated[tuple[KeyDocument, ...], one_or_many_of(KeyDocument)] | None = None
     keep_host_keys: bool | None = None
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None
@@ -316,7 +322,7 @@ class SettingsDocument(Document):
     apt_proxy: f.Proxy | None = None
     ntp_server: f.NtpServer | None = None
     upgrade: bool | None = None
-    overlays: Annotated[tuple[f.HostPath, ...], f.one_or_many_of(f.HostPath)] | None = None
+    overlays: Annotated[tuple[f.HostPath, ...], one_or_many_of(f.HostPath)] | None = None
     set: f.Variables | None = None
 
 
@@ -334,13 +340,20 @@ class NodeDocument(SettingsDocument):
 
 
 class ClassroomDocument(SettingsDocument):
-    """A classroom file."""
+    """A classroom file; keys that begin with `x-` are places for anchors."""
 
     name: f.Text | None = None
     profile: f.Slug | None = None
     secrets: f.HostPath | None = None
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _anchors_aside(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        return {key: value for key, value in data.items() if not key.startswith(ASIDE)}
 
 
 class ProfileDocument(SettingsDocument):

@@ -192,7 +192,7 @@ def test_the_starter_keeps_any_text(ssid: str, country: str) -> None:
 def valid(text: str) -> bool:
     """Ask jsonschema, which knows nothing of our models."""
     checker = jsonschema.Draft202012Validator(json.loads(classroom_schema()))
-    return not list(checker.iter_errors(yaml.safe_load(text)))
+    return not list(checker.iter_errors(yaml.safe_load(text) or {}))
 
 
 def test_the_schema_is_a_schema_and_the_shipped_one() -> None:
@@ -218,8 +218,18 @@ wifi: {{country: FR, networks: [{{ssid: shack, passphrase: {{env: CLASS_WIFI}}}}
 nodes:
   - hostname: pi-[01-30]
 """,
-        "wifi: {networks: [{ssid: a, passphrase: text}]}\nssh_keys: [{file: a}, ssh-rsa AAA]",
-        "user: {name: a, password: {prompt: true}}\noverlays: one\nset: {a: b}",
+        f"{GOOD}wifi: {{networks: [{{ssid: 1, passphrase: 12345678}}]}}\nssh_keys: a",
+        f"{GOOD}user: {{name: a, password: {{prompt: true}}}}\noverlays: one\nset: {{a: b, x: 1}}",
+        f"{GOOD}name: 2024\ncluster: {{consul: {{version: 1.15}}}}\nx-base: &a {{b: 1}}",
+        "nodes: nodes.csv",
+        "nodes:\nnodes_from: nodes.csv",
+        """\
+docker: {labels: {x: true}}
+nodes:
+  - {hostname: 'pi-[1-3,07]', address: '10.0.0.[1-3,7]/24', mac: 'b8:27:eb:00:00:[1-4]'}
+  - {hostname: 123, labels: {row: 1}, seat: 3, serial: 12345678, owner: true}
+  - {hostname: '[1-3]', serial: '0x0000000[1-3]', address: 'fe80::1%eth0'}
+""",
         render_starter(Answers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
     ],
 )
@@ -230,8 +240,19 @@ def test_the_schema_takes_what_we_take(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "nodes: []",
         "profil: armv7",
+        "image: {file: a.zip, sha256: zz}",
+        "docker: {labels: {x: 'a b'}}",
+        "timezone: europe",
+        "shack: {images: {swarm: Swarm}}",
         "nodes: [{host: a}]",
+        "nodes: [{hostname: Pi_1}]",
+        "nodes: [{hostname: 'pi-[1-3]-'}]",
+        "nodes: [{hostname: a, mac: nope}]",
+        "nodes: [{hostname: a, address: pi}]",
+        "nodes: [{hostname: a, x-b: c}]",
         "nodes: [{owner: a}]",
         "shack: {kind: k8s}",
         "docker: {port: many}",
@@ -243,7 +264,25 @@ def test_the_schema_takes_what_we_take(text: str) -> None:
     ],
 )
 def test_the_schema_refuses_what_we_refuse(text: str) -> None:
-    assert not valid(text)
+    assert not valid(text if "nodes:" in text or not text else f"{text}\nnodes: [{{hostname: a}}]")
+    assert valid("nodes: [{hostname: a}]")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "name: 2024\nset: {x: 1, y: true}\nx-base: &base {timezone: Europe/Paris}\n",
+        "docker: {tcp: false, labels: {x: true}}\n",
+        "nodes_from: nodes.csv\n",
+    ],
+)
+def test_the_schema_agrees_with_check(room: Path, rest: str) -> None:
+    (room.parent / "nodes.csv").write_text("hostname\na\n")
+    node = "{hostname: 7, labels: {row: 1}, seat: 3, serial: 12345678}"
+    text = f"profile: armv7\nimage: sample\nnodes: [{node}]\n{rest}"
+    room.write_text(text)
+    assert valid(text)
+    assert run(["check", str(room)]) == 0
 
 
 # ---- profiles

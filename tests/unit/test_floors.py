@@ -43,6 +43,7 @@ FLOORS: dict[str, int] = {
             "sections",
             "services",
             "settings",
+            "shapes",
             "yamlfile",
             "starter",
             "template",

@@ -192,6 +192,19 @@ def test_a_table_in_ones_home(room: Room) -> None:
         assert [node.hostname for node in room.load().nodes] == ["b"]
 
 
+def test_anchors_may_stand_aside(room: Room) -> None:
+    room.write(
+        "profile: armv7\nx-new: &new {owner: Ann, wifi: {contry: FR}}\n"
+        "nodes: [{hostname: a, <<: *new}]\nx_old: 1\n"
+    )
+    assert [line.partition(": unknown")[0] for line in room.errors()] == [
+        "2 error: nodes[0].wifi.contry",
+        "4 error: x_old",
+    ]
+    room.write("profile: armv7\nx-new: &new {owner: Ann}\nnodes: [{hostname: a, <<: *new}]\n")
+    assert room.load().nodes[0].owner == "Ann"
+
+
 def test_a_list_and_a_table_together(room: Room) -> None:
     room.write(
         "profile: armv7\nnodes: [{hostname: a}]\nnodes_from: nodes.csv\n",
