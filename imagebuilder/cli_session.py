@@ -78,10 +78,10 @@ class Session:
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Give the nodes named by --nodes (comma-separated), in roster order; all when empty."""
+    """Give the nodes named by --nodes (`a,pi-[01-03]`), in roster order; all when empty."""
     if not names:
         return classroom.nodes
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = _written_out(names)
     if not wanted:
         raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
     known = {node.hostname for node in classroom.nodes}
@@ -89,3 +89,14 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
         roster = ", ".join(sorted(known)[:8])
         raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
     return tuple(node for node in classroom.nodes if node.hostname in wanted)
+
+
+def _written_out(names: str) -> list[str]:
+    from imagebuilder.roster import RangeError, expand_range
+
+    # A comma within brackets belongs to its range.
+    parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
+    try:
+        return [name for part in parts if part for name in expand_range(part)]
+    except RangeError as error:
+        raise InputError(f"--nodes: {error}", error.hint) from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,6 +41,7 @@ __all__ = [
     "load_profiles",
     "read_classroom",
     "refusal",
+    "starter_faults",
     "write_starter",
 ]
 
@@ -142,6 +144,19 @@ def read_classroom(
     return Reading(classroom, problems)
 
 
+def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Give what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
+        path = Path(folder) / "classroom.yml"
+        path.write_text(text, encoding="utf-8")
+        return _severe_in(path, environment)
+
+
+def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    problems = check_classroom(path, environment=environment)
+    return tuple(Problem(p.message, p.hint) for p in problems if p.severe)
+
+
 def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
     """Write a starter file under its name once it passes the check; SettingsError where not."""
     part = path.with_name(f"{path.name}.part")
@@ -150,10 +165,8 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        severe = [p for p in check_classroom(part, environment=environment) if p.severe]
-        if severe:
-            plain = tuple(Problem(problem.message, problem.hint) for problem in severe)
-            raise SettingsError("the answers make no classroom", problems=plain)
+        if severe := _severe_in(part, environment):
+            raise SettingsError("the answers make no classroom", problems=severe)
         part.replace(path)
     except OSError as error:
         reason = (error.strerror or "cannot be written").lower()
