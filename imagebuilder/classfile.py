@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.catalogue import load_yaml, read_bytes
-from imagebuilder.documents import ClassroomDocument, parse_document
+from imagebuilder.documents import ASIDE, ClassroomDocument, parse_document
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.fields import host_path
-from imagebuilder.findings import Finding, Loc, dotted
+from imagebuilder.findings import Finding, Loc, said
 from imagebuilder.roster import (
     RangeError,
     decode_table,
@@ -21,7 +21,7 @@ from imagebuilder.roster import (
 )
 from imagebuilder.salvage import Blame, faulty_parts, holes_of, restored, without
 from imagebuilder.settings import FLAGS
-from imagebuilder.yamlfile import CsvReference, YamlFile
+from imagebuilder.yamlfile import EMPTY, CsvReference, YamlFile, YamlProblem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class Source:
             self.problems += problems_of(error)
             return None
         self.problems += [
-            Problem(p.message, p.hint, self.path, p.line) for p in self.parsed.problems
+            Problem(p.message, _hint(p), self.path, p.line) for p in self.parsed.problems
         ]
         if self.parsed.data is None and self.parsed.problems:
             return None
@@ -86,7 +86,8 @@ class Source:
 
     def _document(self, data: Any) -> ClassroomDocument | None:
         if isinstance(data, dict):
-            data = {**data, "nodes": self._nodes(data)}
+            kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
+            data = {**kept, "nodes": self._nodes(data)}
         for _ in range(SALVAGE_ROUNDS):
             document, findings = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
@@ -141,7 +142,8 @@ class Source:
             for index, node in enumerate(listed):
                 expanded += self._expand(node, _Origin(index), ("nodes", index))
         elif listed is not None:
-            self._place(Finding(("nodes",), "expected a list", "or `nodes: !csv FILE`"), None)
+            hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
+            self._place(Finding(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
@@ -173,9 +175,9 @@ class Source:
 
     def note(self, findings: Sequence[Finding]) -> None:
         """Turn findings into problems with file and line."""
-        for said in findings:
-            loc = self._uncut(said.loc)
-            finding = replace(said, loc=loc)
+        for found in findings:
+            loc = self._uncut(found.loc)
+            finding = replace(found, loc=loc)
             if self._follows(finding):
                 continue
             if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
@@ -200,12 +202,12 @@ class Source:
         loc = finding.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:
-            message = _said(loc[2:], finding.message)
+            message = said(loc[2:], finding.message)
             where = (origin.file, origin.line)
         else:
             if origin and len(loc) > 1:
                 loc = ("nodes", origin.index, *loc[2:])
-            message = _said(loc, finding.message)
+            message = said(loc, finding.message)
             where = (self.path, self.parsed.line(loc) if self.parsed else None)
         file, line = where
         self.problems.append(Problem(message, finding.hint, file, line, finding.severe))
@@ -214,7 +216,7 @@ class Source:
         loc = finding.loc[1:]
         loc = loc[2:] if loc[:1] == ("nodes",) else loc
         self.problems.append(
-            Problem(_said(loc, finding.message), finding.hint, None, None, finding.severe)
+            Problem(said(loc, finding.message), finding.hint, None, None, finding.severe)
         )
 
     def sorted_problems(self) -> tuple[Problem, ...]:
@@ -223,6 +225,5 @@ class Source:
         return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
 
 
-def _said(loc: Loc, message: str) -> str:
-    name = dotted(loc)
-    return f"{name}: {message}" if name else message
+def _hint(problem: YamlProblem) -> str:
+    return ClassroomDocument.begins if problem.message == EMPTY else problem.hint

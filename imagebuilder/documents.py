@@ -47,6 +47,8 @@ class Document(BaseModel):
     exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
     # Saying the first of a pair unsays the second below: another image has another version.
     renews: ClassVar[tuple[tuple[str, str], ...]] = ()
+    # How a file of these begins, for those who wrote something else.
+    begins: ClassVar[str] = "write `key: value` lines"
     # Keys whose emptiness is a mistake.
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
@@ -342,18 +344,13 @@ class NodeDocument(SettingsDocument):
 class ClassroomDocument(SettingsDocument):
     """A classroom file; keys that begin with `x-` are places for anchors."""
 
+    begins: ClassVar[str] = "begin with `profile: armv7`; `rpi-image init` writes such a file"
+
     name: f.Text | None = None
     profile: f.Slug | None = None
     secrets: f.HostPath | None = None
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _anchors_aside(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        return {key: value for key, value in data.items() if not key.startswith(ASIDE)}
 
 
 class ProfileDocument(SettingsDocument):
@@ -408,7 +405,7 @@ def parse_document(
 ) -> tuple[AnyDocument | None, tuple[Finding, ...]]:
     """Check `data` against `model`: the document, or everything that is wrong with it."""
     if not isinstance(data, dict):
-        return None, (Finding((), "expected a mapping (`key: value`)"),)
+        return None, (Finding((), "expected a mapping (`key: value`)", model.begins),)
     try:
         return model.model_validate(data, context={"folder": folder, "home": home}), ()
     except ValidationError as error:

@@ -141,6 +141,24 @@ def test_files_that_are_no_classroom(room: Room, raw: bytes, words: str) -> None
     assert all(problem.line for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("# nothing\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("- a\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("profile: armv7\nnodes: ['pi-[01-03]']\n", "as `- hostname: pi-[01-30]`"),
+        ("profile: armv7\nnodes: pi\n", "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"),
+        ("profile: armv7\nnodes: [{hostname: a, labels: b}]\n", "as `labels: {name: value}`"),
+        ("profile: armv7\nwifi: a\nnodes: [{hostname: a}]\n", "its keys: country, networks"),
+        ("profile: armv7\nnodes: [{hostname: a, wifi: b}]\n", "its keys: country, networks"),
+    ],
+)
+def test_what_stands_for_a_mapping_is_told_its_form(room: Room, text: str, hint: str) -> None:
+    (problem,) = room.write(text).refusal().problems
+    assert problem.hint == hint
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load_classroom(tmp_path / "gone.yml", environment={})
@@ -391,6 +409,7 @@ def test_profiles_of_ones_own_add_and_override(tmp_path: Path) -> None:
         ("p.yml", "arch: a\n", "`machines` is missing"),
         ("p.yml", "arch: a\nmachines: [x]\nhost: b\n", "p.yml:3: host: unknown key"),
         ("p.yml", "arch: [", "not YAML"),
+        ("p.yml", "- a", "p.yml:1: expected a mapping"),
         ("images.yml", "images: {a: {}}\n", "one of file and url"),
         ("images.yml", "image: {}\n", "unknown key `image`"),
     ],
