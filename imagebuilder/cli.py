@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -71,7 +72,11 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
     words = _mend_streams()
-    code = run(arguments)
+    code = 130
+    with contextlib.suppress(KeyboardInterrupt):
+        code = run(arguments)
+        # Nothing is left to be interrupted but Python's own end, and that with a traceback.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code or (LostOutputError.exit_code if words.lost else code))
 
 

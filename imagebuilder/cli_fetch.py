@@ -13,11 +13,12 @@ from imagebuilder.cache import choose_cached
 from imagebuilder.catalogue import find_image
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
-from imagebuilder.console import Console, human_bytes
 from imagebuilder.errors import SourceError
+from imagebuilder.progress import human_bytes
 
 if TYPE_CHECKING:
     from imagebuilder.cache import Cached
+    from imagebuilder.console import Console
     from imagebuilder.model import BaseImage
 
 

@@ -26,13 +26,13 @@ from imagebuilder.cli_options import not_empty, voiced, yes
 from imagebuilder.cli_outcomes import Teller, show_json
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags, node_options
-from imagebuilder.console import human_bytes
 from imagebuilder.devices import list_devices
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.files import has_file
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
+from imagebuilder.progress import human_bytes
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station
 

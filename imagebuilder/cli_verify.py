@@ -12,9 +12,9 @@ from imagebuilder.cli_flash import check_names, load_nodes, names_nodes, node_op
 from imagebuilder.cli_options import voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
-from imagebuilder.console import human_bytes
 from imagebuilder.errors import ImageError, InputError, RpiImageError, WriteError
 from imagebuilder.jobs import Pantry
+from imagebuilder.progress import human_bytes
 from imagebuilder.verify import compare, identify, open_medium
 
 if TYPE_CHECKING:

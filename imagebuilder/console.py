@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO
 
 from imagebuilder.errors import InputError, RpiImageError, SettingsError
-from imagebuilder.progress import SILENT, Meter
+from imagebuilder.progress import SILENT, Meter, human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -246,13 +246,3 @@ def _above_bars(stream: TextIO) -> Iterator[None]:
         return
     with _bar_class().external_write_mode(file=stream):
         yield
-
-
-def human_bytes(size_bytes: int) -> str:
-    """Give a size in the units on a card's label (powers of 1000)."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:  # noqa: PLR2004 - the SI step
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

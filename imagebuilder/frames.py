@@ -9,15 +9,17 @@ import lzma
 import os
 import struct
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import zstandard
 from isal import isal_zlib
 
+from imagebuilder.stopping import ending_pool
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
 
 # Blocks larger than this are decoded in one go by one thread, in constant memory.
 LARGEST_PARALLEL_BYTES = 32 << 20
@@ -159,8 +161,7 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
     """Decode blocks on several threads, in order; lzma lets go of the interpreter meanwhile."""
     largest = max(block.raw_bytes for block in blocks)
     ahead = max(2, min(os.cpu_count() or 1, AHEAD_BYTES // max(largest, 1)))
-    pool = ThreadPoolExecutor(ahead, "xz")
-    try:
+    with ending_pool(ahead, "xz") as pool:
         waiting: deque[Future[deque[bytes]]] = deque()
         for block in blocks:
             waiting.append(pool.submit(_decode_block, descriptor, block))
@@ -168,8 +169,6 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
                 yield from _emptied(waiting.popleft().result())
         while waiting:
             yield from _emptied(waiting.popleft().result())
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""How long work reports: the interface, and the null object that says nothing."""
+"""How long work reports: the interface, the null object that says nothing, sizes for people."""
 
 from __future__ import annotations
 
@@ -53,3 +53,13 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+def human_bytes(size_bytes: int) -> str:
+    """Give a size in the units on a card's label (powers of 1000)."""
+    size = float(size_bytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004 - the SI step
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

@@ -6,7 +6,6 @@ import errno
 import hashlib
 import os
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -14,9 +13,11 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import ImageError
 from imagebuilder.files import hand_over
 from imagebuilder.progress import SILENT, Meter, Voice
+from imagebuilder.stopping import ending_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from concurrent.futures import Future
     from io import FileIO
     from pathlib import Path
 
@@ -53,8 +54,8 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
     digest, offset = hashlib.sha256(), 0
     with (
         _created(out) as file,
-        ThreadPoolExecutor(1, "hash") as hasher,
-        ThreadPoolExecutor(1, "write") as writer,
+        ending_pool(1, "hash") as hasher,
+        ending_pool(1, "write") as writer,
     ):
         waiting: deque[Future[None]] = deque()
         for chunk in stream:

@@ -12,7 +12,7 @@ import pytest
 
 from imagebuilder import rawcopy
 from imagebuilder.progress import SILENT
-from imagebuilder.rawcopy import PIECE_BYTES, copy_raw, data_ranges
+from imagebuilder.rawcopy import PIECE_BYTES, WRITE_BYTES, copy_raw, data_ranges
 from tests.tools import mounted, need_root, run
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def test_data_goes_past_the_page_cache_in_whole_sectors(tmp_path: Path, direct: 
     assert copy(source, tmp_path / "b") == "sparse copy"
     assert direct.calls, "this file system has no O_DIRECT"
     assert all(at % 4096 == 0 and size % 4096 == 0 for at, size in direct.calls)
-    assert max(size for _, size in direct.calls) == PIECE_BYTES
+    assert max(size for _, size in direct.calls) == WRITE_BYTES
     assert sum(size for _, size in direct.calls) < 41 * MIB
 
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder import console as module
-from imagebuilder.console import Console, human_bytes
+from imagebuilder.console import Console
 from imagebuilder.errors import InputError, Problem, SettingsError
+from imagebuilder.progress import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "imagebuilder"
 FLOORS: dict[str, int] = {
     "errors": 0,
     "progress": 0,
+    "stopping": 0,
     "model": 1,
     **dict.fromkeys(
         [
