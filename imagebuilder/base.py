@@ -214,7 +214,8 @@ def _expected_of_url(job: _Job) -> _Expected:
         return _Expected("", "raw")
     raise SourceError(
         f"no checksum is known for {redacted(source.url)}",
-        "give the publisher's with --sha256, or --no-checksum to take it as it comes",
+        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
+        "comes with --no-checksum (`unchecked: true`)",
     )
 
 

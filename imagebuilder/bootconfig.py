@@ -192,7 +192,8 @@ def _check_words(words: list[str], ours: tuple[str, ...]) -> None:
     if theirs and any(group.startswith("init=") for group in ours):
         raise ImageError(
             f"cmdline.txt already holds {theirs[-1]}, which our own init= would shut out",
-            "this image is of another generation than assumed; name it with --generation",
+            "this image is of another generation than assumed; name it with --generation "
+            "(`generation:` in a file)",
         )
 
 

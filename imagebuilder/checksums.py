@@ -23,7 +23,8 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
     what = f"names {', '.join(sorted(lines)[:3])}" if lines else "is no SHA-256 file"
     raise SourceError(
         f"{where} {what}: no checksum for {wanted}",
-        "give the publisher's with --sha256, or --no-checksum to take it as it comes",
+        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
+        "comes with --no-checksum (`unchecked: true`)",
     )
 
 

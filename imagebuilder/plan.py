@@ -106,7 +106,7 @@ def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
         f"the boot partition fits several generations of base images: {names}"
         if fitting
         else "the boot partition is of no generation of base images that is known here",
-        f"name it with --generation: {names}",
+        f"name it with --generation (`generation:` in a file): {names}",
     )
 
 
