@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import re
-import tempfile
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +27,19 @@ from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.files import has_file
 from imagebuilder.oneimage import check_identities
 from imagebuilder.progress import SILENT, Voice
-from imagebuilder.rawcopy import reflink
+from imagebuilder.records import (
+    CLASS,
+    SUMS,
+    changes_since,
+    is_true_of,
+    load_class,
+    load_manifest,
+    manifest_path,
+    render_sums,
+    withdraw_sums,
+)
+from imagebuilder.room import check_room
+from imagebuilder.stopping import Stop, ending_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +48,6 @@ if TYPE_CHECKING:
     from imagebuilder.compose import Composition
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
 
-_SUM = re.compile(r"^([0-9a-f]{64})  (\S+)$", re.MULTILINE)
 NAME_BYTES = 200  # of the 255 that a file system takes: suffixes come behind
 
 
@@ -61,6 +67,17 @@ class NodeOutcome:
     error: RpiImageError | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class OneImage:
+    """The one image of a class; `composition` is there where its base is."""
+
+    image: Path
+    plan: NodePlan
+    state: str
+    changes: tuple[str, ...] = ()
+    composition: Composition | None = None
+
+
 @dataclass(kw_only=True)
 class Batch:
     """One run over a roster; `obtain` gives the unpacked base of an image source.
@@ -75,33 +92,65 @@ class Batch:
     jobs: int = 2
     voice: Voice = SILENT
     _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _found: dict[str, NodeOutcome] = field(init=False, default_factory=dict)
+    _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
 
-    def plan(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
-        """Plan every node and compare it with its last build; nothing is written."""
+    def plan(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> list[NodeOutcome]:
+        """Plan every node and compare it with its last build; nothing is written.
+
+        A rehearsal also warns where there is no room for what a build would write.
+        """
         self._refuse_bases(nodes)
-        return self._each_base(nodes, self._planned)
+        return self._each_base(nodes, self._rehearsed if rehearse else self._planned)
 
     def build(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
-        """Write every node that is not up to date, then the sums and the class's manifest."""
+        """Write every node that is not up to date, then the sums and the class's manifest.
+
+        These are true however it ends: on Ctrl-C, too, once the images being written are given up.
+        """
         self._refuse_bases(nodes)
         make_folder(self.folder)
-        self._earlier_sums()  # whether they can be read is better known before the first image
-        outcomes = self._each_base(nodes, self._built)
-        self._write_sums(outcomes)
-        return outcomes
+        self._try_sums()
+        self._earlier = load_class(self.folder)
+        try:
+            return self._each_base(nodes, self._built)
+        finally:
+            if self._found or self._earlier:
+                self._write_records()
 
-    def compose_one(self, nodes: Sequence[NodeSettings]) -> Composition | NodePlan:
-        """Compose one image that serves every node; its plan alone where the base is not here.
+    def plan_class(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> OneImage:
+        """Plan one image that serves every node, and compare it with its last build.
 
         Raises SettingsError where one image cannot serve them.
         """
         check_identities(nodes)
+        image = self.image_of_all
+        manifest = _class_image_manifest(image)
         base = self.obtain(nodes[0].image)
         if base is None:
             self.voice.warn(WITHOUT_BASE)
-            return plan_one_image_without_base(nodes, self.epoch)
+            plan = plan_one_image_without_base(nodes, self.epoch)
+            return OneImage(image, plan, "planned", _uncompared(image, manifest))
         with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
-            return composer.compose_one_image(nodes)
+            made = composer.compose_one_image(nodes)
+        changes = _changes(image, made.plan, base, load_manifest(manifest))
+        if rehearse:
+            self._rehearse_room(base, 1 if changes else 0)
+        return OneImage(image, made.plan, "planned" if changes else "unchanged", changes, made)
+
+    def build_class(self, nodes: Sequence[NodeSettings]) -> OneImage:
+        """Write the one image of a class unless it is up to date, then the sums."""
+        one = self.plan_class(nodes)
+        make_folder(self.folder)
+        self._try_sums()
+        if one.composition and one.state == "planned":
+            manifest = _class_image_manifest(one.image)
+            write_image(
+                one.composition, one.image, manifest=manifest, digest=True, voice=self.voice
+            )
+            one = replace(one, state="built")
+        self._write_sums()
+        return one
 
     def _refuse_bases(self, nodes: Sequence[NodeSettings]) -> None:
         """Look at every node first: one's image may be what another's is made from."""
@@ -113,7 +162,7 @@ class Batch:
         nodes: Sequence[NodeSettings],
         work: Callable[[Composer, Sequence[NodeSettings]], Iterable[NodeOutcome]],
     ) -> list[NodeOutcome]:
-        found: dict[str, NodeOutcome] = {}
+        found = self._found
         for source, group in group_by_image(nodes):
             try:
                 base = self.obtain(source)
@@ -127,26 +176,45 @@ class Batch:
                 found |= {node.hostname: self._failed(node, error) for node in group}
         return [found[node.hostname] for node in nodes]
 
-    def _planned(self, composer: Composer, nodes: Sequence[NodeSettings]) -> Iterable[NodeOutcome]:
+    def _planned(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         return [self._plan_one(node, composer) for node in nodes]
 
-    def _built(self, composer: Composer, nodes: Sequence[NodeSettings]) -> Iterable[NodeOutcome]:
-        plans = [self._plan_one(node, composer) for node in nodes]
-        todo = [outcome for outcome in plans if outcome.state == "planned"]
-        check_room(self.folder, composer.base, len(todo))
+    def _rehearsed(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        plans = self._planned(composer, nodes)
+        self._rehearse_room(composer.base, len(_to_write(plans)))
+        return plans
+
+    def _rehearse_room(self, base: BaseImage, count: int) -> None:
+        try:
+            check_room(self.folder, base, count)
+        except WriteError as error:
+            self.voice.warn(f"{error.message}: {error.hint}")
+
+    def _built(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        plans = self._planned(composer, nodes)
+        todo = _to_write(plans)
+        try:
+            check_room(self.folder, composer.base, len(todo))
+        except WriteError as error:
+            written = {plan.hostname: self._failed(plan.settings, error) for plan in todo}
+        else:
+            self._withdraw(todo)
+            written = {done.hostname: done for done in self._write_all(todo, composer)}
+        return [written.get(plan.hostname, plan) for plan in plans]
+
+    def _write_all(self, todo: Sequence[NodeOutcome], composer: Composer) -> list[NodeOutcome]:
+        stop = Stop()
+
+        def write(outcome: NodeOutcome) -> NodeOutcome:
+            written = self._found[outcome.hostname] = self._write_one(outcome, composer, stop)
+            meter.advance(1)
+            return written
+
         with (
             self.voice.meter("nodes", len(todo), "node") as meter,
-            ThreadPoolExecutor(self.jobs) as pool,
+            ending_pool(self.jobs, "image", stop) as pool,
         ):
-
-            def write(outcome: NodeOutcome) -> NodeOutcome:
-                if outcome.state != "planned":
-                    return outcome
-                written = self._write_one(outcome, composer)
-                meter.advance(1)
-                return written
-
-            return list(pool.map(write, plans))
+            return list(pool.map(write, todo))
 
     def _plan_one(self, node: NodeSettings, composer: Composer) -> NodeOutcome:
         try:
@@ -154,13 +222,11 @@ class Batch:
         except RpiImageError as error:
             return self._failed(node, error)
         image = self.image_of(node)
-        last = load_manifest(image)
-        changes = changes_since(plan, composer.base, last)
-        if not changes and has_file(image) and image.stat().st_size != composer.base.size_bytes:
-            changes = ("image is not complete",)
+        last = load_manifest(manifest_path(image))
+        changes = _changes(image, plan, composer.base, last)
         return NodeOutcome(
             hostname=node.hostname,
-            state="planned" if changes or not has_file(image) else "unchanged",
+            state="planned" if changes else "unchanged",
             image=image,
             settings=node,
             generation=plan.generation,
@@ -176,8 +242,6 @@ class Batch:
         except RpiImageError as error:
             return self._failed(node, error)
         image = self.image_of(node)
-        # What the image itself adds is not known, so that comparing would name what is the same.
-        there = has_file(image) and load_manifest(image) is not None
         return NodeOutcome(
             hostname=node.hostname,
             state="planned",
@@ -185,15 +249,15 @@ class Batch:
             settings=node,
             generation=plan.generation,
             config_hash=plan.config_hash,
-            changes=("not compared: the base image is not here",) if there else ("new",),
+            changes=_uncompared(image, manifest_path(image)),
             warnings=plan.warnings,
         )
 
-    def _write_one(self, outcome: NodeOutcome, composer: Composer) -> NodeOutcome:
+    def _write_one(self, outcome: NodeOutcome, composer: Composer, stop: Stop) -> NodeOutcome:
         try:
             with self._turn:  # the editor is pure Python: taking turns costs nothing
                 composition = composer.compose(outcome.settings)
-            written = write_image(composition, outcome.image, digest=True)
+            written = write_image(composition, outcome.image, digest=True, voice=stop)
         except RpiImageError as error:
             return self._failed(outcome.settings, error)
         return replace(outcome, state="built", sha256=written.sha256)
@@ -204,10 +268,11 @@ class Batch:
 
     @property
     def image_of_all(self) -> Path:
-        """Give the path of the one image for the class, which may be called anything."""
+        """Give the path of the one image for the class, which may be called anything, as a node."""
         name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "-", self.classroom.name).strip(". ")
         short = name.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
-        return self.folder / f"{short or 'classroom'}.img"
+        taken = short.lower() in {node.hostname.lower() for node in self.classroom.nodes}
+        return self.folder / f"{short or 'classroom'}{'-all' * taken}.img"
 
     def _failed(self, node: NodeSettings, error: RpiImageError) -> NodeOutcome:
         return NodeOutcome(
@@ -218,35 +283,83 @@ class Batch:
             error=error,
         )
 
-    def _write_sums(self, outcomes: Sequence[NodeOutcome]) -> None:
-        roster = {node.hostname for node in self.classroom.nodes}
-        fresh = {outcome.hostname: outcome for outcome in outcomes if outcome.sha256}
-        rows = {
-            name: digest
-            for name, digest in self._earlier_sums().items()
-            if name.removesuffix(".img") in roster
-        }
-        rows |= {outcome.image.name: outcome.sha256 for outcome in fresh.values()}
-        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(rows.items()))
-        write_text(self.folder / "SHA256SUMS", text)
-        write_json(self.folder / "classroom.json", self._class_manifest(outcomes))
-
-    def _earlier_sums(self) -> dict[str, str]:
-        path = self.folder / "SHA256SUMS"
+    def _try_sums(self) -> None:
+        """Raise WriteError where the sums cannot be, which is better known before any image."""
+        path = self.folder / SUMS
         try:
-            text = path.read_text("utf-8", "replace")
-        except FileNotFoundError:
-            return {}
+            if path.exists():
+                path.read_bytes()
         except OSError as error:
             raise write_error(path, error) from error
-        return {name: digest for digest, name in _SUM.findall(text)}
 
-    def _class_manifest(self, outcomes: Sequence[NodeOutcome]) -> dict[str, Any]:
-        return {
+    def _withdraw(self, todo: Sequence[NodeOutcome]) -> None:
+        """Take back what is told of images that will be replaced, all at once."""
+        gone = {outcome.hostname for outcome in todo}
+        try:
+            withdraw_sums(self.folder, [outcome.image.name for outcome in todo])
+        except OSError as error:
+            raise write_error(self.folder / SUMS, error) from error
+        if gone & self._earlier.keys():
+            self._write_class([entry for name, entry in self._earlier.items() if name not in gone])
+
+    def _write_records(self) -> None:
+        """Write the sums and the class's manifest, which keeps what is true of other nodes."""
+        self._write_sums()
+        entries = []
+        for node in self.classroom.nodes:
+            if outcome := self._found.get(node.hostname):
+                entries.append(outcome_as_json(outcome))
+            elif entry := self._earlier.get(node.hostname):
+                manifest = load_manifest(manifest_path(self.image_of(node)))
+                if is_true_of(entry, manifest) and has_file(self.image_of(node)):
+                    entries.append(entry)
+        self._write_class(entries)
+
+    def _write_sums(self) -> None:
+        """Write the sums from the manifests, which are gone before their image is."""
+        images = map(self.image_of, self.classroom.nodes)
+        manifests = {image: manifest_path(image) for image in images}
+        manifests[self.image_of_all] = _class_image_manifest(self.image_of_all)
+        digests = {
+            image.name: (load_manifest(manifest) or {}).get("image_sha256") or ""
+            for image, manifest in manifests.items()
+            if has_file(image)
+        }
+        write_text(self.folder / SUMS, render_sums(digests))
+
+    def _write_class(self, entries: Sequence[dict[str, Any]]) -> None:
+        manifest = {
             "tool": f"rpi-image {__version__}",
             "classroom": self.classroom.name,
-            "nodes": [outcome_as_json(outcome) for outcome in outcomes],
+            "nodes": entries,
         }
+        write_json(self.folder / CLASS, manifest)
+
+
+def _class_image_manifest(image: Path) -> Path:
+    """Give the manifest of the one image; by its stem it could be the class's classroom.json."""
+    return manifest_path(image, whole_name=True)
+
+
+def _to_write(plans: Sequence[NodeOutcome]) -> list[NodeOutcome]:
+    return [plan for plan in plans if plan.state == "planned"]
+
+
+def _changes(
+    image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
+) -> tuple[str, ...]:
+    """Say what a build changes about the image that is there; empty when that is up to date."""
+    if changes := changes_since(plan, base, last):
+        return changes
+    if not has_file(image):
+        return ("new",)
+    return () if image.stat().st_size == base.size_bytes else ("image is not complete",)
+
+
+def _uncompared(image: Path, manifest: Path) -> tuple[str, ...]:
+    """Say so: what the image itself adds is not known, and would be named as a difference."""
+    there = has_file(image) and load_manifest(manifest) is not None
+    return ("not compared: the base image is not here",) if there else ("new",)
 
 
 def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
@@ -274,69 +387,3 @@ def group_by_image(
     for node in nodes:
         groups.setdefault(node.image, []).append(node)
     return list(groups.items())
-
-
-def load_manifest(image: Path) -> dict[str, Any] | None:
-    """Read what an image was built from; None where there is no readable manifest."""
-    try:
-        found = json.loads(image.with_suffix(".json").read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) and _well_formed(found) else None
-
-
-def _well_formed(manifest: dict[str, Any]) -> bool:
-    base, files = manifest.get("base"), manifest.get("files")
-    digest = manifest.get("image_sha256")
-    return (
-        isinstance(base, dict)
-        and isinstance(digest, str | None)
-        and isinstance(files, list)
-        and all(isinstance(file, dict) and {"path", "sha256"} <= file.keys() for file in files)
-    )
-
-
-def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:
-    """Say what a build would change since the last one; empty when that is up to date.
-
-    The configuration hash leaves the build time out, so equal hashes mean equal nodes although
-    the file that carries the build time differs.
-    """
-    if last is None:
-        return ("new",)
-    if last.get("config_hash") == plan.config_hash:
-        same_base = last.get("base", {}).get("sha256") == base.sha256
-        return () if same_base else ("base image",)
-    before = {str(file["path"]): file["sha256"] for file in last.get("files", [])}
-    now = {
-        edit.path: hashlib.sha256(edit.data).hexdigest()
-        for edit in plan.edits
-        if edit.data is not None
-    }
-    changed = [f"~ {path}" for path in now if before.get(path, now[path]) != now[path]]
-    added = [f"+ {path}" for path in now if path not in before]
-    gone = [f"- {path}" for path in before if path not in now]
-    return tuple(changed + added + gone) or ("configuration",)
-
-
-def check_room(folder: Path, base: BaseImage, count: int) -> None:
-    """Refuse before the first copy what would fill the disk; reflinks need next to nothing."""
-    if count == 0 or _has_reflinks(folder, base):
-        return
-    needed = count * base.path.stat().st_blocks * 512
-    room = os.statvfs(folder)
-    free = room.f_bavail * room.f_frsize
-    if needed > free:
-        raise WriteError(
-            f"{count} images need {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free",
-            "build fewer with --nodes, use a disk with reflinks (btrfs, xfs), "
-            "or write the cards directly: flash -c needs no room",
-        )
-
-
-def _has_reflinks(folder: Path, base: BaseImage) -> bool:
-    try:
-        with tempfile.TemporaryFile(dir=folder) as probe, base.path.open("rb") as source:
-            return reflink(source.fileno(), probe.fileno())
-    except OSError as error:
-        raise write_error(folder, error) from error

@@ -20,6 +20,7 @@ from imagebuilder.packing import pack
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
+from imagebuilder.records import manifest_path, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,12 +48,15 @@ def write_image(
     *,
     compress: str = "",
     digest: bool = False,
+    manifest: Path | None = None,
     voice: Voice = SILENT,
 ) -> WrittenImage:
     """Write a node's image and its manifest; raises WriteError and leaves nothing half-written.
 
-    `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image.
+    `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image. What told of
+    an earlier image is gone, even after a power cut, before the new one takes its name.
     """
+    manifest = manifest or manifest_path(out, whole_name=bool(compress))
     file = composition.settings.image.file
     refuse_bases([out], [composition.base.path, *([file] if file else [])])
     make_folder(out.parent)
@@ -63,7 +67,7 @@ def write_image(
         else:
             how = _write_raw(composition, descriptor, voice)
             sha256 = _digest(composition, voice) if digest else ""
-    manifest = out.with_name(out.name + ".json") if compress else out.with_suffix(".json")
+        withdraw(out, manifest)
     write_json(manifest, manifest_of(composition, sha256))
     return WrittenImage(out, manifest, how, sha256)
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
-from imagebuilder.build import plan_as_json, write_image
+from imagebuilder.build import plan_as_json
 from imagebuilder.cli_options import dry_run, not_empty, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
-from imagebuilder.compose import Composition
+from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,8 +71,13 @@ def batch(
     run, roster = _prepare(console, file, output, nodes, profile_folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
+        if nodes:
+            raise InputError(
+                "--one-image is for the whole class, and --nodes names some of it",
+                "leave --nodes out, or give these nodes a file of their own",
+            )
         return _one_image(console, run, roster, dry_run=dry_run)
-    outcomes = run.plan(roster) if dry_run else run.build(roster)
+    outcomes = run.plan(roster, rehearse=True) if dry_run else run.build(roster)
     return _show(console, outcomes, _row)
 
 
@@ -89,7 +94,7 @@ def diff(
     run, roster = _prepare(console, file, output, nodes, profile_folders, write=False)
     outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
     if not outcomes and not console.as_json:
-        console.note(f"{len(roster)} nodes, all up to date")
+        console.note(f"{_count(roster)}, all up to date")
         return 0
     return _show(console, outcomes, _diff_row)
 
@@ -119,19 +124,25 @@ def _prepare(
 def _one_image(
     console: Console, run: Batch, roster: Sequence[NodeSettings], *, dry_run: bool
 ) -> int:
-    made = run.compose_one(roster)
-    plan = made.plan if isinstance(made, Composition) else made
-    for warning in plan.warnings:
+    one = run.plan_class(roster, rehearse=True) if dry_run else run.build_class(roster)
+    for warning in one.plan.warnings:
         console.warn(warning)
-    out = run.image_of_all
-    if isinstance(made, Composition) and not dry_run:
-        write_image(made, out, digest=True, voice=console)
     if console.as_json:
-        console.emit({"image": str(out), **plan_as_json(plan)})
+        facts = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
+        console.emit({**facts, **plan_as_json(one.plan)})
     else:
-        console.note(f"{len(roster)} nodes in one image, {len(plan.edits)} files")
-        console.result(str(out))
+        files = f"{len(one.plan.edits)} files"
+        console.note(f"{_count(roster)} in one image, {files}: {one.state}{_why(one.changes)}")
+        console.result(str(one.image))
     return 0
+
+
+def _count(nodes: Sequence[object]) -> str:
+    return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}"
+
+
+def _why(changes: tuple[str, ...]) -> str:
+    return f" ({_summary(changes)})" if changes else ""
 
 
 def _show(
@@ -146,18 +157,37 @@ def _show(
         console.emit({"nodes": [outcome_as_json(outcome) for outcome in outcomes]})
     elif outcomes:
         console.table(_HEAD, [row(outcome) for outcome in outcomes])
-    for outcome in failed:
-        if outcome.error:
-            console.fail(outcome.error, outcome.hostname)
+    for error, names in _by_error(failed):
+        console.fail(error, _named(names))
     return failed[0].error.exit_code if failed and failed[0].error else 0
+
+
+def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:
+    """Put together the nodes that failed alike."""
+    groups: dict[tuple[str, str, tuple[Problem, ...]], tuple[RpiImageError, list[str]]] = {}
+    for outcome in failed:
+        if error := outcome.error:
+            problems = error.problems if isinstance(error, SettingsError) else ()
+            key = (error.message, error.hint, problems)
+            groups.setdefault(key, (error, []))[1].append(outcome.hostname)
+    return list(groups.values())
+
+
+def _named(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])} and {len(names) - _MOST_NAMES + 1} more"
+
+
+_MOST_NAMES = 4
 
 
 _HEAD = ("node", "state", "profile", "address", "generation", "what")
 
 
 def _row(outcome: NodeOutcome) -> tuple[str, ...]:
-    planned = outcome.state == "planned"
-    return (*_facts(outcome), _summary(outcome.changes) if planned else str(outcome.image))
+    what = _summary(outcome.changes) if outcome.state == "planned" else str(outcome.image)
+    return (*_facts(outcome), outcome.error.message if outcome.error else what)
 
 
 def _summary(changes: tuple[str, ...]) -> str:
@@ -165,10 +195,12 @@ def _summary(changes: tuple[str, ...]) -> str:
 
 
 def _diff_row(outcome: NodeOutcome) -> tuple[str, ...]:
-    return (*_facts(outcome), " ".join(outcome.changes))
+    what = outcome.error.message if outcome.error else " ".join(outcome.changes)
+    return (*_facts(outcome), what)
 
 
 def _facts(outcome: NodeOutcome) -> tuple[str, ...]:
     settings = outcome.settings
     address = settings.network.address or "dhcp"
-    return (outcome.hostname, outcome.state, settings.profile, address, outcome.generation)
+    generation = outcome.generation or ("" if outcome.error else "?")
+    return (outcome.hostname, outcome.state, settings.profile, address, generation)

@@ -134,6 +134,9 @@ def _show_plan(console: Console, plan: NodePlan) -> None:
     if console.as_json:
         console.emit(plan_as_json(plan))
         return
+    if not plan.generation:
+        console.result(f"{plan.hostname}: generation not known yet")
+        return
     console.result(f"{plan.hostname}: {plan.generation}, configuration {plan.config_hash[:12]}")
     rows = [
         (edit.path, "remove" if edit.data is None else f"{len(edit.data)} B") for edit in plan.edits

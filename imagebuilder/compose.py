@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder import bootfs, disk
-from imagebuilder.errors import ImageError, SettingsError, SourceError
+from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile, Patch
 from imagebuilder.oneimage import identity_of, merge_plans, unclaimed_node
 from imagebuilder.overlays import load_generations, load_overlay
@@ -131,15 +131,19 @@ def named_generation(generations: tuple[Generation, ...], name: str) -> Generati
 
 
 def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
-    """Plan a node whose base image is not at hand; raises SourceError where that cannot be.
+    """Plan a node whose base image is not at hand.
 
-    What depends on the vendor's own files is planned as for an image without them.
+    What depends on the vendor's own files is planned as for an image without them. Where only the
+    image tells its generation, on which every file depends, that is empty and there are no files.
     """
     name = settings.generation or settings.image.generation
     if not name:
-        raise SourceError(
-            f"{settings.image.name} is not in the cache, and its generation is not known",
-            "run without --dry-run once, or give --generation",
+        warning = (
+            f"the generation of {settings.image.name} will be found from the image: until that is "
+            "here, its files cannot be planned; `generation:` or --generation names it"
+        )
+        return NodePlan(
+            hostname=settings.hostname, generation="", config_hash="", edits=(), warnings=(warning,)
         )
     layers = Layers()
     generation = named_generation(layers.generations(settings), name)

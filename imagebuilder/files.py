@@ -65,3 +65,16 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there, so that a power cut does not bring it back; raises OSError."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,7 +34,6 @@ from tests.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SIZE_BYTES = 24 << 20
 PATCH = Patch((Run(512, b"\xaa" * 512), Run(9 << 20, b"\xbb" * 4096)))
@@ -206,6 +206,32 @@ def test_the_base_image_is_never_written_over(
             write_image(there, tmp_path / out, compress=compress)
     assert run("sha256sum", mine) == kept
     assert sorted(path.name for path in tmp_path.iterdir()) == [base_name]
+
+
+def test_the_earlier_manifest_is_gone_before_the_new_image_has_its_name(
+    composition: Composition, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out" / "pi-03.img"
+    write_image(composition, out)
+    sums = out.parent / "SHA256SUMS"
+    sums.write_text(f"{'0' * 64}  pi-03.img\n{'1' * 64} *other.img\n")
+    earlier, replace_path = out.stat().st_ino, Path.replace
+
+    def power_cut(part: Path, target: Path) -> Path:
+        if target == out:
+            assert sorted(path.name for path in out.parent.iterdir()) == [
+                "SHA256SUMS", "pi-03.img", "pi-03.img.part",
+            ]  # fmt: skip
+            replace_path(part, target)
+            raise KeyboardInterrupt
+        return replace_path(part, target)
+
+    monkeypatch.setattr(Path, "replace", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        write_image(composition, out)
+    assert out.stat().st_ino != earlier
+    assert sums.read_text() == f"{'1' * 64} *other.img\n"
+    assert not out.with_suffix(".json").exists()
 
 
 def test_a_failed_write_keeps_the_earlier_image(tmp_path: Path) -> None:

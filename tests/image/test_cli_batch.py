@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.batch import load_manifest
+from imagebuilder.records import load_manifest
 from tests.image.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
 from tests.tools import mounted, need, need_root, run
 
@@ -266,18 +266,128 @@ def test_no_node_is_written_over_an_image_that_another_is_made_from(
 )
 def test_a_damaged_manifest_counts_as_none(tmp_path: Path, damaged: str) -> None:
     (tmp_path / "pi.json").write_text(damaged, "utf-8", "surrogateescape")
-    assert load_manifest(tmp_path / "pi.img") is None
+    assert load_manifest(tmp_path / "pi.json") is None
 
 
 def test_foreign_lines_of_the_sums_go_and_ours_stay(
     program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
 ) -> None:
     sums = tmp_path / "build" / "SHA256SUMS"
-    sums.parent.mkdir()
-    sums.write_bytes(b"\xff\xfe\n" + b"0" * 64 + b"  pi-03.img\nx\n")
+    succeed(program("batch", room, "--nodes", "pi-02,pi-03"))
+    absent = b"0" * 64 + b"  pi-99.img\n"
+    sums.write_bytes(b"\xff\xfe\n" + sums.read_bytes() + absent + b"x\n")
+    (tmp_path / "build" / "pi-02.img").unlink()
     succeed(program("batch", room, "--nodes", "pi-01"))
     lines = [line.split() for line in sums.read_text().splitlines()]
     assert [name for _, name in lines] == ["pi-01.img", "pi-03.img"]
+
+
+def hostnames(build: Path) -> list[str]:
+    return [
+        node["hostname"] for node in json.loads((build / "classroom.json").read_text())["nodes"]
+    ]
+
+
+def test_the_manifest_of_the_class_keeps_the_nodes_that_a_run_leaves_out(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    build = tmp_path / "build"
+    succeed(program("batch", room))
+    succeed(program("batch", room, "--nodes", "pi-02"))
+    assert hostnames(build) == ["pi-01", "pi-02", "pi-03"]
+    (build / "pi-03.img").unlink()
+    (build / "pi-01.json").write_text("damaged")
+    succeed(program("batch", room, "--nodes", "pi-02"))
+    assert hostnames(build) == ["pi-02"]
+    (build / "classroom.json").write_text('{"nodes": [1, {}]}')
+    succeed(program("batch", room, "--nodes", "pi-01"))
+    assert hostnames(build) == ["pi-01"]
+
+
+def test_a_node_built_alone_leaves_no_sum_of_its_earlier_image(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path, tmp_path: Path
+) -> None:
+    succeed(program("batch", room))
+    room.write_text(room.read_text() + "    timezone: Europe/Paris\n")
+    succeed(program("build", "--config", room, "--hostname", "pi-02"))
+    names = [line.split()[1] for line in (tmp_path / "build/SHA256SUMS").read_text().splitlines()]
+    assert names == ["pi-01.img", "pi-03.img"]
+
+
+def test_an_unknown_generation_is_planned_as_far_as_it_is_known(
+    program: Callable[..., subprocess.CompletedProcess[str]], room: Path
+) -> None:
+    text = room.read_text().splitlines()
+    text[1] = f"image: {{url: 'http://127.0.0.1:9/x.img', sha256: {'0' * 64}}}"
+    room.write_text("\n".join(text) + "\n    mac: b8:27:eb:00:00:[11-13]\n")
+    done = succeed(program("batch", room, "-n"))
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert [row[:6] for row in rows] == [
+        [f"pi-0{n}", "planned", "armv7", f"192.168.2.10{n}/24", "?", "new"] for n in (1, 2, 3)
+    ]
+    assert done.stderr.count("will be found from the image") == 1
+    for more in (
+        ("batch", room, "--one-image"),
+        ("build", "--config", room, "--hostname", "pi-01"),
+    ):
+        done = succeed(program(*more, "-n", "--json"))
+        assert json.loads(done.stdout)["generation"] == ""
+        assert done.stderr.count("will be found from the image") == 1
+
+
+def test_an_error_of_all_nodes_is_said_once(
+    program: Callable[..., subprocess.CompletedProcess[str]], base: Path, tmp_path: Path
+) -> None:
+    room = write_room(tmp_path, 6, tmp_path / "none.img")
+    room.write_text(room.read_text() + f"  - {{hostname: other, image: {{file: {base}}}}}\n")
+    done = program("batch", room)
+    assert done.returncode == 4
+    assert done.stderr.count("there is no file") == 1
+    assert "pi-01, pi-02, pi-03 and 3 more: there is no file" in done.stderr
+    rows = done.stdout.splitlines()
+    assert all("failed" in row and "there is no file" in row for row in rows[1:7])
+    assert rows[7].endswith("other.img")
+
+
+@pytest.fixture
+def one(room: Path) -> Path:
+    """Give a classroom of three whose boards have their MACs."""
+    room.write_text(room.read_text() + "    mac: b8:27:eb:00:00:[11-13]\n")
+    return room
+
+
+@pytest.mark.parametrize("name", ["classroom", "pi-01", "room"])
+def test_one_image_is_built_when_it_changes_and_has_its_sum(
+    program: Callable[..., subprocess.CompletedProcess[str]], one: Path, tmp_path: Path, name: str
+) -> None:
+    one.write_text(f"name: {name}\n{one.read_text()}")
+    batch = ("batch", one, "--one-image", "--json")
+    assert emitted(program(*batch, "-n"))["state"] == "planned"
+    made = emitted(program(*batch))
+    image = tmp_path / made["image"]
+    assert made["state"] == "built"
+    before = image.stat().st_mtime_ns
+    succeed(program("batch", one))
+    assert [emitted(program(*batch, *more))["state"] for more in ((), ("-n",))] == ["unchanged"] * 2
+    assert image.stat().st_mtime_ns == before
+    run("sha256sum", "--check", "--quiet", "SHA256SUMS", cwd=image.parent)
+    names = [line.split()[1] for line in (image.parent / "SHA256SUMS").read_text().splitlines()]
+    assert sorted([image.name, "pi-01.img", "pi-02.img", "pi-03.img"]) == names
+    one.write_text(one.read_text() + "    timezone: Europe/Paris\n")
+    changed = emitted(program(*batch, "-n"))
+    assert changed["state"] == "planned"
+    assert any(change.endswith("node.env") for change in changed["changes"])
+    assert emitted(program(*batch))["state"] == "built"
+    assert image.stat().st_mtime_ns > before
+
+
+def test_one_image_is_that_of_the_whole_class(
+    program: Callable[..., subprocess.CompletedProcess[str]], one: Path, tmp_path: Path
+) -> None:
+    done = program("batch", one, "--one-image", "--nodes", "pi-01")
+    assert done.returncode == 2
+    assert "--one-image is for the whole class" in done.stderr
+    assert not (tmp_path / "build").exists()
 
 
 def test_sums_that_cannot_be_written_are_said_before_the_first_image(
@@ -323,13 +433,22 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_the_room_needed_is_checked_before_the_first_copy(
     program: Callable[..., subprocess.CompletedProcess[str]],
     tmp_path: Path,
-    room: Path,
+    one: Path,
     small_disk: Path,
 ) -> None:
-    done = program("batch", room, "-o", small_disk / "out")
+    done = program("batch", one, "-o", small_disk / "out")
     assert done.returncode == 7
-    assert "3 images need" in done.stderr
-    assert "flash -c" in done.stderr
+    assert "3 images need 1" in done.stderr
+    assert "MB and" in done.stderr
+    assert "4.2 MB free" in done.stderr
+    assert "pi-01, pi-02, pi-03: 3 images need" in done.stderr
+    assert done.stderr.count("flash -c") == 1
+    assert done.stdout.count("3 images need") == 3
+    for more in ((), ("--one-image",)):
+        done = succeed(program("batch", one, "-o", small_disk / "out", "-n", *more))
+        assert "warning: " in done.stderr
+        assert f"{'one image needs' if more else '3 images need'} " in done.stderr
+        assert not list((small_disk / "out").glob("*.img"))
     assert not list((small_disk / "out").glob("*.img"))
 
 
