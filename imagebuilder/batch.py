@@ -39,7 +39,7 @@ from imagebuilder.records import (
     withdraw_sums,
 )
 from imagebuilder.room import check_room
-from imagebuilder.stopping import Stop, ending_pool
+from imagebuilder.stopping import Stop, as_they_end, ending_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -203,18 +203,20 @@ class Batch:
         return [written.get(plan.hostname, plan) for plan in plans]
 
     def _write_all(self, todo: Sequence[NodeOutcome], composer: Composer) -> list[NodeOutcome]:
-        stop = Stop()
+        stop, written = Stop(), list[NodeOutcome]()
 
         def write(outcome: NodeOutcome) -> NodeOutcome:
-            written = self._found[outcome.hostname] = self._write_one(outcome, composer, stop)
-            meter.advance(1)
-            return written
+            self._found[outcome.hostname] = self._write_one(outcome, composer, stop)
+            return self._found[outcome.hostname]
 
         with (
             self.voice.meter("nodes", len(todo), "node") as meter,
             ending_pool(self.jobs, "image", stop) as pool,
         ):
-            return list(pool.map(write, todo))
+            for ended in as_they_end(pool.submit(write, outcome) for outcome in todo):
+                meter.advance(len(ended))
+                written += ended
+        return written
 
     def _plan_one(self, node: NodeSettings, composer: Composer) -> NodeOutcome:
         try:

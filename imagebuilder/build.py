@@ -127,9 +127,9 @@ def _claimed(part: Path) -> Iterator[int]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise WriteError(f"another run is writing {part.stem}", "wait for it") from error
-        os.ftruncate(descriptor, 0)
-        files.hand_over(part)
         try:
+            os.ftruncate(descriptor, 0)
+            files.hand_over(part)
             yield descriptor
         finally:
             part.unlink(missing_ok=True)

@@ -7,10 +7,9 @@ import errno
 import fcntl
 import mmap
 import os
-from concurrent.futures import as_completed
 from typing import TYPE_CHECKING
 
-from imagebuilder.stopping import Stop, ending_pool
+from imagebuilder.stopping import Stop, as_they_end, ending_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -149,8 +148,9 @@ def _write_pieces(source: int, target: int, pieces: list[tuple[int, int]], meter
 
     stop = Stop()
     with ending_pool(_THREADS, "copy", stop) as pool:
-        for future in as_completed([pool.submit(write, *piece) for piece in pieces]):
-            meter.advance(future.result())
+        for done in as_they_end(pool.submit(write, *piece) for piece in pieces):
+            # Zero, too: through the meter the work may be told to end.
+            meter.advance(sum(done))
 
 
 def _copy_range(source: int, target: int, start: int, end: int, meter: Meter) -> None:

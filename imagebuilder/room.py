@@ -7,8 +7,8 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from imagebuilder.build import write_error
-from imagebuilder.catalogue import has_folder
 from imagebuilder.errors import WriteError
+from imagebuilder.files import has_folder
 from imagebuilder.progress import human_bytes
 from imagebuilder.rawcopy import reflink
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from imagebuilder.progress import Silent
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from imagebuilder.progress import Meter
+
+_TICK_SECONDS = 0.1
+_T = TypeVar("_T")
 
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
@@ -70,14 +73,34 @@ def ending_pool(threads: int, name: str, stop: Stop | None = None) -> Iterator[T
         _join(pool)
 
 
+def as_they_end(futures: Iterable[Future[_T]]) -> Iterator[list[_T]]:
+    """Give the results of what has ended, at least ten times a second, be it of nothing.
+
+    Python sees a Ctrl-C that comes just as a wait begins only when that is over.
+    """
+    waiting = set(futures)
+    while waiting:
+        done, waiting = wait(waiting, _TICK_SECONDS, FIRST_COMPLETED)
+        yield [future.result() for future in done]
+
+
 def _join(pool: ThreadPoolExecutor) -> None:
+    """Wait for the pool from another thread, which Ctrl-C does not reach.
+
+    Python takes a thread whose join was interrupted for ended (github.com/python/cpython, 90882).
+    """
+    ended = threading.Event()
+
+    def end() -> None:
+        pool.shutdown(cancel_futures=True)
+        ended.set()
+
     pressed: KeyboardInterrupt | None = None
-    while True:
+    while not ended.is_set():
         try:
-            pool.shutdown(cancel_futures=True)
+            threading.Thread(target=end).start()
+            ended.wait()
         except KeyboardInterrupt as again:
             pressed = again
-        else:
-            break
     if pressed:
         raise pressed
