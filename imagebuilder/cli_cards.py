@@ -60,7 +60,7 @@ def open_image(session: Session, flags: NodeFlags) -> BaseImage:
         return _open_other_image(session, flags, path)
     sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
-        unchecked = not sha256
+        unchecked = flags.no_checksum
         return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
     size_bytes = path.stat().st_size
     if size_bytes == 0:

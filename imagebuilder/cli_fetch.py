@@ -54,7 +54,7 @@ def fetch(
     session = Session(console=console)
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
     cached = find_cached(source, session.cache)
-    base = cached or session.obtain(source)
+    base = session.obtain(source)
     if console.as_json:
         console.emit(_fetched(base, from_cache=cached is not None))
     else:

@@ -135,6 +135,23 @@ def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cach
     assert find_cached(replace(local(packed), unchecked=True), cache)
 
 
+def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cache: Cache) -> None:
+    packed = pack(image, "gz")
+    beside = publish_checksum(packed)
+    source = replace(local(packed), unchecked=True)
+    voice = Recorder()
+    obtain_base(source, cache, voice)
+    assert voice.warnings == []
+    for text in (f"{'0' * 64}  {packed.name}\n", "no checksum"):
+        beside.write_text(text)
+        obtain_base(source, cache, voice)
+        obtain_base(source, Cache(cache.folder / text[:2]), voice)
+    assert len(voice.warnings) == 4
+    assert set(voice.warnings) == {
+        "pi.img.gz is taken unchecked: it does not fit pi.img.gz.sha256 beside it"
+    }
+
+
 @pytest.mark.parametrize(
     ("data", "error", "what"),
     [
@@ -264,6 +281,30 @@ def test_fetch_prints_where_the_image_lies(
         "source_sha256": sha256sum(packed),
         "from_cache": True,
     }
+
+
+@pytest.mark.usefixtures("at_home")
+def test_fetch_says_each_time_that_nothing_was_compared(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = pack(image, "gz")
+    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    for _ in range(2):
+        assert rpi_image(["fetch", str(packed), "--no-checksum"]) == 0
+        assert capsys.readouterr().err.count("warning: pi.img.gz is taken unchecked") == 1
+
+
+@pytest.mark.usefixtures("at_home")
+def test_an_image_for_a_card_is_compared_with_the_checksum_beside_it(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = pack(image, "gz")
+    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    arguments = ["verify", str(image), "--image", str(packed)]
+    assert rpi_image(arguments) == 4
+    assert "instead of 0000" in capsys.readouterr().err
+    rpi_image([*arguments, "--no-checksum"])
+    assert "is taken unchecked" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("at_home")
