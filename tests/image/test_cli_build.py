@@ -272,6 +272,7 @@ def test_overlays_variables_and_keys_arrive(
         (("--profile", "armv7", "--hostname", "pi", "--image", "sampel"), 3, "sample"),
         (("--profile", "armv7", "--hostname", "pi", "--image", "no.img"), 4, "no.img"),
         (("--profile", "armv7"), 2, "--hostname"),
+        (("--hostname", "pi"), 2, "armv7"),
         (("--hostname", "pi", "--profile", "armv7", "--label", "x"), 2, "KEY=VALUE"),
         ((*NODE, "--generation", "windows"), 3, "windows"),
         ((*NODE, "--overlay", "nowhere"), 3, "nowhere"),
