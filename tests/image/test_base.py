@@ -119,6 +119,19 @@ def test_a_checksum_file_beside_a_local_file_is_obeyed(image: Path, cache: Cache
         obtain_base(local(packed), cache)
 
 
+@pytest.mark.parametrize("form", ["{}\n", "SHA256 (pi.img.gz) = {}\n"])
+def test_a_checksum_file_may_hold_the_digest_alone_or_be_bsds(
+    form: str, image: Path, cache: Cache
+) -> None:
+    packed = pack(image, "gz")
+    beside = packed.with_name(f"{packed.name}.sha256")
+    beside.write_text(form.format(sha256sum(packed)))
+    assert obtain_base(local(packed), cache).sha256 == sha256sum(image)
+    beside.write_text(form.format("0" * 64))
+    with pytest.raises(SourceError, match="instead of 0000"):
+        obtain_base(local(packed), cache)
+
+
 @pytest.mark.parametrize("kind", ["", "xz"])
 def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cache: Cache) -> None:
     packed = pack(image, kind) if kind else image

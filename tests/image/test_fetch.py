@@ -350,7 +350,7 @@ def test_no_checksum_is_a_refusal_before_anything_is_fetched(site: Site, cache: 
         (b"<html>not found</html>", "no checksum is known"),
         (b"hello", "is no SHA-256 file"),
         (f"{DIGEST}  other.zip\n".encode(), r"names other\.zip"),
-        (f"{DIGEST}\n".encode(), "is no SHA-256 file"),
+        (f"SHA256 (other.zip) = {DIGEST}\n".encode(), r"names other\.zip"),
     ],
 )
 def test_a_checksum_file_must_name_the_image(
