@@ -22,7 +22,7 @@ from imagebuilder.forms import is_compressed
 from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.packing import SUFFIXES
 from imagebuilder.reading import open_raw
-from imagebuilder.sparse import write_raw
+from imagebuilder.sparse import open_unrolled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from imagebuilder.build import WrittenImage
     from imagebuilder.compose import Composition
     from imagebuilder.console import Console
+    from imagebuilder.cow import ReadAt
     from imagebuilder.model import NodePlan, NodeSettings
 
 
@@ -82,8 +83,8 @@ def build(
 @voiced
 def inspect(console: Console, image: Path) -> None:
     """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
-    with _readable(Session(console=console), image) as path, open_raw(path) as raw:
-        report = inspect_disk(raw)
+    with _readable(Session(console=console), image) as disk:
+        report = inspect_disk(disk)
     if console.as_json:
         console.emit(report.as_json())
     else:
@@ -157,7 +158,7 @@ def _show_written(console: Console, composition: Composition, written: WrittenIm
 
 
 @contextmanager
-def _readable(session: Session, image: Path) -> Iterator[Path]:
+def _readable(session: Session, image: Path) -> Iterator[ReadAt]:
     try:
         mode = image.stat().st_mode
     except OSError as error:
@@ -167,13 +168,17 @@ def _readable(session: Session, image: Path) -> Iterator[Path]:
     if stat.S_ISDIR(mode):
         raise ImageError(f"{image} is a folder", "name an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(image):
-        yield image
+        with open_raw(image) as raw:
+            yield raw
         return
-    with session.cache.scratch() as folder:
-        raw = folder / "raw.img"
-        with open_stream(image) as stream:
-            write_raw(stream, raw, "unpacking", session.console)
-        yield raw
+    key, voice = f"inspect {image.resolve()}", session.console
+    with (
+        session.cache.scratch(key, voice) as part,
+        open_stream(image) as stream,
+        # The boot partition lies at the front: the rest is not unpacked.
+        open_unrolled(stream, part, "unpacking", voice) as disk,
+    ):
+        yield disk
 
 
 def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:

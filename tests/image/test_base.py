@@ -7,6 +7,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -383,3 +385,32 @@ def test_clean_removes_unfinished_parts_nobody_works_on(
     capsys.readouterr()
     assert rpi_image(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unfinished_bytes"] > 0
+
+
+_KILLED = """
+import os, pathlib, sys
+from imagebuilder.cache import Cache
+with Cache(pathlib.Path(sys.argv[1])).scratch("inspect x") as part:
+    part.write_bytes(bytes(9000))
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.usefixtures("at_home")
+def test_what_a_killed_inspect_unpacked_is_listed_and_cleaned(
+    cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = [sys.executable, "-c", _KILLED, str(cache.folder)]
+    assert subprocess.run(program, check=False).returncode == -9
+    assert rpi_image(["cache", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unfinished_bytes"] >= 9000
+    assert rpi_image(["cache", "clean", "--unfinished"]) == 0
+    assert "freed 0 B" not in capsys.readouterr().out
+    assert files_in(cache) == []
+
+
+def test_scratch_goes_away(cache: Cache) -> None:
+    with cache.scratch("inspect x") as part:
+        part.write_bytes(b"x")
+        assert cache.leftovers() == (part,)
+    assert cache.leftovers() == ()
