@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from typing import Any
 
@@ -71,8 +72,28 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
     words = _mend_streams()
+    _end_as_by_ctrl_c()
     code = run(arguments)
     sys.exit(code or (LostOutputError.exit_code if words.lost else code))
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and a closed terminal clean up and end as Ctrl-C does.
+
+    A session that is closed sends both: the second would break off the cleaning. One that is
+    ignored (nohup) stays so.
+    """
+    told: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        told.append(number)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 class LostOutputError(WriteError):
@@ -142,7 +163,9 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted\n")
+        # Of a closed terminal nobody reads.
+        with contextlib.suppress(OSError):
+            sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
         _drop_output()

@@ -135,7 +135,9 @@ def wait_for_part(cache: Cache, at_least: int) -> None:
     pytest.fail("nothing was downloaded")
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda how: how.name
+)
 def test_a_killed_download_goes_on_in_the_next_run(
     web: Path, cache: Cache, tmp_path: Path, how: signal.Signals
 ) -> None:
