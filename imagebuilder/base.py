@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_BOOT_SIGNATURE = (510, b"\x55\xaa")
+_SECTOR_BYTES = 512
+_BOOT_SIGNATURE = b"\x55\xaa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ def _from_file(job: _Job, path: Path) -> BaseImage:
     _warn_of_beside(job, found.sha256)
     if compressed:
         return _from_archive(job, path.resolve(), found, expected.checked)
-    _check_raw(job.source, path, found)
+    _check_raw(job.source, found)
+    with path.open("rb") as file:
+        _refuse_no_disk(job.source, file.read(_SECTOR_BYTES))
     record = _record(job.source, str(path.resolve()), found, found, expected.checked, in_place=path)
     _remember_quietly(job, record)
     return _base_image(job.source, job.cache, record)
@@ -270,29 +273,32 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
     source = job.source
     try:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
+            # A small file may hold terabytes of nothing.
+            _refuse_no_disk(source, stream.peek(_SECTOR_BYTES))
             raw = write_raw(stream, part, f"unpacking {source.name}", job.voice)
-        _check_raw(source, part, raw)
+        _check_raw(source, raw)
         job.cache.adopt(part, raw.sha256)
     finally:
         part.unlink(missing_ok=True)
     return raw
 
 
-def _check_raw(source: ImageSource, path: Path, raw: Written) -> None:
+def _check_raw(source: ImageSource, raw: Written) -> None:
     if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
         raise ImageError(
             f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
             "the file is damaged or another version: get it again",
         )
     _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
-    offset, signature = _BOOT_SIGNATURE
-    with path.open("rb") as file:
-        file.seek(offset)
-        if file.read(len(signature)) != signature:
-            raise ImageError(
-                f"{source.name} is no disk image: its first sector has no boot signature",
-                "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
-            )
+
+
+def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
+    """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
+    if head[_SECTOR_BYTES - len(_BOOT_SIGNATURE) :] != _BOOT_SIGNATURE:
+        raise ImageError(
+            f"{source.name} is no disk image: its first sector has no boot signature",
+            "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+        )
 
 
 def _compare(what: str, found: str, expected: str) -> None:

@@ -196,6 +196,26 @@ def test_a_packed_file_that_is_no_disk_image_is_told(tmp_path: Path, cache: Cach
     assert files_in(cache) == []
 
 
+@pytest.mark.parametrize("form", ["zip", "gz", "xz", "zst", "bz2"])
+def test_what_is_no_disk_image_is_told_before_it_is_unpacked(
+    form: str, tmp_path: Path, cache: Cache
+) -> None:
+    image = tmp_path / "zeros.img"
+    with image.open("wb") as file:
+        file.truncate(64 * MEBIBYTE)
+    packed = pack(image, form)
+    small = f"ulimit -f {4 * MEBIBYTE // 512}"
+    done = subprocess.run(
+        ["sh", "-c", f'{small}; exec "$0" "$@"', sys.executable, "-m", "imagebuilder", "fetch",
+         str(packed)],
+        env={**os.environ, "RPI_IMAGE_CACHE": str(cache.folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "no boot signature" in done.stderr
+    assert done.returncode == 5
+    assert files_in(cache) == []
+
+
 def test_a_raw_image_needs_no_cache_that_can_be_written(image: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
     voice = Recorder()
