@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
 from imagebuilder.build import plan_as_json, write_image
-from imagebuilder.cli_options import dry_run, not_empty, voiced
+from imagebuilder.cli_options import dry_run, not_empty, on_disk, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
 from imagebuilder.compose import Composition
@@ -27,6 +27,7 @@ out_folder = click.option(
     type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
+    callback=on_disk,
     help="Folder for the images.",
 )
 chosen = click.option(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from imagebuilder.archive import open_stream
 from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
-from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_options import dry_run, on_disk, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.compose import WITHOUT_BASE, open_composer, plan_without_base
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
+    callback=on_disk,
     help="File (.img, .img.xz …), or folder for <hostname>.img.",
 )
 @click.option(
@@ -123,8 +125,8 @@ def output_path(output: Path, hostname: str, compress: str) -> Path:
 def _plan(session: Session, settings: NodeSettings) -> NodePlan:
     base = session.find(settings.image)
     if base is None:
-        session.console.warn(WITHOUT_BASE)
-        return plan_without_base(settings, session.epoch)
+        plan = plan_without_base(settings, session.epoch)
+        return replace(plan, warnings=(WITHOUT_BASE, *plan.warnings))
     with open_composer(base, epoch=session.epoch, voice=session.console) as node:
         return node.plan(settings)
 

@@ -191,7 +191,8 @@ def test_a_dry_run_does_without_the_image_where_it_can(tmp_path: Path) -> None:
     )  # fmt: skip
     plan = emitted(done)
     assert plan["generation"] == "cloud-init"
-    assert "without the base image" in done.stderr
+    assert "without the base image" in plan["warnings"][0]
+    assert done.stderr.count("without the base image") == 1
 
 
 def test_a_dry_run_reads_a_file_of_the_user_s(tmp_path: Path) -> None:

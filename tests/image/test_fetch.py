@@ -303,9 +303,16 @@ def test_an_address_that_cannot_be_is_told(url: str, tmp_path: Path) -> None:
         download(url, tmp_path / "x.part", "", Recorder(), HASTY)
 
 
+@pytest.mark.parametrize("to", ["ftp://example.org/x", "http://[/x"])
+def test_a_redirect_to_what_is_no_web_address_is_told(site: Site, tmp_path: Path, to: str) -> None:
+    site.pages["/x"] = Page(status=302, headers={"Location": to})
+    with pytest.raises(SourceError, match="cannot be fetched: this leads to no web address"):
+        fetched(site, tmp_path)
+
+
 def test_a_circle_of_redirects_is_told(site: Site, tmp_path: Path) -> None:
     site.pages["/x"] = Page(status=302, headers={"Location": "/x"})
-    with pytest.raises(SourceError, match="TooManyRedirects"):
+    with pytest.raises(SourceError, match="the server redirects without end"):
         fetched(site, tmp_path)
 
 

@@ -361,6 +361,39 @@ def test_profiles_as_json_with_a_folder_of_ones_own(
     assert {"name", "url", "sha256", "generation"} <= set(report["images"][0])
 
 
+def test_profiles_say_what_an_image_is_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = ("bare: {file: a.img}", "beside: {file: b.img}", "web: {url: 'https://h/c.img'}")
+    pinned = f"pinned: {{file: d.img, sha256: {CHECKSUM}}}"
+    text = "".join(f"  {entry}\n" for entry in (*entries, pinned))
+    (tmp_path / "images.yml").write_text(f"images:\n{text}")
+    (tmp_path / "b.img.sha256").touch()
+    assert run(["profiles", "--profiles", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    said = {
+        row[0]: row[1:] for row in rows if row and row[0] in {"bare", "beside", "web", "pinned"}
+    }
+    assert said == {
+        "bare": ["none"], "beside": ["beside", "it"], "web": ["publisher's"], "pinned": ["pinned"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["build", "batch", "diff", "shack", "export", "labels"])
+def test_nothing_goes_to_standard_output(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--profile", "armv7", "--hostname", "a"] if command == "build" else ["room.yml"]
+    assert run([command, *words, "-o", "-"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: nothing is written to standard output\nhint: ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_profiles_of_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yml").write_text("arch: a\nmachine: [b]\n")
     assert run(["profiles", "--profiles", str(tmp_path)]) == 3
