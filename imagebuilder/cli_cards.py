@@ -82,10 +82,16 @@ def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
     """Name what no target may hold: the image, the classroom and the cache."""
     cache = session.cache.folder
     kept = [
-        Kept(f"the cache ({cache})", device_holding(cache)),
-        *(Kept(str(f), device_holding(f.absolute()), str(f.resolve())) for f in files),
+        Kept(f"the cache ({cache})", device_holding(cache), str(cache.resolve())),
+        *(_keep_file(file) for file in files),
     ]
-    return tuple(one for one in kept if one.major_minor)
+    return tuple(kept)
+
+
+def _keep_file(file: Path) -> Kept:
+    status = file.stat()
+    inode = f"{status.st_dev}/{status.st_ino}"
+    return Kept(str(file), device_holding(file.absolute()), str(file.resolve()), inode)
 
 
 def choose_targets(

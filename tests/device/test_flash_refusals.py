@@ -6,6 +6,7 @@ import os
 import pty
 import stat
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -136,6 +137,33 @@ def test_a_loop_that_stands_on_the_card(tmp_path: Path, small: SmallImage) -> No
 
 
 @pytest.mark.root
+def test_a_loop_over_what_is_mounted(tmp_path: Path, small: SmallImage) -> None:
+    """Over the loop itself, over its file, over a hard link to that: the kernel sees no use."""
+    raw, link = garbage_file(tmp_path / "raw", CARD_BYTES), tmp_path / "link"
+    link.hardlink_to(raw)
+    with loop(raw) as device, mounted(device, tmp_path) as point:
+        (point / "thesis").write_text("years of work")
+        for file in (Path(device), raw, link):
+            with loop(file) as other:
+                done = flash(other, "--image", small.path, *SAFE, "--allow-large", "--full")
+                assert refused(done, "is mounted", str(point))
+        with loop(Path(device)) as other, loop(Path(other)) as third:
+            for above in (other, third):
+                done = flash(above, "--image", small.path, *EVERY_FLAG)
+                assert refused(done, "shows /dev/loop")
+        run("umount", point)
+        run("mount", device, point)
+        assert (point / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.root
+def test_one_file_behind_two_loops_is_one_card(tmp_path: Path, classroom: Path) -> None:
+    raw = garbage_file(tmp_path / "raw", CARD_BYTES)
+    with loop(raw) as device, loop(raw) as other:
+        assert refused(flash(device, other, "-c", classroom, *SAFE), other, "is given twice")
+
+
+@pytest.mark.root
 def test_the_image_lies_on_the_card(tmp_path: Path, small: SmallImage) -> None:
     with card(tmp_path, 2 * CARD_BYTES) as device, mounted(device, tmp_path) as point:
         image = point / "small.img"
@@ -154,6 +182,23 @@ def test_the_image_is_what_the_loop_shows(tmp_path: Path, small: SmallImage) -> 
         done = flash(device, "--image", own, *SAFE)
     assert refused(done, f"holds {own}")
     assert own.read_bytes() == small.path.read_bytes()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("place", ["link", "memory"])
+def test_the_image_has_other_names_or_no_device(
+    tmp_path: Path, small: SmallImage, place: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if place == "memory" else tmp_path) as folder:
+        own = image = Path(folder) / "own.img"
+        own.write_bytes(small.path.read_bytes())
+        if place == "link":
+            image = Path(folder) / "link.img"
+            image.hardlink_to(own)
+        with loop(own) as device:
+            done = flash(device, "--image", image, *SAFE)
+        assert refused(done, f"holds {image}")
+        assert own.read_bytes() == small.path.read_bytes()
 
 
 @pytest.mark.root

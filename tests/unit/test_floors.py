@@ -33,6 +33,7 @@ FLOORS: dict[str, int] = {
             "fatmap",
             "labels",
             "lint",
+            "loops",
             "roster",
             "presence",
             "safety",
