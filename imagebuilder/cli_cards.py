@@ -1,21 +1,19 @@
-"""What stands between the flash commands and the library: choosing, confirming, keeping account."""
+"""What stands between the flash commands and the library: choosing, confirming, reporting."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
+from imagebuilder.account import why
 from imagebuilder.blockdev import RIGHTS_HINT
-from imagebuilder.card import Stage
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.forms import is_compressed
-from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
 from imagebuilder.station import describe
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from imagebuilder.cli_session import Session
     from imagebuilder.console import Console
     from imagebuilder.flash import CardOutcome
-    from imagebuilder.jobs import Recipe
     from imagebuilder.model import Device
 
 BUILD_FOLDER = Path("build")
@@ -172,161 +169,6 @@ def _content(device: Device) -> str:
     return ", ".join(parts) or "nothing known"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """A card in work: its entry, what was noted of its node before, and whose card it was."""
-
-    entry: Entry
-    before: Entry | None
-    owner: Entry | None
-
-
-class Account:
-    """The ledger's side of a run; without a classroom file nothing is kept.
-
-    `again` writes nodes that have a card, and cards that are another node's; `named` only those
-    nodes.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger | None,
-        console: Console,
-        *,
-        again: bool,
-        named: bool = False,
-        epoch: int = 0,
-    ) -> None:
-        self._ledger = ledger
-        self._epoch = epoch
-        self._console = console
-        self._again = again
-        self._told = again or named
-        self._begun: dict[str, _Begun] = {}
-        self._written: set[str] = set()
-
-    def pending(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Leave out the nodes that have a card; raises RefusedError where none is left."""
-        done = self._ledger.done() if self._ledger and not self._told else frozenset()
-        left = tuple(name for name in names if name not in done)
-        if not left:
-            raise RefusedError("every node has its card", "give --again to write them once more")
-        return left
-
-    def begin(self, recipe: Recipe, device: Device) -> None:
-        """Note that a node is being written; raises RefusedError for a node or card done before."""
-        if self._ledger is None:
-            return
-        owner = self._owner(device)
-        if owner and owner.node in self._written:
-            raise RefusedError(
-                f"{device.path}: this card became {owner.node} just now", "take another card"
-            )
-        if owner and owner.node != recipe.node and not self._again:
-            raise RefusedError(
-                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
-                "take another card, or give --again to overwrite it",
-            )
-        entry = replace(_entry(recipe, device), built=str(self._epoch))
-        before = self._ledger.claim(entry, again=self._told)
-        for node, begun in self._begun.items():
-            if begun.before and begun.before == owner:  # the card it would fall back to
-                self._begun[node] = replace(begun, before=None)
-        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
-
-    def take_back(self) -> None:
-        """Forget what was begun, before any card was touched."""
-        while self._ledger and self._begun:
-            _restore(self._ledger, self._begun.popitem()[1])
-
-    def end(self, outcome: CardOutcome) -> None:
-        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
-        if self._ledger is None:
-            return
-        begun = self._begun.pop(outcome.job.node)
-        entry = begun.entry
-        try:
-            if outcome.report:
-                self._written.add(entry.node)
-                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
-            elif outcome.stage == Stage.CLAIM and begun.before:
-                _restore(self._ledger, begun)
-            else:
-                failed = replace(entry, state=FAILED, error=_why(outcome), finished=_now())
-                lost = (None, "") if outcome.stage == Stage.CLAIM else _overwritten(begun)
-                self._ledger.settle(failed, *lost)
-        except RpiImageError as error:
-            self._console.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
-
-    def _owner(self, device: Device) -> Entry | None:
-        """Find out whether this card was written by this ledger; an unreadable one was not."""
-        try:
-            with open_medium(Path(device.path)) as (_, disk):
-                node = identify(disk).node
-        except RpiImageError:
-            return None
-        found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
-        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
-        return next((entry for entry in known if entry and _is_on(entry, *found)), None)
-
-    def _entries(self) -> tuple[Entry, ...]:
-        return self._ledger.entries() if self._ledger else ()
-
-
-def _restore(ledger: Ledger, begun: _Begun) -> None:
-    """Let the ledger say what it said before; the card was not touched."""
-    if begun.before:
-        ledger.settle(begun.before)
-    else:
-        ledger.forget(begun.entry.node)
-
-
-def _is_on(entry: Entry, config_hash: str, built: str) -> bool:
-    """Tell whether a card with this configuration is the one that was written for an entry."""
-    same = bool(config_hash) and entry.config_hash == config_hash
-    return same and entry.state == WRITTEN and entry.built in ("", built)
-
-
-def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
-    """Give the entry of the node that lost its card to this one, and the words for that."""
-    owner = begun.owner
-    if owner is None or owner.node == begun.entry.node:
-        return None, ""
-    return owner, f"its card became {begun.entry.node}"
-
-
-def _entry(recipe: Recipe, device: Device) -> Entry:
-    return Entry(
-        node=recipe.node,
-        state="",
-        device=device.path,
-        slot=device.slot,
-        card=describe(device).partition(" ")[2].strip("()"),
-        config_hash=recipe.config_hash,
-        base_sha256=recipe.base_sha256,
-        started=_now(),
-    )
-
-
-def _finished(entry: Entry, report: CardReport) -> Entry:
-    return replace(
-        entry,
-        state=WRITTEN,
-        digest=report.digest,
-        bytes_written=report.written_bytes,
-        seconds=round(report.seconds, 1),
-        finished=_now(),
-    )
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-def _why(outcome: CardOutcome) -> str:
-    return outcome.error.message if outcome.error else "stopped"
-
-
 def show_outcomes(outcomes: Sequence[CardOutcome], console: Console) -> int:
     """Print what became of every card and give the exit code."""
     if console.as_json:
@@ -351,7 +193,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "state": str(outcome.stage) if not outcome.report else "done",
         "slot": device.slot,
         "serial": device.serial,
-        "error": _why(outcome) if not report else "",
+        "error": why(outcome) if not report else "",
     }
     if report:
         facts |= {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.account import Account
 from imagebuilder.card import CardOptions
 from imagebuilder.cli_cards import (
-    Account,
     Allowances,
     agree,
     build_time_of,

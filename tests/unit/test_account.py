@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from imagebuilder import cli_cards
+from imagebuilder import account as account_module
+from imagebuilder.account import Account
 from imagebuilder.card import CardJob, Stage
-from imagebuilder.cli_cards import Account
 from imagebuilder.console import Console
 from imagebuilder.errors import RefusedError
 from imagebuilder.flash import CardOutcome
@@ -69,8 +69,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         node, built = made.cards.get(path, ("", 0))
         return SimpleNamespace(node={"RPI_IMAGE_HASH": node, "RPI_IMAGE_BUILT": str(built)})
 
-    monkeypatch.setattr(cli_cards, "open_medium", opened)
-    monkeypatch.setattr(cli_cards, "identify", read)
+    monkeypatch.setattr(account_module, "open_medium", opened)
+    monkeypatch.setattr(account_module, "identify", read)
     return made
 
 

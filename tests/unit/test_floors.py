@@ -90,6 +90,7 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(
         [
+            "account",
             "base",
             "batch",
             "build",
