@@ -200,7 +200,7 @@ class _Flash:
             # A card should not wait for a download, nor the others for its failure.
             for image in {node.image for node in waiting}:
                 self._session.obtain(image)
-            station = self._station(waiting, readers, pantry, account)
+            station = self._station(classroom, waiting, readers, pantry, account)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
         if self._console.as_json:
@@ -208,7 +208,12 @@ class _Flash:
         return 0  # every node has its card, whatever failed on the way
 
     def _station(
-        self, nodes: list[NodeSettings], readers: tuple[str, ...], pantry: Pantry, account: Account
+        self,
+        classroom: Classroom,
+        nodes: list[NodeSettings],
+        readers: tuple[str, ...],
+        pantry: Pantry,
+        account: Account,
     ) -> Station:
         settings = {node.hostname: node for node in nodes}
 
@@ -224,6 +229,7 @@ class _Flash:
 
         return Station(
             nodes=tuple(settings),
+            roster=tuple(node.hostname for node in classroom.nodes),
             flasher=Flasher(
                 options=self._said.options,
                 voice=self._console,
