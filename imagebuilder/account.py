@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder.card import Stage
-from imagebuilder.errors import RefusedError, RpiImageError
+from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
 from imagebuilder.station import describe
 from imagebuilder.verify import identify, open_medium
@@ -52,6 +52,7 @@ class Account:
         self._epoch = epoch
         self._voice = voice
         self._again = again
+        self._named = named
         self._told = again or named
         self._begun: dict[str, _Begun] = {}
         self._written: set[str] = set()
@@ -64,10 +65,31 @@ class Account:
             raise RefusedError("every node has its card", "give --again to write them once more")
         return left
 
+    def check(self, recipe: Recipe, device: Device) -> None:
+        """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""
+        if self._ledger is None:
+            return
+        owner = self._owner_of(recipe, device)
+        last = self._ledger.last(recipe.node, again=self._told)
+        if self._named and last and last.state == WRITTEN and owner != last:
+            where = f"{last.card or last.device} on {last.finished}"
+            self._voice.warn(f"{last.node} was written to {where}: that card is now its twin")
+
     def begin(self, recipe: Recipe, device: Device) -> None:
         """Note that a node is being written; raises RefusedError for a node or card done before."""
         if self._ledger is None:
             return
+        owner = self._owner_of(recipe, device)
+        entry = replace(_entry(recipe, device), built=str(self._epoch))
+        try:
+            before = self._ledger.claim(entry, again=self._told)
+        except WriteError as error:
+            hint = f"{error.hint}; nothing was written to {device.path}"
+            raise WriteError(error.message, hint) from error
+        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
+
+    def _owner_of(self, recipe: Recipe, device: Device) -> Entry | None:
+        """Give whose card this was; raises RefusedError where it must not become another's."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
             raise RefusedError(
@@ -78,17 +100,16 @@ class Account:
                 f"{device.path}: this card is {owner.node} already, written {owner.finished}",
                 "take another card, or give --again to overwrite it",
             )
-        entry = replace(_entry(recipe, device), built=str(self._epoch))
-        before = self._ledger.claim(entry, again=self._told)
-        for node, begun in self._begun.items():
-            if begun.before and begun.before == owner:  # the card it would fall back to
-                self._begun[node] = replace(begun, before=None)
-        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
+        return owner
 
     def take_back(self) -> None:
         """Forget what was begun, before any card was touched."""
         while self._ledger and self._begun:
-            _restore(self._ledger, self._begun.popitem()[1])
+            begun = self._begun.popitem()[1]
+            try:
+                _restore(self._ledger, begun)
+            except RpiImageError as error:
+                self._voice.warn(f"{error.message}: {begun.entry.node} was not written")
 
     def end(self, outcome: CardOutcome) -> None:
         """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
@@ -96,18 +117,26 @@ class Account:
             return
         begun = self._begun.pop(outcome.job.node)
         entry = begun.entry
+        if outcome.stage != Stage.CLAIM:
+            self._lose(*_overwritten(begun))
         try:
             if outcome.report:
                 self._written.add(entry.node)
                 self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
-            elif outcome.stage == Stage.CLAIM and begun.before:
+            elif outcome.stage == Stage.CLAIM:
                 _restore(self._ledger, begun)
             else:
                 failed = replace(entry, state=FAILED, error=why(outcome), finished=_now())
-                lost = (None, "") if outcome.stage == Stage.CLAIM else _overwritten(begun)
-                self._ledger.settle(failed, *lost)
+                self._ledger.settle(failed, *_overwritten(begun))
         except RpiImageError as error:
             self._voice.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
+
+    def _lose(self, lost: Entry | None, reason: str) -> None:
+        """Let no node in work fall back to a card that it has no more."""
+        for node, begun in self._begun.items():
+            if lost and begun.before == lost:
+                gone = replace(lost, state=FAILED, error=reason)
+                self._begun[node] = replace(begun, before=gone)
 
     def _owner(self, device: Device) -> Entry | None:
         """Find out whether this card was written by this ledger; an unreadable one was not."""

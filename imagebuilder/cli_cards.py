@@ -11,22 +11,26 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder import diskutil
 from imagebuilder.account import why
 from imagebuilder.blockdev import RIGHTS_HINT
+from imagebuilder.console import human_bytes
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.forms import is_compressed
+from imagebuilder.ledger import NodeTakenError
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
 from imagebuilder.station import describe
 from imagebuilder.verify import identify, open_medium
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+    from collections.abc import Callable, Sequence
 
     from imagebuilder.card import CardReport
     from imagebuilder.cli_session import Session
     from imagebuilder.console import Console
     from imagebuilder.flash import CardOutcome
-    from imagebuilder.model import Device
+    from imagebuilder.jobs import Recipe
+    from imagebuilder.model import Device, NodeSettings
 
 BUILD_FOLDER = Path("build")
 
@@ -154,6 +158,28 @@ def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console:
     agree(f"All on it will be lost. Type {names} to go on:", names, console)
 
 
+def pick_node(
+    device: Device,
+    recipe: Recipe,
+    enter: Callable[[Recipe, Device], None],
+    *,
+    spare: deque[NodeSettings],
+    compose: Callable[[NodeSettings, Device], Recipe],
+    console: Console,
+) -> Recipe:
+    """Give the recipe that `enter` takes: this one, or that of the next node no other run took."""
+    while True:
+        try:
+            enter(recipe, device)
+        except NodeTakenError as error:
+            if not spare:
+                raise
+            console.warn(f"{recipe.node} is passed over: {error.message}")
+            recipe = compose(spare.popleft(), device)
+        else:
+            return recipe
+
+
 def agree(question: str, name: str, console: Console) -> None:
     """Have `name` typed; raises RefusedError where it is not, or where nobody is there."""
     try:
@@ -225,6 +251,28 @@ def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
         (device, tuple(refusal.message for refusal in refusals(device, wish)))
         for device in list_devices()
     ]
+
+
+def device_row(device: Device) -> tuple[str, ...]:
+    """Give the table's cells of a device."""
+    name = f"{device.vendor} {device.model}".strip()
+    size = human_bytes(device.size_bytes)
+    return (device.path, size, device.transport, name, device.serial, device.slot)
+
+
+def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
+    """Give the stable keys that scripts rely on."""
+    return {
+        "path": device.path,
+        "size_bytes": device.size_bytes,
+        "transport": device.transport,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "slot": device.slot,
+        "removable": device.removable,
+        "refused": list(reasons),
+    }
 
 
 def build_time_of(path: Path, otherwise: int) -> int:

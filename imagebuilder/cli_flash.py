@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import Counter, deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +19,12 @@ from imagebuilder.cli_cards import (
     build_time_of,
     choose_targets,
     confirm,
+    device_as_json,
+    device_row,
     devices_as_rows,
     keep_safe,
     open_image,
+    pick_node,
     refuse,
     show_outcomes,
     unmounted,
@@ -30,7 +35,7 @@ from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.console import human_bytes
 from imagebuilder.devices import list_devices
-from imagebuilder.errors import InputError, RpiImageError
+from imagebuilder.errors import InputError, RefusedError, RpiImageError
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
@@ -147,10 +152,10 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     """List block devices and why each would be refused."""
     rows = devices_as_rows(Wish(allow_loop=allow_loop, allow_large=allow_large))
     if console.as_json:
-        console.emit({"devices": [_device_as_json(device, why) for device, why in rows]})
+        console.emit({"devices": [device_as_json(device, why) for device, why in rows]})
         return
     head = ("device", "size", "by", "model", "serial", "slot", "may be written")
-    console.table(head, [(*_device_row(device), "; ".join(why) or "yes") for device, why in rows])
+    console.table(head, [(*device_row(device), "; ".join(why) or "yes") for device, why in rows])
 
 
 def _check_names(flags: NodeFlags, names: str) -> None:
@@ -222,8 +227,7 @@ class _Flash:
             return tuple(d for d in list_devices() if not named or d.path in named)
 
         def prepare(name: str, device: Device) -> CardJob:
-            recipe = self._recipe(settings[name], pantry)
-            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
+            recipe = self._fitting(settings[name], device, pantry)
             account.begin(recipe, device)
             return recipe.job(device)
 
@@ -256,24 +260,31 @@ class _Flash:
         _, nodes = self._nodes()
         named = bool(self._said.node or self._flags.hostname)
         account = self._account(again=self._said.again, named=named)
-        names = account.pending([node.hostname for node in nodes])
-        if len(found) > len(names):
-            raise InputError(
-                f"{len(found)} devices for {len(names)} nodes", "name as many devices as nodes"
-            )
-        chosen = [node for node in nodes if node.hostname in names][: len(found)]
-        recipes = [self._recipe(node, pantry) for node in chosen]
+        order = _free_nodes(nodes, account, len(found))
+        chosen = [(device, order.popleft()) for device in found]
+        # Who named nodes wants these; the roster's next one may be any that is free.
+        spare = deque() if self._said.node or self._said.nodes else order
+
+        def compose(node: NodeSettings, device: Device) -> Recipe:
+            return self._fitting(node, device, pantry)
+
+        pick = functools.partial(pick_node, spare=spare, compose=compose, console=self._console)
+        recipes = [pick(d, compose(node, d), account.check) for d, node in chosen]
         pairs = list(zip(found, recipes, strict=True))
-        for device, recipe in pairs:
-            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
         confirm([(d, recipe.node) for d, recipe in pairs], self._said.allowed, self._console)
         try:
-            for device, recipe in pairs:
-                account.begin(recipe, device)
+            recipes = [pick(device, recipe, account.begin) for device, recipe in pairs]
         except RpiImageError:
             account.take_back()
             raise
         return self._run(recipes, found, account)
+
+    def _fitting(self, node: NodeSettings, device: Device, pantry: Pantry) -> Recipe:
+        """Compose a node; raises RefusedError where the device is not fit for it."""
+        recipe = self._recipe(node, pantry)
+        wish = self._wish(*([node.image.file] if node.image.file else []))
+        refuse(device, replace(wish, image_bytes=recipe.source.size_bytes))
+        return recipe
 
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
         outcomes = flash_cards(
@@ -292,7 +303,12 @@ class _Flash:
         return recipe
 
     def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
-        return load_nodes(self._session, self._flags, self._said.node or self._said.nodes)
+        named = self._said.node or self._said.nodes
+        classroom, nodes = load_nodes(self._session, self._flags, named)
+        times = Counter(node.hostname for node in nodes)
+        if twice := [name for name, count in times.items() if count > 1]:
+            raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
+        return classroom, nodes
 
     def _account(self, *, again: bool, named: bool = False) -> Account:
         config = self._flags.config
@@ -317,6 +333,17 @@ class _Flash:
             return
         self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
         agree(f"Type {classroom.name} to begin:", classroom.name, self._console)
+
+
+def _free_nodes(
+    nodes: tuple[NodeSettings, ...], account: Account, count: int
+) -> deque[NodeSettings]:
+    """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
+    names = account.pending([node.hostname for node in nodes])
+    if count > len(names):
+        of = "1 node" if len(names) == 1 else f"{len(names)} nodes"
+        raise RefusedError(f"{count} devices for {of}", "name as many devices as nodes")
+    return deque(node for node in nodes if node.hostname in names)
 
 
 def load_nodes(
@@ -381,23 +408,3 @@ def _say_comparison(console: Console, target: Path, found: Any) -> None:
         console.result(f"differs: bytes {r.start_bytes} to {r.end_bytes} ({where})")
     if len(found.ranges) > _MOST_SHOWN:
         console.result(f"and {len(found.ranges) - _MOST_SHOWN} further ranges")
-
-
-def _device_row(device: Device) -> tuple[str, ...]:
-    name = f"{device.vendor} {device.model}".strip()
-    size = human_bytes(device.size_bytes)
-    return (device.path, size, device.transport, name, device.serial, device.slot)
-
-
-def _device_as_json(device: Device, why: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "path": device.path,
-        "size_bytes": device.size_bytes,
-        "transport": device.transport,
-        "vendor": device.vendor,
-        "model": device.model,
-        "serial": device.serial,
-        "slot": device.slot,
-        "removable": device.removable,
-        "refused": list(why),
-    }

@@ -6,7 +6,8 @@ import filecmp
 import json
 import os
 import subprocess
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -32,6 +33,7 @@ from tests.device.cards import (
     card,
     flash,
     head_of,
+    loop,
     make_image,
 )
 from tests.tools import need, run
@@ -227,6 +229,51 @@ def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) 
         assert "node: pi-03" not in ledger
 
 
+@pytest.mark.root
+def test_nodes_go_onto_the_devices_in_the_order_named(tmp_path: Path, classroom: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with card(tmp_path / "a", CARD_BYTES) as first, card(tmp_path / "b", CARD_BYTES) as second:
+        for names in ("pi-02,pi-02", "pi-02"):
+            wrong = flash(first, second, "-c", classroom, "--nodes", names, *SAFE)
+            assert wrong.returncode == 6, wrong.stderr
+        assert "2 devices for 1 node\n" in wrong.stderr
+        done = flash(first, second, "-c", classroom, "--nodes", "pi-03,pi-01", *SAFE, "--json")
+        written = {c["device"]: c["node"] for c in json.loads(done.stdout)["cards"]}
+        assert written == {first: "pi-03", second: "pi-01"}
+        twin = flash(first, "-c", classroom, "--node", "pi-01", "--again", *SAFE)
+        assert twin.returncode == 0, twin.stderr
+        assert "pi-01 was written to" in twin.stderr
+        assert "is now its twin" in twin.stderr
+
+
+@pytest.mark.root
+def test_runs_that_start_together_take_each_a_node(tmp_path: Path, classroom: Path) -> None:
+    with ExitStack() as stack:
+        devices = []
+        for name in "abc":
+            (tmp_path / name).mkdir()
+            devices.append(stack.enter_context(card(tmp_path / name, CARD_BYTES)))
+        with ThreadPoolExecutor() as pool:
+            runs = [pool.submit(flash, device, "-c", classroom, *SAFE) for device in devices]
+        assert [run.result().returncode for run in runs] == [0, 0, 0]
+    nodes = dict.fromkeys(("pi-01", "pi-02", "pi-03"), "written")
+    assert state_of_nodes(classroom) == nodes
+
+
+@pytest.mark.root
+def test_a_classroom_s_own_image_is_what_the_loop_shows(
+    tmp_path: Path, classroom: Path, small: SmallImage
+) -> None:
+    own = tmp_path / "own.img"
+    own.write_bytes(small.path.read_bytes())
+    classroom.write_text(classroom.read_text().replace(str(small.path), str(own)))
+    with loop(own) as device:
+        done = flash(device, "-c", classroom, *SAFE)
+    assert done.returncode == 6
+    assert f"holds {own}" in done.stderr
+
+
 def state_of_nodes(classroom: Path) -> dict[str, str]:
     ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
     return {entry["node"]: entry["state"] for entry in ledger["cards"]}
@@ -276,6 +323,9 @@ def test_an_attempt_that_touched_nothing_leaves_the_ledger_as_it_was(
             done = flash(first, "-c", classroom, "--node", "pi-01", *SAFE)
         assert done.returncode == 6
         assert "is in use" in done.stderr
+        assert ledger.read_text() == before
+        with held_open(second):
+            assert flash(second, "-c", classroom, "--node", "pi-03", *SAFE).returncode == 6
         assert ledger.read_text() == before
         refused = flash(second, first, "-c", classroom, *SAFE)
         assert refused.returncode == 6
