@@ -274,6 +274,22 @@ def test_a_classroom_s_own_image_is_what_the_loop_shows(
     assert f"holds {own}" in done.stderr
 
 
+@pytest.mark.root
+def test_a_cut_off_image_is_written_with_a_warning(
+    tmp_path: Path, classroom: Path, small: SmallImage
+) -> None:
+    cut_off = tmp_path / "cut-off.img"
+    cut_off.write_bytes(small.path.read_bytes()[: 30 * MIB])
+    classroom.write_text(classroom.read_text().replace(str(small.path), str(cut_off)))
+    words = f"cut-off.img is cut off: partition 2 ends {11 * MIB} bytes behind its end"
+    with card(tmp_path, CARD_BYTES) as device:
+        for what in (("--image", cut_off), ("-c", classroom)):
+            done = flash(device, *what, *SAFE)
+            assert done.returncode == 0, done.stderr
+            assert words in done.stderr
+        assert "cut off" not in flash(device, "--image", small.path, *SAFE).stderr
+
+
 def state_of_nodes(classroom: Path) -> dict[str, str]:
     ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
     return {entry["node"]: entry["state"] for entry in ledger["cards"]}
