@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from imagebuilder.card import CardReport
     from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
-    from imagebuilder.model import Device
+    from imagebuilder.model import Device, NodeSettings
     from imagebuilder.progress import Voice
 
 
@@ -64,6 +65,14 @@ class Account:
         if not left:
             raise RefusedError("every node has its card", "give --again to write them once more")
         return left
+
+    def free_nodes(self, nodes: Sequence[NodeSettings], count: int) -> deque[NodeSettings]:
+        """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
+        names = self.pending([node.hostname for node in nodes])
+        if count > len(names):
+            of = "1 node" if len(names) == 1 else f"{len(names)} nodes"
+            raise RefusedError(f"{count} devices for {of}", "name as many devices as nodes")
+        return deque(node for node in nodes if node.hostname in names)
 
     def check(self, recipe: Recipe, device: Device) -> None:
         """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,22 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder import diskutil
 from imagebuilder.account import why
 from imagebuilder.blockdev import RIGHTS_HINT
+from imagebuilder.cli_session import choose_nodes
 from imagebuilder.console import human_bytes
 from imagebuilder.devices import device_holding, list_devices, load_device
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.forms import is_compressed
 from imagebuilder.ledger import NodeTakenError
 from imagebuilder.model import BaseImage, ImageSource
-from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
+from imagebuilder.safety import (
+    Kept,
+    Wish,
+    may_unmount,
+    mounted_parts,
+    only_mounted,
+    printable,
+    refusals,
+)
 from imagebuilder.station import describe
 from imagebuilder.verify import identify, open_medium
 
@@ -27,12 +37,14 @@ if TYPE_CHECKING:
 
     from imagebuilder.card import CardReport
     from imagebuilder.cli_session import Session
+    from imagebuilder.cli_settings import NodeFlags
     from imagebuilder.console import Console
     from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
-    from imagebuilder.model import Device, NodeSettings
+    from imagebuilder.model import Classroom, Device, NodeSettings
 
 BUILD_FOLDER = Path("build")
+_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +107,18 @@ def _keep_file(file: Path) -> Kept:
     return Kept(str(file), device_holding(file.absolute()), str(file.resolve()), inode)
 
 
+def load_nodes(
+    session: Session, flags: NodeFlags, names: str
+) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+    """Load the classroom that the flags describe and the nodes they name, each once."""
+    classroom = session.classroom(flags)
+    nodes = choose_nodes(classroom, names)
+    times = Counter(node.hostname for node in nodes)
+    if twice := [name for name, count in times.items() if count > 1]:
+        raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
+    return classroom, nodes
+
+
 def choose_targets(
     paths: Sequence[str], wish: Wish, allowed: Allowances, console: Console
 ) -> tuple[Device, ...]:
@@ -102,10 +126,11 @@ def choose_targets(
     found: list[Device] = []
     for path in paths:
         device = load_device(path)
-        if _wants_unmount(device, allowed, console):
+        own = replace(wish, taken=tuple(other.major_minor for other in found))
+        if only_mounted(device, own) and _wants_unmount(device, allowed, console):
+            _need_right(device)
             device = unmounted(device)
-        taken = tuple(other.major_minor for other in found)
-        refuse(device, replace(wish, taken=taken))
+        refuse(device, own)
         _need_right(device)
         found.append(device)
     return tuple(found)
@@ -114,9 +139,13 @@ def choose_targets(
 def refuse(device: Device, wish: Wish) -> None:
     """Raise RefusedError with every reason against a device."""
     reasons = refusals(device, wish)
-    if reasons:
-        facts = "; it ".join(reason.message for reason in reasons)
-        raise RefusedError(f"{device.path} {facts}", reasons[0].hint)
+    if not reasons:
+        return
+    facts = "; it ".join(reason.message for reason in reasons)
+    final = reasons[0].code == "system"  # no other hint helps then
+    hints = dict.fromkeys(reason.hint for reason in reasons[: 1 if final else None])
+    name = printable(device.path) or "''"
+    raise RefusedError(f"{name} {facts}", "; ".join(hints))
 
 
 def _need_right(device: Device) -> None:
@@ -212,7 +241,7 @@ def show_outcomes(outcomes: Sequence[CardOutcome], console: Console) -> int:
 
 def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
     """Give the stable keys that scripts rely on."""
-    device, report = outcome.job.device, outcome.report
+    device, report, error = outcome.job.device, outcome.report, outcome.error
     facts: dict[str, Any] = {
         "device": device.path,
         "node": outcome.job.node,
@@ -220,6 +249,8 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "slot": device.slot,
         "serial": device.serial,
         "error": why(outcome) if not report else "",
+        "hint": error.hint if error else "",
+        "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
     }
     if report:
         facts |= {
@@ -233,6 +264,14 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
             "ejected": report.ejected,
         }
     return facts
+
+
+def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console) -> None:
+    """Print as JSON, where that is wanted, why no card was begun."""
+    why_not = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    told = {"node": "", "state": "refused", "slot": "", "serial": "", **why_not}
+    if console.as_json and targets:
+        console.emit({"cards": [{"device": path, **told} for path in targets]})
 
 
 def _sentence(outcome: CardOutcome, report: CardReport) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,19 +23,21 @@ from imagebuilder.cli_cards import (
     device_row,
     devices_as_rows,
     keep_safe,
+    load_nodes,
     open_image,
     pick_node,
     refuse,
     show_outcomes,
+    show_refusal,
     unmounted,
     whose,
 )
 from imagebuilder.cli_options import voiced, yes
-from imagebuilder.cli_session import Session, choose_nodes
+from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.console import human_bytes
 from imagebuilder.devices import list_devices
-from imagebuilder.errors import InputError, RefusedError, RpiImageError
+from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
@@ -125,10 +127,17 @@ def flash(
     """
     said = FlashFlags(**rest)
     _check_names(flags, said.node or said.nodes)
+    _check_flags(said)
     if said.no_verify:
         console.warn("not verifying: a worn or counterfeit card will not be noticed")
     run = _Flash(Session(console=console), said, flags)
-    return run.queue(targets) if said.queue else run.write(targets)
+    if said.queue:
+        return run.queue(targets)
+    try:
+        return run.write(targets)
+    except RpiImageError as error:
+        show_refusal(targets, error, console)
+        raise
 
 
 @click.command()
@@ -161,6 +170,13 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 def _check_names(flags: NodeFlags, names: str) -> None:
     if names and not flags.config:
         raise InputError(f"{names} without a classroom file", "give -c FILE as well")
+
+
+def _check_flags(said: FlashFlags) -> None:
+    if said.node and said.nodes:
+        raise InputError("--node and --nodes exclude each other", "give one of them")
+    if not said.stall_seconds > 0:  # "nan" is a number to click, and compares as nothing
+        raise InputError(f"--stall-seconds is {said.stall_seconds:g}", "give more than 0")
 
 
 def _names_nodes(flags: NodeFlags) -> bool:
@@ -260,7 +276,7 @@ class _Flash:
         _, nodes = self._nodes()
         named = bool(self._said.node or self._flags.hostname)
         account = self._account(again=self._said.again, named=named)
-        order = _free_nodes(nodes, account, len(found))
+        order = account.free_nodes(nodes, len(found))
         chosen = [(device, order.popleft()) for device in found]
         # Who named nodes wants these; the roster's next one may be any that is free.
         spare = deque() if self._said.node or self._said.nodes else order
@@ -303,12 +319,7 @@ class _Flash:
         return recipe
 
     def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
-        named = self._said.node or self._said.nodes
-        classroom, nodes = load_nodes(self._session, self._flags, named)
-        times = Counter(node.hostname for node in nodes)
-        if twice := [name for name, count in times.items() if count > 1]:
-            raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
-        return classroom, nodes
+        return load_nodes(self._session, self._flags, self._said.node or self._said.nodes)
 
     def _account(self, *, again: bool, named: bool = False) -> Account:
         config = self._flags.config
@@ -333,25 +344,6 @@ class _Flash:
             return
         self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
         agree(f"Type {classroom.name} to begin:", classroom.name, self._console)
-
-
-def _free_nodes(
-    nodes: tuple[NodeSettings, ...], account: Account, count: int
-) -> deque[NodeSettings]:
-    """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
-    names = account.pending([node.hostname for node in nodes])
-    if count > len(names):
-        of = "1 node" if len(names) == 1 else f"{len(names)} nodes"
-        raise RefusedError(f"{count} devices for {of}", "name as many devices as nodes")
-    return deque(node for node in nodes if node.hostname in names)
-
-
-def load_nodes(
-    session: Session, flags: NodeFlags, names: str
-) -> tuple[Classroom, tuple[NodeSettings, ...]]:
-    """Load the classroom that the flags describe and the nodes they name."""
-    classroom = session.classroom(flags)
-    return classroom, choose_nodes(classroom, names)
 
 
 def _show_whose(console: Console, target: Path) -> int:

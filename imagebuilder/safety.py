@@ -96,6 +96,11 @@ def _all_parts(device: Device) -> tuple[DevicePart, ...]:
     return tuple(part for one in (device, *device.relatives) for part in one.parts)
 
 
+def only_mounted(device: Device, wish: Wish) -> bool:
+    """Tell whether nothing but mounts speaks against a device."""
+    return all(refusal.code == "mounted" for refusal in refusals(device, wish))
+
+
 def same_device(confirmed: Device, now: Device) -> bool:
     """Tell whether this is still the medium that was confirmed, in the same place."""
     return _identity(confirmed) == _identity(now)
@@ -171,8 +176,8 @@ def _pluggable(device: Device) -> bool:
 
 def _mounted(device: Device, wish: Wish) -> Iterator[Refusal]:
     del wish
-    mounted = [(part, at) for part, at in mounted_parts(device) if at not in device.system_mounts]
-    if mounted:
+    mounted = mounted_parts(device)
+    if mounted and not device.system_mounts:
         where = ", ".join(f"{part} on {printable(point)}" for part, point in mounted)
         hint = "unmount it" + (", or give --unmount" if may_unmount(device) else "")
         yield Refusal("mounted", f"is mounted ({where})", hint)

@@ -11,7 +11,7 @@ from imagebuilder.card import Stage
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.ledger import NodeTakenError
 from imagebuilder.progress import SILENT, Voice
-from imagebuilder.safety import refusals, same_device
+from imagebuilder.safety import only_mounted, refusals, same_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -159,7 +159,8 @@ class Station:
             self._leave_alone(sight, "it looks like a disk that was here when the station started")
             return
         try:
-            device = self.free(device)
+            if only_mounted(device, self.wish):
+                device = self.free(device)
         except RefusedError as error:
             self._leave_alone(sight, error.message)
             return

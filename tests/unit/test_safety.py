@@ -170,6 +170,11 @@ def test_only_removable_media_may_be_unmounted(change: dict[str, object], may: b
     assert may_unmount(replace(CARD, **change)) is may  # type: ignore[arg-type]
 
 
+def test_beside_the_system_other_mounts_are_noise() -> None:
+    parts = (DevicePart(path="/dev/sdb1", mountpoints=("/", "/run/netns")),)
+    assert codes(replace(CARD, parts=parts, system_mounts=("/",))) == ["system"]
+
+
 def test_every_mount_is_named() -> None:
     parts = (
         DevicePart(path="/dev/sdb1", mountpoints=("/a", "/b")),

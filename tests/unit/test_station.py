@@ -259,6 +259,20 @@ def test_where_it_may_it_unmounts() -> None:
     assert desk.flasher.written == [("pi-01", 5)]
 
 
+def test_what_is_refused_anyway_stays_mounted() -> None:
+    part = DevicePart(path="/dev/sdc1", mountpoints=("/media/x/boot",))
+    mounted = replace(inserted(5), parts=(part,), read_only=True)
+    asked: list[Device] = []
+
+    def free(device: Device) -> Device:
+        asked.append(device)
+        return device
+
+    desk = Desk(["pi-01"], [[], [mounted], [mounted, inserted(6, "/dev/sdd")]], free=free)
+    desk.run()
+    assert [device.sequence for device in asked] == [6]
+
+
 def test_one_that_cannot_be_unmounted_is_left_alone_once() -> None:
     def free(device: Device) -> Device:
         if device.sequence == 5:
