@@ -318,6 +318,8 @@ def test_another_node_s_card_is_overwritten_only_when_told_and_then_noted(
         done = flash(device, "-c", classroom, "--node", "pi-02", *SAFE)
         assert done.returncode == 6
         assert "is pi-01 already" in done.stderr
+        unasked = flash(device, "-c", classroom, "--node", "pi-02", "--allow-loop")
+        assert "is pi-01 already" in unasked.stderr, "asked first, refused then"
         assert state_of_nodes(classroom) == {"pi-01": "written"}
         told = flash(device, "-c", classroom, "--node", "pi-02", "--again", *SAFE)
         assert told.returncode == 0, told.stderr
