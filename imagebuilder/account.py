@@ -135,7 +135,7 @@ class Account:
             elif outcome.stage == Stage.CLAIM:
                 _restore(self._ledger, begun)
             else:
-                failed = replace(entry, state=FAILED, error=why(outcome), finished=_now())
+                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
                 self._ledger.settle(failed, *_overwritten(begun))
         except RpiImageError as error:
             self._voice.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
@@ -212,6 +212,6 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
-def why(outcome: CardOutcome) -> str:
-    """Say in a few words why a card is not done."""
+def why_of(outcome: CardOutcome) -> str:
+    """Tell in a few words why a card is not done."""
     return outcome.error.message if outcome.error else "stopped"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.archive import open_stream
 from imagebuilder.cache import Cache, Checked, Record, file_key
-from imagebuilder.catalogue import has_file
 from imagebuilder.checksums import SUFFIX, parse_checksums, redacted
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.fetch import PATIENT, Patience, download, find_published_checksum
+from imagebuilder.files import has_file
 from imagebuilder.forms import is_compressed
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.parts import forget

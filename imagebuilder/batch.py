@@ -21,7 +21,6 @@ from imagebuilder.build import (
     write_json,
     write_text,
 )
-from imagebuilder.catalogue import has_file
 from imagebuilder.compose import (
     WITHOUT_BASE,
     Composer,
@@ -30,6 +29,7 @@ from imagebuilder.compose import (
     plan_without_base,
 )
 from imagebuilder.errors import RpiImageError, WriteError
+from imagebuilder.files import has_file
 from imagebuilder.oneimage import check_identities
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.rawcopy import reflink

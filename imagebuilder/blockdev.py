@@ -9,6 +9,7 @@ import struct
 import sys
 import time
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder import devices, diskutil
@@ -23,13 +24,14 @@ if TYPE_CHECKING:
 
     from imagebuilder.model import Device
 
-# Requests of include/uapi/linux/fs.h and cdrom.h.
+# Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.
 _BLKROGET = 0x125E
 _BLKRRPART = 0x125F
 _BLKFLSBUF = 0x1261
 _BLKGETSIZE64 = 0x80081272
 _BLKGETDISKSEQ = 0x80081280
 _CDROMEJECT = 0x5309
+_LOOP_SET_DIRECT_IO = 0x4C08
 _ON_LINUX = sys.platform.startswith("linux")
 _DIRECT = getattr(os, "O_DIRECT", 0)
 # udev holds the lock while it looks at a new card, and expects others to wait.
@@ -146,7 +148,8 @@ def claim(confirmed: Device) -> Iterator[BlockDevice]:
     try:
         _lock(confirmed.path, descriptor)
         _check(confirmed, descriptor)
-        yield BlockDevice(confirmed.path, descriptor, confirmed.size_bytes)
+        with _past_backing_file(confirmed, descriptor):
+            yield BlockDevice(confirmed.path, descriptor, confirmed.size_bytes)
     finally:
         os.close(descriptor)
 
@@ -162,9 +165,41 @@ def open_for_reading(device: Device) -> Iterator[BlockDevice]:
         if _ON_LINUX:
             with suppress(OSError):
                 fcntl.ioctl(descriptor, _BLKFLSBUF)
-        yield BlockDevice(device.path, descriptor, device.size_bytes)
+        with _past_backing_file(device, descriptor):
+            yield BlockDevice(device.path, descriptor, device.size_bytes)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _past_backing_file(device: Device, descriptor: int) -> Iterator[None]:
+    """Keep a loop device from answering out of the page cache of its file, which O_DIRECT allows.
+
+    Where the kernel refuses (the file system below cannot, or has larger sectors, or we are not
+    root) the device stays as it is; afterwards it is what it was before.
+    """
+    changed = _is_buffered_loop(device) and _set_loop_direct(descriptor, on=True)
+    try:
+        yield
+    finally:
+        if changed:
+            _set_loop_direct(descriptor, on=False)
+
+
+def _is_buffered_loop(device: Device) -> bool:
+    try:
+        state = Path(f"/sys/dev/block/{device.major_minor}/loop/dio").read_text()
+    except OSError:
+        return False
+    return state.strip() == "0"
+
+
+def _set_loop_direct(descriptor: int, *, on: bool) -> bool:
+    try:
+        fcntl.ioctl(descriptor, _LOOP_SET_DIRECT_IO, int(on))
+    except OSError:
+        return False
+    return True
 
 
 def _open(path: str, flags: int) -> int:

@@ -161,6 +161,7 @@ class _Writer:
             self._verify()
         self._commit()
         self._prove()
+        self._advance(self._pieces[0])  # now, and not before, all of it is done
         table, ejected = self._release()
         return CardReport(
             digest=self._digest(),
@@ -249,12 +250,11 @@ class _Writer:
         self._device.write(0, self._first)
         self._device.flush()
         self._written_bytes += first.size_bytes
-        self._advance(first)
         if self._options.verify:
+            self._advance(first)
             if self._read_digest(first) != self._digests[0]:
                 raise _differs(self._device.path, first)
             self._verify_end()  # the first chunk did not land there, too
-            self._advance(first)
 
     def _prove(self) -> None:
         self._watch.enter(Stage.PROOF)

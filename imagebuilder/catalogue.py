@@ -18,6 +18,7 @@ from imagebuilder.documents import (
     parse_document,
 )
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.findings import did_you_mean, dotted
 from imagebuilder.model import ImageSource
 from imagebuilder.shipped import shipped_folder
@@ -86,10 +87,13 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
     """Give the source of an image document; what it says wins over the catalogue."""
     if image.url:
         name = Path(urlsplit(image.url).path).name or redacted(image.url)
-        return _said(image, ImageSource(name=name, url=image.url))
+        known = _generation_of(name, catalogue)
+        return _said(image, ImageSource(name=name, url=image.url, generation=known))
     if image.file:
+        name, known = image.file.name, _generation_of(image.file.name, catalogue)
         hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
-        return _said(image, ImageSource(name=image.file.name, file=image.file, hint=hint))
+        source = ImageSource(name=name, file=image.file, generation=known, hint=hint)
+        return _said(image, source)
     entry = next((e for e in catalogue if e.name == image.name), None)
     if entry is None:
         hint = did_you_mean(str(image.name), [e.name for e in catalogue])
@@ -98,6 +102,12 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
             f"{hint} (a local file needs `./` or a suffix as .img or .zip)",
         )
     return _said(image, _from_catalogue(entry))
+
+
+def _generation_of(name: str, catalogue: Sequence[CatalogueEntry]) -> str | None:
+    """Give what the catalogue says of a file by its vendor's name, packed or unpacked."""
+    same = (e for e in catalogue if name in (e.basename, Path(e.basename).stem))
+    return next((entry.generation for entry in same), None)
 
 
 def _hint_for_missing(path: Path, catalogue: Sequence[CatalogueEntry]) -> str:
@@ -131,22 +141,6 @@ def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
 
 
 # ---- files
-
-
-def has_file(path: Path) -> bool:
-    """Tell whether a file is there; what cannot be looked at (no right, too long) is not."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
-
-
-def has_folder(path: Path) -> bool:
-    """Tell whether a folder is there; what cannot be looked at is not."""
-    try:
-        return path.is_dir()
-    except OSError:
-        return False
 
 
 def read_text(path: Path, what: str) -> str:

@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("imagebuilder.cli_batch", "Write the images of a classroom."),
     "diff": ("imagebuilder.cli_batch", "Show what differs from the last build."),
     "flash": ("imagebuilder.cli_flash", "Write cards, safely, one or thirty."),
-    "verify": ("imagebuilder.cli_flash", "Compare a card with what it should be."),
+    "verify": ("imagebuilder.cli_verify", "Compare a card with what it should be."),
     "devices": ("imagebuilder.cli_flash", "List block devices and what speaks against each."),
     "fetch": ("imagebuilder.cli_fetch", "Download, check and unpack a base image."),
     "cache": ("imagebuilder.cli_fetch", "List, verify or clean the cache of base images."),
@@ -70,8 +70,9 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
-    _mend_streams()
-    sys.exit(run(arguments))
+    words = _mend_streams()
+    code = run(arguments)
+    sys.exit(code or (LostOutputError.exit_code if words.lost else code))
 
 
 class LostOutputError(WriteError):
@@ -89,10 +90,24 @@ class _Output(io.FileIO):
             raise LostOutputError(f"cannot print: {error.strerror}", hint) from error
 
 
-def _mend_streams() -> None:
+class _Words(io.FileIO):
+    """Where we talk to: what cannot be said there is dropped, and no work ends for it."""
+
+    lost = False
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.lost = self.lost or not isinstance(error, BrokenPipeError)
+            return len(data)
+
+
+def _mend_streams() -> _Words:
     """Let any letter be printed, and tell a failing output from every other failure.
 
-    A closed descriptor would be given to the next file that is opened: an image with our words.
+    Gives what stderr goes through. A closed descriptor would be given to the next file that is
+    opened: an image with our words.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
@@ -103,8 +118,14 @@ def _mend_streams() -> None:
         errors="backslashreplace",
         line_buffering=os.isatty(1),
     )
-    if sys.stderr is None:
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+    words = _Words(2, "w", closefd=False)
+    sys.stderr = io.TextIOWrapper(
+        io.BufferedWriter(words),
+        encoding=getattr(sys.stderr, "encoding", None),
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+    return words
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -11,13 +11,13 @@ import click
 
 from imagebuilder.archive import open_stream
 from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
-from imagebuilder.catalogue import has_folder
 from imagebuilder.cli_options import dry_run, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.compose import WITHOUT_BASE, open_composer, plan_without_base
 from imagebuilder.console import human_bytes
 from imagebuilder.errors import ImageError, InputError
+from imagebuilder.files import has_folder
 from imagebuilder.forms import is_compressed
 from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.packing import SUFFIXES

@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
-from imagebuilder.account import why
 from imagebuilder.blockdev import RIGHTS_HINT
 from imagebuilder.cli_session import choose_nodes
 from imagebuilder.console import human_bytes
 from imagebuilder.devices import device_holding, list_devices, load_device
-from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
+from imagebuilder.errors import ImageError, InputError, RefusedError
+from imagebuilder.files import has_file
 from imagebuilder.forms import is_compressed
 from imagebuilder.ledger import NodeTakenError
 from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.packing import SUFFIXES
 from imagebuilder.safety import (
     Kept,
     Wish,
@@ -29,22 +30,18 @@ from imagebuilder.safety import (
     refusals,
 )
 from imagebuilder.station import describe
-from imagebuilder.verify import identify, open_medium
 
 if TYPE_CHECKING:
     from collections import deque
     from collections.abc import Callable, Sequence
 
-    from imagebuilder.card import CardReport
     from imagebuilder.cli_session import Session
     from imagebuilder.cli_settings import NodeFlags
     from imagebuilder.console import Console
-    from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
     from imagebuilder.model import Classroom, Device, NodeSettings
 
 BUILD_FOLDER = Path("build")
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,14 +54,17 @@ class Allowances:
     unmount: bool = False
 
 
-def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseImage:
+def open_image(session: Session, flags: NodeFlags) -> BaseImage:
     """Give the image to write as it is: a raw file where it lies, another from the cache.
 
-    With a `sha256` a raw file goes through the cache too, which compares it.
+    --image is a file, else a name of the catalogue or a URL, under the rules of `build`; without it
+    the one image in build/ is taken. With --sha256 a raw file goes through the cache too, which
+    compares it.
     """
-    path = path or _only_build(session.console)
-    if not path.is_file():
-        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    path = Path(flags.image) if flags.image else _only_build(session.console)
+    if not has_file(path):
+        return _open_other_image(session, flags, path)
+    sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
         unchecked = not sha256
         return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
@@ -74,8 +74,27 @@ def open_image(session: Session, path: Path | None, sha256: str = "") -> BaseIma
     return BaseImage(path, "", size_bytes, path.name)
 
 
+def _open_other_image(session: Session, flags: NodeFlags, path: Path) -> BaseImage:
+    from imagebuilder.catalogue import find_image
+    from imagebuilder.documents import classify_image
+
+    text = flags.image or ""
+    if path.is_block_device():
+        raise InputError(f"{path} is a device, not an image", "copy it into a file first")
+    if classify_image(text) == "file":
+        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    return session.obtain(
+        find_image(
+            text,
+            sha256=flags.sha256 or "",
+            unchecked=flags.no_checksum,
+            folders=flags.profiles,
+        )
+    )
+
+
 def _only_build(console: Console) -> Path:
-    images = sorted(BUILD_FOLDER.glob("*.img"))
+    images = _built(BUILD_FOLDER)
     if not images:
         raise InputError(
             f"there is no image in {BUILD_FOLDER}/", "give --image FILE, or --config FILE --node H"
@@ -89,6 +108,15 @@ def _only_build(console: Console) -> Path:
     if answer.isdigit() and 1 <= int(answer) <= len(images):
         return images[int(answer) - 1]
     raise InputError(f"there are {len(images)} images: {names}", "give one with --image FILE")
+
+
+def _built(folder: Path) -> list[Path]:
+    """Give the images in a folder; of one that lies there raw and compressed, the raw one."""
+    found: dict[str, Path] = {}
+    for suffix in ("", *(f".{packed}" for packed in SUFFIXES)):
+        for path in sorted(folder.glob(f"*.img{suffix}")):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]
 
 
 def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
@@ -224,66 +252,6 @@ def _content(device: Device) -> str:
     return ", ".join(parts) or "nothing known"
 
 
-def show_outcomes(outcomes: Sequence[CardOutcome], console: Console) -> int:
-    """Print what became of every card and give the exit code."""
-    if console.as_json:
-        console.emit({"cards": [outcome_as_json(outcome) for outcome in outcomes]})
-    for outcome in outcomes:
-        if outcome.report and not console.as_json:
-            console.result(_sentence(outcome, outcome.report))
-        if outcome.report and not outcome.report.table_reread:
-            console.warn(f"{outcome.job.device.path}: pull it and put it in again to see its parts")
-        if outcome.error:
-            console.fail(outcome.error)
-    codes = [outcome.error.exit_code for outcome in outcomes if outcome.error]
-    return max(codes, default=0)
-
-
-def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
-    """Give the stable keys that scripts rely on."""
-    device, report, error = outcome.job.device, outcome.report, outcome.error
-    facts: dict[str, Any] = {
-        "device": device.path,
-        "node": outcome.job.node,
-        "state": str(outcome.stage) if not outcome.report else "done",
-        "slot": device.slot,
-        "serial": device.serial,
-        "error": why(outcome) if not report else "",
-        "hint": error.hint if error else "",
-        "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
-    }
-    if report:
-        facts |= {
-            "digest": report.digest,
-            "set_bytes": report.set_bytes,
-            "written_bytes": report.written_bytes,
-            "image_bytes": outcome.job.source.size_bytes,
-            "seconds": round(report.seconds, 3),
-            "write_seconds": round(report.write_seconds, 3),
-            "verified": report.verified,
-            "ejected": report.ejected,
-        }
-    return facts
-
-
-def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console) -> None:
-    """Print as JSON, where that is wanted, why no card was begun."""
-    why_not = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
-    told = {"node": "", "state": "refused", "slot": "", "serial": "", **why_not}
-    if console.as_json and targets:
-        console.emit({"cards": [{"device": path, **told} for path in targets]})
-
-
-def _sentence(outcome: CardOutcome, report: CardReport) -> str:
-    node = f" is {outcome.job.node}" if outcome.job.node else ""
-    proven = "verified" if report.verified else "not verified"
-    rate = report.written_bytes / 10**6 / max(report.write_seconds, 0.001)
-    return (
-        f"{outcome.job.device.path}{node}: {report.written_bytes / 10**6:.0f} MB written and "
-        f"{proven} in {report.seconds:.1f} s ({rate:.0f} MB/s)"
-    )
-
-
 def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
     """Give every device with the reasons against it."""
     return [
@@ -312,22 +280,3 @@ def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
         "removable": device.removable,
         "refused": list(reasons),
     }
-
-
-def build_time_of(path: Path, otherwise: int) -> int:
-    """Give when a card's node was composed (epoch seconds): it is part of what the card holds."""
-    try:
-        with open_medium(path) as (_, disk):
-            built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
-    except RpiImageError:
-        return otherwise
-    return int(built) if built.isdigit() else otherwise
-
-
-def whose(path: Path) -> dict[str, Any]:
-    """Tell whose card this is; raises ImageError where it is nobody's."""
-    with open_medium(path) as (_, disk):
-        report = identify(disk)
-    if not report.node and not report.hostname:
-        raise ImageError(f"{path} carries no node of rpi-image", "`rpi-image inspect` shows more")
-    return report.as_json()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.catalogue import has_file, has_folder
 from imagebuilder.cli_options import voiced
 from imagebuilder.errors import InputError, Problem, SettingsError
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.starter import Answers, classroom_schema, render_starter
 from imagebuilder.workspace import (
     load_catalogue,

@@ -1,4 +1,4 @@
-"""The commands `flash`, `verify` and `devices`."""
+"""The commands `flash` and `devices`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from imagebuilder.card import CardOptions
 from imagebuilder.cli_cards import (
     Allowances,
     agree,
-    build_time_of,
     choose_targets,
     confirm,
     device_as_json,
@@ -27,31 +26,26 @@ from imagebuilder.cli_cards import (
     open_image,
     pick_node,
     refuse,
-    show_outcomes,
-    show_refusal,
     unmounted,
-    whose,
 )
 from imagebuilder.cli_options import voiced, yes
+from imagebuilder.cli_outcomes import Teller, show_json, show_refusal
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
-from imagebuilder.console import human_bytes
 from imagebuilder.devices import list_devices
 from imagebuilder.errors import InputError, RpiImageError
+from imagebuilder.files import has_file
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station
-from imagebuilder.verify import compare, open_medium
 
 if TYPE_CHECKING:
     from imagebuilder.card import CardJob
     from imagebuilder.console import Console
     from imagebuilder.jobs import Recipe
     from imagebuilder.model import Classroom, Device, NodeSettings
-
-_MOST_SHOWN = 10
 
 node_option = click.option("--node", default="", help="The node of the classroom to write.")
 allow_loop = click.option("--allow-loop", is_flag=True, help="Take loop devices too.")
@@ -126,7 +120,7 @@ def flash(
     taken. With -c alone the next nodes of the roster that have no card are written side by side.
     """
     said = FlashFlags(**rest)
-    _check_names(flags, said.node or said.nodes)
+    check_names(flags, said.node or said.nodes)
     _check_flags(said)
     if said.no_verify:
         console.warn("not verifying: a worn or counterfeit card will not be noticed")
@@ -136,21 +130,9 @@ def flash(
     try:
         return run.write(targets)
     except RpiImageError as error:
-        show_refusal(targets, error, console)
+        if not run.begun:
+            show_refusal(targets, error, console)
         raise
-
-
-@click.command()
-@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
-@node_option
-@node_options
-@voiced
-def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
-    """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
-    _check_names(flags, node)
-    if not (flags.image or _names_nodes(flags)):
-        return _show_whose(console, target)
-    return _show_comparison(console, target, flags, node)
 
 
 @click.command()
@@ -167,7 +149,8 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     console.table(head, [(*device_row(device), "; ".join(why) or "yes") for device, why in rows])
 
 
-def _check_names(flags: NodeFlags, names: str) -> None:
+def check_names(flags: NodeFlags, names: str) -> None:
+    """Raise InputError where nodes are named that no file describes."""
     if names and not flags.config:
         raise InputError(f"{names} without a classroom file", "give -c FILE as well")
 
@@ -179,7 +162,8 @@ def _check_flags(said: FlashFlags) -> None:
         raise InputError(f"--stall-seconds is {said.stall_seconds:g}", "give more than 0")
 
 
-def _names_nodes(flags: NodeFlags) -> bool:
+def names_nodes(flags: NodeFlags) -> bool:
+    """Tell whether the flags are about nodes, not about an image as it is."""
     return bool(flags.config or flags.hostname or flags.profile)
 
 
@@ -191,6 +175,7 @@ class _Flash:
         self._console = session.console
         self._said = said
         self._flags = flags
+        self.begun = False
 
     def write(self, targets: tuple[str, ...]) -> int:
         """Write the devices named."""
@@ -200,7 +185,7 @@ class _Flash:
         # Before anything is fetched or unpacked: a refusal should come at once.
         found = choose_targets(targets, wish, self._said.allowed, self._console)
         with self._pantry() as pantry:
-            if _names_nodes(self._flags):
+            if names_nodes(self._flags):
                 return self._write_nodes(found, pantry)
             return self._write_image(found, pantry)
 
@@ -224,8 +209,7 @@ class _Flash:
             station = self._station(classroom, waiting, readers, pantry, account)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
-        if self._console.as_json:
-            show_outcomes(outcomes, self._console)
+        show_json(outcomes, self._console)
         return 0  # every node has its card, whatever failed on the way
 
     def _station(
@@ -264,8 +248,7 @@ class _Flash:
         )
 
     def _write_image(self, found: tuple[Device, ...], pantry: Pantry) -> int:
-        path = Path(self._flags.image) if self._flags.image else None
-        base = open_image(self._session, path, self._flags.sha256 or "")
+        base = open_image(self._session, self._flags)
         recipe = pantry.image(base)
         for device in found:
             refuse(device, replace(self._wish(base.path), image_bytes=recipe.source.size_bytes))
@@ -303,14 +286,16 @@ class _Flash:
         return recipe
 
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
+        self.begun = True
+        teller = Teller(settle=account.end, console=self._console, options=self._said.options)
         outcomes = flash_cards(
             [recipe.job(device) for device, recipe in zip(found, recipes, strict=True)],
             self._said.options,
             self._console,
             stall_seconds=self._said.stall_seconds,
-            finished=account.end,
+            finished=teller,
         )
-        return show_outcomes(outcomes, self._console)
+        return teller.end(outcomes)
 
     def _recipe(self, node: NodeSettings, pantry: Pantry) -> Recipe:
         recipe = pantry.node(node, self._session.obtain)
@@ -329,7 +314,7 @@ class _Flash:
 
     def _wish(self, *files: Path) -> Wish:
         image = Path(self._flags.image) if self._flags.image else None
-        named = [path for path in (self._flags.config, image, *files) if path and path.exists()]
+        named = [path for path in (self._flags.config, image, *files) if path and has_file(path)]
         return Wish(
             allow_loop=self._said.allow_loop,
             allow_large=self._said.allow_large,
@@ -344,59 +329,3 @@ class _Flash:
             return
         self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
         agree(f"Type {classroom.name} to begin:", classroom.name, self._console)
-
-
-def _show_whose(console: Console, target: Path) -> int:
-    facts = whose(target)
-    if console.as_json:
-        console.emit(facts)
-    else:
-        console.result(f"{target} is {facts['hostname']} ({facts['generation']})")
-        for key in ("arch", "address", "shack", "config_hash"):
-            console.result(f"{key}: {facts[key]}")
-    return 0
-
-
-def _show_comparison(console: Console, target: Path, flags: NodeFlags, node: str) -> int:
-    session = Session(console=console)
-    with Pantry(epoch=build_time_of(target, session.epoch), voice=console) as pantry:
-        if _names_nodes(flags):
-            _, nodes = load_nodes(session, flags, node)
-            if len(nodes) != 1:
-                raise InputError(f"{len(nodes)} nodes to compare with", "name one with --node")
-            recipe = pantry.node(nodes[0], session.obtain)
-        else:
-            recipe = pantry.image(open_image(session, Path(flags.image or "")))
-        with open_medium(target) as (medium, disk):
-            found = compare(medium, disk, recipe.source, recipe.write_set, console)
-    if console.as_json:
-        console.emit(_comparison_as_json(target, found))
-    else:
-        _say_comparison(console, target, found)
-    return 0 if found.same else 7
-
-
-def _comparison_as_json(target: Path, found: Any) -> dict[str, Any]:
-    return {
-        "device": str(target),
-        "same": found.same,
-        "compared_bytes": found.compared_bytes,
-        "files": list(found.files),
-        "ranges": [
-            {"start_bytes": r.start_bytes, "end_bytes": r.end_bytes, "partition": r.partition}
-            for r in found.ranges
-        ],
-    }
-
-
-def _say_comparison(console: Console, target: Path, found: Any) -> None:
-    if found.same:
-        console.result(f"{target}: {human_bytes(found.compared_bytes)} are as they should be")
-        return
-    for path in found.files:
-        console.result(f"differs: {path}")
-    for r in found.ranges[:_MOST_SHOWN]:
-        where = f"partition {r.partition}" if r.partition else "outside the partitions"
-        console.result(f"differs: bytes {r.start_bytes} to {r.end_bytes} ({where})")
-    if len(found.ranges) > _MOST_SHOWN:
-        console.result(f"and {len(found.ranges) - _MOST_SHOWN} further ranges")

@@ -274,7 +274,7 @@ def _show_rows(
     console: Console, found: Gathering | None, rows: tuple[Presence, ...], *, watch: bool
 ) -> None:
     if console.as_json:
-        console.emit(_report(found, rows))
+        console.emit(_report(found, rows), on_one_line=watch)
         return
     counts = summarise(rows)
     if watch and console.out.isatty():
@@ -295,7 +295,7 @@ def _row(row: Presence) -> tuple[str, ...]:
 
 def _report(found: Gathering | None, rows: tuple[Presence, ...]) -> dict[str, object]:
     return {
-        "leader": found.leader if found else None,
+        "leader": (found.leader or None) if found else None,
         "manager_error": found.manager_error if found else None,
         "summary": summarise(rows),
         "nodes": [

@@ -23,7 +23,10 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 32 * 1024 * 1024
 
+# What a 404 means: a key that is not there yet, and what a stand-in of consul does not serve.
 _NOBODY: tuple[str, ...] = ()
+_NO_CHECKS: list[dict[str, Any]] = []
+_UNTOLD = "untold"
 # What taking apart an answer of another form can raise.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 
@@ -46,6 +49,9 @@ def ask_shack(
 ) -> Gathering:
     """Ask consul, then the manager; raises SourceError where consul does not answer or lead.
 
+    A consul that knows no path for its leader or its checks may still list the nodes: the leader is
+    then empty, and nobody counts as lost.
+
     A silent manager is told in `manager_error`: consul alone already says who has booted.
     """
     with requests.Session() as session:
@@ -65,7 +71,7 @@ def ask_shack(
 
 
 def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
-    leader = asker.ask(url, "/v1/status/leader", parse_leader)
+    leader = asker.ask(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
     if not leader:
         raise SourceError(
             f"consul at {url} has no leader yet",
@@ -74,10 +80,12 @@ def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
     members = asker.ask(
         url,
         "/v1/catalog/nodes",
-        lambda nodes: parse_members(nodes, asker.ask(url, "/v1/health/state/any", list)),
+        lambda nodes: parse_members(
+            nodes, asker.ask(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
+        ),
     )
     registered = asker.ask(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
-    return Gathering(leader, members, registered=registered)
+    return Gathering("" if leader == _UNTOLD else leader, members, registered=registered)
 
 
 def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
@@ -114,7 +122,7 @@ class _Asker:
             ) as answer:
                 if answer.status_code == requests.codes.not_found and absent is not None:
                     return absent
-                return parse(self._json(url, answer))
+                return parse(self._json(url + path, answer))
         except (requests.RequestException, OSError) as error:
             raise _unreachable(url, error) from error
         except _MALFORMED as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
+import os
 import sys
 import time
 from dataclasses import dataclass, field
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 PLAIN_INTERVAL_SECONDS = 10.0
 
+_BAR_FORMAT = (
+    "{desc}: {floor:3d}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
 _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
 
 
@@ -66,12 +71,14 @@ class Console:
 
     def result(self, text: str) -> None:
         """Print one line of the result to stdout."""
-        self.out.write(text + "\n")
+        with _above_bars(self.out):
+            self.out.write(text + "\n")
+            self.out.flush()
 
-    def emit(self, value: Any) -> None:
-        """Print `value` as JSON with stable key order as given."""
+    def emit(self, value: Any, *, on_one_line: bool = False) -> None:
+        """Print `value` as JSON with stable key order as given; a line each where many follow."""
         plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
-        json.dump(value, self.out, indent=2, ensure_ascii=plain)
+        json.dump(value, self.out, indent=None if on_one_line else 2, ensure_ascii=plain)
         self.out.write("\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -123,29 +130,38 @@ class Console:
         return getpass(f"{question}: ", stream=self.err)
 
     def _say(self, text: str) -> None:
-        self.err.write(text + "\n")
-        self.err.flush()
+        with _above_bars(self.err):
+            self.err.write(text + "\n")
+            self.err.flush()
 
 
 class _PlainMeter:
-    """Progress for logs: a line every PLAIN_INTERVAL_SECONDS."""
+    """Progress for logs: a line every PLAIN_INTERVAL_SECONDS, with the rate since the last one."""
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = 0
-        self._next = time.monotonic() + PLAIN_INTERVAL_SECONDS
+        self._done = self._said = 0
+        self._since = time.monotonic()
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
-        if now >= self._next:
-            self._next = now + PLAIN_INTERVAL_SECONDS
-            self._console.note(f"{self._label}: {self._amount()}")
+        if now >= self._since + PLAIN_INTERVAL_SECONDS:
+            rate = (self._done - self._said) / max(now - self._since, 0.001)
+            self._said, self._since = self._done, now
+            self._console.note(f"{self._label}: {self._amount()}{self._pace(rate)}")
 
     def _amount(self) -> str:
         size = human_bytes if self._unit == "B" else str
-        share = f" ({100 * self._done // self._total} %)" if self._total else ""
+        share = f" ({_percent(self._done, self._total)} %)" if self._total else ""
         return f"{size(self._done)}{share}"
+
+    def _pace(self, rate: float) -> str:
+        speed = f", {human_bytes(int(rate))}/s" if self._unit == "B" else ""
+        if not self._total or rate <= 0:
+            return speed
+        left = max(0, round((self._total - self._done) / rate))
+        return f"{speed}, {left // 60}:{left % 60:02} left"
 
 
 class _BarMeter:
@@ -156,11 +172,28 @@ class _BarMeter:
         self._bar.update(amount)
 
 
-@contextlib.contextmanager
-def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
+def _percent(done: int, total: int) -> int:
+    """Give the share in whole percent, 100 only when all is done."""
+    return 100 * done // total
+
+
+@functools.cache
+def _bar_class() -> Any:
+    """Give tqdm with a percentage that is not rounded up; one class: bars know each other."""
     from tqdm import tqdm  # noqa: PLC0415, TID251 - this is its one place, and only bars pay
 
-    with tqdm(
+    class Bar(tqdm):  # type: ignore[type-arg]
+        @property
+        def format_dict(self) -> Any:
+            facts = super().format_dict
+            return {**facts, "floor": _percent(facts["n"], facts["total"] or 1)}
+
+    return Bar
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
+    with _bar_class()(
         desc=label,
         total=total,
         unit=unit,
@@ -168,9 +201,30 @@ def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[M
         unit_divisor=1000,
         file=stream,
         leave=False,
-        dynamic_ncols=True,
+        miniters=1,  # else it learns from fast pieces to look seldom, and stands still at slow ones
+        bar_format=_BAR_FORMAT if total else None,
+        **_screen(stream),
     ) as bar:
         yield _BarMeter(bar)
+
+
+def _screen(stream: TextIO) -> dict[str, Any]:
+    """Follow the terminal's size; one that has none (a serial line) is taken for 80 by 24."""
+    try:
+        known = all(os.get_terminal_size(stream.fileno()))
+    except OSError:
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 79, "nrows": 24}
+
+
+@contextlib.contextmanager
+def _above_bars(stream: TextIO) -> Iterator[None]:
+    """Print between the bars that are drawn, if any, instead of into one."""
+    if not _bar_class.cache_info().currsize:
+        yield
+        return
+    with _bar_class().external_write_mode(file=stream):
+        yield
 
 
 def human_bytes(size_bytes: int) -> str:

@@ -10,6 +10,22 @@ from pathlib import Path
 _ROOT = 0
 
 
+def has_file(path: Path) -> bool:
+    """Tell whether a file is there; what cannot be looked at (no right, too long) is not."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
+def has_folder(path: Path) -> bool:
+    """Tell whether a folder is there; what cannot be looked at is not."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def hand_over(path: Path) -> None:
     """Give what root just made to whoever owns its folder: under sudo, the one who called it.
 

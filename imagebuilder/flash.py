@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 STALL_SECONDS = 120.0
 _TICK_SECONDS = 0.2
 _FAREWELL_SECONDS = 10.0
+_SILENCE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,14 +91,21 @@ class Flasher:
         for worker in self._working:
             worker.watch.cancelled.set()
         if self._working:
-            with suppress(OSError):  # a terminal that went away must not keep the cards going
-                self.voice.warn("stopping; cards that are not done will not boot")
+            self._warn("stopping; cards that are not done will not boot")
         outcomes = []
-        until = time.monotonic() + _FAREWELL_SECONDS
-        while self._working and time.monotonic() < until:
+        begin, named = time.monotonic(), False
+        while self._working and time.monotonic() < begin + _FAREWELL_SECONDS:
             if outcome := self.poll():
                 outcomes.append(outcome)
+            elif not named and time.monotonic() > begin + _SILENCE_SECONDS:
+                named = True
+                awaited = ", ".join(job.device.path for job in self.busy)
+                self._warn(f"waiting for {awaited} to answer; pulling the reader ends that")
         return tuple(outcomes)
+
+    def _warn(self, text: str) -> None:
+        with suppress(OSError):  # a terminal that went away must not keep the cards going
+            self.voice.warn(text)
 
     def _work(self, worker: _Worker) -> None:
         outcome = CardOutcome(job=worker.job, stage=Stage.CLAIM, cancelled=True)
@@ -109,7 +117,8 @@ class Flasher:
 
     def _written(self, worker: _Worker) -> CardOutcome:
         job, watch = worker.job, worker.watch
-        label = f"{job.node} {job.device.path}".strip()
+        deeds = "write+verify" if self.options.verify else "write"
+        label = f"{job.node} {job.device.path} {deeds}".strip()
         try:
             with self.voice.meter(label, work_bytes(job, self.options)) as meter:
                 report = write_card(job, self.options, meter, watch)

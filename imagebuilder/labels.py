@@ -111,9 +111,10 @@ body {{ margin: 0; font-family: "DejaVu Sans", Arial, sans-serif; color: #000; }
 .label {{ display: flex; align-items: center; gap: 1.5mm; padding: 1.5mm 2mm; overflow: hidden; }}
 .number {{ flex: none; min-width: 8mm; font-size: 17pt; font-weight: bold; text-align: center; }}
 .words {{ flex: 1; min-width: 0; font-size: 7.5pt; line-height: 1.25; }}
-.words div {{ overflow: hidden; overflow-wrap: anywhere; max-height: 2.5em; }}
+.words div {{ overflow: hidden; overflow-wrap: anywhere; text-overflow: ellipsis;
+  display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; line-clamp: 2; }}
 .host {{ font-size: 11pt; font-weight: bold; }}
-.long .host {{ font-size: 7pt; line-height: 1.15; max-height: 3.45em; }}
+.long .host {{ font-size: 7pt; line-height: 1.15; -webkit-line-clamp: 3; line-clamp: 3; }}
 .small {{ color: #444; font-size: 6.5pt; }}
 .code {{ flex: none; width: {code}mm; height: {code}mm; }}
 .code svg {{ display: block; width: 100%; height: 100%; shape-rendering: crispEdges; }}

@@ -6,12 +6,13 @@ import ipaddress
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from imagebuilder.checksums import basename
 from imagebuilder.findings import Finding, Loc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from imagebuilder.model import NodeSettings, Shack
+    from imagebuilder.model import ImageSource, NodeSettings, Shack
     from imagebuilder.settings import Resolved
 
 MOST_SERVERS = 7
@@ -226,7 +227,8 @@ def _consul(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
 
 
 def _images(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
-    # A catalogue entry (it knows its generation) comes with its publisher's checksum.
+    # A catalogue entry (it knows its generation, and goes by its own name) comes with its
+    # publisher's checksum.
     for image in dict.fromkeys(node.image for node in nodes):
         if image.unchecked:
             message = f"image `{image.name}` is taken without a checksum"
@@ -234,6 +236,10 @@ def _images(nodes: Sequence[NodeSettings]) -> Iterator[Finding]:
         elif image.file and not (image.sha256 or image.raw_sha256):
             message = f"image `{image.name}` has no checksum"
             yield Finding(("image",), message, "add `sha256:` (`sha256sum FILE`)", severe=False)
-        elif image.url and not (image.sha256 or image.raw_sha256 or image.generation):
+        elif image.url and not (image.sha256 or image.raw_sha256 or _is_listed(image)):
             message = f"image `{image.name}` has no checksum of its own: the publisher's is fetched"
             yield Finding(("image",), message, "add `sha256:`", severe=False)
+
+
+def _is_listed(image: ImageSource) -> bool:
+    return bool(image.generation) and image.name != basename(image.url)

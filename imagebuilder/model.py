@@ -178,7 +178,8 @@ class Network:
 class Shack:
     """The instructor's machine, the ports of what runs on it and the images that run there.
 
-    An empty `apt_image` or `ntp_image` means one built on the shack from Debian's package.
+    An empty `apt_image` or `ntp_image` means one built on the shack from Debian's package, an
+    empty `swarm_image` one that manages the Docker of the class (see services).
     """
 
     address: str
@@ -193,7 +194,7 @@ class Shack:
     web_port: int = 8080
     services: tuple[str, ...] = ("registry", "mirror", "apt", "ntp", "web")
     consul_image: str = "consul:1.15.4"
-    swarm_image: str = "swarm:1.2.9"
+    swarm_image: str = ""
     registry_image: str = "registry:2"
     apt_image: str = ""
     ntp_image: str = ""

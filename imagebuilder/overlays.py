@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagebuilder.catalogue import has_file, has_folder
 from imagebuilder.errors import SettingsError
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.generation import FILE, Generation, parse_generation
 from imagebuilder.model import OverlayFile
 from imagebuilder.shipped import shipped_folder

@@ -53,7 +53,10 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Gathering:
-    """What the shack answered; `engines` is None where the manager did not answer."""
+    """What the shack answered; `engines` is None where the manager did not answer.
+
+    `leader` is empty where consul does not tell.
+    """
 
     leader: str
     members: tuple[Member, ...]

@@ -14,8 +14,15 @@ if TYPE_CHECKING:
 
 # classic Swarm registered differently before this version, and consul had other flags before 0.6
 _SWARM_KV_MOVED = (0, 3)
+_SWARM_KV_PATH = (1, 0, 1)  # takes --discovery-opt kv.path (docker/swarm pull request 1368)
 _CONSUL_UI_FLAG = (0, 6)
-_UNKNOWN_VERSION = (99, 0)
+_UNKNOWN_VERSION = (99, 0, 0)
+
+# Swarm 1.2 and later manage no Docker before 1.8 (docker/swarm issues 2150 and 2330), and what is
+# on the images of these generations may be older.
+_MANAGER = "swarm:1.2.9"
+_MANAGER_OF_OLD_DOCKER = "swarm:1.1.3"
+_GENERATIONS_OF_OLD_DOCKER = frozenset({"occidentalis"})
 
 _DEFAULT_CONSUL_PORT = 8500
 _TLS_FLAGS = (
@@ -143,10 +150,17 @@ def class_platform(classroom: Classroom) -> str:
     return next((_PLATFORMS[arch] for arch in _PLATFORMS if arch in archs), "linux/arm/v7")
 
 
-def image_version(image: str) -> tuple[int, int]:
-    """Give major and minor of an image's tag; a tag without one counts as new."""
-    found = re.search(r":v?(\d+)\.(\d+)[^/]*$", image)
-    return (int(found[1]), int(found[2])) if found else _UNKNOWN_VERSION
+def manager_image(classroom: Classroom, shack: Shack) -> str:
+    """Give the classic manager's image: what the file says, else one for the class's Docker."""
+    generations = {node.generation or node.image.generation for node in _joining(classroom)}
+    old = not generations.isdisjoint(_GENERATIONS_OF_OLD_DOCKER)
+    return shack.swarm_image or (_MANAGER_OF_OLD_DOCKER if old else _MANAGER)
+
+
+def image_version(image: str) -> tuple[int, int, int]:
+    """Give the version of an image's tag; what it leaves out counts as new."""
+    found = re.search(r":v?(\d+)\.(\d+)(?:\.(\d+))?[^/]*$", image)
+    return (int(found[1]), int(found[2]), int(found[3] or 99)) if found else _UNKNOWN_VERSION
 
 
 def _joining(classroom: Classroom) -> list[NodeSettings]:
@@ -186,7 +200,7 @@ def _manager(classroom: Classroom, shack: Shack) -> Service:
     classic = Service(
         name="manager",
         container="swarmmanager",
-        image=shack.swarm_image,
+        image=manager_image(classroom, shack),
         what="the class as one Docker",
         port=shack.swarm_port,
         ports=(f"{shack.swarm_port}:2375",),
@@ -215,11 +229,15 @@ def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[s
     path, store = swarm_path(classroom), f"consul://{shack.address}:{shack.consul_port}"
     nodes = {image_version(f":{n.cluster.swarm_version}") for n in _joining(classroom)}
     old_nodes = {version < _SWARM_KV_MOVED for version in nodes}
-    old_manager = image_version(shack.swarm_image) < _SWARM_KV_MOVED
-    if len(old_nodes) > 1 or (old_manager and False in old_nodes):
+    image = manager_image(classroom, shack)
+    version = image_version(image)
+    old_manager, knows_path = version < _SWARM_KV_MOVED, version >= _SWARM_KV_PATH
+    found = {True} if old_manager else {True, False} if knows_path else {False}
+    if len(old_nodes) > 1 or not old_nodes <= found:
         raise SettingsError(
-            f"no swarm manager {shack.swarm_image} finds nodes with these swarm versions",
-            "give all nodes one cluster.swarm_version; before 0.3 they register elsewhere",
+            f"no swarm manager {image} finds nodes with these swarm versions",
+            "give all nodes one cluster.swarm_version; those before 0.3 register elsewhere, where "
+            "managers before 0.3 look, and with kv.path those from 1.0.1 on",
         )
     verify = _TLS_FLAGS if tls else ()
     if True in old_nodes and not old_manager:

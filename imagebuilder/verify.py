@@ -13,7 +13,7 @@ from imagebuilder.bootfs import BootVolume
 from imagebuilder.cow import Remembered
 from imagebuilder.devices import load_device
 from imagebuilder.disk import boot_partition, read_partitions
-from imagebuilder.errors import ImageError, WriteError
+from imagebuilder.errors import ImageError
 from imagebuilder.extents import chunks, join, total_bytes
 from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.model import SECTOR_BYTES, Extent, Partition
@@ -50,11 +50,15 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs: byte ranges rounded to pages, and files of the boot partition by name."""
+    """What differs: byte ranges rounded to pages, and files of the boot partition by name.
+
+    Where the medium ends before the image does, what is missing is the one range.
+    """
 
     ranges: tuple[Difference, ...]
     files: tuple[str, ...]
     compared_bytes: int
+    missing_bytes: int = 0
 
     @property
     def same(self) -> bool:
@@ -97,10 +101,7 @@ def compare(
 ) -> Comparison:
     """Compare the write set byte for byte; raises WriteError or ImageError on a read error."""
     if medium.size_bytes < source.size_bytes:
-        raise WriteError(
-            f"it holds {medium.size_bytes} bytes, the image {source.size_bytes}",
-            "it was made from another image",
-        )
+        return _too_short(medium.size_bytes, source)
     pieces = tuple(chunks(write_set, SECTOR_BYTES))
     buffers = Buffers()
     wrong: list[Extent] = []
@@ -121,6 +122,13 @@ def compare(
         _files(disk, source, ranges),
         total_bytes(pieces),
     )
+
+
+def _too_short(size_bytes: int, source: Source) -> Comparison:
+    missing = Extent(size_bytes, source.size_bytes - size_bytes)
+    partition = _holder(missing, _partitions(source))
+    lost = Difference(missing.start_bytes, missing.end_bytes, partition)
+    return Comparison((lost,), (), 0, missing.size_bytes)
 
 
 def _pages(offset_bytes: int, found: memoryview, should: memoryview) -> Iterator[Extent]:

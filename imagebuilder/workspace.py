@@ -12,12 +12,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from imagebuilder.catalogue import (
     find_image,
-    has_file,
     load_catalogue,
     load_profiles,
 )
 from imagebuilder.classfile import Source, problems_of
 from imagebuilder.errors import Problem, SettingsError, WriteError
+from imagebuilder.files import has_file
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.lint import lint_classroom
 from imagebuilder.model import Classroom

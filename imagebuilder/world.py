@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.catalogue import (
     find_profile,
-    has_file,
-    has_folder,
     load_catalogue,
     load_profiles,
     read_text,
@@ -19,6 +17,7 @@ from imagebuilder.catalogue import (
 )
 from imagebuilder.errors import SettingsError
 from imagebuilder.fields import public_key
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.findings import did_you_mean
 from imagebuilder.model import Secret
 from imagebuilder.shipped import shipped_folder

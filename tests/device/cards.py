@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import yaml
+
 from tests.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -22,16 +24,18 @@ GARBAGE = bytes((i * 37 + 11) % 251 + 1 for i in range(1 << 20))  # 1 MiB withou
 
 
 @contextmanager
-def loop(file: Path, *, read_only: bool = False, sector_bytes: int = 512) -> Iterator[str]:
-    """Give a loop device over a file."""
+def loop(
+    file: Path, *, read_only: bool = False, sector_bytes: int = 512, direct: bool = True
+) -> Iterator[str]:
+    """Give a loop device over a file; not `direct`: as a plain `losetup` makes it."""
     need_root()
     need("losetup")
     options = ["--read-only"] if read_only else []
+    options += ["--direct-io=on"] if direct else []
     device = run(
         "losetup",
         "--find",
         "--show",
-        "--direct-io=on",
         f"--sector-size={sector_bytes}",
         *options,
         file,
@@ -64,7 +68,7 @@ def card(folder: Path, size_bytes: int) -> Iterator[str]:
 
 
 @contextmanager
-def served(folder: Path, *plugin: str | Path, speed: int = 0) -> Iterator[str]:
+def served(folder: Path, *plugin: str | Path, speed: int = 0, direct: bool = True) -> Iterator[str]:
     """Give a loop device over what an nbdkit plugin serves, at most at `speed` MB/s."""
     need_root()
     need("nbdkit", "nbdfuse", "fusermount3")
@@ -78,7 +82,7 @@ def served(folder: Path, *plugin: str | Path, speed: int = 0) -> Iterator[str]:
         server = subprocess.Popen([*command, *filters, *plugin, *rate], stderr=log)
     try:
         _wait_for(file, server)
-        with loop(file) as device:
+        with loop(file, direct=direct) as device:
             yield device
     finally:
         run("fusermount3", "-u", "-z", point, check=False)
@@ -105,7 +109,7 @@ def plain_write(buf, offset): store[offset:offset + len(buf)] = buf
 
 
 @contextmanager
-def lying_card(folder: Path, size_bytes: int, body: str) -> Iterator[str]:
+def lying_card(folder: Path, size_bytes: int, body: str, *, direct: bool = True) -> Iterator[str]:
     """Give a card whose `pread` and `pwrite` a few lines of Python decide.
 
     The lines see `store` (a bytearray), `plain_read`, `plain_write`, and `seen`, a dict of theirs.
@@ -115,7 +119,7 @@ def lying_card(folder: Path, size_bytes: int, body: str) -> Iterator[str]:
         f"size = {size_bytes}\n"
         f"store = bytearray({GARBAGE[:251]!r} * (size // 251 + 1))[:size]\n{_PLUGIN}{body}"
     )
-    with served(folder, "python", script) as device:
+    with served(folder, "python", script, direct=direct) as device:
         yield device
 
 
@@ -198,8 +202,13 @@ def _make_tree(tree: Path) -> Path:
 
 def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run `rpi-image flash` as a program of its own."""
+    return rpi_image("flash", *arguments, **environment)
+
+
+def rpi_image(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run any command of `rpi-image` as a program of its own."""
     return subprocess.run(
-        [*RPI_IMAGE, "flash", *(str(a) for a in arguments)],
+        [*RPI_IMAGE, *(str(word) for word in words)],
         capture_output=True,
         text=True,
         check=False,
@@ -210,6 +219,12 @@ def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
 
 
 RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
+
+
+def state_of_nodes(classroom: Path) -> dict[str, str]:
+    """Give what the ledger says of each node."""
+    ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
+    return {entry["node"]: entry["state"] for entry in ledger["cards"]}
 
 
 def head_of(device: str | Path, size_bytes: int = 4 * MIB, offset_bytes: int = 0) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import filecmp
+import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -11,7 +13,6 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-import yaml
 
 from imagebuilder.cli_cards import Allowances, choose_targets
 from imagebuilder.console import Console
@@ -35,7 +36,10 @@ from tests.device.cards import (
     head_of,
     loop,
     make_image,
+    rpi_image,
+    state_of_nodes,
 )
+from tests.image.webserver import Page, misbehaving
 from tests.tools import need, run
 
 if TYPE_CHECKING:
@@ -187,6 +191,76 @@ def test_the_one_image_in_build_is_taken(
 
 
 @pytest.mark.root
+def test_an_image_that_lies_in_build_compressed_is_taken(
+    tmp_path: Path, small: SmallImage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cache = {"RPI_IMAGE_CACHE": str(tmp_path / "cache")}
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "one.img.gz").write_bytes(gzip.compress(small.path.read_bytes(), 1))
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, *SAFE, **cache).returncode == 0
+        assert head_of(device) == small.path.read_bytes()[: 4 * MIB]
+        # The same image beside it, raw: still one image, and no need to unpack it.
+        (build / "one.img").symlink_to(small.path)
+        done = flash(device, *SAFE, **cache)
+        assert (done.returncode, "one.img goes onto" in done.stderr) == (0, True)
+        (build / "two.img.xz").touch()
+        done = flash(device, *SAFE, **cache)
+    assert done.returncode == 2
+    assert "there are 2 images: build/one.img, build/two.img.xz" in done.stderr
+
+
+@pytest.mark.root
+def test_an_image_may_be_an_address_or_a_name_under_the_rules_of_build(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    packed = gzip.compress(small.path.read_bytes(), 1)
+    digest = hashlib.sha256(packed).hexdigest()
+    words = {"RPI_IMAGE_CACHE": str(tmp_path / "cache")}
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    with misbehaving() as site, card(tmp_path, CARD_BYTES) as device:
+        place = f"/{'long' * 70}/small.img.gz"  # too long for the name of a file
+        site.pages[place] = Page(packed)
+        address = f"{site.url}{place}"
+        entry = f"{{url: '{address}', sha256: {digest}}}"
+        (mine / "images.yml").write_text(f"images: {{tiny: {entry}}}")
+        done = flash(device, "--image", address, *SAFE, **words)
+        assert done.returncode == 4
+        assert f"no checksum is known for {address}" in done.stderr
+        assert head_of(device, MIB) == GARBAGE
+        done = flash(device, "--image", "tiny", "--profiles", mine, *SAFE, **words)
+        assert done.returncode == 0, done.stderr
+        assert f"tiny goes onto {device}" in done.stderr
+        given = ("--image", address, "--sha256", digest)
+        assert rpi_image("verify", device, *given, **words).returncode == 0
+        assert flash(device, *given, "--reuse", *SAFE, **words).returncode == 0
+    assert len(site.asked(place)) == 1  # all the others found it in the cache
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("hypriott", 3, "no base image `hypriott` in the catalogue"),
+        ("nope.img", 2, "there is no image nope.img"),
+        ("{device}", 2, "{device} is a device, not an image"),
+    ],
+)
+def test_what_is_no_image_is_named(tmp_path: Path, name: str, code: int, words: str) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        for command in ("flash", "verify"):
+            safe = SAFE if command == "flash" else ()
+            done = rpi_image(command, device, "--image", name.format(device=device), *safe)
+            assert done.returncode == code, done.stderr
+            assert words.format(device=device) in done.stderr
+            assert "hint: " in done.stderr
+        assert head_of(device, MIB) == GARBAGE
+
+
+@pytest.mark.root
 def test_an_empty_image_and_a_folder_are_no_images(tmp_path: Path) -> None:
     empty = tmp_path / "empty.img"
     empty.touch()
@@ -207,6 +281,16 @@ def test_no_verify_says_what_it_gives_up(tmp_path: Path, small: SmallImage) -> N
     assert done.returncode == 0
     assert "not verifying" in done.stderr
     assert "not verified" in done.stdout
+
+
+@pytest.mark.root
+def test_a_log_that_is_full_stops_no_card(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, CARD_BYTES) as device, open("/dev/full", "w") as full:  # noqa: PTH123
+        command = [*RPI_IMAGE, "flash", device, "--image", str(small.path), *SAFE]
+        done = subprocess.run(command, stderr=full, stdout=subprocess.PIPE, text=True, check=False)
+        assert done.returncode == 7
+        assert "written and verified" in done.stdout
+        assert head_of(device) == small.path.read_bytes()[: 4 * MIB]
 
 
 @pytest.mark.root
@@ -288,11 +372,6 @@ def test_a_cut_off_image_is_written_with_a_warning(
             assert done.returncode == 0, done.stderr
             assert words in done.stderr
         assert "cut off" not in flash(device, "--image", small.path, *SAFE).stderr
-
-
-def state_of_nodes(classroom: Path) -> dict[str, str]:
-    ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
-    return {entry["node"]: entry["state"] for entry in ledger["cards"]}
 
 
 @pytest.mark.root
@@ -390,11 +469,6 @@ def test_who_may_not_write_the_card_hears_it_before_anything_else(
     assert "sudo" in caught.value.hint
 
 
-def rpi_image(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [*RPI_IMAGE, *(str(word) for word in words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.root
 def test_verify_knows_the_card_its_owner_and_what_was_changed(
     tmp_path: Path, classroom: Path
@@ -425,6 +499,35 @@ def test_verify_finds_one_wrong_byte_in_the_root(tmp_path: Path, small: SmallIma
     assert [r["partition"] for r in found["ranges"]] == [2]
     assert found["ranges"][0]["start_bytes"] == 18 * MIB
     assert found["files"] == []
+
+
+@pytest.mark.root
+def test_verify_tells_a_card_that_was_not_finished(tmp_path: Path) -> None:
+    with card(tmp_path, CARD_BYTES) as device:
+        run("dd", "if=/dev/zero", f"of={device}", "bs=1M", "count=4", "oflag=direct")
+        done = rpi_image("verify", device)
+    assert done.returncode == 7
+    assert f"error: {device} holds no finished image" in done.stderr
+    assert "hint: flash it again" in done.stderr
+
+
+@pytest.mark.root
+def test_verify_names_a_card_that_is_smaller_than_the_image(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    with card(tmp_path, 40 * MIB) as device:
+        done = rpi_image("verify", device, "--image", small.path)
+        machine = rpi_image("verify", device, "--image", small.path, "--json")
+    message = f"error: {device} holds {40 * MIB} bytes, the image {IMAGE_BYTES}"
+    for one in (done, machine):
+        assert one.returncode == 7
+        assert message in one.stderr
+        assert "another image" in one.stderr
+    found = json.loads(machine.stdout)
+    assert (found["device"], found["same"]) == (device, False)
+    assert found["missing_bytes"] == IMAGE_BYTES - 40 * MIB
+    assert found["ranges"] == [{"start_bytes": 40 * MIB, "end_bytes": IMAGE_BYTES, "partition": 2}]
+    assert done.stdout == ""
 
 
 @pytest.mark.root

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,16 +22,19 @@ from tests.device.cards import (
     boots,
     card,
     flash,
+    garbage_file,
     head_of,
     is_void,
+    loop,
     lying_card,
+    rpi_image,
     served,
+    state_of_nodes,
 )
-from tests.tools import run
+from tests.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SAFE = ("--yes", "--allow-loop")
 
@@ -122,12 +126,13 @@ def pwrite(h, buf, offset, flags): plain_write(buf, wrapped(offset))
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "plain losetup"])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_faulty_card_is_named_and_does_not_boot(
-    tmp_path: Path, small: SmallImage, fault: str
+    tmp_path: Path, small: SmallImage, fault: str, direct: bool
 ) -> None:
     body, words = FAULTS[fault]
-    with lying_card(tmp_path, CARD_BYTES, body) as device:
+    with lying_card(tmp_path, CARD_BYTES, body, direct=direct) as device:
         done = flash(device, "--image", small.path, "--json", *SAFE)
         assert done.returncode == 7, done.stderr
         assert device in done.stderr
@@ -144,6 +149,64 @@ def test_the_same_simulated_card_without_a_fault_is_fine(tmp_path: Path, small: 
     with lying_card(tmp_path, CARD_BYTES, HONEST) as device:
         assert flash(device, "--image", small.path, *SAFE).returncode == 0
         assert boots(device)
+
+
+ROTTING = """
+import os
+def pread(h, buf, offset, flags):
+    plain_read(buf, offset)
+    at = (18 << 20) - offset
+    if os.path.exists(ROTTEN) and 0 <= at < len(buf): buf[at] ^= 4
+def pwrite(h, buf, offset, flags): plain_write(buf, offset)
+"""
+
+
+@pytest.mark.root
+def test_verify_reads_a_plain_loop_device_past_its_file_s_cache(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    rotten = tmp_path / "rotten"
+    body = f"ROTTEN = {str(rotten)!r}\n{ROTTING}"
+    with lying_card(tmp_path, CARD_BYTES, body, direct=False) as device:
+        assert flash(device, "--image", small.path, *SAFE).returncode == 0
+        run("dd", f"if={device}", "of=/dev/null", "bs=1M")  # all of it is in the cache now
+        rotten.touch()
+        done = rpi_image("verify", device, "--image", small.path)
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert "partition 2" in done.stdout
+
+
+@pytest.mark.root
+def test_a_loop_device_is_afterwards_as_it_was(tmp_path: Path, small: SmallImage) -> None:
+    file = garbage_file(tmp_path / "card.raw", CARD_BYTES)
+    for direct in (True, False):
+        with loop(file, direct=direct) as device:
+            assert loop_is_direct(device) == direct
+            assert flash(device, "--image", small.path, *SAFE).returncode == 0
+            assert rpi_image("verify", device, "--image", small.path).returncode == 0
+            assert loop_is_direct(device) == direct
+
+
+@pytest.mark.root
+def test_a_loop_device_that_cannot_go_direct_is_written_as_before(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    """Over a file system on sectors of 4096 bytes the kernel refuses a loop device of 512."""
+    need("mkfs.ext4")
+    below = tmp_path / "below.raw"
+    run("truncate", "-s", str(CARD_BYTES * 2), below)
+    place = tmp_path / "place"
+    place.mkdir()
+    with loop(below, sector_bytes=4096) as large:
+        run("mkfs.ext4", "-q", "-F", "-b", "4096", large)
+        run("mount", large, place)
+        try:
+            with loop(garbage_file(place / "card.raw", CARD_BYTES), direct=False) as device:
+                done = flash(device, "--image", small.path, *SAFE)
+                assert done.returncode == 0, done.stderr
+                assert rpi_image("verify", device, "--image", small.path).returncode == 0
+        finally:
+            run("umount", place, check=False)
 
 
 @pytest.mark.root
@@ -164,6 +227,26 @@ def test_one_card_fails_and_the_other_does_not_notice(tmp_path: Path, classroom:
         assert flash(another, "-c", classroom, *SAFE).returncode == 0
         assert "device: " in classroom.with_suffix(".cards.yml").read_text()
     assert "state: failed" not in classroom.with_suffix(".cards.yml").read_text()
+
+
+@pytest.mark.root
+def test_a_card_that_is_done_is_told_while_another_is_written(
+    tmp_path: Path, classroom: Path
+) -> None:
+    with (
+        served(tmp_path, "memory", str(CARD_BYTES), speed=12) as slow,
+        card(tmp_path, CARD_BYTES) as fast,
+    ):
+        command = [*RPI_IMAGE, "flash", slow, fast, "-c", str(classroom), *SAFE]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
+            assert program.stdout
+            first = program.stdout.readline()
+            assert program.poll() is None
+            assert state_of_nodes(classroom) == {"pi-01": "writing", "pi-02": "written"}
+            rest = program.stdout.read()
+    assert first.startswith(f"{fast} is pi-02: ")
+    assert rest.startswith(f"{slow} is pi-01: ")
+    assert rest.count("\n") == 1
 
 
 STALLING = """
@@ -346,6 +429,11 @@ def test_killed_from_outside_on_a_slow_card(tmp_path: Path, small: SmallImage) -
         assert flash(device, "--image", small.path, *SAFE).returncode == 0
         assert boots(device)
     assert IMAGE_BYTES > 40 * MIB
+
+
+def loop_is_direct(device: str) -> bool:
+    state = Path("/sys/block") / device.removeprefix("/dev/") / "loop/dio"
+    return state.read_text().strip() == "1"
 
 
 def _wait_until_busy(device: str) -> None:

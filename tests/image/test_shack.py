@@ -7,8 +7,10 @@ import json
 import os
 import shlex
 import signal
+import socket
 import stat
 import subprocess
+import tempfile
 import threading
 import time
 from dataclasses import replace
@@ -21,7 +23,16 @@ import yaml
 
 from imagebuilder.cli import run as rpi_image
 from imagebuilder.errors import SettingsError
-from imagebuilder.model import Classroom, Cluster, Docker, OverlayFile, Secret, Shack
+from imagebuilder.model import (
+    Classroom,
+    Cluster,
+    Docker,
+    ImageSource,
+    NodeSettings,
+    OverlayFile,
+    Secret,
+    Shack,
+)
 from imagebuilder.overlays import load_overlay
 from imagebuilder.services import project_name
 from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
@@ -122,6 +133,46 @@ def test_a_new_manager_looks_where_old_nodes_register(
     ]  # fmt: skip
     new = room(tmp_path, node(1, cluster=Cluster(swarm_version="1.2.6")))
     assert command_of(new, templates, "manager") == ["manage", "consul://192.168.2.1:8500/swarm"]
+
+
+OLD, NEW = ImageSource(name="o", generation="occidentalis"), ImageSource(name="n")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "image"),
+    [
+        ([node(1, image=NEW)], "swarm:1.2.9"),
+        ([node(1, image=OLD)], "swarm:1.1.3"),
+        ([node(1, generation="occidentalis"), node(2)], "swarm:1.1.3"),
+        ([node(1, image=OLD, generation="device-init")], "swarm:1.2.9"),
+        ([node(1, image=OLD, cluster=Cluster(enabled=False)), node(2)], "swarm:1.2.9"),
+    ],
+)
+def test_the_manager_is_one_that_manages_the_class_s_docker(
+    nodes: list[NodeSettings], image: str, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    classroom = room(tmp_path, *nodes)
+    folder = written(classroom, templates, tmp_path / "shack")
+    manager = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]["manager"]
+    assert manager["image"] == image
+    assert manager["command"][:3] == ["manage", "--discovery-opt", "kv.path=swarm"]
+    for file in ("shack.sh", "README.md"):
+        assert image in (folder / file).read_text()
+    assert f"too old for the manager, here `{image}`" in (folder / "README.md").read_text()
+    said = replace(classroom, shack=replace(SHACK, swarm_image="swarm:1.2.5"))
+    assert "swarm:1.2.5" in text_of(plan_shack(said, templates), "docker-compose.yml")
+
+
+@pytest.mark.parametrize(("manager", "sees"), [("0.4.0", False), ("1.0.0", False), ("1.0.1", True)])
+def test_a_manager_that_cannot_be_told_where_old_nodes_register(
+    manager: str, templates: tuple[OverlayFile, ...], tmp_path: Path, *, sees: bool
+) -> None:
+    classroom = seed_room(tmp_path, swarm_image=f"swarm:{manager}")
+    if sees:
+        assert "kv.path=swarm" in command_of(classroom, templates, "manager")
+        return
+    with pytest.raises(SettingsError, match=f"no swarm manager swarm:{manager} finds"):
+        plan_shack(classroom, templates)
 
 
 @pytest.mark.parametrize("versions", [("1.2.6",), ("0.2.0", "1.2.6")])
@@ -509,6 +560,28 @@ def test_a_machine_without_the_address_is_no_shack(
     assert not any(line.startswith("compose up") for line in called(tmp_path))
 
 
+def test_a_user_whom_docker_does_not_let_in_is_told_so(
+    templates: tuple[OverlayFile, ...], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    need_root()
+    need("docker", "setpriv", "make")
+    # Not under tmp_path, whose parents are closed to everyone else.
+    with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as docker:
+        folder = written(room(tmp_path_factory.mktemp("room")), templates, Path(place, "shack"))
+        os.chmod(place, 0o755)  # noqa: PTH101, S103
+        docker.bind(f"{place}/docker.sock")
+        os.chmod(f"{place}/docker.sock", 0o660)  # noqa: PTH101
+        docker.listen()
+        done = subprocess.run(
+            ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "make", "up"],
+            cwd=folder, capture_output=True, text=True, check=False,
+            env={**os.environ, "DOCKER_HOST": f"unix://{place}/docker.sock", "HOME": place},
+        )  # fmt: skip
+    assert done.returncode != 0
+    assert "error: docker does not let this user in" in done.stderr
+    assert 'usermod -aG docker "$USER" and log in anew' in done.stderr
+
+
 def test_preload_pulls_for_the_lowest_board_and_pushes(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
@@ -564,6 +637,8 @@ def test_preload_names_what_failed_and_goes_on(
     )
     assert done.returncode == 1
     assert "not preloaded: dduportal/arm-consul:0.5.0" in done.stderr
+    assert "Docker 26 and later" in done.stderr
+    assert "DOCKER_ENABLE_DEPRECATED_PULL_SCHEMA_1_IMAGE=1" in done.stderr
     assert "docker push localhost:5000/dduportal/arm-swarm:0.2.0" in called(tmp_path)
 
 

@@ -156,6 +156,29 @@ def test_watch_ends_when_everyone_is_there(
     assert err.splitlines()[-1].endswith("1 joined, 1 unknown, 1 stale-address")
 
 
+def test_watch_writes_one_json_document_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    consul_says: dict[str, Answer] = consul_answers("0.5.0")
+    whole = consul_json([("pi-01", "192.168.2.101")])
+    consul_says["/v1/catalog/nodes"] = [consul_json([]), whole]
+    with answering(consul_says) as consul, answering(manager_answers("0.2.0")) as manager:
+        file = class_file(tmp_path, consul, manager, nodes="pi-01")
+        _, out, _ = status(capsys, file, "--watch", "--interval", "0.2", "--json")
+    looks = [json.loads(line) for line in out.splitlines()]
+    assert [look["nodes"][0]["state"] for look in looks] == ["missing", "joined"]
+
+
+def test_a_leader_that_consul_does_not_tell_is_null(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nodes = {"/v1/catalog/nodes": consul_json([("pi-01", "192.168.2.101")])}
+    with answering(nodes) as consul, answering(manager_answers("0.2.0")) as manager:
+        code, out, _ = status(capsys, class_file(tmp_path, consul, manager), "--json")
+    report = json.loads(out)
+    assert (code, report["leader"], report["summary"]["joined"]) == (0, None, 1)
+
+
 def test_watch_goes_on_over_a_shack_that_stumbles(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

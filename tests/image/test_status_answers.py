@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import time
@@ -67,6 +68,28 @@ def test_nobody_has_registered_yet() -> None:
     answers = consul_answers("1.8.7")
     del answers["/v1/kv/swarm/?recurse"]
     assert ask(answers).registered == ()
+
+
+def test_a_consul_that_lists_the_nodes_and_no_more() -> None:
+    nodes = "/v1/catalog/nodes"
+    found = ask({nodes: consul_answers("0.5.0")[nodes]})
+    assert found.leader == ""
+    assert [(member.name, member.alive) for member in found.members] == [
+        ("pi-01", True),
+        ("pi-02", True),
+        ("shack", True),
+    ]
+    assert found.engines is not None
+
+
+@pytest.mark.parametrize("path", ["/v1/catalog/nodes", "/info"])
+def test_a_path_that_has_to_be_there_is_named(path: str) -> None:
+    words = rf"http://127\.0\.0\.1:\d+{path} answered 404: nf"
+    if path == "/info":
+        assert re.fullmatch(words, ask(consul_answers("0.5.0"), {path: (404, b"nf")}).manager_error)
+        return
+    with pytest.raises(SourceError, match=words):
+        ask(consul_answers("0.5.0") | {path: (404, b"nf")})
 
 
 def test_another_path_of_the_store() -> None:

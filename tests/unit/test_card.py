@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
+from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,13 +23,14 @@ from imagebuilder.card import (
 )
 from imagebuilder.errors import WriteError
 from imagebuilder.extents import CHUNK_BYTES, GRAIN_BYTES, join
-from imagebuilder.flash import flash_cards
+from imagebuilder.flash import Flasher, flash_cards
 from imagebuilder.model import Device, Extent, Patch, Run
+from imagebuilder.progress import Silent
 from imagebuilder.reading import open_raw
 from imagebuilder.source import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from imagebuilder.cow import ReadAt
@@ -175,6 +178,19 @@ def test_half_a_sector_at_the_end_is_padded_with_zeros(tmp_path: Path, card: Mem
     assert card.store[size + 412] == OLD
 
 
+@pytest.mark.parametrize("verify", [True, False])
+def test_all_is_counted_only_once_the_proof_is_given(
+    tmp_path: Path, card: MemoryCard, verify: bool
+) -> None:
+    options, totals, at_proof = CardOptions(verify=verify), Totals(card), []
+    with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
+        watched = replace(job, prove=lambda _disk: at_proof.append(totals.done))
+        write_card(watched, options, totals, Watch())
+    total = work_bytes(job, options)
+    assert at_proof == [total - CHUNK_BYTES]
+    assert totals.done == total
+
+
 def test_progress_is_what_is_on_the_card(tmp_path: Path, card: MemoryCard) -> None:
     with job_of(tmp_path, 20 * MIB, [Extent(0, 20 * MIB)], Patch()) as job:
         totals = Totals(card)
@@ -318,3 +334,53 @@ def test_many_jobs_report_in_their_order(tmp_path: Path, card: MemoryCard) -> No
     assert outcome.stage == Stage.DONE
     assert outcome.report
     assert bytes(card.store[:512]) == (tmp_path / "image").read_bytes()[:512]
+
+
+class Recorder(Silent):
+    """A voice that keeps its warnings, and calls `heard` with each."""
+
+    def __init__(self, heard: Callable[[str], None]) -> None:
+        self.heard = heard
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
+        self.heard(text)
+
+
+def test_who_stops_hears_which_card_is_awaited(
+    tmp_path: Path, card: MemoryCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, freed, write = Event(), Event(), card.write
+
+    def stalling(offset_bytes: int, view: memoryview) -> None:
+        if offset_bytes == CHUNK_BYTES:
+            stuck.set()
+            assert freed.wait(30)
+        write(offset_bytes, view)
+
+    def heard(text: str) -> None:
+        if "waiting" in text:
+            freed.set()
+
+    monkeypatch.setattr(card, "write", stalling)
+    voice = Recorder(heard)
+    with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
+        flasher = Flasher(options=CardOptions(), voice=voice)
+        flasher.start(job)
+        assert stuck.wait(30)
+        (outcome,) = flasher.stop()
+    assert outcome.cancelled
+    assert voice.warnings[1:] == [
+        "waiting for /dev/card to answer; pulling the reader ends that",
+    ]
+
+
+def test_who_stops_cards_that_answer_hears_of_no_waiting(tmp_path: Path, card: MemoryCard) -> None:
+    voice = Recorder(lambda _text: None)
+    with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
+        flasher = Flasher(options=CardOptions(), voice=voice)
+        flasher.start(job)
+        flasher.stop()
+    assert len(voice.warnings) == 1
+    assert card.path == "/dev/card"

@@ -185,3 +185,17 @@ def test_json_goes_to_stdout_alone() -> None:
     done = rpi_image("profiles", "--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"), [("cache list", 7), ("profiles", 0), ("check nope.yml", 3), ("nope", 2)]
+)
+def test_words_that_cannot_be_said_end_no_work(command: str, code: int, tmp_path: Path) -> None:
+    """Exit 7 where words were lost and all else went well; the code of what happened otherwise."""
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m imagebuilder {command} 2> /dev/full"],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**os.environ, "RPI_IMAGE_CACHE": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == code
+    assert ("armv7" in done.stdout) is (command == "profiles")

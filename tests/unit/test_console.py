@@ -6,15 +6,21 @@ import io
 import json
 import os
 import pty
+import select
 import termios
 import time
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from imagebuilder import console as module
 from imagebuilder.console import Console, human_bytes
 from imagebuilder.errors import InputError, Problem, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 def make(**options: object) -> tuple[Console, io.StringIO, io.StringIO]:
@@ -88,7 +94,33 @@ def test_a_log_gets_a_plain_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -
         now[0] = 11.0
         meter.advance(250)
         meter.advance(1)
-    assert err.getvalue() == "downloading: 500 B (50 %)\n"
+    assert err.getvalue() == "downloading: 500 B (50 %), 45 B/s, 0:11 left\n"
+
+
+def test_a_plain_line_tells_the_rate_of_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console, _, err = make()
+    with console.meter("writing", 1_000_000_000) as meter:
+        for done, at in ((400_000_000, 10.0), (10_000_000, 20.0), (589_999_999, 21.0), (1, 30.0)):
+            now[0] = at
+            meter.advance(done)
+    assert err.getvalue().splitlines() == [
+        "writing: 400.0 MB (40 %), 40.0 MB/s, 0:15 left",
+        "writing: 410.0 MB (41 %), 1.0 MB/s, 9:50 left",
+        "writing: 1.0 GB (100 %), 59.0 MB/s, 0:00 left",
+    ]
+
+
+def test_what_has_no_end_has_no_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PLAIN_INTERVAL_SECONDS", 0.0)
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    console, _, err = make()
+    with console.meter("fetching", None) as meter:
+        now[0] = 2.0
+        meter.advance(3000)
+    assert err.getvalue() == "fetching: 3.0 kB, 1.5 kB/s\n"
 
 
 def test_quiet_draws_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,18 +131,68 @@ def test_quiet_draws_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
     assert err.getvalue() == ""
 
 
-def test_a_terminal_gets_a_bar() -> None:
+@contextmanager
+def screen(rows: int, columns: int) -> Iterator[tuple[Console, Callable[[], str]]]:
+    """Give a console at a terminal of this size, and a way to see what was drawn since."""
     leader, follower = pty.openpty()
-    termios.tcsetwinsize(leader, (24, 80))
-    os.set_blocking(leader, False)
+    termios.tcsetwinsize(leader, (rows, columns))
+
+    def drawn() -> str:
+        seen = b""
+        while select.select([leader], [], [], 0.05)[0]:
+            seen += os.read(leader, 1 << 16)
+        return seen.decode()
+
     with os.fdopen(follower, "w") as terminal:
-        console = Console(err=terminal)
+        yield Console(err=terminal, out=terminal), drawn
+    os.close(leader)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (24, 101), (0, 0)])
+def test_a_terminal_gets_a_bar(rows: int, columns: int) -> None:
+    with screen(rows, columns) as (console, drawn):
         with console.meter("downloading", 1000) as meter:
             meter.advance(1000)
-        drawn = os.read(leader, 4096).decode()
-    os.close(leader)
-    assert "downloading" in drawn
-    assert "/1.00k" in drawn
+        lines = drawn().split("\r")
+    assert any("downloading:   0%|" in line and "/1.00k" in line for line in lines)
+    assert max(len(line) for line in lines) == ((columns or 80) - 1)
+
+
+def test_percent_is_not_rounded_up() -> None:
+    with screen(24, 100) as (console, drawn), console.meter("writing", 1000) as meter:
+        time.sleep(0.12)  # longer than a bar waits between two drawings
+        meter.advance(999)
+        assert " 99%|" in drawn()
+        time.sleep(0.12)
+        meter.advance(1)
+        assert "100%|" in drawn()
+
+
+def test_a_bar_that_was_fast_shows_every_slow_step() -> None:
+    with screen(24, 100) as (console, drawn), console.meter("writing", 1_000_000) as meter:
+        for _ in range(3):
+            time.sleep(0.12)
+            meter.advance(100_000)
+        drawn()
+        time.sleep(0.12)
+        meter.advance(1)
+        assert " 30%|" in drawn()
+
+
+def test_words_and_results_stand_above_the_bars() -> None:
+    with (
+        screen(24, 100) as (console, drawn),
+        console.meter("one", 10),
+        console.meter("two", 10),
+    ):
+        drawn()
+        console.warn("look")
+        console.result("/dev/sdb is done")
+        seen = drawn()
+    for words in ("\x1b[33mwarning:\x1b[0m look", "/dev/sdb is done"):
+        before = seen[: seen.index(words)]
+        assert before.endswith(("\r", "\x1b[A"))
+    assert seen.rindex("two:") > seen.index("is done")
 
 
 @pytest.mark.parametrize("ask", ["confirm_by_name", "ask_secret"])

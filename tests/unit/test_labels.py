@@ -76,23 +76,41 @@ def test_the_same_class_gives_the_same_sheet() -> None:
     )
 
 
+def printed(page: str, folder: Path) -> Path:
+    """Print a sheet to PDF with a browser."""
+    need("chromium", "pdftoppm", "pdftotext", "zbarimg")
+    sheet, made = folder / "labels.html", folder / "labels.pdf"
+    sheet.write_text(page)
+    run("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+        f"--user-data-dir={folder / 'browser'}",
+        f"--print-to-pdf={made}", sheet.as_uri(), timeout=60)  # fmt: skip
+    return made
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_what_has_no_room_is_visibly_cut(paper: str, tmp_path: Path) -> None:
+    owners = ("Ada", "Maximilian-Alexander von und zu Hohenstein " * 4, "W" * 300)
+    nodes = [node(n, owner=owner) for n, owner in enumerate(owners, start=1)]
+    nodes.append(node(4, hostname="n" * 63))
+    page = render_labels(room(tmp_path, *nodes), PAPERS[paper])
+    assert "text-overflow: ellipsis" in page
+    words = run("pdftotext", "-raw", printed(page, tmp_path), "-")
+    assert words.count("…") == 3
+    assert "Ada\n" in words
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_reader_finds_every_code_on_the_printed_sheet(paper: str, tmp_path: Path) -> None:
-    need("chromium", "pdftoppm", "zbarimg")
-    sheet = tmp_path / "labels.html"
     classroom = room(tmp_path, *rows(30))
-    sheet.write_text(render_labels(classroom, PAPERS[paper]))
-    run("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
-        f"--user-data-dir={tmp_path / 'browser'}",
-        f"--print-to-pdf={tmp_path / 'labels.pdf'}", sheet.as_uri(), timeout=60)  # fmt: skip
-    run("pdftoppm", "-r", "200", "-png", tmp_path / "labels.pdf", tmp_path / "page")
+    made = printed(render_labels(classroom, PAPERS[paper]), tmp_path)
+    run("pdftoppm", "-r", "200", "-png", made, tmp_path / "page")
     pages = sorted(tmp_path.glob("page*.png"))
     assert len(pages) == -(-30 // PAPERS[paper].count)
     read = subprocess.run(
         ["zbarimg", "-q", "--raw", "--nodbus", *pages], capture_output=True, text=True, check=True
     )
     assert sorted(read.stdout.split()) == sorted(link_of(classroom, n) for n in classroom.nodes)
-    size = re.search(r"Page size: +([0-9.]+) x ([0-9.]+)", run("pdfinfo", tmp_path / "labels.pdf"))
+    size = re.search(r"Page size: +([0-9.]+) x ([0-9.]+)", run("pdfinfo", made))
     assert size is not None
     millimetres = [float(points) / 72 * 25.4 for points in size.groups()]
     assert millimetres == pytest.approx(PAPERS[paper].page, abs=0.5)

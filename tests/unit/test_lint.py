@@ -232,6 +232,7 @@ def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -
         ("a.img", "has no checksum"),
         ("{file: a.img, unchecked: true}", "without a checksum"),
         ("https://example.org/a.zip", "no checksum of its own"),
+        ("https://example.org/hypriot-rpi-20150416-201537.img.zip", "no checksum of its own"),
         (f"{{file: gone.img, sha256: {CHECKSUM}}}", "no image file"),
         (f"{{file: hypriotos-rpi-v1.12.3.img.zip, sha256: {CHECKSUM}}}", "no image file"),
     ],

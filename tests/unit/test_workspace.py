@@ -282,6 +282,23 @@ def test_our_catalogue() -> None:
     assert catalogue["sample"].file.is_file()
 
 
+@pytest.mark.parametrize(
+    ("image", "generation"),
+    [
+        ("https://example.org/a/hypriot-rpi-20150416-201537.img.zip", "occidentalis"),
+        ("./mine/hypriot-rpi-20150416-201537.img.zip", "occidentalis"),
+        ("hypriot-rpi-20150416-201537.img", "occidentalis"),
+        ("hypriotos-rpi-v1.6.0.img.zip", "device-init"),
+        ("hypriot.img.zip", None),
+        ("https://example.org/", None),
+    ],
+)
+def test_a_vendor_s_file_name_tells_the_generation(image: str, generation: str | None) -> None:
+    source = find_image(image)
+    assert source.generation == generation
+    assert (source.sha256, source.checksum_url, source.machines) == ("", None, ())
+
+
 def test_the_sample_has_the_checksum_the_catalogue_says() -> None:
     image = find_image("sample")
     assert image.file is not None
