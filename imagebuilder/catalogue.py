@@ -19,7 +19,7 @@ from imagebuilder.documents import (
 )
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.files import has_file, has_folder
-from imagebuilder.findings import did_you_mean, dotted
+from imagebuilder.findings import did_you_mean, said
 from imagebuilder.model import ImageSource
 from imagebuilder.shipped import shipped_folder
 from imagebuilder.yamlfile import YamlFile, parse_yaml
@@ -181,8 +181,7 @@ def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
     if parsed.data is not None or not problems:
         document, findings = parse_document(model, parsed.data, folder=path.parent)
         problems += [
-            Problem(f"{dotted(f.loc)}: {f.message}", f.hint, path, parsed.line(f.loc))
-            for f in findings
+            Problem(said(f.loc, f.message), f.hint, path, parsed.line(f.loc)) for f in findings
         ]
     if document is None or problems:
         raise SettingsError(f"{path} is wrong", problems=tuple(problems))

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.catalogue import load_yaml, read_bytes
-from imagebuilder.documents import ClassroomDocument, parse_document
+from imagebuilder.documents import ASIDE, ClassroomDocument, parse_document
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.fields import host_path
-from imagebuilder.findings import Finding, Loc, dotted
-from imagebuilder.roster import RangeError, decode_table, expand_node, parse_table
-from imagebuilder.salvage import Blame, faulty_parts, without
+from imagebuilder.findings import Finding, Loc, said
+from imagebuilder.roster import (
+    RangeError,
+    decode_table,
+    expand_in_part,
+    expand_node,
+    parse_table,
+)
+from imagebuilder.salvage import Blame, faulty_parts, holes_of, restored, without
 from imagebuilder.settings import FLAGS
-from imagebuilder.yamlfile import CsvReference, YamlFile
+from imagebuilder.yamlfile import EMPTY, CsvReference, YamlFile, YamlProblem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +54,7 @@ class Source:
     parsed: YamlFile | None = None
     origins: list[_Origin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    cuts: list[dict[Loc, list[int]]] = field(default_factory=list)
     alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
     blame: Blame = field(default_factory=Blame)
 
@@ -71,7 +78,7 @@ class Source:
             self.problems += problems_of(error)
             return None
         self.problems += [
-            Problem(p.message, p.hint, self.path, p.line) for p in self.parsed.problems
+            Problem(p.message, _hint(p), self.path, p.line) for p in self.parsed.problems
         ]
         if self.parsed.data is None and self.parsed.problems:
             return None
@@ -79,7 +86,8 @@ class Source:
 
     def _document(self, data: Any) -> ClassroomDocument | None:
         if isinstance(data, dict):
-            data = {**data, "nodes": self._nodes(data)}
+            kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
+            data = {**kept, "nodes": self._nodes(data)}
         for _ in range(SALVAGE_ROUNDS):
             document, findings = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
@@ -93,12 +101,16 @@ class Source:
     def _salvage(self, data: dict[str, Any], findings: Sequence[Finding]) -> Any:
         """Take the faulty parts out of `data`, and their nodes out of the roster."""
         for finding in findings:
-            self.blame.add(self._identity(finding.loc))
+            self.blame.add(self._identity(self._uncut(finding.loc)))
         parts = faulty_parts(data, [finding.loc for finding in findings])
-        self.origins = [
-            origin for i, origin in enumerate(self.origins) if ("nodes", i) not in parts
-        ]
+        self.cuts.append(holes_of(parts))
         return without(data, parts)
+
+    def _uncut(self, loc: Loc) -> Loc:
+        """Give the path in the roster as it was read, before faulty parts were taken out."""
+        for holes in reversed(self.cuts):
+            loc = restored(loc, holes)
+        return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
         """Give a path that stays the same when nodes before it are taken out."""
@@ -130,7 +142,8 @@ class Source:
             for index, node in enumerate(listed):
                 expanded += self._expand(node, _Origin(index), ("nodes", index))
         elif listed is not None:
-            self._place(Finding(("nodes",), "expected a list", "or `nodes: !csv FILE`"), None)
+            hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
+            self._place(Finding(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
@@ -139,8 +152,8 @@ class Source:
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
-            self._add(Finding(loc, str(error), "as `pi-[01-30]`"), origin)
-            return []
+            self._add(Finding(loc, str(error), error.hint), origin)
+            nodes = expand_in_part(node)
         self.origins += [origin] * len(nodes)
         return nodes
 
@@ -162,8 +175,9 @@ class Source:
 
     def note(self, findings: Sequence[Finding]) -> None:
         """Turn findings into problems with file and line."""
-        for finding in findings:
-            loc = finding.loc
+        for found in findings:
+            loc = self._uncut(found.loc)
+            finding = replace(found, loc=loc)
             if self._follows(finding):
                 continue
             if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
@@ -188,12 +202,12 @@ class Source:
         loc = finding.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:
-            message = _said(loc[2:], finding.message)
+            message = said(loc[2:], finding.message)
             where = (origin.file, origin.line)
         else:
             if origin and len(loc) > 1:
                 loc = ("nodes", origin.index, *loc[2:])
-            message = _said(loc, finding.message)
+            message = said(loc, finding.message)
             where = (self.path, self.parsed.line(loc) if self.parsed else None)
         file, line = where
         self.problems.append(Problem(message, finding.hint, file, line, finding.severe))
@@ -202,7 +216,7 @@ class Source:
         loc = finding.loc[1:]
         loc = loc[2:] if loc[:1] == ("nodes",) else loc
         self.problems.append(
-            Problem(_said(loc, finding.message), finding.hint, None, None, finding.severe)
+            Problem(said(loc, finding.message), finding.hint, None, None, finding.severe)
         )
 
     def sorted_problems(self) -> tuple[Problem, ...]:
@@ -211,6 +225,5 @@ class Source:
         return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
 
 
-def _said(loc: Loc, message: str) -> str:
-    name = dotted(loc)
-    return f"{name}: {message}" if name else message
+def _hint(problem: YamlProblem) -> str:
+    return ClassroomDocument.begins if problem.message == EMPTY else problem.hint

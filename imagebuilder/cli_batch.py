@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
 from imagebuilder.build import plan_as_json, write_image
-from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_options import dry_run, not_empty, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
 from imagebuilder.compose import Composition
@@ -29,7 +29,9 @@ out_folder = click.option(
     show_default=True,
     help="Folder for the images.",
 )
-chosen = click.option("--nodes", default="", help="Only these, comma-separated.")
+chosen = click.option(
+    "--nodes", default="", callback=not_empty, help="Only these, comma-separated."
+)
 profile_folders = click.option(
     "--profiles",
     "profile_folders",

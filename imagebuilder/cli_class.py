@@ -16,6 +16,7 @@ from imagebuilder.workspace import (
     load_catalogue,
     load_profiles,
     read_classroom,
+    starter_faults,
     write_starter,
 )
 
@@ -111,7 +112,7 @@ def _answers(console: Console, flags: dict[str, str | None]) -> Answers:
 
     def answer(key: str, question: str, default: str = "") -> str:
         said = flags[key]
-        return console.ask(question, default) if said is None else said
+        return _asked(console, key, question, default) if said is None else said
 
     hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
     profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
@@ -125,6 +126,22 @@ def _answers(console: Console, flags: dict[str, str | None]) -> Answers:
         wifi_country=country.upper(),
         shack=answer("shack", "Address of your own machine, empty for none"),
     )
+
+
+def _asked(console: Console, key: str, question: str, default: str) -> str:
+    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    while True:
+        said = console.ask_or_read(question, default)
+        faults = _faults(key, said) if said and console.interactive else ()
+        if not faults:
+            return said
+        console.fail(SettingsError(faults[0].message, faults[0].hint))
+
+
+def _faults(key: str, said: str) -> tuple[Problem, ...]:
+    """Judge one answer in a file whose others are sound."""
+    sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
+    return starter_faults(render_starter(Answers(**{**sound, key: said})), environment=os.environ)
 
 
 @click.command()

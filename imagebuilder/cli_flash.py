@@ -28,7 +28,7 @@ from imagebuilder.cli_cards import (
     refuse,
     unmounted,
 )
-from imagebuilder.cli_options import voiced, yes
+from imagebuilder.cli_options import not_empty, voiced, yes
 from imagebuilder.cli_outcomes import Teller, show_json, show_refusal
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
@@ -47,7 +47,12 @@ if TYPE_CHECKING:
     from imagebuilder.jobs import Recipe
     from imagebuilder.model import Classroom, Device, NodeSettings
 
-node_option = click.option("--node", default="", help="The node of the classroom to write.")
+node_option = click.option(
+    "--node", default="", callback=not_empty, help="The node of the classroom to write."
+)
+nodes_option = click.option(
+    "--nodes", default="", callback=not_empty, help="Only these of the roster, comma-separated."
+)
 allow_loop = click.option("--allow-loop", is_flag=True, help="Take loop devices too.")
 allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 256 GB too.")
 
@@ -88,7 +93,7 @@ class FlashFlags:
 @click.command()
 @click.argument("targets", metavar="DEVICE...", nargs=-1)
 @node_option
-@click.option("--nodes", default="", help="Only these of the roster, comma-separated.")
+@nodes_option
 @node_options
 @yes
 @allow_loop

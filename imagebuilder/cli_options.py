@@ -6,8 +6,10 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from imagebuilder.console import Console
+from imagebuilder.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,3 +44,12 @@ def voiced(command: Callable[..., Any]) -> Callable[..., Any]:
 
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Plan and show; write nothing.")
 yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+
+
+def not_empty(context: click.Context, option: click.Parameter, value: str) -> str:
+    """Refuse a name that is given and empty: a shell's unset variable would mean every node."""
+    typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+    if typed and not value.strip():
+        flag = option.opts[0]
+        raise InputError(f"{flag} names no node", f"name one, as {flag} pi-01, or leave it out")
+    return value

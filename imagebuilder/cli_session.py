@@ -67,26 +67,24 @@ class Session:
         from imagebuilder.keys import with_identities
 
         classroom = classroom_from_flags(flags, self.console, self.environment)
-        return with_identities(classroom, write=write, voice=self.console)
+        return with_identities(classroom, write=write)
 
     def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
         """Load the one node that the flags describe, with the keys it carries."""
         from imagebuilder.keys import with_identities
 
         classroom, node = node_from_flags(flags, self.console, self.environment)
-        return with_identities(
-            replace(classroom, nodes=(node,)), write=write, voice=self.console
-        ).nodes[0]
+        return with_identities(replace(classroom, nodes=(node,)), write=write).nodes[0]
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Give the nodes named by --nodes (comma-separated), as often and in the order named.
+    """Give the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
 
     All, in roster order, when empty.
     """
     if not names:
         return classroom.nodes
-    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    wanted = _written_out(names)
     if not wanted:
         raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
     known = {node.hostname: node for node in classroom.nodes}
@@ -94,3 +92,14 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
         roster = ", ".join(sorted(known)[:8])
         raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
     return tuple(known[name] for name in wanted)
+
+
+def _written_out(names: str) -> list[str]:
+    from imagebuilder.roster import RangeError, expand_range
+
+    # A comma within brackets belongs to its range.
+    parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
+    try:
+        return [name for part in parts if part for name in expand_range(part)]
+    except RangeError as error:
+        raise InputError(f"--nodes: {error}", error.hint) from None

@@ -112,7 +112,7 @@ def export(
     folders: tuple[Path, ...],
 ) -> None:
     """Write the roster of FILE for other tools; one format without -o goes to stdout."""
-    classroom = with_identities(_roster(file, folders), voice=console)
+    classroom = with_identities(_roster(file, folders))
     if uses_tls(classroom):
         client_bundle(classroom)
     if len(formats) == 1 and output is None:

@@ -100,9 +100,14 @@ class Console:
         else:
             yield _PlainMeter(self, label, total, unit)
 
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to answer."""
+        return not self.no_input and sys.stdin is not None and sys.stdin.isatty()
+
     def confirm_by_name(self, question: str, name: str) -> bool:
         """Ask for `name` to be typed; raises InputError where nobody can answer."""
-        if self.no_input or not sys.stdin.isatty():
+        if not self.interactive:
             raise InputError(
                 "nobody is there to confirm", f"give --yes, or type {name} at a terminal"
             )
@@ -112,15 +117,31 @@ class Console:
 
     def ask(self, question: str, default: str = "") -> str:
         """Ask for one line; the default where nobody can answer."""
-        if self.no_input or not sys.stdin.isatty():
+        if not self.interactive:
             return default
         self.err.write(f"{question}{f' [{default}]' if default else ''}: ")
         self.err.flush()
         return sys.stdin.readline().strip() or default
 
+    def ask_or_read(self, question: str, default: str = "") -> str:
+        """Ask for one line, at a terminal or of a pipe; at its end the default, which is said."""
+        if self.no_input:
+            return default
+        try:
+            if self.interactive:
+                return self.ask(question, default)
+            line = sys.stdin.readline() if sys.stdin else ""
+        except UnicodeDecodeError:
+            raise InputError("an answer is no text in UTF-8", "give it by its flag") from None
+        except OSError:
+            line = ""
+        if not line:
+            self.note(f"{question}: {default or 'none'}, for there was no answer")
+        return line.strip() or default
+
     def ask_secret(self, question: str) -> str:
         """Ask without echo; raises InputError where nobody can answer."""
-        if self.no_input or not sys.stdin.isatty():
+        if not self.interactive:
             raise InputError(
                 f"{question} is to be typed, and nobody is there",
                 "give it by {file: …} or {env: …} instead of {prompt: true}",

@@ -23,6 +23,7 @@ from pydantic import (
 
 from imagebuilder import fields as f
 from imagebuilder.findings import Finding, explain, wrong
+from imagebuilder.shapes import SCALAR, one_or_many_of
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 Service = Literal["registry", "mirror", "apt", "ntp", "web"]
 SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
+# What top-level keys begin with that only hold anchors, as in compose files.
+ASIDE = "x-"
 IMAGE_SUFFIXES = (".img", ".zip", ".gz", ".xz", ".zst", ".bz2", ".raw", ".iso")
 
 
@@ -44,6 +47,8 @@ class Document(BaseModel):
     exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
     # Saying the first of a pair unsays the second below: another image has another version.
     renews: ClassVar[tuple[tuple[str, str], ...]] = ()
+    # How a file of these begins, for those who wrote something else.
+    begins: ClassVar[str] = "write `key: value` lines"
     # Keys whose emptiness is a mistake.
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
@@ -57,7 +62,9 @@ class Document(BaseModel):
 
 
 class TextOrDocument(Document):
-    """A section that a plain text can stand for."""
+    """A section that a plain text can stand for; `short` is its JSON Schema."""
+
+    short: ClassVar[dict[str, Any]] = {"type": "string"}
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -66,13 +73,14 @@ class TextOrDocument(Document):
         """Say in the JSON Schema that a text will do."""
         section = handler.resolve_ref_schema(handler(core_schema))
         section["properties"].pop("inline", None)
-        return {"anyOf": [{"type": "string"}, section]}
+        return {"anyOf": [dict(cls.short), section]}
 
 
 class SecretDocument(TextOrDocument):
     """A secret: a text, or where it is to be had ({file}, {env} or {prompt})."""
 
     whole: ClassVar[bool] = True
+    short: ClassVar[dict[str, Any]] = SCALAR.keywords
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     file: f.HostPath | None = None
@@ -211,7 +219,7 @@ class NetworkDocument(Document):
     interface: f.NetworkDevice | None = None
     address: f.Interface | None = None
     gateway: f.Address | None = None
-    dns: Annotated[tuple[f.Address, ...], f.one_or_many_of(f.Address)] | None = None
+    dns: Annotated[tuple[f.Address, ...], one_or_many_of(f.Address)] | None = None
     subnet: f.Subnet | None = None
     dhcp_range: f.AddressRange | None = None
 
@@ -308,7 +316,7 @@ class SettingsDocument(Document):
     docker: DockerDocument | None = None
     cluster: ClusterDocument | None = None
     user: UserDocument | None = None
-    ssh_keys: Annotated[tuple[KeyDocument, ...], f.one_or_many_of(KeyDocument)] | None = None
+    ssh_keys: Annotated[tuple[KeyDocument, ...], one_or_many_of(KeyDocument)] | None = None
     keep_host_keys: bool | None = None
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None
@@ -316,7 +324,7 @@ class SettingsDocument(Document):
     apt_proxy: f.Proxy | None = None
     ntp_server: f.NtpServer | None = None
     upgrade: bool | None = None
-    overlays: Annotated[tuple[f.HostPath, ...], f.one_or_many_of(f.HostPath)] | None = None
+    overlays: Annotated[tuple[f.HostPath, ...], one_or_many_of(f.HostPath)] | None = None
     set: f.Variables | None = None
 
 
@@ -334,7 +342,9 @@ class NodeDocument(SettingsDocument):
 
 
 class ClassroomDocument(SettingsDocument):
-    """A classroom file."""
+    """A classroom file; keys that begin with `x-` are places for anchors."""
+
+    begins: ClassVar[str] = "begin with `profile: armv7`; `rpi-image init` writes such a file"
 
     name: f.Text | None = None
     profile: f.Slug | None = None
@@ -395,7 +405,7 @@ def parse_document(
 ) -> tuple[AnyDocument | None, tuple[Finding, ...]]:
     """Check `data` against `model`: the document, or everything that is wrong with it."""
     if not isinstance(data, dict):
-        return None, (Finding((), "expected a mapping (`key: value`)"),)
+        return None, (Finding((), "expected a mapping (`key: value`)", model.begins),)
     try:
         return model.model_validate(data, context={"folder": folder, "home": home}), ()
     except ValidationError as error:

@@ -10,15 +10,18 @@ import base64
 import binascii
 import ipaddress
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
 from imagebuilder.facts import TAKEN
 from imagebuilder.findings import did_you_mean, wrong
+from imagebuilder.shapes import SCALAR, Matched, Shape, shaped
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 SSID_BYTES = 32
@@ -47,18 +50,6 @@ SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR
 UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
 """
 COUNTRIES = frozenset(_COUNTRIES.split())
-
-
-def matched(pattern: str, fact: str, hint: str = "") -> AfterValidator:
-    """Make a validator that wants the whole value to match `pattern`."""
-    compiled = re.compile(pattern)
-
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise wrong(fact, hint)
-        return value
-
-    return AfterValidator(check)
 
 
 def one_line(value: str) -> str:
@@ -312,43 +303,41 @@ def host_path(text: str, folder: Path | str, home: str) -> Path:
     return Path(folder) / text
 
 
-def one_or_many(value: Any) -> Any:
-    """Let a single text stand for a list of one."""
-    return [value] if isinstance(value, str | Mapping) else value
-
-
 def _as_is(value: Any) -> Any:
     return value
 
 
-def one_or_many_of(item: Any) -> BeforeValidator:
-    """Make the validator that takes one `item` or a list of them, and says so in the schema."""
-    accepted = Union[item, tuple[item, ...]]  # noqa: UP007 - a value, not an annotation
-    return BeforeValidator(one_or_many, json_schema_input_type=accepted)
+# No `\"` in it: the regular expressions of JSON Schema know no needless escapes.
+_WORD = r"""[^\s"'`$\\]+"""
 
-
-_WORD = r"[^\s\"'`$\\]+"
-
-Text = Annotated[str, AfterValidator(one_line)]
+Text = Annotated[str, AfterValidator(one_line), SCALAR]
 Word = Annotated[
     str,
-    matched(_WORD, "blanks, quotes, `$`, backquotes and backslashes cannot stand here"),
+    Matched(_WORD, "blanks, quotes, `$`, backquotes and backslashes cannot stand here"),
     AfterValidator(one_line),
+    SCALAR,
 ]
 # What stands there instead of a name may be the secret itself and stays unsaid.
 VariableName = Annotated[
     str,
-    matched(
+    Matched(
         r"[A-Za-z_][A-Za-z0-9_]*",
         "env takes the name of an environment variable",
         "the name alone, without $, as {env: CLASS_WIFI}",
     ),
 ]
-Hostname = Annotated[str, AfterValidator(hostname)]
+# A roster's ranges are written out before these are checked, but an editor sees them.
+Hostname = Annotated[
+    str, AfterValidator(hostname), shaped(r"[a-z0-9\[](?:[a-z0-9\[\],-]*[a-z0-9\]])?")
+]
+Interface = Annotated[
+    str, AfterValidator(ip_interface), Shape({"pattern": r"^[0-9A-Fa-f:.\[\],/-]+(?:%\S+)?$"})
+]
+Mac = Annotated[str, AfterValidator(mac), shaped(r"[0-9A-Fa-f:.\[\],-]+")]
+Serial = Annotated[str, AfterValidator(serial), shaped(r"(?:0[xX])?[0-9A-Fa-f\[\],-]+")]
 Ssid = Annotated[Text, AfterValidator(ssid)]
 Country = Annotated[str, AfterValidator(country)]
 Address = Annotated[str, AfterValidator(ip_address)]
-Interface = Annotated[str, AfterValidator(ip_interface)]
 Subnet = Annotated[str, AfterValidator(ip_network)]
 AddressRange = Annotated[str, AfterValidator(ip_range)]
 Port = Annotated[int, AfterValidator(port)]
@@ -357,8 +346,6 @@ Url = Annotated[str, AfterValidator(url)]
 Mirror = Annotated[str, AfterValidator(mirror)]
 StorageDriver = Annotated[str, AfterValidator(storage_driver)]
 Proxy = Annotated[str, AfterValidator(proxy)]
-Mac = Annotated[str, AfterValidator(mac)]
-Serial = Annotated[str, AfterValidator(serial)]
 PasswordHash = Annotated[str, AfterValidator(password_hash)]
 Labels = Annotated[dict[str, Word], AfterValidator(_one_by_one)]
 Variables = Annotated[dict[str, Text], AfterValidator(_variable_names)]
@@ -367,39 +354,42 @@ HostPath = Annotated[Path, BeforeValidator(_against_folder, json_schema_input_ty
 Sha256 = Annotated[
     str,
     StringConstraints(to_lower=True, strip_whitespace=True),
-    matched(r"[0-9a-f]{64}", "a SHA-256 is 64 hex digits", "as printed by `sha256sum FILE`"),
+    Matched(r"[0-9a-f]{64}", "a SHA-256 is 64 hex digits", "as printed by `sha256sum FILE`"),
+    shaped(r"\s*[0-9A-Fa-f]{64}\s*"),
 ]
 Slug = Annotated[
-    str, matched(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, `.`, `_` and `-` only")
+    str, Matched(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, `.`, `_` and `-` only"), SCALAR
 ]
 UserName = Annotated[
     str,
-    matched(
+    Matched(
         rf"[a-z][a-z0-9-]{{0,{USER_BYTES - 1}}}",
         f"a user name has 1 to {USER_BYTES} of a-z, 0-9 and `-`, a letter first",
     ),
 ]
 Group = Annotated[
-    str, matched(r"[a-z_][a-z0-9_-]{0,31}", "no group name", "as `docker` or `video`")
+    str, Matched(r"[a-z_][a-z0-9_-]{0,31}", "no group name", "as `docker` or `video`")
 ]
 ImageReference = Annotated[
     str,
-    matched(
+    Matched(
         IMAGE_REFERENCE.pattern, "no container image", "as dduportal/arm-consul:0.5.0, lower case"
     ),
 ]
-Locale = Annotated[str, matched(LOCALE.pattern, "no locale", "as fr_FR.UTF-8")]
-Timezone = Annotated[str, matched(TIMEZONE.pattern, "no time zone", "as Europe/Paris")]
+Locale = Annotated[str, Matched(LOCALE.pattern, "no locale", "as fr_FR.UTF-8")]
+Timezone = Annotated[str, Matched(TIMEZONE.pattern, "no time zone", "as Europe/Paris")]
 Keyboard = Annotated[
-    str, matched(r"[a-z]{2,12}(?:,[a-z]{2,12})*", "no keyboard layout", "as fr, gb or us")
+    str, Matched(r"[a-z]{2,12}(?:,[a-z]{2,12})*", "no keyboard layout", "as fr, gb or us")
 ]
 NetworkDevice = Annotated[
-    str, matched(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "no network interface", "as eth0")
+    str, Matched(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "no network interface", "as eth0")
 ]
 NtpServer = Annotated[
-    str, matched(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.:-]*[A-Za-z0-9])?)?", "no host name or address")
+    str, Matched(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.:-]*[A-Za-z0-9])?)?", "no host name or address")
 ]
 KeyValuePath = Annotated[
-    str, matched(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "no consul path", "as swarm")
+    str, Matched(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "no consul path", "as swarm")
 ]
-Version = Annotated[str, matched(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "no version", "as 0.5.0")]
+Version = Annotated[
+    str, Matched(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "no version", "as 0.5.0"), SCALAR
+]

@@ -63,6 +63,12 @@ def dotted(loc: Loc) -> str:
     return text.removeprefix(".")
 
 
+def said(loc: Loc, message: str) -> str:
+    """Give a message with the path it is about."""
+    name = dotted(loc)
+    return f"{name}: {message}" if name else message
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Finding, ...]:
     """Turn every complaint of pydantic about `model` into a finding; inputs are never shown."""
     details = error.errors(include_url=False, include_input=False)
@@ -78,9 +84,21 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
         return Finding(loc, f"`{loc[-1]}` is missing", f"add `{loc[-1]}:`")
     if kind == "literal_error":
         return Finding(loc, f"expected {context['expected']}")
-    hint = str(context.get("hint", ""))
+    hint = str(context.get("hint", "")) or _form(loc, kind, model)
     message = _PLAIN.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
     return Finding(loc, message, hint)
+
+
+def _form(loc: Loc, kind: str, model: type[BaseModel]) -> str:
+    """Say how a mapping is written where something else stands."""
+    if kind == "dict_type":
+        return f"as `{loc[-1]}: {{name: value}}`"
+    if kind != "model_type":
+        return ""
+    if loc[:-1] == ("nodes",):
+        return "as `- hostname: pi-[01-30]`"
+    owner = _model_at(loc, model)
+    return f"its keys: {', '.join(owner.model_fields)}" if owner else ""
 
 
 def _unknown_key(loc: Loc, model: type[BaseModel]) -> Finding:

@@ -32,7 +32,6 @@ from imagebuilder.certificates import (
 from imagebuilder.errors import SettingsError, WriteError
 from imagebuilder.files import hand_over, make_folder, write_file
 from imagebuilder.model import DockerTls, HostKey, Secret
-from imagebuilder.progress import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,17 +39,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.model import Classroom, NodeSettings
-    from imagebuilder.progress import Voice
-
-MOST_ADDRESSES = 256
 
 
 def with_identities(
-    classroom: Classroom,
-    *,
-    write: bool = True,
-    now: datetime | None = None,
-    voice: Voice = SILENT,
+    classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> Classroom:
     """Give every node the host keys and the Docker certificate its settings ask for.
 
@@ -60,7 +52,7 @@ def with_identities(
     if not any(node.keep_host_keys or node.docker.tls for node in classroom.nodes):
         return classroom
     with _open_safe(classroom, write=write, now=now) as safe:
-        nodes = tuple(_with_identity(node, safe, voice) for node in classroom.nodes)
+        nodes = tuple(_with_identity(node, safe) for node in classroom.nodes)
     return dataclasses.replace(classroom, nodes=nodes)
 
 
@@ -84,31 +76,12 @@ def client_bundle(classroom: Classroom, *, write: bool = True, now: datetime | N
     return classroom.secrets / "client"
 
 
-def addresses_of(node: NodeSettings) -> tuple[str, ...]:
-    """Give every address the node may answer on: its own, or all that DHCP may give it."""
-    if node.network.address:
-        return (str(ipaddress.ip_interface(node.network.address).ip),)
-    bounds = [part.strip() for part in node.network.dhcp_range.replace(",", "-").split("-")]
-    try:
-        first, last = (ipaddress.IPv4Address(part) for part in bounds[:2])
-    except ValueError:
-        return ()
-    if not 0 <= int(last) - int(first) < MOST_ADDRESSES:
-        return ()
-    return tuple(str(ipaddress.IPv4Address(n)) for n in range(int(first), int(last) + 1))
-
-
-def _with_identity(node: NodeSettings, safe: _Safe, voice: Voice) -> NodeSettings:
+def _with_identity(node: NodeSettings, safe: _Safe) -> NodeSettings:
     if node.keep_host_keys:
         node = dataclasses.replace(node, host_keys=safe.host_keys(node.hostname))
     if node.docker.tls:
-        addresses = addresses_of(node)
-        if not addresses:
-            voice.warn(
-                f"{node.hostname} has no fixed address, so its Docker certificate names none: "
-                "the swarm manager will refuse it; give network.address or a dhcp_range"
-            )
-        subject = Subject(node.hostname, SERVER, _names(node.hostname), (*addresses, "127.0.0.1"))
+        addresses = (*node.network.addresses, "127.0.0.1")
+        subject = Subject(node.hostname, SERVER, _names(node.hostname), addresses)
         tls = safe.certificate(f"nodes/{node.hostname}", subject)
         node = dataclasses.replace(node, docker_tls=tls)
     return node

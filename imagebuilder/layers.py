@@ -6,7 +6,8 @@ A section is laid key by key, lists and images are replaced as a whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder.documents import (
     DockerDocument,
@@ -15,6 +16,55 @@ from imagebuilder.documents import (
     NodeDocument,
     SettingsDocument,
 )
+
+if TYPE_CHECKING:
+    from imagebuilder.findings import Loc
+
+# What a node may say in short: the long form and the key that stands for it.
+SHORT: dict[Loc, str] = {("network", "address"): "address", ("docker", "labels"): "labels"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One document that speaks about a node, where it stands, and its shareable part."""
+
+    document: SettingsDocument
+    loc: Loc
+    part: SettingsDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node stands, and the layers that speak about it, low to high."""
+
+    loc: Loc
+    layers: tuple[Layer, ...]
+
+    def at(self, *locs: Loc) -> Loc:
+        """Give where the highest layer says one of `locs`; the class's place where none does."""
+        return said_at(self.layers, *locs) or locs[0]
+
+
+def said_at(layers: tuple[Layer, ...], *locs: Loc) -> Loc | None:
+    """Give the place of the first of `locs` in the highest layer that says any of them."""
+    for layer in reversed(layers):
+        for loc in locs:
+            short = SHORT.get(loc)
+            if short and short in layer.document.model_fields_set:
+                return (*layer.loc, short)
+            if _says(layer.document, loc):
+                return (*layer.loc, *loc)
+    return None
+
+
+def _says(document: Any, loc: Loc) -> bool:
+    for part in loc:
+        if isinstance(part, int) or not hasattr(document, "model_fields_set"):
+            return True
+        if part not in document.model_fields_set:
+            return False
+        document = getattr(document, part)
+    return True
 
 
 def lay_over(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:

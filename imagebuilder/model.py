@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SECTOR_BYTES = 512
+MOST_ADDRESSES = 256
 
 
 class Secret:
@@ -172,6 +174,20 @@ class Network:
     dns: tuple[str, ...] = ()
     subnet: str = ""
     dhcp_range: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address the node may answer on: its own, or all that DHCP may give it."""
+        if self.address:
+            return (str(ipaddress.ip_interface(self.address).ip),)
+        bounds = [part.strip() for part in self.dhcp_range.replace(",", "-").split("-")]
+        try:
+            first, last = (ipaddress.IPv4Address(part) for part in bounds[:2])
+        except ValueError:
+            return ()
+        if not 0 <= int(last) - int(first) < MOST_ADDRESSES:
+            return ()
+        return tuple(str(ipaddress.IPv4Address(n)) for n in range(int(first), int(last) + 1))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,11 @@ _RANGE = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
 
 
 class RangeError(ValueError):
-    """A range that cannot be; the text is a fact for the user."""
+    """A range that cannot be; the text is a fact for the user, `hint` what to write."""
+
+    def __init__(self, fact: str, hint: str = "as `pi-[01-30]`") -> None:
+        super().__init__(fact)
+        self.hint = hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,29 @@ def expand_node(node: dict[str, Any]) -> list[dict[str, Any]]:
 
     A value without a range is the same for all; ranges of different lengths do not match.
     """
+    spread = _spread(node)
+    sizes = _sizes(spread)
+    if len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{key} has {size}" for key, size in sizes.items())
+        hint = "all ranges of a node have the same length"
+        raise RangeError(f"the ranges do not match in step: {counts}", hint)
+    if sizes and len(spread.get("hostname", ())) == 1:
+        raise RangeError("several nodes would have one host name", "give `hostname` a range, too")
+    count = next(iter(sizes.values()), 1)
+    return [_pick(node, spread, index) for index in range(count)]
+
+
+def expand_in_part(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write out what can be of a node that `expand_node` refuses, for a look at its values."""
+    try:
+        spread = _spread(node)
+    except RangeError:
+        return []
+    count = min(_sizes(spread).values()) if len(spread.get("hostname", ())) > 1 else 1
+    return [_pick(node, spread, index) for index in range(count)]
+
+
+def _spread(node: dict[str, Any]) -> dict[str, tuple[str, ...]]:
     spread = {
         key: expand_range(node[key], lone=key not in FREE_KEYS)
         for key in RANGE_KEYS
@@ -86,14 +113,11 @@ def expand_node(node: dict[str, Any]) -> list[dict[str, Any]]:
             for key, value in node["labels"].items()
             if isinstance(value, str)
         }
-    sizes = {key: len(values) for key, values in spread.items() if len(values) > 1}
-    if len(set(sizes.values())) > 1:
-        counts = ", ".join(f"{key} has {size}" for key, size in sizes.items())
-        raise RangeError(f"the ranges do not match in step: {counts}")
-    if sizes and len(spread.get("hostname", ())) == 1:
-        raise RangeError("several nodes would have one host name")
-    count = next(iter(sizes.values()), 1)
-    return [_pick(node, spread, index) for index in range(count)]
+    return spread
+
+
+def _sizes(spread: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    return {key: len(values) for key, values in spread.items() if len(values) > 1}
 
 
 def _pick(node: dict[str, Any], spread: dict[str, tuple[str, ...]], index: int) -> dict[str, Any]:
@@ -107,9 +131,14 @@ def _pick(node: dict[str, Any], spread: dict[str, tuple[str, ...]], index: int) 
 
 
 def decode_table(raw: bytes) -> str:
-    """Decode what spreadsheets write: UTF-8 with or without BOM, UTF-16 with BOM, Windows-1252."""
+    """Decode what spreadsheets write: UTF-8 or UTF-16 with or without BOM, Windows-1252."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
+    # A table begins with a letter of a column's name.
+    if raw[1:2] == b"\0" != raw[:1]:
+        return raw.decode("utf-16-le", errors="replace")
+    if raw[:1] == b"\0" != raw[1:2]:
+        return raw.decode("utf-16-be", errors="replace")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -119,9 +148,11 @@ def decode_table(raw: bytes) -> str:
 def parse_table(text: str) -> Table:
     """Read a CSV with a header line; `;`, `,` or tab apart, quoted as spreadsheets do.
 
-    Empty rows and columns are passed over; `labels` holds `k=v` pairs, and a column `label.k`
-    is one label.
+    Empty rows and columns are passed over, and so is a title above the header; `labels` holds
+    `k=v` pairs, and a column `label.k` is one label.
     """
+    if "\0" in text:
+        return Table((), (Finding((1,), "the table is no text", "save it as CSV UTF-8"),))
     separator = re.match(r"sep=(.)\r?\n", text)
     skipped = 1 if separator else 0
     body = text[separator.end() :] if separator else text
@@ -131,12 +162,25 @@ def parse_table(text: str) -> Table:
         return Table((), faults)
     if not lines:
         return Table((), (Finding((1,), "the table is empty", "first line: hostname,address"),))
+    return _below_head(lines[1:] if _is_titled(lines) else lines)
+
+
+def _is_titled(lines: list[tuple[int, list[str]]]) -> bool:
+    """Tell whether a title stands above the header, as Numbers writes it."""
+    cells = [[_column(cell) for cell in line if cell] for _, line in lines[:2]]
+    return len(cells[0]) == 1 and cells[0] != ["hostname"] and "hostname" in cells[-1]
+
+
+def _below_head(lines: list[tuple[int, list[str]]]) -> Table:
     line, head = lines[0]
     names = [_column(cell) for cell in head]
     findings = tuple(_check_head(line, names))
-    if findings:
+    if "hostname" not in names:
         return Table((), findings)
-    return _rows(names, lines[1:])
+    # The rows are looked at under the columns that are known.
+    kept = [name if _known(name) and name not in names[:i] else "" for i, name in enumerate(names)]
+    table = _rows(kept, lines[1:])
+    return Table(table.rows, findings + table.findings)
 
 
 def _records(
@@ -156,8 +200,9 @@ def _records(
 
 
 def _delimiter(body: str) -> str:
-    head = re.sub(r'"[^"]*"', "", next((ln for ln in body.splitlines() if ln.strip()), ""))
-    return max(",;\t", key=head.count)
+    lines = [line for line in body.splitlines() if line.strip()][:2] or [""]
+    head = next((line for line in lines if "hostname" in line.lower()), lines[0])
+    return max(",;\t", key=re.sub(r'"[^"]*"', "", head).count)
 
 
 def _column(cell: str) -> str:
@@ -165,12 +210,16 @@ def _column(cell: str) -> str:
     return name if name.lower().startswith("label.") else name.lower()
 
 
+def _known(name: str) -> bool:
+    return name in COLUMNS or name.lower().startswith("label.")
+
+
 def _check_head(line: int, names: list[str]) -> list[Finding]:
     findings = []
     for name in dict.fromkeys(filter(None, names)):
         if names.count(name) > 1:
             findings.append(Finding((line,), f"column `{name}` stands twice"))
-        if name not in COLUMNS and not name.lower().startswith("label."):
+        if not _known(name):
             findings.append(
                 Finding((line,), f"unknown column `{name}`", did_you_mean(name, COLUMNS))
             )
@@ -188,11 +237,12 @@ def _rows(names: list[str], lines: list[tuple[int, list[str]]]) -> Table:
             findings.append(Finding((line,), f"{len(cells)} cells under {len(names)} columns"))
         values = {n: c for n, c in zip(names, cells, strict=False) if n and c}
         try:
-            rows.append(Row(line, _with_labels(values)))
+            made = _with_labels(values)
         except ValueError:
-            findings.append(
-                Finding((line,), "labels are not k=v pairs", "as `row=3 side=left` or `row=3;a=b`")
-            )
+            hint = "as `row=3 side=left` or `row=3;a=b`"
+            findings.append(Finding((line,), "labels are not k=v pairs", hint))
+            made = _with_labels({**values, "labels": ""})
+        rows.append(Row(line, made))
     return Table(tuple(rows), tuple(findings))
 
 

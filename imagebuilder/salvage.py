@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from imagebuilder.findings import Loc
 
@@ -22,6 +23,27 @@ def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
 def without(data: Any, parts: frozenset[Loc]) -> Any:
     """Copy `data` without `parts`, faulty names stood in for; None where that is all of it."""
     return None if () in parts else _copy(data, (), parts)
+
+
+def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
+    """Give the places that taking `parts` out leaves in each list, in order."""
+    holes: dict[Loc, list[int]] = defaultdict(list)
+    for part in parts:
+        if part and isinstance(part[-1], int):
+            holes[part[:-1]].append(part[-1])
+    return {loc: sorted(places) for loc, places in holes.items()}
+
+
+def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
+    """Give the path that `loc` had before the lists above it got their `holes`."""
+    found: Loc = ()
+    for step in loc:
+        place = step
+        if isinstance(place, int):
+            for hole in holes.get(found, ()):
+                place += hole <= place
+        found = (*found, place)
+    return found
 
 
 def _faulty_part(data: Any, loc: Loc) -> Loc:

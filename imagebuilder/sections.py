@@ -17,7 +17,7 @@ from imagebuilder.documents import SERVICES, NodeDocument
 from imagebuilder.errors import SettingsError
 from imagebuilder.fields import PASSPHRASE_BYTES
 from imagebuilder.findings import Finding, Loc
-from imagebuilder.layers import given
+from imagebuilder.layers import Layer, given, said_at
 from imagebuilder.model import (
     Cluster,
     Docker,
@@ -74,15 +74,6 @@ class Outside(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
-    """One document that speaks about a node, where it stands, and its shareable part."""
-
-    document: SettingsDocument
-    loc: Loc
-    part: SettingsDocument
-
-
-@dataclass(frozen=True, slots=True)
 class Node:
     """One node on its way: its layers from low to high, and their sum."""
 
@@ -94,12 +85,7 @@ class Node:
 
     def at(self, *loc: str | int) -> Loc:
         """Give the place of `loc` in the highest layer that sets it."""
-        for layer in reversed(self.layers):
-            if loc == ("network", "address") and "address" in layer.document.model_fields_set:
-                return (*layer.loc, "address")
-            if _says(layer.document, loc):
-                return (*layer.loc, *loc)
-        return self.layers[-1].loc
+        return said_at(self.layers, loc) or self.layers[-1].loc
 
     def wrong(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
         """Note a finding at `loc` of the highest layer that sets it."""
@@ -128,16 +114,6 @@ class Node:
             message = f"${document.env} is not set here: {what} unchecked"
             self.wrong(loc, message, "set it before building", severe=False)
         return found
-
-
-def _says(document: Any, loc: Loc) -> bool:
-    for part in loc:
-        if isinstance(part, int) or not hasattr(document, "model_fields_set"):
-            return True
-        if part not in document.model_fields_set:
-            return False
-        document = getattr(document, part)
-    return True
 
 
 # ---- the shack and what nodes are pointed at

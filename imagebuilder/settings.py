@@ -14,10 +14,9 @@ from imagebuilder.documents import (
 )
 from imagebuilder.errors import SettingsError
 from imagebuilder.findings import Finding, Loc
-from imagebuilder.layers import lay_over, settings_part
+from imagebuilder.layers import Layer, Place, lay_over, settings_part
 from imagebuilder.model import ImageSource, NodeSettings, Shack
 from imagebuilder.sections import (
-    Layer,
     Node,
     Outside,
     apt_proxy_of,
@@ -49,13 +48,13 @@ _NO_IMAGE = ImageSource(name="")
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All nodes in roster order with the loc of each, and what was found on the way.
+    """All nodes in roster order with the place of each, and what was found on the way.
 
     With a severe finding the nodes are good for nothing but a lint.
     """
 
     nodes: tuple[NodeSettings, ...]
-    places: tuple[Loc, ...]
+    places: tuple[Place, ...]
     shack: Shack | None
     findings: tuple[Finding, ...]
 
@@ -85,7 +84,7 @@ def resolve_classroom(
     A node of `flags` that the roster does not hold is a new one with the class's settings.
     """
     resolver = _Resolver(_layer(room), _layer(flags, FLAGS), outside)
-    made = [(resolver.node(chosen), chosen.loc) for chosen in _choose(room.nodes, flags.nodes)]
+    made = [resolver.node(chosen) for chosen in _choose(room.nodes, flags.nodes)]
     if not made:
         resolver.findings.append(
             Finding(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
@@ -94,7 +93,7 @@ def resolve_classroom(
     shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
     return Resolved(
         tuple(node for node, _ in made),
-        tuple(loc for _, loc in made),
+        tuple(place for _, place in made),
         shack,
         tuple(dict.fromkeys(resolver.findings)),
     )
@@ -131,7 +130,7 @@ class _Resolver:
     findings: list[Finding] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
-    def node(self, chosen: _Chosen) -> NodeSettings:
+    def node(self, chosen: _Chosen) -> tuple[NodeSettings, Place]:
         profile, loc = self._profile_name(chosen)
         try:
             document, merged = self._base(profile)
@@ -148,7 +147,7 @@ class _Resolver:
             merged = lay_over(merged, layer.part)
         salt = str(getattr(self.room.document, "name", None) or "")
         node = Node(tuple(layers), merged, self.outside, self.findings.append, salt)
-        return _settings(node, chosen, document)
+        return _settings(node, chosen, document), Place(chosen.loc, node.layers)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
         if profile not in self.bases:

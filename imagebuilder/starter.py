@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from imagebuilder.documents import ClassroomDocument
+from imagebuilder.documents import ASIDE, ClassroomDocument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,15 @@ def classroom_schema() -> str:
     schema = ClassroomDocument.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "rpi-image classroom file"
+    # An editor sees `!csv FILE` as a text, and `nodes:` left empty as null.
+    nodes = schema["properties"]["nodes"]
+    listed = {name: nodes.pop(name) for name in ("type", "items")}
+    nodes["anyOf"] = [listed, {"type": "string"}, {"type": "null"}]
+    schema["anyOf"] = [
+        {"required": ["nodes"], "properties": {"nodes": {"minItems": 1}}},
+        {"required": ["nodes_from"]},
+    ]
+    schema["patternProperties"] = {f"^{ASIDE}": {}}
     return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from imagebuilder.documents import ClassroomDocument
-    from imagebuilder.model import NodeSettings
+    from imagebuilder.settings import Resolved
 
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "load_profiles",
     "read_classroom",
     "refusal",
+    "starter_faults",
     "write_starter",
 ]
 
@@ -127,7 +129,7 @@ def read_classroom(
     source.note(resolved.findings)
     source.note(lint_classroom(resolved))
     source.note(_zone_findings(room, flags))
-    source.note(_absent_images(resolved.nodes))
+    source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return Reading(None, problems)
@@ -142,6 +144,19 @@ def read_classroom(
     return Reading(classroom, problems)
 
 
+def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Give what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
+        path = Path(folder) / "classroom.yml"
+        path.write_text(text, encoding="utf-8")
+        return _severe_in(path, environment)
+
+
+def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    problems = check_classroom(path, environment=environment)
+    return tuple(Problem(p.message, p.hint) for p in problems if p.severe)
+
+
 def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
     """Write a starter file under its name once it passes the check; SettingsError where not."""
     part = path.with_name(f"{path.name}.part")
@@ -150,10 +165,8 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        severe = [p for p in check_classroom(part, environment=environment) if p.severe]
-        if severe:
-            plain = tuple(Problem(problem.message, problem.hint) for problem in severe)
-            raise SettingsError("the answers make no classroom", problems=plain)
+        if severe := _severe_in(part, environment):
+            raise SettingsError("the answers make no classroom", problems=severe)
         part.replace(path)
     except OSError as error:
         reason = (error.strerror or "cannot be written").lower()
@@ -167,12 +180,13 @@ def _secrets_beside(path: Path | None) -> Path:
     return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
 
 
-def _absent_images(nodes: Sequence[NodeSettings]) -> list[Finding]:
+def _absent_images(resolved: Resolved) -> list[Finding]:
     """Warn of image files that are not here; they may come before the build."""
-    files = {node.image.file: node.image.hint for node in nodes if node.image.file}
+    nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
+    files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
     return [
-        Finding(("image",), f"no image file {file} here yet", hint, severe=False)
-        for file, hint in files.items()
+        Finding(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
+        for file, (hint, place) in files.items()
         if not has_file(file)
     ]
 

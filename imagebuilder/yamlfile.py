@@ -18,6 +18,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
+EMPTY = "the file is empty"
 # A document of aliases to aliases would otherwise grow without bound.
 MAX_VALUES = 500_000
 MAX_DEPTH = 50
@@ -69,7 +70,7 @@ def parse_yaml(text: str) -> YamlFile:
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
-        return YamlFile(None, (YamlProblem(1, "the file is empty"),))
+        return YamlFile(None, (YamlProblem(1, EMPTY, "write `key: value` lines"),))
     builder = _Builder()
     data = builder.value(root)
     return YamlFile(data, tuple(builder.problems), root)

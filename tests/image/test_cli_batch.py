@@ -290,7 +290,7 @@ def test_sums_that_cannot_be_written_are_said_before_the_first_image(
     assert not list((tmp_path / "build").glob("*.img"))
 
 
-@pytest.mark.parametrize("nodes", [",", " , "])
+@pytest.mark.parametrize("nodes", [",", " , ", "", " "])
 def test_a_list_of_no_nodes_is_a_usage_error(
     program: Callable[..., subprocess.CompletedProcess[str]], room: Path, nodes: str
 ) -> None:

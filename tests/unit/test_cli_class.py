@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.cli import run
+from imagebuilder.cli_session import choose_nodes
 from imagebuilder.cli_settings import NodeFlags, document_from_flags, node_from_flags, node_options
 from imagebuilder.console import Console
 from imagebuilder.errors import InputError, SettingsError
@@ -25,6 +26,7 @@ from imagebuilder.fields import COUNTRIES
 from imagebuilder.model import Secret
 from imagebuilder.shipped import shipped_folder
 from imagebuilder.starter import Answers, classroom_schema, render_starter
+from imagebuilder.workspace import load_classroom
 from tests.unit.classrooms import CHECKSUM
 
 GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
@@ -163,21 +165,75 @@ def test_init_into_a_folder_that_is_not_there(
     assert "no such file" in capsys.readouterr().err
 
 
-def test_init_asks_five_questions_at_a_terminal(tmp_path: Path) -> None:
+def at_a_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
     leader, follower = pty.openpty()
     program = [sys.executable, "-m", "imagebuilder", "init", "c.yml"]
     with subprocess.Popen(
-        program, cwd=tmp_path, stdin=follower, stderr=subprocess.PIPE, text=True
+        program, cwd=folder, stdin=follower, stderr=subprocess.PIPE, text=True
     ) as process:
         os.close(follower)
-        os.write(leader, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n")
+        os.write(leader, typed)
         _, said = process.communicate(timeout=60)
     os.close(leader)
-    assert process.returncode == 0
+    return process.returncode, said
+
+
+def test_init_asks_five_questions_at_a_terminal(tmp_path: Path) -> None:
+    code, said = at_a_terminal(tmp_path, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n")
+    assert code == 0
     assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 5
     data = yaml.safe_load((tmp_path / "c.yml").read_text())
     assert data["nodes"] == [{"hostname": "rpi-[1-5]"}]
     assert (data["profile"], data["wifi"]["country"]) == ("armv6", "FR")
+
+
+def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
+    typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n"
+    code, said = at_a_terminal(tmp_path, typed)
+    assert code == 0
+    hints = ["`pi-1`", "as `pi-[01-30]`", "`armv7`?", "Kingdom is GB", "instructor's machine"]
+    found = [line for line in said.splitlines() if line.startswith("hint: ")]
+    assert all(hint in line for hint, line in zip(hints, found, strict=True))
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert (data["profile"], data["nodes"]) == ("armv7", [{"hostname": "pi-1"}])
+    assert (data["wifi"]["country"], data["shack"]["address"]) == ("GB", "10.0.0.1")
+
+
+def piped(folder: Path, answers: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "imagebuilder", "init", "c.yml", *flags]
+    return subprocess.run(
+        program, cwd=folder, input=answers, capture_output=True, text=True, check=False
+    )
+
+
+def test_init_reads_answers_from_a_pipe_and_says_what_it_takes_instead(tmp_path: Path) -> None:
+    done = piped(tmp_path, "rpi-[1-5]\n\nclass\n")
+    assert done.returncode == 0
+    assert [line.partition(" as FR: ")[2] for line in done.stderr.splitlines()[:1]] == [
+        "none, for there was no answer"
+    ]
+    assert "Address of your own machine, empty for none: none, for" in done.stderr
+    assert "Their boards" not in done.stderr
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert (data["nodes"], data["profile"]) == ([{"hostname": "rpi-[1-5]"}], "armv7")
+    assert data["wifi"]["networks"][0]["ssid"] == "class"
+
+
+def test_init_without_any_input_says_its_defaults(tmp_path: Path) -> None:
+    done = piped(tmp_path, "")
+    assert done.returncode == 0
+    assert "Host names of the Pis: pi-[01-30], for there was no answer" in done.stderr
+    said = piped(tmp_path, "never\n", "--force", "--no-input").stderr
+    assert "no answer" not in said
+    assert "pi-[01-30]" in (tmp_path / "c.yml").read_text()
+
+
+def test_init_refuses_wrong_answers_of_a_pipe(tmp_path: Path) -> None:
+    done = piped(tmp_path, "Pi_1\narmv77\n")
+    assert done.returncode == 3
+    assert "write `pi-1`" in done.stderr
+    assert "did you mean `armv7`?" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @given(ssid=st.text(min_size=1, max_size=20), country=st.sampled_from(sorted(COUNTRIES)))
@@ -192,7 +248,7 @@ def test_the_starter_keeps_any_text(ssid: str, country: str) -> None:
 def valid(text: str) -> bool:
     """Ask jsonschema, which knows nothing of our models."""
     checker = jsonschema.Draft202012Validator(json.loads(classroom_schema()))
-    return not list(checker.iter_errors(yaml.safe_load(text)))
+    return not list(checker.iter_errors(yaml.safe_load(text) or {}))
 
 
 def test_the_schema_is_a_schema_and_the_shipped_one() -> None:
@@ -218,8 +274,18 @@ wifi: {{country: FR, networks: [{{ssid: shack, passphrase: {{env: CLASS_WIFI}}}}
 nodes:
   - hostname: pi-[01-30]
 """,
-        "wifi: {networks: [{ssid: a, passphrase: text}]}\nssh_keys: [{file: a}, ssh-rsa AAA]",
-        "user: {name: a, password: {prompt: true}}\noverlays: one\nset: {a: b}",
+        f"{GOOD}wifi: {{networks: [{{ssid: 1, passphrase: 12345678}}]}}\nssh_keys: a",
+        f"{GOOD}user: {{name: a, password: {{prompt: true}}}}\noverlays: one\nset: {{a: b, x: 1}}",
+        f"{GOOD}name: 2024\ncluster: {{consul: {{version: 1.15}}}}\nx-base: &a {{b: 1}}",
+        "nodes: nodes.csv",
+        "nodes:\nnodes_from: nodes.csv",
+        """\
+docker: {labels: {x: true}}
+nodes:
+  - {hostname: 'pi-[1-3,07]', address: '10.0.0.[1-3,7]/24', mac: 'b8:27:eb:00:00:[1-4]'}
+  - {hostname: 123, labels: {row: 1}, seat: 3, serial: 12345678, owner: true}
+  - {hostname: '[1-3]', serial: '0x0000000[1-3]', address: 'fe80::1%eth0'}
+""",
         render_starter(Answers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
     ],
 )
@@ -230,8 +296,19 @@ def test_the_schema_takes_what_we_take(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "",
+        "nodes: []",
         "profil: armv7",
+        "image: {file: a.zip, sha256: zz}",
+        "docker: {labels: {x: 'a b'}}",
+        "timezone: europe",
+        "shack: {images: {swarm: Swarm}}",
         "nodes: [{host: a}]",
+        "nodes: [{hostname: Pi_1}]",
+        "nodes: [{hostname: 'pi-[1-3]-'}]",
+        "nodes: [{hostname: a, mac: nope}]",
+        "nodes: [{hostname: a, address: pi}]",
+        "nodes: [{hostname: a, x-b: c}]",
         "nodes: [{owner: a}]",
         "shack: {kind: k8s}",
         "docker: {port: many}",
@@ -243,7 +320,25 @@ def test_the_schema_takes_what_we_take(text: str) -> None:
     ],
 )
 def test_the_schema_refuses_what_we_refuse(text: str) -> None:
-    assert not valid(text)
+    assert not valid(text if "nodes:" in text or not text else f"{text}\nnodes: [{{hostname: a}}]")
+    assert valid("nodes: [{hostname: a}]")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "name: 2024\nset: {x: 1, y: true}\nx-base: &base {timezone: Europe/Paris}\n",
+        "docker: {tcp: false, labels: {x: true}}\n",
+        "nodes_from: nodes.csv\n",
+    ],
+)
+def test_the_schema_agrees_with_check(room: Path, rest: str) -> None:
+    (room.parent / "nodes.csv").write_text("hostname\na\n")
+    node = "{hostname: 7, labels: {row: 1}, seat: 3, serial: 12345678}"
+    text = f"profile: armv7\nimage: sample\nnodes: [{node}]\n{rest}"
+    room.write_text(text)
+    assert valid(text)
+    assert run(["check", str(room)]) == 0
 
 
 # ---- profiles
@@ -410,3 +505,39 @@ def test_wrong_values_are_settings_errors(arguments: list[str], words: str) -> N
         node_of(*said)
     everything = [caught.value.message, *map(str, caught.value.problems)]
     assert any(words in text for text in everything)
+
+
+# ---- the nodes of a roster
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        ("", "pi-1 pi-2 pi-3"),
+        ("pi-3, pi-1", "pi-3 pi-1"),
+        ("pi-[2-3]", "pi-2 pi-3"),
+        ("pi-[1,3]", "pi-1 pi-3"),
+        ("pi-[1,3],pi-[2]", "pi-1 pi-3 pi-2"),
+    ],
+)
+def test_nodes_are_chosen_by_names_and_ranges(room: Path, names: str, chosen: str) -> None:
+    room.write_text(GOOD)
+    classroom = load_classroom(room, environment={})
+    assert [node.hostname for node in choose_nodes(classroom, names)] == chosen.split()
+
+
+@pytest.mark.parametrize("names", ["pi-[3-1]", "pi-[1-4]", "pi-[1,3", ",", "pi-[1-2][1-2]"])
+def test_nodes_that_the_roster_lacks(room: Path, names: str) -> None:
+    room.write_text(GOOD)
+    with pytest.raises(InputError) as caught:
+        choose_nodes(load_classroom(room, environment={}), names)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "command", ["batch room.yml --nodes", "diff room.yml --nodes", "flash -c room.yml x --nodes",
+                "flash -c room.yml x --node", "verify -c room.yml x --node"],
+)  # fmt: skip
+def test_an_unset_variable_names_no_node(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), ""]) == 2
+    assert f"{command.rsplit(maxsplit=1)[-1]} names no node" in capsys.readouterr().err

@@ -44,6 +44,7 @@ FLOORS: dict[str, int] = {
             "sections",
             "services",
             "settings",
+            "shapes",
             "yamlfile",
             "starter",
             "template",

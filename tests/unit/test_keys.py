@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import SettingsError, WriteError
-from imagebuilder.keys import addresses_of, client_bundle, shack_certificate, with_identities
+from imagebuilder.keys import client_bundle, shack_certificate, with_identities
 from imagebuilder.model import Classroom, Docker, DockerTls, Network, Shack
 from tests.tools import need, run
 from tests.unit.rooms import node, room
@@ -215,17 +215,6 @@ def test_a_dry_run_makes_keys_but_writes_none(tmp_path: Path) -> None:
     assert not (tmp_path / "secrets").exists()
 
 
-def test_a_node_without_an_address_is_warned_about(tmp_path: Path) -> None:
-    said: list[str] = []
-
-    class Listener:
-        warn = staticmethod(said.append)
-
-    loose = node(1, docker=TLS, network=Network())
-    with_identities(room(tmp_path, loose), voice=Listener())  # type: ignore[arg-type]
-    assert "pi-01 has no fixed address" in said[0]
-
-
 @pytest.mark.parametrize(
     ("network", "count", "first"),
     [
@@ -239,7 +228,7 @@ def test_a_node_without_an_address_is_warned_about(tmp_path: Path) -> None:
     ],
 )
 def test_addresses_that_a_node_may_have(network: Network, count: int, first: str) -> None:
-    found = addresses_of(node(1, network=network))
+    found = network.addresses
     assert len(found) == count
     assert not count or found[0] == first
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.workspace import check_classroom
+from imagebuilder.workspace import check_classroom, load_catalogue, read_classroom
 from tests.unit.classrooms import CHECKSUM, Room
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ profile: armv7
 image: {{file: a.img, sha256: {CHECKSUM}}}
 docker: {{tls: true}}
 """
+# What a certificate for Docker names where nodes have no fixed address.
+NETWORK = "network: {dhcp_range: 10.0.0.100-10.0.0.200}"
 
 
 @pytest.fixture
@@ -26,7 +29,8 @@ def room(tmp_path: Path) -> Room:
 
 
 def said(room: Room, text: str, nodes: str = "[{hostname: pi-1}]") -> list[str]:
-    return room.write(f"{QUIET}nodes: {nodes}\n{text}\n").said()
+    network = "" if "network:" in text else NETWORK
+    return room.write(f"{QUIET}nodes: {nodes}\n{text}\n{network}\n").said()
 
 
 def test_a_quiet_class_has_no_findings(room: Room) -> None:
@@ -107,7 +111,7 @@ def test_what_static_addresses_cannot_reach(room: Room, text: str, words: str) -
 
 
 def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
-    assert said(room, "network: {subnet: 10.0.0.0/24}\nshack: {address: 10.0.1.1}") == []
+    assert said(room, f"{NETWORK}\nshack: {{address: 10.0.1.1}}") == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +128,7 @@ def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
 )
 def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> None:
     quiet = QUIET if "docker" not in text else QUIET.replace("docker: {tls: true}\n", "#\n")
-    found = room.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n").said()
+    found = room.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n{NETWORK}\n").said()
     assert len(found) == 1
     assert found[0].startswith(f"{line} warning: ")
     assert words in found[0]
@@ -140,6 +144,61 @@ def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> 
 )
 def test_what_is_right_is_not_doubted(room: Room, text: str) -> None:
     assert said(room, text, "[{hostname: a}, {hostname: b}]") == []
+
+
+@pytest.mark.parametrize(
+    ("said_twice", "words"),
+    [
+        ("wifi: {networks: [{ssid: a}]}", "without a country"),
+        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", "blank"),
+        ("docker: {tcp: true, tls: false}", "root on every node"),
+        ("docker: {tls: false}", "root on every node"),
+        ("docker: {tcp: false, tls: false}", "the swarm manager reaches no node"),
+        ("docker: {labels: {a: b=c}}", "dockerds of 2015"),
+        ("labels: {a: b=c}", "dockerds of 2015"),
+        ("image: {file: other.img.zip}", "has no checksum"),
+        ("image: {file: other.img.zip}", "no image file"),
+        ("image: {file: a.img, unchecked: true}", "without a checksum"),
+        ("network: {gateway: 10.0.9.1}", "the gateway 10.0.9.1 is not in"),
+        ("shack: {address: 127.0.0.1}", "127.0.0.1 is each node's own"),
+        ("shack: {ports: {web: 5000}}", "port 5000 of `web`"),
+        ("image: sample", "`swarm:1.2.9` cannot manage the Docker 1.6"),
+        ("generation: occidentalis", "`swarm:1.2.9` cannot manage the Docker 1.6"),
+        ("network: {address: 10.0.0.5/24}", "`c` has address 10.0.0.5 of `b`"),
+    ],
+)
+def test_what_only_nodes_say_is_found_at_the_first_of_them(
+    room: Room, said_twice: str, words: str
+) -> None:
+    network = "network: {subnet: 10.0.0.0/24, dhcp_range: 10.0.0.100-10.0.0.200}"
+    nodes = "\n".join(
+        f"  - hostname: {name}\n    address: 10.0.0.{n}\n    {said_twice if n > 4 else 'owner: x'}"
+        for n, name in enumerate("abc", 4)
+    )
+    if "address: 10.0.0.5" in said_twice:
+        nodes = re.sub(r"    address.*\n", "    mac:\n", nodes)
+    shack = "shack: {address: 10.0.0.1, images: {swarm: 'swarm:1.2.9'}}"
+    found = room.write(f"{QUIET}{network}\n{shack}\nnodes:\n{nodes}\n").said()
+    (line,) = [line for line in found if words in line]
+    number = 15 if "`c`" in words else 12
+    assert line.startswith(f"{number} "), found
+    assert f"nodes[{number // 3 - 3}]." in line
+
+
+def test_the_first_consul_server_is_named(room: Room) -> None:
+    nodes = "[{hostname: a},\n  {hostname: b,\n  cluster: {consul: {server: true}}}]"
+    (line,) = said(room, "shack: {address: 10.0.0.1}", nodes)
+    assert line.startswith("6 warning: nodes[1].cluster.consul.server: 2 consul servers")
+
+
+def test_what_a_flag_says_is_not_looked_for_in_the_file(room: Room) -> None:
+    room.write(f"{QUIET}nodes: [{{hostname: a}}]\n")
+    found = read_classroom(
+        room.path, overrides={"wifi": {"networks": [{"ssid": "a"}]}}, environment={}
+    )
+    assert [(problem.message[:20], problem.line) for problem in found.problems] == [
+        ("wifi: wifi without a", None)
+    ]
 
 
 def test_too_many_consul_servers(room: Room) -> None:
@@ -172,6 +231,58 @@ def test_a_swarm_manager_needs_the_socket(room: Room, shack: str, *, doubted: bo
     text = QUIET.replace("{tls: true}", "{tcp: false}") + f"nodes: [{{hostname: a}}]\n{shack}\n"
     words = "3 warning: docker.tcp: the Docker API is closed: the swarm manager reaches no node"
     assert room.write(text).said() == [words] * doubted
+
+
+@pytest.mark.parametrize(
+    ("image", "shack", "words"),
+    [
+        ("sample", "kind: swarm-mode", "6 warning: shack.kind: the Docker 1.6 of `occidentalis`"),
+        ("hypriotos-1.12.3", "kind: swarm-mode", ""),
+        (
+            "sample",
+            "images: {swarm: 'swarm:1.2.0'}",
+            "6 warning: shack.images.swarm: `swarm:1.2.0`",
+        ),
+        (
+            "sample",
+            "images: {swarm: 'a/b:v1.10.1'}",
+            "6 warning: shack.images.swarm: `a/b:v1.10.1`",
+        ),
+        ("sample", "images: {swarm: 'swarm:1.1.3'}", ""),
+        ("sample", "images: {swarm: swarm}", "6 warning: shack.images.swarm: `swarm` cannot"),
+        ("sample", "hostname: shack", ""),
+        ("hypriotos-1.12.3", "images: {swarm: 'swarm:1.2.9'}", ""),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", "cluster: {enabled: false}"])
+def test_clusters_that_docker_1_6_cannot_join(
+    room: Room, image: str, shack: str, words: str, rest: str
+) -> None:
+    text = f"profile: armv7\nimage: {image}\ndocker: {{tls: true}}\nnodes: [{{hostname: a}}]\n"
+    found = room.write(f"{text}{NETWORK}\nshack: {{address: 10.0.0.1, {shack}}}\n{rest}\n").said()
+    assert [line[: len(words)] for line in found] == [words] * bool(words and not rest)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ("[{hostname: a, address: 10.0.0.5}, {hostname: b}]", "`b`: the swarm"),
+        ("[{hostname: a}, {hostname: b}, {hostname: c}]", "`a` and 2 more: the swarm"),
+        ("[{hostname: a, network: {dhcp_range: 10.0.0.1-10.0.9.1}}]", "`a`: the swarm"),
+        ("[{hostname: a, docker: {tls: false, tcp: true}, address: 10.0.0.5}]", "root on every"),
+        ("[{hostname: a, cluster: {enabled: false}}]", ""),
+        ("[{hostname: a, shack: {kind: swarm-mode}}]", ""),
+    ],
+)
+def test_a_swarm_manager_needs_addresses_in_certificates(
+    room: Room, nodes: str, words: str
+) -> None:
+    text = "network: {subnet: 10.0.0.0/24}\nshack: {address: 10.0.0.1}"
+    found = said(room, text, nodes)
+    assert len(found) == bool(words)
+    assert all(
+        words in line and " warning: docker.t" in line.replace("nodes[0].", "") for line in found
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,6 +344,7 @@ def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -
         ("{file: a.img, unchecked: true}", "without a checksum"),
         ("https://example.org/a.zip", "no checksum of its own"),
         ("https://example.org/hypriot-rpi-20150416-201537.img.zip", "no checksum of its own"),
+        ("hypriot-20150416", "image `hypriot-20150416` has no checksum"),
         (f"{{file: gone.img, sha256: {CHECKSUM}}}", "no image file"),
         (f"{{file: hypriotos-rpi-v1.12.3.img.zip, sha256: {CHECKSUM}}}", "no image file"),
     ],
@@ -246,11 +358,23 @@ def test_images_to_doubt(room: Room, image: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "image", ["hypriotos-1.12.3", "hypriotos-1.0.0", f"{{file: a.img, raw_sha256: {CHECKSUM}}}"]
+    "image",
+    [
+        *(entry.name for entry in load_catalogue() if entry.name != "hypriot-20150416"),
+        f"{{name: hypriot-20150416, sha256: {CHECKSUM}}}",
+        f"{{file: a.img, raw_sha256: {CHECKSUM}}}",
+        "{url: 'https://example.org/a.zip', checksum_url: 'https://example.org/SHA256SUMS'}",
+    ],
 )
 def test_images_not_to_doubt(room: Room, image: str) -> None:
     text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
     assert room.write(text).said() == []
+
+
+def test_a_download_that_is_gone_says_what_to_do(room: Room) -> None:
+    room.write("profile: armv7\nimage: hypriot-20150416\nnodes: [{hostname: a}]\n")
+    (problem,) = [problem for problem in room.check() if problem.line == 2]
+    assert "give a local copy" in problem.hint
 
 
 def test_a_label_that_contradicts_the_profile(room: Room) -> None:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.roster import RangeError, decode_table, expand_node, expand_range, parse_table
+from imagebuilder.roster import (
+    RangeError,
+    decode_table,
+    expand_in_part,
+    expand_node,
+    expand_range,
+    parse_table,
+)
 from tests.tools import need, run
 
 ROWS = [
@@ -81,6 +88,22 @@ def test_ranges_that_do_not_match(node: dict[str, str], words: str) -> None:
         expand_node(node)
 
 
+@pytest.mark.parametrize(
+    ("node", "hosts"),
+    [
+        ({"hostname": "p[1-3]", "address": "10.0.0.[1-2]"}, ["p1", "p2"]),
+        ({"hostname": "p", "address": "10.0.0.[1-4]"}, ["p"]),
+        ({"hostname": "p[2-1]"}, []),
+    ],
+)
+def test_of_ranges_that_do_not_match_what_can_be_is_looked_at(
+    node: dict[str, str], hosts: list[str]
+) -> None:
+    with pytest.raises(RangeError):
+        expand_node(node)
+    assert [found["hostname"] for found in expand_in_part(node)] == hosts
+
+
 def test_a_range_of_one() -> None:
     node = {"hostname": "pi-[07]", "address": "10.0.0.[7]", "labels": {"seat": "[1-1]", "a": 1}}
     assert expand_node(node) == [
@@ -114,7 +137,7 @@ def written(delimiter: str, **options: object) -> str:
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 @pytest.mark.parametrize("end", ["\r\n", "\n"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 def test_every_dialect_gives_the_same_rows(
     delimiter: str, quoting: int, end: str, encoding: str
 ) -> None:
@@ -139,6 +162,16 @@ def test_excel_says_its_separator_and_leaves_empty_rows_and_columns() -> None:
     ]
 
 
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize("title", ["Table 1\r\n", '"The nodes; all"\r\n\r\n', "Table 1{}\r\n"])
+def test_a_title_above_the_header_is_passed_over(delimiter: str, title: str) -> None:
+    text = title.format(delimiter) + written(delimiter)
+    table = parse_table(text)
+    assert not table.findings
+    assert [row.values for row in table.rows] == ROWS
+    assert table.rows[0].line == text.count("\n") - 1
+
+
 def test_labels_as_pairs_and_as_columns() -> None:
     table = parse_table("hostname,labels,label.row\npi-1,a=1 b=2=3,7\npi-2,,\n")
     assert table.rows[0].values["labels"] == {"a": "1", "b": "2=3", "row": "7"}
@@ -155,6 +188,8 @@ def test_labels_as_pairs_and_as_columns() -> None:
         ("hostname,hostname\na,b\n", 1, "twice"),
         ("hostname,owner\na,b,c\n", 2, "3 cells under 2"),
         ("hostname,labels\na,nope\n", 2, "k=v"),
+        ("hostname\n\0\n", 1, "no text"),
+        ("Table 1\nowner\nx\n", 1, "unknown column `table_1`"),
         ('hostname\n"a"b\n', 2, "not a CSV"),
         ('hostname\na\nb\n\nc\nd\n"e\nf\ng\n', 7, "not a CSV"),
         ('sep=;\nhostname;owner\na;"x\ny"\nb;"z"w\n', 5, "not a CSV"),
@@ -164,6 +199,12 @@ def test_faults_of_a_table(text: str, line: int, words: str) -> None:
     finding = parse_table(text).findings[0]
     assert finding.loc == (line,)
     assert words in finding.message
+
+
+def test_what_is_sound_beside_a_fault_of_the_table_stays() -> None:
+    table = parse_table("hostname,adress,owner,owner,labels\na,10.0.0.1,Ann,Bea,nope\n")
+    assert [row.values for row in table.rows] == [{"hostname": "a", "owner": "Ann"}]
+    assert [finding.loc for finding in table.findings] == [(1,), (1,), (2,)]
 
 
 def test_unknown_column_gets_a_suggestion() -> None:

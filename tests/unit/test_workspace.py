@@ -141,6 +141,24 @@ def test_files_that_are_no_classroom(room: Room, raw: bytes, words: str) -> None
     assert all(problem.line for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("# nothing\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("- a\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
+        ("profile: armv7\nnodes: ['pi-[01-03]']\n", "as `- hostname: pi-[01-30]`"),
+        ("profile: armv7\nnodes: pi\n", "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"),
+        ("profile: armv7\nnodes: [{hostname: a, labels: b}]\n", "as `labels: {name: value}`"),
+        ("profile: armv7\nwifi: a\nnodes: [{hostname: a}]\n", "its keys: country, networks"),
+        ("profile: armv7\nnodes: [{hostname: a, wifi: b}]\n", "its keys: country, networks"),
+    ],
+)
+def test_what_stands_for_a_mapping_is_told_its_form(room: Room, text: str, hint: str) -> None:
+    (problem,) = room.write(text).refusal().problems
+    assert problem.hint == hint
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError) as caught:
         load_classroom(tmp_path / "gone.yml", environment={})
@@ -192,6 +210,19 @@ def test_a_table_in_ones_home(room: Room) -> None:
         assert [node.hostname for node in room.load().nodes] == ["b"]
 
 
+def test_anchors_may_stand_aside(room: Room) -> None:
+    room.write(
+        "profile: armv7\nx-new: &new {owner: Ann, wifi: {contry: FR}}\n"
+        "nodes: [{hostname: a, <<: *new}]\nx_old: 1\n"
+    )
+    assert [line.partition(": unknown")[0] for line in room.errors()] == [
+        "2 error: nodes[0].wifi.contry",
+        "4 error: x_old",
+    ]
+    room.write("profile: armv7\nx-new: &new {owner: Ann}\nnodes: [{hostname: a, <<: *new}]\n")
+    assert room.load().nodes[0].owner == "Ann"
+
+
 def test_a_list_and_a_table_together(room: Room) -> None:
     room.write(
         "profile: armv7\nnodes: [{hostname: a}]\nnodes_from: nodes.csv\n",
@@ -220,6 +251,53 @@ def test_faults_of_a_table_itself(room: Room) -> None:
     problem = room.refusal().problems[0]
     assert (problem.file, problem.line) == (room.folder / "nodes.csv", 1)
     assert problem.hint == "did you mean `address`?"
+
+
+def test_faults_of_a_table_hide_no_faults_of_its_rows(room: Room) -> None:
+    table = "hostname,adress,labels,address\npi-1,,bad label,10.0.1.1\npi-1,,,\nPi_x,,,\n"
+    text = "profile: armv7\nnetwork: {subnet: 10.0.0.0/24}\nnodes: !csv nodes.csv\n"
+    room.write(text, nodes__csv=table)
+    assert [line[:9] for line in room.errors()] == [
+        "1 error: ",
+        *["2 error: "] * 2,
+        "3 error: ",
+        "4 error: ",
+    ]
+    assert "outside the subnet" in room.errors()[2]
+
+
+def test_ranges_out_of_step_hide_no_other_fault(room: Room) -> None:
+    room.write(
+        "profile: armv7\nnodes:\n"
+        "  - hostname: pi-[1-5]\n    mac: nope\n    address: 192.168.2.[300-302]\n"
+    )
+    problems = room.refusal().problems
+    assert [problem.line for problem in problems] == [3, 4, 5]
+    assert problems[0].hint == "all ranges of a node have the same length"
+
+
+def test_faults_of_a_list_keep_their_places(room: Room) -> None:
+    room.write(
+        """\
+profile: armv7
+ssh_keys:
+  - {file: nokey}
+  - nonsense
+  - {file: nokey2}
+nodes:
+  - nonsense
+  - hostname: a
+    overlays:
+      - ''
+      - gone
+"""
+    )
+    found = room.errors()
+    assert [line.partition(": ")[0] for line in found] == [
+        f"{n} error" for n in (3, 4, 5, 7, 10, 11)
+    ]
+    assert "ssh_keys[2]" in found[2]
+    assert "nodes[1].overlays[1]" in found[5]
 
 
 def test_flags_are_named_without_a_file() -> None:
@@ -331,6 +409,7 @@ def test_profiles_of_ones_own_add_and_override(tmp_path: Path) -> None:
         ("p.yml", "arch: a\n", "`machines` is missing"),
         ("p.yml", "arch: a\nmachines: [x]\nhost: b\n", "p.yml:3: host: unknown key"),
         ("p.yml", "arch: [", "not YAML"),
+        ("p.yml", "- a", "p.yml:1: expected a mapping"),
         ("images.yml", "images: {a: {}}\n", "one of file and url"),
         ("images.yml", "image: {}\n", "unknown key `image`"),
     ],
