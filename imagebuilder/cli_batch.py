@@ -114,7 +114,8 @@ def _prepare(
         epoch=session.epoch,
         voice=console,
     )
-    return run, choose_nodes(classroom, nodes)
+    named = {node.hostname for node in choose_nodes(classroom, nodes)}
+    return run, tuple(node for node in classroom.nodes if node.hostname in named)
 
 
 def _one_image(

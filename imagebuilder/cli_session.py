@@ -83,17 +83,20 @@ class Session:
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Give the nodes named by --nodes (`a,pi-[01-03]`), in roster order; all when empty."""
+    """Give the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+
+    All, in roster order, when empty.
+    """
     if not names:
         return classroom.nodes
     wanted = _written_out(names)
     if not wanted:
         raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
-    known = {node.hostname for node in classroom.nodes}
+    known = {node.hostname: node for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])
         raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
-    return tuple(node for node in classroom.nodes if node.hostname in wanted)
+    return tuple(known[name] for name in wanted)
 
 
 def _written_out(names: str) -> list[str]:

@@ -33,6 +33,7 @@ FLOORS: dict[str, int] = {
             "fatmap",
             "labels",
             "lint",
+            "loops",
             "roster",
             "presence",
             "safety",
@@ -90,6 +91,7 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(
         [
+            "account",
             "base",
             "batch",
             "build",
