@@ -92,6 +92,12 @@ class ImageStream:
         self._rest = whole[end:]
         return whole[:end]
 
+    def peek(self, size_bytes: int) -> bytes:
+        """Give the bytes to come, up to `size_bytes`, and keep them."""
+        head = self.read(size_bytes)
+        self._rest = head + self._rest
+        return head
+
     def _bounded(self, chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
         most = LARGEST_IMAGE_BYTES if self.size_bytes is None else self.size_bytes
         done = 0

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_BOOT_SIGNATURE = (510, b"\x55\xaa")
+_SECTOR_BYTES = 512
+_BOOT_SIGNATURE = b"\x55\xaa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +44,8 @@ class _Job:
 
 def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
     """Give the base image where it is already there; touches no network."""
-    key = _key(source)
-    record = cache.find(key) if key else None
-    if record is None or not _acceptable(record, source):
-        return None
-    return _base_image(source, cache, record)
+    record = _find_record(source, cache)
+    return _base_image(source, cache, record) if record else None
 
 
 def obtain_base(
@@ -57,10 +55,39 @@ def obtain_base(
 
     Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
     """
-    if found := find_cached(source, cache):
-        return found
+    record = _find_record(source, cache)
     job = _Job(source, cache, voice, patience)
+    _warn_of_address(job, record)
+    if record:
+        _warn_of_beside(job, record.source_sha256)
+        return _base_image(source, cache, record)
     return _from_file(job, source.file) if source.file else _from_url(job)
+
+
+def _find_record(source: ImageSource, cache: Cache) -> Record | None:
+    key = _key(source)
+    record = cache.find(key) if key else None
+    return record if record and _acceptable(record, source) else None
+
+
+def _warn_of_address(job: _Job, record: Record | None) -> None:
+    """Say what is given up by taking a download unchecked, at every run that does."""
+    source = job.source
+    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
+    if source.unchecked and not pinned and (record is None or record.checked == "none"):
+        job.voice.warn(
+            f"{source.name} is taken without a checksum: nothing shows that it is "
+            "what its publisher made, or that it arrived whole"
+        )
+
+
+def _warn_of_beside(job: _Job, sha256: str) -> None:
+    """Say that a local file is taken in spite of the checksum beside it."""
+    source = job.source
+    if source.unchecked and not _fits_beside(sha256, replace(source, unchecked=False)):
+        job.voice.warn(
+            f"{source.name} is taken unchecked: it does not fit {source.name}{SUFFIX} beside it"
+        )
 
 
 def _key(source: ImageSource) -> str:
@@ -76,11 +103,11 @@ def _acceptable(record: Record, source: ImageSource) -> bool:
     """Tell whether what is in the cache passed what is asked of the source now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     enough = pinned or source.unchecked or record.checked != "none"
-    return enough and _fits(record, source) and _fits_beside(record, source)
+    return enough and _fits(record, source) and _fits_beside(record.source_sha256, source)
 
 
-def _fits_beside(record: Record, source: ImageSource) -> bool:
-    """Tell whether a local file's record has the digest that stands beside the file by now."""
+def _fits_beside(sha256: str, source: ImageSource) -> bool:
+    """Tell whether a local file has the digest that stands beside it by now."""
     if source.file is None:
         return True
     try:
@@ -88,7 +115,7 @@ def _fits_beside(record: Record, source: ImageSource) -> bool:
     except SourceError:
         # told where the file is read
         return False
-    return expected.sha256 in {"", record.source_sha256}
+    return expected.sha256 in {"", sha256}
 
 
 def _fits(record: Record, source: ImageSource) -> bool:
@@ -117,9 +144,12 @@ def _from_file(job: _Job, path: Path) -> BaseImage:
     expected = _expected_of_file(job.source, path)
     found = hash_file(path, f"checking {path.name}", job.voice)
     _compare(path.name, found.sha256, expected.sha256)
+    _warn_of_beside(job, found.sha256)
     if compressed:
         return _from_archive(job, path.resolve(), found, expected.checked)
-    _check_raw(job.source, path, found)
+    _check_raw(job.source, found)
+    with path.open("rb") as file:
+        _refuse_no_disk(job.source, file.read(_SECTOR_BYTES))
     record = _record(job.source, str(path.resolve()), found, found, expected.checked, in_place=path)
     _remember_quietly(job, record)
     return _base_image(job.source, job.cache, record)
@@ -202,10 +232,6 @@ def _expected_of_url(job: _Job) -> _Expected:
     if source.sha256:
         return _Expected(source.sha256.lower(), "given")
     if source.unchecked:
-        job.voice.warn(
-            f"{source.name} is taken without a checksum: nothing shows that it is "
-            "what its publisher made, or that it arrived whole"
-        )
         return _Expected("", "none")
     published = find_published_checksum(source, job.voice, job.patience)
     if published:
@@ -248,29 +274,32 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
     source = job.source
     try:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
+            # A small file may hold terabytes of nothing.
+            _refuse_no_disk(source, stream.peek(_SECTOR_BYTES))
             raw = write_raw(stream, part, f"unpacking {source.name}", job.voice)
-        _check_raw(source, part, raw)
+        _check_raw(source, raw)
         job.cache.adopt(part, raw.sha256)
     finally:
         part.unlink(missing_ok=True)
     return raw
 
 
-def _check_raw(source: ImageSource, path: Path, raw: Written) -> None:
+def _check_raw(source: ImageSource, raw: Written) -> None:
     if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
         raise ImageError(
             f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
             "the file is damaged or another version: get it again",
         )
     _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
-    offset, signature = _BOOT_SIGNATURE
-    with path.open("rb") as file:
-        file.seek(offset)
-        if file.read(len(signature)) != signature:
-            raise ImageError(
-                f"{source.name} is no disk image: its first sector has no boot signature",
-                "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
-            )
+
+
+def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
+    """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
+    if head[_SECTOR_BYTES - len(_BOOT_SIGNATURE) :] != _BOOT_SIGNATURE:
+        raise ImageError(
+            f"{source.name} is no disk image: its first sector has no boot signature",
+            "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+        )
 
 
 def _compare(what: str, found: str, expected: str) -> None:

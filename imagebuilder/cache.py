@@ -7,7 +7,6 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -178,13 +177,17 @@ class Cache:
                 part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Give a folder that goes away; beside the images, for /tmp is often too small for one."""
-        with self._writable():
-            make_folder(self.folder)
-            folder = tempfile.TemporaryDirectory(prefix="inspect-", dir=self.folder)
-        with folder as name:
-            yield Path(name)
+    def scratch(self, key: str, voice: Voice = SILENT) -> Iterator[Path]:
+        """Give a path for a file that goes away; of a killed run it is a leftover.
+
+        It lies beside the images, for /tmp is often too small for one.
+        """
+        with self.lock(key, voice):
+            part = self.part_path(key, "scratch")
+            try:
+                yield part
+            finally:
+                part.unlink(missing_ok=True)
 
     def is_intact(self, image: Cached, voice: Voice = SILENT) -> bool:
         """Read an image again and compare it with the digest it is named by."""

@@ -11,11 +11,22 @@ from imagebuilder.errors import SourceError
 SUFFIX = ".sha256"
 
 _GNU_LINE = re.compile(r"^([0-9a-fA-F]{64}) [ *](.+)$", re.MULTILINE)
+_BSD_LINE = re.compile(r"^SHA256 ?\((.+)\) ?= ?([0-9a-fA-F]{64})\s*$", re.MULTILINE)
+_LONE_DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
 
 
 def parse_checksums(text: str, names: set[str], where: str) -> str:
-    """Give the digest of one of `names` from the text of a GNU checksum file."""
-    lines = {PurePosixPath(m[2].strip()).name: m[1].lower() for m in _GNU_LINE.finditer(text)}
+    """Give the digest of one of `names` from the text of a checksum file.
+
+    That is the output of sha256sum, of BSD's sha256 and openssl, or a digest and nothing else,
+    which is of the file it lies beside.
+    """
+    text = text.removeprefix("\ufeff")
+    if alone := _LONE_DIGEST.fullmatch(text):
+        return alone[1].lower()
+    pairs = [(m[2], m[1]) for m in _GNU_LINE.finditer(text)]
+    pairs += [(m[1], m[2]) for m in _BSD_LINE.finditer(text)]
+    lines = {PurePosixPath(name.strip()).name: digest.lower() for name, digest in pairs}
     for name in sorted(names):
         if name in lines:
             return lines[name]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.catalogue import load_yaml, read_bytes
 from imagebuilder.documents import ASIDE, ClassroomDocument, parse_document
-from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.errors import Problem, SettingsError, problems_of
 from imagebuilder.fields import host_path
 from imagebuilder.findings import Finding, Loc, said
 from imagebuilder.roster import (
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 # Taking a faulty part out may leave a fault above it, but not often.
 SALVAGE_ROUNDS = 5
-
-
-def problems_of(error: SettingsError) -> tuple[Problem, ...]:
-    """Give what an error found, or the error itself as the one problem."""
-    return error.problems or (Problem(error.message, error.hint),)
 
 
 @dataclass(frozen=True, slots=True)

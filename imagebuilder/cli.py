@@ -72,12 +72,32 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
     words = _mend_streams()
+    _end_as_by_ctrl_c()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
         code = run(arguments)
         # Nothing is left to be interrupted but Python's own end, and that with a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code or (LostOutputError.exit_code if words.lost else code))
+
+
+def _end_as_by_ctrl_c() -> None:
+    """Let SIGTERM and a closed terminal clean up and end as Ctrl-C does.
+
+    A session that is closed sends both: the second would break off the cleaning. One that is
+    ignored (nohup) stays so.
+    """
+    told: list[int] = []
+
+    def end(number: int, frame: object) -> None:
+        del frame
+        told.append(number)
+        if len(told) == 1:
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 class LostOutputError(WriteError):
@@ -147,7 +167,9 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return _fail_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        sys.stderr.write("interrupted\n")
+        # Of a closed terminal nobody reads.
+        with contextlib.suppress(OSError):
+            sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
         _drop_output()

@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.batch import Batch, NodeOutcome, outcome_as_json
 from imagebuilder.build import plan_as_json
-from imagebuilder.cli_options import dry_run, not_empty, voiced
+from imagebuilder.cli_options import dry_run, not_empty, on_disk, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
 from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
@@ -27,6 +27,7 @@ out_folder = click.option(
     type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
+    callback=on_disk,
     help="Folder for the images.",
 )
 chosen = click.option(
@@ -118,7 +119,8 @@ def _prepare(
         epoch=session.epoch,
         voice=console,
     )
-    return run, choose_nodes(classroom, nodes)
+    named = {node.hostname for node in choose_nodes(classroom, nodes)}
+    return run, tuple(node for node in classroom.nodes if node.hostname in named)
 
 
 def _one_image(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import click
 
 from imagebuilder.archive import open_stream
 from imagebuilder.build import manifest_of, plan_as_json, write_bmap, write_image
-from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_options import dry_run, on_disk, voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.compose import WITHOUT_BASE, open_composer, plan_without_base
@@ -22,7 +23,7 @@ from imagebuilder.inspect import ImageReport, inspect_disk
 from imagebuilder.packing import SUFFIXES
 from imagebuilder.progress import human_bytes
 from imagebuilder.reading import open_raw
-from imagebuilder.sparse import write_raw
+from imagebuilder.sparse import open_unrolled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from imagebuilder.build import WrittenImage
     from imagebuilder.compose import Composition
     from imagebuilder.console import Console
+    from imagebuilder.cow import ReadAt
     from imagebuilder.model import NodePlan, NodeSettings
 
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, readable=False),
     default=Path("build"),
     show_default=True,
+    callback=on_disk,
     help="File (.img, .img.xz …), or folder for <hostname>.img.",
 )
 @click.option(
@@ -82,8 +85,8 @@ def build(
 @voiced
 def inspect(console: Console, image: Path) -> None:
     """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
-    with _readable(Session(console=console), image) as path, open_raw(path) as raw:
-        report = inspect_disk(raw)
+    with _readable(Session(console=console), image) as disk:
+        report = inspect_disk(disk)
     if console.as_json:
         console.emit(report.as_json())
     else:
@@ -122,8 +125,8 @@ def output_path(output: Path, hostname: str, compress: str) -> Path:
 def _plan(session: Session, settings: NodeSettings) -> NodePlan:
     base = session.find(settings.image)
     if base is None:
-        session.console.warn(WITHOUT_BASE)
-        return plan_without_base(settings, session.epoch)
+        plan = plan_without_base(settings, session.epoch)
+        return replace(plan, warnings=(WITHOUT_BASE, *plan.warnings))
     with open_composer(base, epoch=session.epoch, voice=session.console) as node:
         return node.plan(settings)
 
@@ -160,7 +163,7 @@ def _show_written(console: Console, composition: Composition, written: WrittenIm
 
 
 @contextmanager
-def _readable(session: Session, image: Path) -> Iterator[Path]:
+def _readable(session: Session, image: Path) -> Iterator[ReadAt]:
     try:
         mode = image.stat().st_mode
     except OSError as error:
@@ -170,13 +173,17 @@ def _readable(session: Session, image: Path) -> Iterator[Path]:
     if stat.S_ISDIR(mode):
         raise ImageError(f"{image} is a folder", "name an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(image):
-        yield image
+        with open_raw(image) as raw:
+            yield raw
         return
-    with session.cache.scratch() as folder:
-        raw = folder / "raw.img"
-        with open_stream(image) as stream:
-            write_raw(stream, raw, "unpacking", session.console)
-        yield raw
+    key, voice = f"inspect {image.resolve()}", session.console
+    with (
+        session.cache.scratch(key, voice) as part,
+        open_stream(image) as stream,
+        # The boot partition lies at the front: the rest is not unpacked.
+        open_unrolled(stream, part, "unpacking", voice) as disk,
+    ):
+        yield disk
 
 
 def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:

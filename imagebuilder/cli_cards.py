@@ -1,39 +1,45 @@
-"""What stands between the flash commands and the library: choosing, confirming, keeping account."""
+"""What stands between the flash commands and the library: choosing, confirming, reporting."""
 
 from __future__ import annotations
 
 import os
 import subprocess
+from collections import Counter
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
 from imagebuilder.blockdev import RIGHTS_HINT
-from imagebuilder.card import Stage
-from imagebuilder.cli_outcomes import why_of
+from imagebuilder.cli_session import choose_nodes
 from imagebuilder.devices import device_holding, list_devices, load_device
-from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
+from imagebuilder.errors import ImageError, InputError, RefusedError
 from imagebuilder.files import has_file
 from imagebuilder.forms import is_compressed
-from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
+from imagebuilder.ledger import NodeTakenError
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.packing import SUFFIXES
-from imagebuilder.safety import Kept, Wish, may_unmount, mounted_parts, refusals
+from imagebuilder.progress import human_bytes
+from imagebuilder.safety import (
+    Kept,
+    Wish,
+    may_unmount,
+    mounted_parts,
+    only_mounted,
+    printable,
+    refusals,
+)
 from imagebuilder.station import describe
-from imagebuilder.verify import identify, open_medium
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections import deque
+    from collections.abc import Callable, Sequence
 
-    from imagebuilder.card import CardReport
     from imagebuilder.cli_session import Session
     from imagebuilder.cli_settings import NodeFlags
     from imagebuilder.console import Console
-    from imagebuilder.flash import CardOutcome
     from imagebuilder.jobs import Recipe
-    from imagebuilder.model import Device
+    from imagebuilder.model import Classroom, Device, NodeSettings
 
 BUILD_FOLDER = Path("build")
 
@@ -60,7 +66,7 @@ def open_image(session: Session, flags: NodeFlags) -> BaseImage:
         return _open_other_image(session, flags, path)
     sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
-        unchecked = not sha256
+        unchecked = flags.no_checksum
         return session.obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
     size_bytes = path.stat().st_size
     if size_bytes == 0:
@@ -117,10 +123,28 @@ def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
     """Name what no target may hold: the image, the classroom and the cache."""
     cache = session.cache.folder
     kept = [
-        Kept(f"the cache ({cache})", device_holding(cache)),
-        *(Kept(str(f), device_holding(f.absolute()), str(f.resolve())) for f in files),
+        Kept(f"the cache ({cache})", device_holding(cache), str(cache.resolve())),
+        *(_keep_file(file) for file in files),
     ]
-    return tuple(one for one in kept if one.major_minor)
+    return tuple(kept)
+
+
+def _keep_file(file: Path) -> Kept:
+    status = file.stat()
+    inode = f"{status.st_dev}/{status.st_ino}"
+    return Kept(str(file), device_holding(file.absolute()), str(file.resolve()), inode)
+
+
+def load_nodes(
+    session: Session, flags: NodeFlags, names: str
+) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+    """Load the classroom that the flags describe and the nodes they name, each once."""
+    classroom = session.classroom(flags)
+    nodes = choose_nodes(classroom, names)
+    times = Counter(node.hostname for node in nodes)
+    if twice := [name for name, count in times.items() if count > 1]:
+        raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
+    return classroom, nodes
 
 
 def choose_targets(
@@ -130,10 +154,11 @@ def choose_targets(
     found: list[Device] = []
     for path in paths:
         device = load_device(path)
-        if _wants_unmount(device, allowed, console):
+        own = replace(wish, taken=tuple(other.major_minor for other in found))
+        if only_mounted(device, own) and _wants_unmount(device, allowed, console):
+            _need_right(device)
             device = unmounted(device)
-        taken = tuple(other.major_minor for other in found)
-        refuse(device, replace(wish, taken=taken))
+        refuse(device, own)
         _need_right(device)
         found.append(device)
     return tuple(found)
@@ -142,9 +167,13 @@ def choose_targets(
 def refuse(device: Device, wish: Wish) -> None:
     """Raise RefusedError with every reason against a device."""
     reasons = refusals(device, wish)
-    if reasons:
-        facts = "; it ".join(reason.message for reason in reasons)
-        raise RefusedError(f"{device.path} {facts}", reasons[0].hint)
+    if not reasons:
+        return
+    facts = "; it ".join(reason.message for reason in reasons)
+    final = reasons[0].code == "system"  # no other hint helps then
+    hints = dict.fromkeys(reason.hint for reason in reasons[: 1 if final else None])
+    name = printable(device.path) or "''"
+    raise RefusedError(f"{name} {facts}", "; ".join(hints))
 
 
 def _need_right(device: Device) -> None:
@@ -186,6 +215,28 @@ def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console:
     agree(f"All on it will be lost. Type {names} to go on:", names, console)
 
 
+def pick_node(
+    device: Device,
+    recipe: Recipe,
+    enter: Callable[[Recipe, Device], None],
+    *,
+    spare: deque[NodeSettings],
+    compose: Callable[[NodeSettings, Device], Recipe],
+    console: Console,
+) -> Recipe:
+    """Give the recipe that `enter` takes: this one, or that of the next node no other run took."""
+    while True:
+        try:
+            enter(recipe, device)
+        except NodeTakenError as error:
+            if not spare:
+                raise
+            console.warn(f"{recipe.node} is passed over: {error.message}")
+            recipe = compose(spare.popleft(), device)
+        else:
+            return recipe
+
+
 def agree(question: str, name: str, console: Console) -> None:
     """Have `name` typed; raises RefusedError where it is not, or where nobody is there."""
     try:
@@ -201,160 +252,31 @@ def _content(device: Device) -> str:
     return ", ".join(parts) or "nothing known"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """A card in work: its entry, what was noted of its node before, and whose card it was."""
-
-    entry: Entry
-    before: Entry | None
-    owner: Entry | None
-
-
-class Account:
-    """The ledger's side of a run; without a classroom file nothing is kept.
-
-    `again` writes nodes that have a card, and cards that are another node's; `named` only those
-    nodes.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger | None,
-        console: Console,
-        *,
-        again: bool,
-        named: bool = False,
-        epoch: int = 0,
-    ) -> None:
-        self._ledger = ledger
-        self._epoch = epoch
-        self._console = console
-        self._again = again
-        self._told = again or named
-        self._begun: dict[str, _Begun] = {}
-        self._written: set[str] = set()
-
-    def pending(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Leave out the nodes that have a card; raises RefusedError where none is left."""
-        done = self._ledger.done() if self._ledger and not self._told else frozenset()
-        left = tuple(name for name in names if name not in done)
-        if not left:
-            raise RefusedError("every node has its card", "give --again to write them once more")
-        return left
-
-    def begin(self, recipe: Recipe, device: Device) -> None:
-        """Note that a node is being written; raises RefusedError for a node or card done before."""
-        if self._ledger is None:
-            return
-        owner = self._owner(device)
-        if owner and owner.node in self._written:
-            raise RefusedError(
-                f"{device.path}: this card became {owner.node} just now", "take another card"
-            )
-        if owner and owner.node != recipe.node and not self._again:
-            raise RefusedError(
-                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
-                "take another card, or give --again to overwrite it",
-            )
-        entry = replace(_entry(recipe, device), built=str(self._epoch))
-        before = self._ledger.claim(entry, again=self._told)
-        for node, begun in self._begun.items():
-            if begun.before and begun.before == owner:  # the card it would fall back to
-                self._begun[node] = replace(begun, before=None)
-        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
-
-    def take_back(self) -> None:
-        """Forget what was begun, before any card was touched."""
-        while self._ledger and self._begun:
-            _restore(self._ledger, self._begun.popitem()[1])
-
-    def end(self, outcome: CardOutcome) -> None:
-        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
-        if self._ledger is None:
-            return
-        begun = self._begun.pop(outcome.job.node)
-        entry = begun.entry
-        try:
-            if outcome.report:
-                self._written.add(entry.node)
-                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
-            elif outcome.stage == Stage.CLAIM and begun.before:
-                _restore(self._ledger, begun)
-            else:
-                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
-                lost = (None, "") if outcome.stage == Stage.CLAIM else _overwritten(begun)
-                self._ledger.settle(failed, *lost)
-        except RpiImageError as error:
-            self._console.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
-
-    def _owner(self, device: Device) -> Entry | None:
-        """Find out whether this card was written by this ledger; an unreadable one was not."""
-        try:
-            with open_medium(Path(device.path)) as (_, disk):
-                node = identify(disk).node
-        except RpiImageError:
-            return None
-        found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
-        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
-        return next((entry for entry in known if entry and _is_on(entry, *found)), None)
-
-    def _entries(self) -> tuple[Entry, ...]:
-        return self._ledger.entries() if self._ledger else ()
-
-
-def _restore(ledger: Ledger, begun: _Begun) -> None:
-    """Let the ledger say what it said before; the card was not touched."""
-    if begun.before:
-        ledger.settle(begun.before)
-    else:
-        ledger.forget(begun.entry.node)
-
-
-def _is_on(entry: Entry, config_hash: str, built: str) -> bool:
-    """Tell whether a card with this configuration is the one that was written for an entry."""
-    same = bool(config_hash) and entry.config_hash == config_hash
-    return same and entry.state == WRITTEN and entry.built in ("", built)
-
-
-def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
-    """Give the entry of the node that lost its card to this one, and the words for that."""
-    owner = begun.owner
-    if owner is None or owner.node == begun.entry.node:
-        return None, ""
-    return owner, f"its card became {begun.entry.node}"
-
-
-def _entry(recipe: Recipe, device: Device) -> Entry:
-    return Entry(
-        node=recipe.node,
-        state="",
-        device=device.path,
-        slot=device.slot,
-        card=describe(device).partition(" ")[2].strip("()"),
-        config_hash=recipe.config_hash,
-        base_sha256=recipe.base_sha256,
-        started=_now(),
-    )
-
-
-def _finished(entry: Entry, report: CardReport) -> Entry:
-    return replace(
-        entry,
-        state=WRITTEN,
-        digest=report.digest,
-        bytes_written=report.written_bytes,
-        seconds=round(report.seconds, 1),
-        finished=_now(),
-    )
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(timespec="seconds")
-
-
 def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
     """Give every device with the reasons against it."""
     return [
         (device, tuple(refusal.message for refusal in refusals(device, wish)))
         for device in list_devices()
     ]
+
+
+def device_row(device: Device) -> tuple[str, ...]:
+    """Give the table's cells of a device."""
+    name = f"{device.vendor} {device.model}".strip()
+    size = human_bytes(device.size_bytes)
+    return (device.path, size, device.transport, name, device.serial, device.slot)
+
+
+def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
+    """Give the stable keys that scripts rely on."""
+    return {
+        "path": device.path,
+        "size_bytes": device.size_bytes,
+        "transport": device.transport,
+        "vendor": device.vendor,
+        "model": device.model,
+        "serial": device.serial,
+        "slot": device.slot,
+        "removable": device.removable,
+        "refused": list(reasons),
+    }

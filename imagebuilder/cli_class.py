@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.checksums import SUFFIX
 from imagebuilder.cli_options import voiced
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder
@@ -180,5 +181,13 @@ def _profile_row(profile: ProfileDocument) -> tuple[str, ...]:
 
 
 def _image_row(image: CatalogueEntry) -> tuple[str, ...]:
-    checksum = "pinned" if image.sha256 or image.raw_sha256 else "publisher's"
-    return image.name, image.generation or "", checksum, image.description
+    return image.name, image.generation or "", _checksum(image), image.description
+
+
+def _checksum(image: CatalogueEntry) -> str:
+    """Say what an image is compared with."""
+    if image.sha256 or image.raw_sha256:
+        return "pinned"
+    if image.file is None:
+        return "publisher's"
+    return "beside it" if has_file(image.file.with_name(image.file.name + SUFFIX)) else "none"

@@ -55,7 +55,7 @@ def fetch(
     session = Session(console=console)
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
     cached = find_cached(source, session.cache)
-    base = cached or session.obtain(source)
+    base = session.obtain(source)
     if console.as_json:
         console.emit(_fetched(base, from_cache=cached is not None))
     else:
@@ -97,7 +97,9 @@ def list_(console: Console) -> None:
     if images:
         console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
     if unfinished:
-        console.note(f"{human_bytes(unfinished)} of unfinished downloads, to be gone on with")
+        console.note(
+            f"{human_bytes(unfinished)} of unfinished work, downloads to be gone on with among it"
+        )
     console.note(f"{len(images)} base images in {store.folder}")
 
 
@@ -119,7 +121,7 @@ def _row(image: Cached) -> tuple[str, ...]:
 
 @cache.command()
 @click.argument("which", nargs=-1)
-@click.option("--unfinished", is_flag=True, help="Only what downloads left that did not end.")
+@click.option("--unfinished", is_flag=True, help="Only what runs left that did not end.")
 @dry_run
 @voiced
 def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.account import Account
 from imagebuilder.card import CardOptions
 from imagebuilder.cli_cards import (
-    Account,
     Allowances,
     agree,
     choose_targets,
     confirm,
+    device_as_json,
+    device_row,
     devices_as_rows,
     keep_safe,
+    load_nodes,
     open_image,
+    pick_node,
     refuse,
     unmounted,
 )
 from imagebuilder.cli_options import not_empty, voiced, yes
-from imagebuilder.cli_outcomes import Teller, show_json
-from imagebuilder.cli_session import Session, choose_nodes
+from imagebuilder.cli_outcomes import Teller, show_json, show_refusal
+from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options
 from imagebuilder.devices import list_devices
 from imagebuilder.errors import InputError, RpiImageError
@@ -32,7 +38,6 @@ from imagebuilder.files import has_file
 from imagebuilder.flash import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.jobs import Pantry
 from imagebuilder.ledger import Ledger
-from imagebuilder.progress import human_bytes
 from imagebuilder.safety import Wish
 from imagebuilder.station import Station
 
@@ -121,10 +126,18 @@ def flash(
     """
     said = FlashFlags(**rest)
     check_names(flags, said.node or said.nodes)
+    _check_flags(said)
     if said.no_verify:
         console.warn("not verifying: a worn or counterfeit card will not be noticed")
     run = _Flash(Session(console=console), said, flags)
-    return run.queue(targets) if said.queue else run.write(targets)
+    if said.queue:
+        return run.queue(targets)
+    try:
+        return run.write(targets)
+    except RpiImageError as error:
+        if not run.begun:
+            show_refusal(targets, error, console)
+        raise
 
 
 @click.command()
@@ -135,16 +148,23 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     """List block devices and why each would be refused."""
     rows = devices_as_rows(Wish(allow_loop=allow_loop, allow_large=allow_large))
     if console.as_json:
-        console.emit({"devices": [_device_as_json(device, why) for device, why in rows]})
+        console.emit({"devices": [device_as_json(device, why) for device, why in rows]})
         return
     head = ("device", "size", "by", "model", "serial", "slot", "may be written")
-    console.table(head, [(*_device_row(device), "; ".join(why) or "yes") for device, why in rows])
+    console.table(head, [(*device_row(device), "; ".join(why) or "yes") for device, why in rows])
 
 
 def check_names(flags: NodeFlags, names: str) -> None:
     """Raise InputError where nodes are named that no file describes."""
     if names and not flags.config:
         raise InputError(f"{names} without a classroom file", "give -c FILE as well")
+
+
+def _check_flags(said: FlashFlags) -> None:
+    if said.node and said.nodes:
+        raise InputError("--node and --nodes exclude each other", "give one of them")
+    if not said.stall_seconds > 0:  # "nan" is a number to click, and compares as nothing
+        raise InputError(f"--stall-seconds is {said.stall_seconds:g}", "give more than 0")
 
 
 def names_nodes(flags: NodeFlags) -> bool:
@@ -160,6 +180,7 @@ class _Flash:
         self._console = session.console
         self._said = said
         self._flags = flags
+        self.begun = False
 
     def write(self, targets: tuple[str, ...]) -> int:
         """Write the devices named."""
@@ -190,14 +211,19 @@ class _Flash:
             # A card should not wait for a download, nor the others for its failure.
             for image in {node.image for node in waiting}:
                 self._session.obtain(image)
-            station = self._station(waiting, readers, pantry, account)
+            station = self._station(classroom, waiting, readers, pantry, account)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
         show_json(outcomes, self._console)
         return 0  # every node has its card, whatever failed on the way
 
     def _station(
-        self, nodes: list[NodeSettings], readers: tuple[str, ...], pantry: Pantry, account: Account
+        self,
+        classroom: Classroom,
+        nodes: list[NodeSettings],
+        readers: tuple[str, ...],
+        pantry: Pantry,
+        account: Account,
     ) -> Station:
         settings = {node.hostname: node for node in nodes}
 
@@ -206,13 +232,13 @@ class _Flash:
             return tuple(d for d in list_devices() if not named or d.path in named)
 
         def prepare(name: str, device: Device) -> CardJob:
-            recipe = self._recipe(settings[name], pantry)
-            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
+            recipe = self._fitting(settings[name], device, pantry)
             account.begin(recipe, device)
             return recipe.job(device)
 
         return Station(
             nodes=tuple(settings),
+            roster=tuple(node.hostname for node in classroom.nodes),
             flasher=Flasher(
                 options=self._said.options,
                 voice=self._console,
@@ -238,26 +264,34 @@ class _Flash:
         _, nodes = self._nodes()
         named = bool(self._said.node or self._flags.hostname)
         account = self._account(again=self._said.again, named=named)
-        names = account.pending([node.hostname for node in nodes])
-        if len(found) > len(names):
-            raise InputError(
-                f"{len(found)} devices for {len(names)} nodes", "name as many devices as nodes"
-            )
-        chosen = [node for node in nodes if node.hostname in names][: len(found)]
-        recipes = [self._recipe(node, pantry) for node in chosen]
+        order = account.free_nodes(nodes, len(found))
+        chosen = [(device, order.popleft()) for device in found]
+        # Who named nodes wants these; the roster's next one may be any that is free.
+        spare = deque() if self._said.node or self._said.nodes else order
+
+        def compose(node: NodeSettings, device: Device) -> Recipe:
+            return self._fitting(node, device, pantry)
+
+        pick = functools.partial(pick_node, spare=spare, compose=compose, console=self._console)
+        recipes = [pick(d, compose(node, d), account.check) for d, node in chosen]
         pairs = list(zip(found, recipes, strict=True))
-        for device, recipe in pairs:
-            refuse(device, replace(self._wish(), image_bytes=recipe.source.size_bytes))
         confirm([(d, recipe.node) for d, recipe in pairs], self._said.allowed, self._console)
         try:
-            for device, recipe in pairs:
-                account.begin(recipe, device)
+            recipes = [pick(device, recipe, account.begin) for device, recipe in pairs]
         except RpiImageError:
             account.take_back()
             raise
         return self._run(recipes, found, account)
 
+    def _fitting(self, node: NodeSettings, device: Device, pantry: Pantry) -> Recipe:
+        """Compose a node; raises RefusedError where the device is not fit for it."""
+        recipe = self._recipe(node, pantry)
+        wish = self._wish(*([node.image.file] if node.image.file else []))
+        refuse(device, replace(wish, image_bytes=recipe.source.size_bytes))
+        return recipe
+
     def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
+        self.begun = True
         teller = Teller(settle=account.end, console=self._console, options=self._said.options)
         outcomes = flash_cards(
             [recipe.job(device) for device, recipe in zip(found, recipes, strict=True)],
@@ -300,31 +334,3 @@ class _Flash:
             return
         self._console.note(f"every card inserted from now on becomes one of {', '.join(names)}")
         agree(f"Type {classroom.name} to begin:", classroom.name, self._console)
-
-
-def load_nodes(
-    session: Session, flags: NodeFlags, names: str
-) -> tuple[Classroom, tuple[NodeSettings, ...]]:
-    """Load the classroom that the flags describe and the nodes they name."""
-    classroom = session.classroom(flags)
-    return classroom, choose_nodes(classroom, names)
-
-
-def _device_row(device: Device) -> tuple[str, ...]:
-    name = f"{device.vendor} {device.model}".strip()
-    size = human_bytes(device.size_bytes)
-    return (device.path, size, device.transport, name, device.serial, device.slot)
-
-
-def _device_as_json(device: Device, why: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "path": device.path,
-        "size_bytes": device.size_bytes,
-        "transport": device.transport,
-        "vendor": device.vendor,
-        "model": device.model,
-        "serial": device.serial,
-        "slot": device.slot,
-        "removable": device.removable,
-        "refused": list(why),
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -40,6 +41,14 @@ def voiced(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(console, **rest)
 
     return wrapped
+
+
+def on_disk(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Refuse `-o -`, which elsewhere stands for standard output: nothing of ours goes there."""
+    del context, option
+    if path == Path("-"):
+        raise InputError("nothing is written to standard output", "give a file or folder with -o")
+    return path
 
 
 dry_run = click.option("-n", "--dry-run", is_flag=True, help="Plan and show; write nothing.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from imagebuilder.account import why_of
 from imagebuilder.errors import RpiImageError
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
     from imagebuilder.flash import CardOutcome
 
 
-def why_of(outcome: CardOutcome) -> str:
-    """Tell in a few words why a card is not done."""
-    return outcome.error.message if outcome.error else "stopped"
+_INTERRUPTED = 130
 
 
 @dataclass(kw_only=True)
@@ -67,9 +66,17 @@ def show_json(outcomes: Sequence[CardOutcome], console: Console) -> None:
         console.emit({"cards": [outcome_as_json(outcome) for outcome in outcomes]})
 
 
+def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console) -> None:
+    """Print, where JSON is asked for, why no card was begun."""
+    why = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
+    told = {"node": "", "state": "refused", "slot": "", "serial": "", **why}
+    if console.as_json and targets:
+        console.emit({"cards": [{"device": path, **told} for path in targets]})
+
+
 def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
     """Give the stable keys that scripts rely on."""
-    device, report = outcome.job.device, outcome.report
+    device, report, error = outcome.job.device, outcome.report, outcome.error
     facts: dict[str, Any] = {
         "device": device.path,
         "node": outcome.job.node,
@@ -77,6 +84,8 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "slot": device.slot,
         "serial": device.serial,
         "error": why_of(outcome) if not report else "",
+        "hint": error.hint if error else "",
+        "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
     }
     if report:
         facts |= {

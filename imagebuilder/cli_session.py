@@ -27,6 +27,7 @@ class Session:
 
     console: Console
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    _obtained: dict[ImageSource, BaseImage] = field(init=False, default_factory=dict)
 
     @functools.cached_property
     def epoch(self) -> int:
@@ -47,17 +48,21 @@ class Session:
         return Cache(Path(folder) if folder else default_folder())
 
     def obtain(self, source: ImageSource) -> BaseImage:
-        """Give the unpacked base of an image, from the cache or from its publisher."""
+        """Give the unpacked base of an image, from the cache or from its publisher.
+
+        What is doubtful about it is said once in a run, however many nodes share it.
+        """
         from imagebuilder.base import obtain_base
 
-        return obtain_base(source, self.cache, self.console)
+        if source not in self._obtained:
+            self._obtained[source] = obtain_base(source, self.cache, self.console)
+        return self._obtained[source]
 
     def find(self, source: ImageSource) -> BaseImage | None:
         """Give the base of an image without any network: cached, or a file of the user's."""
         from imagebuilder.base import find_cached
 
-        found = find_cached(source, self.cache)
-        return self.obtain(source) if found is None and source.file else found
+        return self.obtain(source) if source.file or find_cached(source, self.cache) else None
 
     def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
         """Load what the flags and their --config describe, with the keys its nodes carry.
@@ -78,17 +83,20 @@ class Session:
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Give the nodes named by --nodes (`a,pi-[01-03]`), in roster order; all when empty."""
+    """Give the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+
+    All, in roster order, when empty.
+    """
     if not names:
         return classroom.nodes
     wanted = _written_out(names)
     if not wanted:
         raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
-    known = {node.hostname for node in classroom.nodes}
+    known = {node.hostname: node for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])
         raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
-    return tuple(node for node in classroom.nodes if node.hostname in wanted)
+    return tuple(known[name] for name in wanted)
 
 
 def _written_out(names: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from dataclasses import dataclass, fields
@@ -126,6 +127,11 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError("a wifi passphrase without its network", "give --wifi-ssid as well")
     if flags.hostname is None and flags.config is None:
         raise InputError("the node has no name", "give --hostname NAME, or --config FILE")
+    if flags.profile is None and flags.config is None:
+        from imagebuilder.catalogue import load_profiles
+
+        known = ", ".join(profile.name for profile in load_profiles(flags.profiles))
+        raise InputError("the node has no profile", f"give --profile NAME, one of: {known}")
 
 
 def _image(flags: NodeFlags) -> dict[str, object] | None:
@@ -164,8 +170,12 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
     if flags.label:
         said["labels"] = dict(flags.label)
     if flags.registry is not None:
+        from imagebuilder.fields import host_port
+
         said["insecure_registries"] = [flags.registry]
-        said["registry_mirrors"] = [f"http://{flags.registry}"]
+        # One slip is one problem: nobody typed the mirror.
+        with contextlib.suppress(ValueError):
+            said["registry_mirrors"] = [f"http://{host_port(flags.registry)}"]
     return said
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli_options import dry_run, voiced
+from imagebuilder.cli_options import dry_run, on_disk, voiced
 from imagebuilder.errors import InputError, SourceError
 from imagebuilder.exports import EXPORTS
 from imagebuilder.keys import client_bundle, with_identities
@@ -64,8 +64,9 @@ _kind = click.option(
 @click.command()
 @_file
 @click.option(
-    "-o", "--output", type=_PATH, default=Path("shack"), show_default=True, help="Folder to write."
-)
+    "-o", "--output", type=_PATH, callback=on_disk, default=Path("shack"), show_default=True,
+    help="Folder to write.",
+)  # fmt: skip
 @_kind
 @_profiles
 @dry_run
@@ -101,7 +102,9 @@ def shack(
     multiple=True,
     help="Only this format (more than once for several); default: all.",
 )
-@click.option("-o", "--output", type=_PATH, help="Folder for the files; default: export.")
+@click.option(
+    "-o", "--output", type=_PATH, callback=on_disk, help="Folder for the files; default: export."
+)
 @_profiles
 @voiced
 def export(
@@ -125,7 +128,7 @@ def export(
 @click.command()
 @_file
 @click.option(
-    "-o", "--output", type=_PATH, default=Path("labels.html"), show_default=True,
+    "-o", "--output", type=_PATH, callback=on_disk, default=Path("labels.html"), show_default=True,
     help="HTML file, or PDF where chromium or weasyprint is installed.",
 )  # fmt: skip
 @click.option(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli_cards import open_image
-from imagebuilder.cli_flash import check_names, load_nodes, names_nodes, node_option
+from imagebuilder.cli_cards import load_nodes, open_image
+from imagebuilder.cli_flash import check_names, names_nodes, node_option
 from imagebuilder.cli_options import voiced
 from imagebuilder.cli_session import Session
 from imagebuilder.cli_settings import NodeFlags, node_options

@@ -53,6 +53,8 @@ class Composer:
     def __post_init__(self) -> None:
         self._layers = Layers()
         partitions = disk.read_partitions(self.raw)
+        for fact in disk.cut_off(partitions, self.raw.size_bytes):
+            self.voice.warn(f"{self.base.name} {fact}")
         self._boot = bootfs.BootBase(self.raw, disk.boot_partition(self.raw, partitions))
         if not self._boot.volume.clean:
             self.voice.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -14,8 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder import diskutil
 from imagebuilder.errors import RefusedError
+from imagebuilder.loops import with_relatives
 from imagebuilder.model import Device, DevicePart
 from imagebuilder.safety import is_system_mount, sanitise
+
+if sys.platform != "win32":  # where no device is ever listed, but this module is imported
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +29,7 @@ COLUMNS = "NAME,PATH,MAJ:MIN,SIZE,TYPE,TRAN,RM,HOTPLUG,RO,VENDOR,MODEL,SERIAL,LO
 CONTENT_COLUMNS = ",FSTYPE,LABEL"
 _HOLDING = ("crypt", "lvm", "dm", "mpath", "md", "linear")  # and every raidN
 _MINORS_FIELD, _MOUNT_FIELD = 2, 4
+_LOOP_GET_STATUS64, _LOOP_INFO_BYTES = 0x4C05, 232
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,8 @@ class SysFacts:
     device_path: str = ""
     card_type: str = ""
     backing: str = ""
+    backing_inode: str = ""
+    backing_device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +128,8 @@ def take_snapshot(path: str = "") -> Snapshot:
         raise RefusedError(
             "lsblk does not list the block devices", "install the package util-linux"
         ) from error
-    sysfs = tuple((path.name, _load_sys(path)) for path in sorted(Path("/sys/block").iterdir()))
+    blocks = sorted(Path("/sys/block").iterdir())
+    sysfs = tuple((block.name, _load_sys(block, ask=not path)) for block in blocks)
     listed = done.stdout or '{"blockdevices": []}'
     return Snapshot(listed, _read("/proc/self/mountinfo"), _read("/proc/swaps"), sysfs)
 
@@ -139,7 +148,7 @@ def parse_devices(snapshot: Snapshot) -> tuple[Device, ...]:
     facts = dict(snapshot.sys)
     tree: list[dict[str, Any]] = json.loads(snapshot.lsblk)["blockdevices"]
     listed = [_parse_disk(entry, facts, mounts) for entry in tree]
-    return tuple(_with_loops(device, listed) for device in listed)
+    return with_relatives(listed)
 
 
 class _Mounts:
@@ -155,6 +164,9 @@ class _Mounts:
         for line in snapshot.swaps.splitlines()[1:]:
             self._at.setdefault(_unescape(line.split()[0]), []).append("[SWAP]")
 
+    def at(self, path: str) -> list[str]:
+        return self._at.get(path, []) if path else []
+
     def of(self, entry: Mapping[str, Any]) -> tuple[str, ...]:
         own = entry.get("mountpoint")
         found = [*self._at.get(_text(entry, "maj:min"), []), *self._at.get(_path(entry), [])]
@@ -166,7 +178,8 @@ def _parse_disk(entry: Mapping[str, Any], facts: Mapping[str, SysFacts], mounts:
     known = facts.get(name, SysFacts())
     below = list(_descend(entry))
     parts = tuple(_parse_part(child, mounts) for child in [entry, *below])
-    mounted = tuple(dict.fromkeys(point for part in parts for point in part.mountpoints))
+    points = [point for part in parts for point in part.mountpoints]
+    mounted = tuple(dict.fromkeys([*points, *mounts.at(known.backing)]))  # a swap file
     return Device(
         path=_path(entry),
         major_minor=_text(entry, "maj:min"),
@@ -186,6 +199,8 @@ def _parse_disk(entry: Mapping[str, Any], facts: Mapping[str, SysFacts], mounts:
         system_mounts=tuple(point for point in mounted if is_system_mount(point)),
         slot=_slot(known.device_path),
         backing=known.backing,
+        backing_inode=known.backing_inode,
+        backing_device=known.backing_device,
     )
 
 
@@ -215,20 +230,6 @@ def _holder(entry: Mapping[str, Any]) -> str:
     return f"{_text(entry, 'type')} {sanitise(_text(entry, 'name'))}"
 
 
-def _with_loops(device: Device, listed: list[Device]) -> Device:
-    """Add the loop devices that stand on this disk, with what of the system they carry."""
-    nodes = {device.path, *(part.path for part in device.parts)}
-    above = [d for d in listed if d.backing in nodes and d.path not in nodes]
-    if not above:
-        return device
-    mounted = tuple(point for loop in above for point in loop.system_mounts)
-    return replace(
-        device,
-        holders=(*device.holders, *(f"loop {loop.path}" for loop in above)),
-        system_mounts=(*device.system_mounts, *mounted),
-    )
-
-
 def _transport(entry: Mapping[str, Any], known: SysFacts) -> str:
     """Give usb, mmc (an SD card), emmc (soldered), loop, or what lsblk says."""
     if _text(entry, "name").startswith("mmcblk"):
@@ -247,14 +248,48 @@ def _slot(device_path: str) -> str:
     return card[1] if card else ""
 
 
-def _load_sys(path: Path) -> SysFacts:
+def _load_sys(path: Path, *, ask: bool) -> SysFacts:
+    """Read a disk's facts; `ask` the file behind a loop, too, whose server may have died."""
     sequence = _read(path / "diskseq").strip()
+    backing = _read(path / "loop" / "backing_file").removesuffix("\n")
+    device, inode, special = _ask_backing(path.name, backing) if ask and backing else (0, 0, 0)
     return SysFacts(
         sequence=int(sequence) if sequence.isdigit() else None,
         device_path=os.path.realpath(path),
         card_type=_read(path / "device" / "type").strip(),
-        backing=_read(path / "loop" / "backing_file").strip(),
+        backing=backing,
+        backing_inode=f"{device}/{inode}" if inode else "",
+        backing_device=_numbers(special) if special else "",
     )
+
+
+def _ask_backing(name: str, backing: str) -> tuple[int, int, int]:
+    """Give device, inode and own number of what is behind a loop; zeros where none is known."""
+    return _ask_loop(name) or _ask_file(backing) or (0, 0, 0)
+
+
+def _ask_loop(name: str) -> tuple[int, int, int] | None:
+    """Ask the kernel, which knows it under whatever name (linux/loop.h, loop_info64)."""
+    answer = bytearray(_LOOP_INFO_BYTES)
+    try:
+        descriptor = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, answer)
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return struct.unpack_from("QQQ", answer)
+
+
+def _ask_file(path: str) -> tuple[int, int, int] | None:
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_rdev
 
 
 def _read(path: str | Path) -> str:

@@ -71,10 +71,24 @@ def read_partitions(disk: ReadAt) -> tuple[Partition, ...]:
     return tuple(_primaries(entries)) + tuple(_logicals(disk, entries))
 
 
+def cut_off(partitions: Sequence[Partition], size_bytes: int) -> tuple[str, ...]:
+    """Say which partitions reach behind the disk's end, by more than a sector it may be odd by."""
+    missing = {p.number: p.end_bytes - size_bytes for p in partitions if not _holds_others(p)}
+    return tuple(
+        f"is cut off: partition {number} ends {count} bytes behind its end"
+        for number, count in missing.items()
+        if count > SECTOR_BYTES
+    )
+
+
+def _holds_others(partition: Partition) -> bool:
+    return partition.kind in EXTENDED_KINDS
+
+
 def boot_partition(disk: ReadAt, partitions: Sequence[Partition]) -> Partition:
     """Give the first partition that holds a FAT volume; raises ImageError where none does."""
     for partition in partitions:
-        if partition.kind not in EXTENDED_KINDS and holds_fat(
+        if not _holds_others(partition) and holds_fat(
             disk.read_at(partition.start_bytes, SECTOR_BYTES)
         ):
             return partition

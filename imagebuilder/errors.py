@@ -51,6 +51,11 @@ class SettingsError(RpiImageError):
         self.problems = problems
 
 
+def problems_of(error: SettingsError) -> tuple[Problem, ...]:
+    """Give what an error found, or the error itself as the one problem."""
+    return error.problems or (Problem(error.message, error.hint),)
+
+
 class SourceError(RpiImageError):
     """A download, a checksum or the cache failed."""
 

@@ -56,6 +56,9 @@ _REASONS = (
     ("reset by peer", "the connection was reset"),
     ("unreachable", "there is no way to the server"),
     ("Connection broken", "the connection broke"),
+    ("Connection aborted", "the connection broke"),
+    ("ended prematurely", "the connection broke"),
+    ("redirects", "the server redirects without end"),
     ("closed connection", "the server closed the connection"),
 )
 _ROOM_HINT = "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk"
@@ -276,14 +279,15 @@ def _get(
         response = session.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.exceptions.SSLError as error:
         raise SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error)}",
+            f"{redacted(url)} cannot be fetched: {_reason(error, 'there is no secure connection')}",
             "check this machine's clock, or set REQUESTS_CA_BUNDLE to your network's authority",
         ) from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise _AgainError(_reason(error)) from error
     except (requests.RequestException, ValueError) as error:
         raise SourceError(
-            f"{redacted(url)} cannot be fetched: {type(error).__name__}", "check the address"
+            f"{redacted(url)} cannot be fetched: {_reason(error, 'this leads to no web address')}",
+            "check the address",
         ) from error
     with response:
         yield response
@@ -297,13 +301,13 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
         raise _AgainError(_reason(error)) from error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, otherwise: str = "the connection failed") -> str:
     """Give the innermost cause in few words; the outer ones repeat addresses and objects."""
     text = str(error)
     for words, reason in _REASONS:
         if words in text:
             return reason
-    return type(error).__name__
+    return otherwise
 
 
 def _refuse_status(response: requests.Response, url: str) -> None:

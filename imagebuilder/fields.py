@@ -70,7 +70,7 @@ def hostname(value: str) -> str:
     better = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:63].strip("-")
     raise wrong(
         f"`{value}` is no host name: 1 to 63 of a-z, 0-9 and `-`, no `-` at either end",
-        f"write `{better}`" if better else "",
+        f"write `{better}`" if better else "write a name, as `pi-01`",
     )
 
 
@@ -261,6 +261,18 @@ def password_hash(value: str) -> str:
     return value
 
 
+def word(value: str) -> str:
+    """Check one word of a line that a shell splits."""
+    if not value:
+        raise wrong("the value is empty", "write a word, or leave it out")
+    if not re.fullmatch(_WORD, value):
+        raise wrong(
+            "blanks, quotes, `$`, backquotes and backslashes cannot stand here",
+            "write one plain word, as `room-B12`",
+        )
+    return one_line(value)
+
+
 def label_key(value: str) -> str:
     """Check a label's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", value):
@@ -311,12 +323,7 @@ def _as_is(value: Any) -> Any:
 _WORD = r"""[^\s"'`$\\]+"""
 
 Text = Annotated[str, AfterValidator(one_line), SCALAR]
-Word = Annotated[
-    str,
-    Matched(_WORD, "blanks, quotes, `$`, backquotes and backslashes cannot stand here"),
-    AfterValidator(one_line),
-    SCALAR,
-]
+Word = Annotated[str, AfterValidator(word), shaped(_WORD)]
 # What stands there instead of a name may be the secret itself and stays unsaid.
 VariableName = Annotated[
     str,
@@ -358,13 +365,16 @@ Sha256 = Annotated[
     shaped(r"\s*[0-9A-Fa-f]{64}\s*"),
 ]
 Slug = Annotated[
-    str, Matched(r"[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, `.`, `_` and `-` only"), SCALAR
+    str,
+    Matched(r"[A-Za-z0-9][A-Za-z0-9._-]*", "no plain name", "letters, digits, `.`, `_`, `-`"),
+    SCALAR,
 ]
 UserName = Annotated[
     str,
     Matched(
         rf"[a-z][a-z0-9-]{{0,{USER_BYTES - 1}}}",
         f"a user name has 1 to {USER_BYTES} of a-z, 0-9 and `-`, a letter first",
+        "as `pirate`",
     ),
 ]
 Group = Annotated[
@@ -385,7 +395,12 @@ NetworkDevice = Annotated[
     str, Matched(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "no network interface", "as eth0")
 ]
 NtpServer = Annotated[
-    str, Matched(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.:-]*[A-Za-z0-9])?)?", "no host name or address")
+    str,
+    Matched(
+        r"(?:[A-Za-z0-9](?:[A-Za-z0-9.:-]*[A-Za-z0-9])?)?",
+        "no host name or address",
+        "as pool.ntp.org or 192.168.2.1",
+    ),
 ]
 KeyValuePath = Annotated[
     str, Matched(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "no consul path", "as swarm")

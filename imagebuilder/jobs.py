@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.card import CardJob
+from imagebuilder.disk import cut_off, read_partitions
+from imagebuilder.errors import ImageError
 from imagebuilder.extents import plan_write_set
 from imagebuilder.model import BaseImage, Patch
 from imagebuilder.progress import SILENT, Voice
@@ -71,6 +73,9 @@ class Pantry:
     def image(self, base: BaseImage) -> Recipe:
         """Give an image as it is."""
         source = Source(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
+        with suppress(ImageError):  # it may be anything
+            for fact in cut_off(read_partitions(source), source.size_bytes):
+                self.voice.warn(f"{base.name} {fact}")
         return Recipe(
             source=source,
             write_set=plan_write_set(source, source.patch, full=self.full),

@@ -12,7 +12,7 @@ from imagebuilder.errors import InputError, RefusedError, WriteError
 from imagebuilder.files import hand_over, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
 _HEAD = (
@@ -57,18 +57,26 @@ class Ledger:
         self.path = path
 
     def entries(self) -> tuple[Entry, ...]:
-        """Give all entries; raises InputError where the file is not a ledger."""
+        """Give all entries; raises InputError where the file is no ledger or cannot be read."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return ()
-        except UnicodeDecodeError as error:
+        except (UnicodeDecodeError, IsADirectoryError) as error:
             raise _no_ledger(str(self.path)) from error
+        except OSError as error:
+            raise InputError(
+                f"{self.path} cannot be read: {error.strerror}", "mend its rights, or move it away"
+            ) from error
         return parse_ledger(text, str(self.path))
 
     def done(self) -> frozenset[str]:
         """Give the nodes that are written, or being written by a program that still runs."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
+
+    def last(self, node: str, *, again: bool = False) -> Entry | None:
+        """Give what is noted of a node; raises NodeTakenError where `claim` would."""
+        return _last(self.entries(), node, again=again)
 
     def claim(self, entry: Entry, *, again: bool = False) -> Entry | None:
         """Note that a node is being written, and give what was noted of it before.
@@ -76,9 +84,7 @@ class Ledger:
         Raises NodeTakenError where it is being written or has its card already.
         """
         with self._changing() as entries:
-            last = next((e for e in entries if e.node == entry.node), None)
-            if last and (is_alive(last) or (last.state == WRITTEN and not again)):
-                raise _taken(last)
+            last = _last(entries, entry.node, again=again)
             _put(entries, replace(entry, state=WRITING, by=_myself()))
         return last
 
@@ -160,6 +166,13 @@ def is_alive(entry: Entry) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _last(entries: Iterable[Entry], node: str, *, again: bool) -> Entry | None:
+    last = next((entry for entry in entries if entry.node == node), None)
+    if last and (is_alive(last) or (last.state == WRITTEN and not again)):
+        raise _taken(last)
+    return last
 
 
 def _taken(last: Entry) -> NodeTakenError:

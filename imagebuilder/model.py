@@ -359,8 +359,10 @@ class Device:
 
     `kind` is lsblk's type, or `absent`, `file` or `part` for what is no whole disk. `parts` holds
     all that stands on it, the whole disk itself first where that is mounted or formatted.
-    `slot` names the port it hangs on, `backing` the file behind a loop device, `sequence` the
-    kernel's number of this medium in this place (it changes with every insertion).
+    `slot` names the port it hangs on, `sequence` the kernel's number of this medium in this place
+    (it changes with every insertion). `backing` names what is behind a loop device, `backing_inode`
+    its `device/inode`, `backing_device` its major:minor where that is a block device. `relatives`
+    show the same bytes; what those carry and are held by counts as this device's.
     """
 
     path: str
@@ -381,3 +383,6 @@ class Device:
     system_mounts: tuple[str, ...] = ()
     slot: str = ""
     backing: str = ""
+    backing_inode: str = ""
+    backing_device: str = ""
+    relatives: tuple[Device, ...] = ()

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.fatnames import fault_of, fold
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.generation import FILE, Generation, parse_generation
 from imagebuilder.model import OverlayFile
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
-NAME_MAX_UNITS = 255
 
 
 def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
@@ -94,15 +94,29 @@ def _fault_of(name: str) -> str:
         return f"holds {found[0]!r}, which FAT cannot store"
     if name != name.rstrip(". ") or name != name.lstrip(" "):
         return "begins with a blank or ends with a blank or dot, which FAT cannot store"
-    if len(name.encode("utf-16-le")) // 2 > NAME_MAX_UNITS:
-        return f"is longer than {NAME_MAX_UNITS} characters"
-    return ""
+    fault = fault_of(name)
+    return f"cannot stand on FAT: {fault}" if fault else ""
 
 
 def _files(folder: Path) -> list[Path]:
     if not has_folder(folder):
         raise SettingsError(f"there is no overlay folder {folder}", "--overlay takes a folder")
-    return sorted(_walk(folder, frozenset()))
+    files = sorted(_walk(folder, frozenset()))
+    _refuse_twins(folder, files)
+    return files
+
+
+def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
+    """Raise SettingsError for two files of one folder that are one file on FAT."""
+    found: dict[str, Path] = {}
+    for path in files:
+        name = fold(path.relative_to(folder).as_posix().removesuffix(".j2"))
+        if other := found.get(name):
+            raise SettingsError(
+                f"{other} and {path} are one file on the boot partition",
+                "rename or remove one: FAT does not tell a from A",
+            )
+        found[name] = path
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from imagebuilder.model import Device
+    from imagebuilder.model import Device, DevicePart
 
 LARGE_BYTES = 256 * 10**9
 SECTOR_BYTES = 512
@@ -31,11 +31,15 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Something that must survive: what it is, and the block device or loop file it lies on."""
+    """Something that must survive: what it is, the block device it lies on, and the file itself.
+
+    `major_minor` is "" where no device can be named; `inode` is `device/inode`.
+    """
 
     what: str
     major_minor: str
     path: str = ""
+    inode: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +83,22 @@ def is_system_mount(point: str) -> bool:
 def may_unmount(device: Device) -> bool:
     """Tell whether what is mounted may be unmounted: removable media, nothing of the system."""
     return device.transport in _REMOVABLE_TRANSPORTS and not (
-        device.system_mounts or device.holders
+        device.system_mounts or device.holders or device.backing_device
     )
 
 
 def mounted_parts(device: Device) -> tuple[tuple[str, str], ...]:
-    """Give (partition, mount point) of everything mounted."""
-    return tuple((part.path, point) for part in device.parts for point in part.mountpoints)
+    """Give (partition, mount point) of everything mounted, also by a relative."""
+    return tuple((part.path, point) for part in _all_parts(device) for point in part.mountpoints)
+
+
+def _all_parts(device: Device) -> tuple[DevicePart, ...]:
+    return tuple(part for one in (device, *device.relatives) for part in one.parts)
+
+
+def only_mounted(device: Device, wish: Wish) -> bool:
+    """Tell whether nothing but mounts speaks against a device."""
+    return all(refusal.code == "mounted" for refusal in refusals(device, wish))
 
 
 def same_device(confirmed: Device, now: Device) -> bool:
@@ -138,6 +151,12 @@ def _holders(device: Device, wish: Wish) -> Iterator[Refusal]:
         )
 
 
+def _above(device: Device, wish: Wish) -> Iterator[Refusal]:
+    del wish
+    if device.backing_device:
+        yield Refusal("above", f"shows {device.backing}", "give that disk itself")
+
+
 def _kind(device: Device, wish: Wish) -> Iterator[Refusal]:
     if device.kind == "loop" or device.transport == "loop":
         if not wish.allow_loop:
@@ -157,18 +176,25 @@ def _pluggable(device: Device) -> bool:
 
 def _mounted(device: Device, wish: Wish) -> Iterator[Refusal]:
     del wish
-    mounted = [(part, at) for part, at in mounted_parts(device) if at not in device.system_mounts]
-    if mounted:
+    mounted = mounted_parts(device)
+    if mounted and not device.system_mounts:
         where = ", ".join(f"{part} on {printable(point)}" for part, point in mounted)
         hint = "unmount it" + (", or give --unmount" if may_unmount(device) else "")
         yield Refusal("mounted", f"is mounted ({where})", hint)
 
 
 def _keeps(device: Device, wish: Wish) -> Iterator[Refusal]:
-    here = {device.major_minor, *(part.major_minor for part in device.parts)}
+    family = (device, *device.relatives)
+    here = {one.major_minor for one in family} | {p.major_minor for p in _all_parts(device)}
     for kept in wish.kept:
-        if kept.major_minor in here or (kept.path and kept.path == device.backing):
+        if kept.major_minor in here - {""} or any(_is_backing(kept, one) for one in family):
             yield Refusal("kept", f"holds {kept.what}", "copy that to another disk first")
+
+
+def _is_backing(kept: Kept, device: Device) -> bool:
+    """Tell whether a loop shows the file (by whatever name), or a file of the folder."""
+    same = bool(kept.inode) and kept.inode == device.backing_inode
+    return same or (bool(kept.path) and f"{device.backing}/".startswith(f"{kept.path}/"))
 
 
 def _read_only(device: Device, wish: Wish) -> Iterator[Refusal]:
@@ -206,13 +232,14 @@ def _sector(device: Device, wish: Wish) -> Iterator[Refusal]:
 
 
 def _twice(device: Device, wish: Wish) -> Iterator[Refusal]:
-    if device.major_minor in wish.taken:
+    if any(one.major_minor in wish.taken for one in (device, *device.relatives)):
         yield Refusal("twice", "is given twice", "name each device once")
 
 
 _RULES: tuple[Callable[[Device, Wish], Iterator[Refusal]], ...] = (
     _system,
     _holders,
+    _above,
     _kind,
     _mounted,
     _keeps,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from imagebuilder.documents import SERVICES, NodeDocument
-from imagebuilder.errors import SettingsError
+from imagebuilder.errors import SettingsError, problems_of
 from imagebuilder.fields import PASSPHRASE_BYTES
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.layers import Layer, given, said_at
@@ -96,7 +96,8 @@ class Node:
         try:
             return ask()
         except SettingsError as error:
-            self.wrong(loc, error.message, error.hint)
+            for problem in problems_of(error):
+                self.wrong(loc, str(problem), problem.hint)
             return None
 
     def secret(self, document: SecretDocument, what: str, loc: Loc) -> Secret | None:
@@ -108,7 +109,8 @@ class Node:
         try:
             found = self.outside.secret(document, what)
         except SettingsError as error:
-            self.wrong(loc, error.message, error.hint)
+            for problem in problems_of(error):
+                self.wrong(loc, str(problem), problem.hint)
             return None
         if found is None and document.env:
             message = f"${document.env} is not set here: {what} unchecked"

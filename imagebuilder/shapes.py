@@ -46,7 +46,7 @@ class Matched:
 
     pattern: str
     fact: str
-    hint: str = ""
+    hint: str
 
     def check(self, value: str) -> str:
         """Refuse what does not match."""

@@ -1,10 +1,14 @@
-"""Writing a stream of image bytes once: hashed on one thread, written with holes on another."""
+"""Writing a stream of image bytes: hashed on one thread, written with holes on another.
+
+Who only reads its beginning unpacks no more than that.
+"""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import sys
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +17,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import ImageError
 from imagebuilder.files import hand_over
 from imagebuilder.progress import SILENT, Meter, Voice
+from imagebuilder.reading import RawFile
 from imagebuilder.stopping import ending_pool
 
 if TYPE_CHECKING:
@@ -72,8 +77,47 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
     return Written(digest.hexdigest(), offset)
 
 
+class Unrolled:
+    """A stream as a disk, unpacked into a file as far as is asked for and no further; a ReadAt.
+
+    Where nobody states its size all of it is unpacked at once.
+    """
+
+    def __init__(self, stream: ImageStream, out: Path, file: FileIO, meter: Meter) -> None:
+        self._chunks, self._out, self._meter = iter(stream), out, meter
+        self._file, self._have = RawFile(file.fileno()), 0
+        if stream.size_bytes is None:
+            self._unpack(sys.maxsize)
+        self.size_bytes = self._have if stream.size_bytes is None else stream.size_bytes
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        self._unpack(offset_bytes + size_bytes)
+        return self._file.read_at(offset_bytes, size_bytes)
+
+    def _unpack(self, until_bytes: int) -> None:
+        descriptor = self._file.descriptor
+        while self._have < until_bytes and (chunk := next(self._chunks, b"")):
+            with _full_disk(self._out):
+                _write_chunk(descriptor, chunk, self._have)
+                self._have += len(chunk)
+                os.ftruncate(descriptor, self._have)
+            self._meter.advance(len(chunk))
+
+
+@contextmanager
+def open_unrolled(
+    stream: ImageStream, out: Path, label: str = "", voice: Voice = SILENT
+) -> Iterator[Unrolled]:
+    """Give a stream as a disk to read, with `out` to keep what was unpacked of it."""
+    with _full_disk(out):
+        file = _created(out)
+    with file, voice.meter(label, None) as meter:
+        yield Unrolled(stream, out, file, meter)
+
+
 def _created(out: Path) -> FileIO:
-    file = out.open("wb", buffering=0)
+    file = out.open("w+b", buffering=0)
     hand_over(out)
     return file
 

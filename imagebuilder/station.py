@@ -11,7 +11,7 @@ from imagebuilder.card import Stage
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.ledger import NodeTakenError
 from imagebuilder.progress import SILENT, Voice
-from imagebuilder.safety import refusals, same_device
+from imagebuilder.safety import only_mounted, refusals, same_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,8 @@ class Station:
     """One session at the station.
 
     `prepare` composes a node for a device and notes it in the ledger; `settle` notes how it ended;
-    `free` may unmount a medium that was just inserted.
+    `free` may unmount a medium that was just inserted. `roster` has every node of the class, in the
+    order of the printed labels.
     """
 
     nodes: Sequence[str]
@@ -89,6 +90,7 @@ class Station:
     prepare: Callable[[str, Device], CardJob]
     settle: Callable[[CardOutcome], None]
     wish: Wish
+    roster: Sequence[str] = ()
     free: Callable[[Device], Device] = _as_it_is
     voice: Voice = SILENT
     clock: Callable[[], float] = time.monotonic
@@ -157,7 +159,8 @@ class Station:
             self._leave_alone(sight, "it looks like a disk that was here when the station started")
             return
         try:
-            device = self.free(device)
+            if only_mounted(device, self.wish):
+                device = self.free(device)
         except RefusedError as error:
             self._leave_alone(sight, error.message)
             return
@@ -196,7 +199,8 @@ class Station:
         self._outcomes.append(outcome)
         node, path = outcome.job.node, outcome.job.device.path
         if outcome.report:
-            place = f"label {self.nodes.index(node) + 1} of {len(self.nodes)}"
+            roster = self.roster or self.nodes
+            place = f"label {roster.index(node) + 1} of {len(roster)}"
             self.voice.note(f"{path} is done: take it out and stick {place}, {node}, on it")
             return
         self._waiting.appendleft(node)

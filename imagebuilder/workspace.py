@@ -16,8 +16,8 @@ from imagebuilder.catalogue import (
     load_catalogue,
     load_profiles,
 )
-from imagebuilder.classfile import Source, problems_of
-from imagebuilder.errors import Problem, SettingsError, WriteError
+from imagebuilder.classfile import Source
+from imagebuilder.errors import Problem, SettingsError, WriteError, problems_of
 from imagebuilder.files import has_file
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.lint import lint_classroom

@@ -8,7 +8,8 @@ import hashlib
 import json
 import os
 import subprocess
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -33,6 +34,7 @@ from tests.device.cards import (
     card,
     flash,
     head_of,
+    loop,
     make_image,
     rpi_image,
     state_of_nodes,
@@ -312,6 +314,67 @@ def test_a_roster_goes_onto_several_cards_once(tmp_path: Path, classroom: Path) 
 
 
 @pytest.mark.root
+def test_nodes_go_onto_the_devices_in_the_order_named(tmp_path: Path, classroom: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    with card(tmp_path / "a", CARD_BYTES) as first, card(tmp_path / "b", CARD_BYTES) as second:
+        for names in ("pi-02,pi-02", "pi-02"):
+            wrong = flash(first, second, "-c", classroom, "--nodes", names, *SAFE)
+            assert wrong.returncode == 6, wrong.stderr
+        assert "2 devices for 1 node\n" in wrong.stderr
+        done = flash(first, second, "-c", classroom, "--nodes", "pi-03,pi-01", *SAFE, "--json")
+        written = {c["device"]: c["node"] for c in json.loads(done.stdout)["cards"]}
+        assert written == {first: "pi-03", second: "pi-01"}
+        twin = flash(first, "-c", classroom, "--node", "pi-01", "--again", *SAFE)
+        assert twin.returncode == 0, twin.stderr
+        assert "pi-01 was written to" in twin.stderr
+        assert "is now its twin" in twin.stderr
+
+
+@pytest.mark.root
+def test_runs_that_start_together_take_each_a_node(tmp_path: Path, classroom: Path) -> None:
+    with ExitStack() as stack:
+        devices = []
+        for name in "abc":
+            (tmp_path / name).mkdir()
+            devices.append(stack.enter_context(card(tmp_path / name, CARD_BYTES)))
+        with ThreadPoolExecutor() as pool:
+            runs = [pool.submit(flash, device, "-c", classroom, *SAFE) for device in devices]
+        assert [run.result().returncode for run in runs] == [0, 0, 0]
+    nodes = dict.fromkeys(("pi-01", "pi-02", "pi-03"), "written")
+    assert state_of_nodes(classroom) == nodes
+
+
+@pytest.mark.root
+def test_a_classroom_s_own_image_is_what_the_loop_shows(
+    tmp_path: Path, classroom: Path, small: SmallImage
+) -> None:
+    own = tmp_path / "own.img"
+    own.write_bytes(small.path.read_bytes())
+    classroom.write_text(classroom.read_text().replace(str(small.path), str(own)))
+    with loop(own) as device:
+        done = flash(device, "-c", classroom, *SAFE)
+    assert done.returncode == 6
+    assert f"holds {own}" in done.stderr
+
+
+@pytest.mark.root
+def test_a_cut_off_image_is_written_with_a_warning(
+    tmp_path: Path, classroom: Path, small: SmallImage
+) -> None:
+    cut_off = tmp_path / "cut-off.img"
+    cut_off.write_bytes(small.path.read_bytes()[: 30 * MIB])
+    classroom.write_text(classroom.read_text().replace(str(small.path), str(cut_off)))
+    words = f"cut-off.img is cut off: partition 2 ends {11 * MIB} bytes behind its end"
+    with card(tmp_path, CARD_BYTES) as device:
+        for what in (("--image", cut_off), ("-c", classroom)):
+            done = flash(device, *what, *SAFE)
+            assert done.returncode == 0, done.stderr
+            assert words in done.stderr
+        assert "cut off" not in flash(device, "--image", small.path, *SAFE).stderr
+
+
+@pytest.mark.root
 def test_reuse_does_not_give_a_second_card_to_a_node(tmp_path: Path, classroom: Path) -> None:
     for name in "ab":
         (tmp_path / name).mkdir()
@@ -334,6 +397,8 @@ def test_another_node_s_card_is_overwritten_only_when_told_and_then_noted(
         done = flash(device, "-c", classroom, "--node", "pi-02", *SAFE)
         assert done.returncode == 6
         assert "is pi-01 already" in done.stderr
+        unasked = flash(device, "-c", classroom, "--node", "pi-02", "--allow-loop")
+        assert "is pi-01 already" in unasked.stderr, "asked first, refused then"
         assert state_of_nodes(classroom) == {"pi-01": "written"}
         told = flash(device, "-c", classroom, "--node", "pi-02", "--again", *SAFE)
         assert told.returncode == 0, told.stderr
@@ -355,6 +420,9 @@ def test_an_attempt_that_touched_nothing_leaves_the_ledger_as_it_was(
             done = flash(first, "-c", classroom, "--node", "pi-01", *SAFE)
         assert done.returncode == 6
         assert "is in use" in done.stderr
+        assert ledger.read_text() == before
+        with held_open(second):
+            assert flash(second, "-c", classroom, "--node", "pi-03", *SAFE).returncode == 6
         assert ledger.read_text() == before
         refused = flash(second, first, "-c", classroom, *SAFE)
         assert refused.returncode == 6

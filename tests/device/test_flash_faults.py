@@ -286,13 +286,16 @@ def test_a_card_that_vanishes(tmp_path: Path, small: SmallImage) -> None:
 
 
 @pytest.mark.root
-def test_ctrl_c_leaves_at_once_and_nothing_that_boots(tmp_path: Path, small: SmallImage) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_ctrl_c_leaves_at_once_and_nothing_that_boots(
+    tmp_path: Path, small: SmallImage, how: signal.Signals
+) -> None:
     with served(tmp_path, "memory", str(CARD_BYTES), speed=8) as device:
         command = [*RPI_IMAGE, "flash", device, "--image", str(small.path), *SAFE]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
             _wait_until_busy(device)
             begin = time.monotonic()
-            program.send_signal(signal.SIGINT)
+            program.send_signal(how)
             _, said = program.communicate(timeout=60)
             assert time.monotonic() - begin < 30
         assert program.returncode == 130, said

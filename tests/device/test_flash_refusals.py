@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import stat
 import subprocess
+import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +70,36 @@ def test_a_file_and_nothing(tmp_path: Path, small: SmallImage) -> None:
     file.write_bytes(b"mine")
     assert refused(flash(file, "--image", small.path, *SAFE), "is not a block device")
     assert refused(flash("/dev/nothing", "--image", small.path, *SAFE), "does not exist")
+    assert refused(flash("", "--image", small.path, *SAFE), "'' is not a block device")
+    steering = flash("/dev/\x1b[2J", "--image", small.path, *SAFE)
+    assert refused(steering, "/dev/ [2J does not exist")
     assert file.read_bytes() == b"mine"
+
+
+def test_a_refusal_is_told_as_json_too(small: SmallImage) -> None:
+    done = flash("/dev/nothing", "/dev/none", "--image", small.path, *SAFE, "--json")
+    assert refused(done, "/dev/nothing does not exist")
+    cards = json.loads(done.stdout)["cards"]
+    assert [card["device"] for card in cards] == ["/dev/nothing", "/dev/none"]
+    assert {card["state"] for card in cards} == {"refused"}
+    assert {card["error"] for card in cards} == {"/dev/nothing does not exist"}
+    assert {card["hint"] for card in cards} == {"`rpi-image devices` lists them"}
+    assert {card["exit_code"] for card in cards} == {6}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--node", "pi-01", "--nodes", "pi-02", "-c", "class.yml"), "exclude each other"),
+        (("--stall-seconds", "0"), "--stall-seconds is 0"),
+        (("--stall-seconds", "-1"), "--stall-seconds is -1"),
+        (("--stall-seconds", "nan"), "--stall-seconds is nan"),
+    ],
+)
+def test_flags_that_cannot_be(words: tuple[str, ...], said: str) -> None:
+    done = flash("/dev/nothing", *words, *SAFE)
+    assert done.returncode == 2
+    assert said in done.stderr
 
 
 @pytest.mark.root
@@ -117,6 +148,16 @@ def test_a_mounted_card_unless_told_to_unmount(tmp_path: Path, small: SmallImage
 
 
 @pytest.mark.root
+def test_a_card_that_is_refused_anyway_stays_mounted(tmp_path: Path, small: SmallImage) -> None:
+    with card(tmp_path, 2 * CARD_BYTES) as device, mounted(device, tmp_path) as point:
+        image = point / "small.img"
+        image.write_bytes(small.path.read_bytes())
+        done = flash(device, "--image", image, *SAFE, "--unmount")
+        assert refused(done, "is mounted", f"holds {image}", "or give --unmount; copy that")
+        assert point.is_mount()
+
+
+@pytest.mark.root
 def test_a_mount_that_the_facts_missed_stops_the_claim(tmp_path: Path) -> None:
     """The kernel's own answer to O_EXCL, behind every check of ours."""
     with card(tmp_path, CARD_BYTES) as device:
@@ -133,6 +174,33 @@ def test_a_mount_that_the_facts_missed_stops_the_claim(tmp_path: Path) -> None:
 def test_a_loop_that_stands_on_the_card(tmp_path: Path, small: SmallImage) -> None:
     with card(tmp_path, CARD_BYTES) as device, loop(Path(device)) as above:
         assert refused(flash(device, "--image", small.path, *EVERY_FLAG), f"loop {above}")
+
+
+@pytest.mark.root
+def test_a_loop_over_what_is_mounted(tmp_path: Path, small: SmallImage) -> None:
+    """Over the loop itself, over its file, over a hard link to that: the kernel sees no use."""
+    raw, link = garbage_file(tmp_path / "raw", CARD_BYTES), tmp_path / "link"
+    link.hardlink_to(raw)
+    with loop(raw) as device, mounted(device, tmp_path) as point:
+        (point / "thesis").write_text("years of work")
+        for file in (Path(device), raw, link):
+            with loop(file) as other:
+                done = flash(other, "--image", small.path, *SAFE, "--allow-large", "--full")
+                assert refused(done, "is mounted", str(point))
+        with loop(Path(device)) as other, loop(Path(other)) as third:
+            for above in (other, third):
+                done = flash(above, "--image", small.path, *EVERY_FLAG)
+                assert refused(done, "shows /dev/loop", "give that disk itself")
+        run("umount", point)
+        run("mount", device, point)
+        assert (point / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.root
+def test_one_file_behind_two_loops_is_one_card(tmp_path: Path, classroom: Path) -> None:
+    raw = garbage_file(tmp_path / "raw", CARD_BYTES)
+    with loop(raw) as device, loop(raw) as other:
+        assert refused(flash(device, other, "-c", classroom, *SAFE), other, "is given twice")
 
 
 @pytest.mark.root
@@ -154,6 +222,23 @@ def test_the_image_is_what_the_loop_shows(tmp_path: Path, small: SmallImage) -> 
         done = flash(device, "--image", own, *SAFE)
     assert refused(done, f"holds {own}")
     assert own.read_bytes() == small.path.read_bytes()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("place", ["link", "memory"])
+def test_the_image_has_other_names_or_no_device(
+    tmp_path: Path, small: SmallImage, place: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if place == "memory" else tmp_path) as folder:
+        own = image = Path(folder) / "own.img"
+        own.write_bytes(small.path.read_bytes())
+        if place == "link":
+            image = Path(folder) / "link.img"
+            image.hardlink_to(own)
+        with loop(own) as device:
+            done = flash(device, "--image", image, *SAFE)
+        assert refused(done, f"holds {image}")
+        assert own.read_bytes() == small.path.read_bytes()
 
 
 @pytest.mark.root
@@ -205,7 +290,12 @@ def test_two_flashers_on_one_card(tmp_path: Path, small: SmallImage) -> None:
     with card(tmp_path, CARD_BYTES) as device:
         facts = load_device(device)
         with blockdev.claim(facts):
-            assert refused(flash(device, "--image", small.path, *EVERY_FLAG), "is in use")
+            done = flash(device, "--image", small.path, *EVERY_FLAG, "--json")
+            assert refused(done, "is in use")
+            (told,) = json.loads(done.stdout)["cards"]
+            assert told["state"] == "claim"
+            assert told["exit_code"] == 6
+            assert f"hint: {told['hint']}\n" in done.stderr
 
 
 @pytest.mark.root

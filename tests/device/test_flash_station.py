@@ -189,7 +189,7 @@ def test_only_the_readers_named_are_served(
     mine, slot = only_these_loops(tmp_path, monkeypatch), tmp_path / "slot"
     for name in "ab":
         (tmp_path / name).mkdir()
-    with queue(classroom, "--nodes", "pi-01", str(slot)) as station:
+    with queue(classroom, "--nodes", "pi-02", str(slot)) as station:
         station.wait_for("1 node to write")
         with card(tmp_path / "a", CARD_BYTES) as other, card(tmp_path / "b", CARD_BYTES) as named:
             mine.write_text(f"{other}\n")
@@ -200,6 +200,7 @@ def test_only_the_readers_named_are_served(
             assert boots(named)
             assert head_of(other, 4 * MIB) == GARBAGE * 4
     assert f"goes onto {named}" in station.said()
+    assert "label 2 of 3, pi-02" in station.said()
 
 
 def only_these_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

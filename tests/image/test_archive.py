@@ -60,6 +60,15 @@ def test_every_form_gives_the_image_back_with_its_digest_and_its_holes(
     assert is_compressed(packed)
 
 
+@pytest.mark.parametrize("size_bytes", [1, 512, 3 * MEBIBYTE, 2 * ODD_BYTES])
+def test_a_peek_takes_nothing_away(image: Path, tmp_path: Path, size_bytes: int) -> None:
+    data = image.read_bytes()
+    with open_stream(pack(image, "gz", tmp_path)) as stream:
+        assert stream.peek(size_bytes) == data[:size_bytes]
+        assert stream.read(10) + stream.peek(size_bytes) == data[: 10 + size_bytes]
+        assert b"".join(stream) == data[10:]
+
+
 @pytest.mark.parametrize("form", ["zip", "pigz.zip", "streamed.zip", "xz", "blocks.xz", "zst"])
 def test_the_stated_size_is_known_before_unpacking(packed: Path) -> None:
     with open_stream(packed) as stream:

@@ -7,6 +7,8 @@ import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -119,6 +121,19 @@ def test_a_checksum_file_beside_a_local_file_is_obeyed(image: Path, cache: Cache
         obtain_base(local(packed), cache)
 
 
+@pytest.mark.parametrize("form", ["{}\n", "SHA256 (pi.img.gz) = {}\n"])
+def test_a_checksum_file_may_hold_the_digest_alone_or_be_bsds(
+    form: str, image: Path, cache: Cache
+) -> None:
+    packed = pack(image, "gz")
+    beside = packed.with_name(f"{packed.name}.sha256")
+    beside.write_text(form.format(sha256sum(packed)))
+    assert obtain_base(local(packed), cache).sha256 == sha256sum(image)
+    beside.write_text(form.format("0" * 64))
+    with pytest.raises(SourceError, match="instead of 0000"):
+        obtain_base(local(packed), cache)
+
+
 @pytest.mark.parametrize("kind", ["", "xz"])
 def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cache: Cache) -> None:
     packed = pack(image, kind) if kind else image
@@ -133,6 +148,23 @@ def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cach
         obtain_base(local(packed), cache)
     assert obtain_base(local(packed, sha256sum(packed)), cache)
     assert find_cached(replace(local(packed), unchecked=True), cache)
+
+
+def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cache: Cache) -> None:
+    packed = pack(image, "gz")
+    beside = publish_checksum(packed)
+    source = replace(local(packed), unchecked=True)
+    voice = Recorder()
+    obtain_base(source, cache, voice)
+    assert voice.warnings == []
+    for text in (f"{'0' * 64}  {packed.name}\n", "no checksum"):
+        beside.write_text(text)
+        obtain_base(source, cache, voice)
+        obtain_base(source, Cache(cache.folder / text[:2]), voice)
+    assert len(voice.warnings) == 4
+    assert set(voice.warnings) == {
+        "pi.img.gz is taken unchecked: it does not fit pi.img.gz.sha256 beside it"
+    }
 
 
 @pytest.mark.parametrize(
@@ -161,6 +193,26 @@ def test_a_packed_file_that_is_no_disk_image_is_told(tmp_path: Path, cache: Cach
     (tmp_path / "notes.img").write_text("no disk " * 1000)
     with pytest.raises(ImageError, match="no boot signature"):
         obtain_base(local(pack(tmp_path / "notes.img", "zip")), cache)
+    assert files_in(cache) == []
+
+
+@pytest.mark.parametrize("form", ["zip", "gz", "xz", "zst", "bz2"])
+def test_what_is_no_disk_image_is_told_before_it_is_unpacked(
+    form: str, tmp_path: Path, cache: Cache
+) -> None:
+    image = tmp_path / "zeros.img"
+    with image.open("wb") as file:
+        file.truncate(64 * MEBIBYTE)
+    packed = pack(image, form)
+    small = f"ulimit -f {4 * MEBIBYTE // 512}"
+    done = subprocess.run(
+        ["sh", "-c", f'{small}; exec "$0" "$@"', sys.executable, "-m", "imagebuilder", "fetch",
+         str(packed)],
+        env={**os.environ, "RPI_IMAGE_CACHE": str(cache.folder)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "no boot signature" in done.stderr
+    assert done.returncode == 5
     assert files_in(cache) == []
 
 
@@ -267,6 +319,30 @@ def test_fetch_prints_where_the_image_lies(
 
 
 @pytest.mark.usefixtures("at_home")
+def test_fetch_says_each_time_that_nothing_was_compared(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = pack(image, "gz")
+    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    for _ in range(2):
+        assert rpi_image(["fetch", str(packed), "--no-checksum"]) == 0
+        assert capsys.readouterr().err.count("warning: pi.img.gz is taken unchecked") == 1
+
+
+@pytest.mark.usefixtures("at_home")
+def test_an_image_for_a_card_is_compared_with_the_checksum_beside_it(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    packed = pack(image, "gz")
+    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    arguments = ["verify", str(image), "--image", str(packed)]
+    assert rpi_image(arguments) == 4
+    assert "instead of 0000" in capsys.readouterr().err
+    rpi_image([*arguments, "--no-checksum"])
+    assert "is taken unchecked" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("at_home")
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -329,3 +405,32 @@ def test_clean_removes_unfinished_parts_nobody_works_on(
     capsys.readouterr()
     assert rpi_image(["cache", "list", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["unfinished_bytes"] > 0
+
+
+_KILLED = """
+import os, pathlib, sys
+from imagebuilder.cache import Cache
+with Cache(pathlib.Path(sys.argv[1])).scratch("inspect x") as part:
+    part.write_bytes(bytes(9000))
+    os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.usefixtures("at_home")
+def test_what_a_killed_inspect_unpacked_is_listed_and_cleaned(
+    cache: Cache, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = [sys.executable, "-c", _KILLED, str(cache.folder)]
+    assert subprocess.run(program, check=False).returncode == -9
+    assert rpi_image(["cache", "list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["unfinished_bytes"] >= 9000
+    assert rpi_image(["cache", "clean", "--unfinished"]) == 0
+    assert "freed 0 B" not in capsys.readouterr().out
+    assert files_in(cache) == []
+
+
+def test_scratch_goes_away(cache: Cache) -> None:
+    with cache.scratch("inspect x") as part:
+        part.write_bytes(b"x")
+        assert cache.leftovers() == (part,)
+    assert cache.leftovers() == ()

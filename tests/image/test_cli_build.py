@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -187,7 +191,8 @@ def test_a_dry_run_does_without_the_image_where_it_can(tmp_path: Path) -> None:
     )  # fmt: skip
     plan = emitted(done)
     assert plan["generation"] == "cloud-init"
-    assert "without the base image" in done.stderr
+    assert "without the base image" in plan["warnings"][0]
+    assert done.stderr.count("without the base image") == 1
 
 
 def test_a_dry_run_reads_a_file_of_the_user_s(tmp_path: Path) -> None:
@@ -272,6 +277,7 @@ def test_overlays_variables_and_keys_arrive(
         (("--profile", "armv7", "--hostname", "pi", "--image", "sampel"), 3, "sample"),
         (("--profile", "armv7", "--hostname", "pi", "--image", "no.img"), 4, "no.img"),
         (("--profile", "armv7"), 2, "--hostname"),
+        (("--hostname", "pi"), 2, "armv7"),
         (("--hostname", "pi", "--profile", "armv7", "--label", "x"), 2, "KEY=VALUE"),
         ((*NODE, "--generation", "windows"), 3, "windows"),
         ((*NODE, "--overlay", "nowhere"), 3, "nowhere"),
@@ -332,6 +338,32 @@ def test_a_name_that_contradicts_the_form(
         assert done.returncode == 2, done.stderr
         assert words in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "signals", [(signal.SIGTERM,), (signal.SIGHUP, signal.SIGTERM)], ids=["one", "both"]
+)
+def test_a_build_that_is_ended_leaves_nothing(
+    program: Callable[..., subprocess.CompletedProcess[str]],
+    cache: Path,
+    tmp_path: Path,
+    signals: tuple[signal.Signals, ...],
+) -> None:
+    succeed(program("fetch", "sample"))
+    command = [sys.executable, "-m", "imagebuilder", "build", *NODE, "-o", "x.img.xz"]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "RPI_IMAGE_CACHE": str(cache)},
+        stderr=subprocess.PIPE, text=True,
+    ) as build:  # fmt: skip
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "x.img.xz.part").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        for number in signals:
+            build.send_signal(number)
+        _, said = build.communicate(timeout=60)
+    assert build.returncode == 130, said
+    assert said.endswith("interrupted\n")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compressing_name_compresses(

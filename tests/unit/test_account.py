@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -9,15 +10,17 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from imagebuilder import cli_cards
+from imagebuilder import account as account_module
+from imagebuilder import ledger
+from imagebuilder.account import Account
 from imagebuilder.card import CardJob, Stage
-from imagebuilder.cli_cards import Account
 from imagebuilder.console import Console
-from imagebuilder.errors import RefusedError
+from imagebuilder.errors import RefusedError, WriteError
 from imagebuilder.flash import CardOutcome
 from imagebuilder.jobs import Recipe
 from imagebuilder.ledger import Ledger
 from imagebuilder.model import Device
+from imagebuilder.progress import Silent
 from tests.unit.reports import REPORT
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ if TYPE_CHECKING:
     from imagebuilder.source import Source
 
 LAST_WEEK, TODAY = 1_700_000_000, 1_700_600_000
+
+
+class Diary(Silent):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        self.warnings.append(text)
 
 
 @dataclass
@@ -39,11 +50,17 @@ class Desk:
     def account(self, epoch: int, *, again: bool = True) -> Account:
         return Account(self.ledger, Console(), again=again, epoch=epoch)
 
-    def begin(self, account: Account, node: str, path: str) -> CardJob:
+    def device(self, path: str) -> Device:
+        return Device(path=path, major_minor=path, size_bytes=1)
+
+    def recipe(self, node: str) -> Recipe:
         source = cast("Source", None)
-        device = Device(path=path, major_minor=path, size_bytes=1)
-        recipe = Recipe(source=source, write_set=(), files={}, node=node, config_hash=node)
+        return Recipe(source=source, write_set=(), files={}, node=node, config_hash=node)
+
+    def begin(self, account: Account, node: str, path: str) -> CardJob:
+        recipe, device = self.recipe(node), self.device(path)
         account.begin(recipe, device)
+        source = recipe.source
         return CardJob(device=device, source=source, write_set=(), prove=print, node=node)
 
     def end(self, account: Account, job: CardJob, epoch: int) -> None:
@@ -69,8 +86,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
         node, built = made.cards.get(path, ("", 0))
         return SimpleNamespace(node={"RPI_IMAGE_HASH": node, "RPI_IMAGE_BUILT": str(built)})
 
-    monkeypatch.setattr(cli_cards, "open_medium", opened)
-    monkeypatch.setattr(cli_cards, "identify", read)
+    monkeypatch.setattr(account_module, "open_medium", opened)
+    monkeypatch.setattr(account_module, "identify", read)
     return made
 
 
@@ -131,6 +148,65 @@ def test_untouched_it_is_as_before(desk: Desk) -> None:
     desk.begin(again, "pi-02", "y")
     again.take_back()
     assert desk.ledger.path.read_text() == before
+
+
+def test_untouched_a_node_without_an_entry_gets_none(desk: Desk) -> None:
+    account = desk.account(TODAY)
+    job = desk.begin(account, "pi-01", "a")
+    account.end(CardOutcome(job=job, stage=Stage.CLAIM, error=RefusedError("a is in use", "")))
+    assert desk.states() == {}
+
+
+def test_taken_back_two_nodes_that_swap_their_cards_keep_them(desk: Desk) -> None:
+    first = desk.account(LAST_WEEK)
+    desk.write(first, "pi-01", "a", LAST_WEEK)
+    desk.write(first, "pi-02", "b", LAST_WEEK)
+    before = desk.ledger.path.read_text()
+    again = desk.account(TODAY)
+    desk.begin(again, "pi-01", "b")
+    desk.begin(again, "pi-02", "a")
+    again.take_back()
+    assert desk.ledger.path.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("named", "path", "warned"), [(True, "b", 1), (True, "a", 0), (False, "b", 0)]
+)
+def test_a_node_named_on_purpose_gets_a_twin_with_a_warning(
+    desk: Desk, *, named: bool, path: str, warned: int
+) -> None:
+    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    diary = Diary()
+    account = Account(desk.ledger, diary, again=not named, named=named, epoch=TODAY)
+    account.check(desk.recipe("pi-01"), desk.device(path))
+    assert len(diary.warnings) == warned
+    assert all("pi-01 was written to 0.0 GB on 2" in text for text in diary.warnings)
+    assert desk.states() == {"pi-01": "written"}
+
+
+def test_what_the_ledger_refuses_is_known_before_it_is_claimed(desk: Desk) -> None:
+    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    before = desk.ledger.path.read_text()
+    account = desk.account(TODAY, again=False)
+    for node, path, words in (("pi-02", "a", "is pi-01 already"), ("pi-01", "b", "was written")):
+        with pytest.raises(RefusedError, match=words):
+            account.check(desk.recipe(node), desk.device(path))
+    assert desk.ledger.path.read_text() == before
+
+
+def test_a_full_disk_under_the_ledger_says_what_became_of_the_card(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    account = desk.account(TODAY)
+    desk.begin(account, "pi-01", "a")
+    monkeypatch.setattr(ledger, "write_file", full)
+    with pytest.raises(WriteError, match="No space left") as failed:
+        desk.begin(account, "pi-02", "b")
+    assert failed.value.hint == "make room, or mend its rights; nothing was written to b"
+    account.take_back()
 
 
 def test_an_entry_of_an_earlier_version_knows_no_time(desk: Desk) -> None:

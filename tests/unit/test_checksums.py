@@ -18,6 +18,11 @@ ONE, TWO = "1" * 64, "ab" * 32
         f"{ONE}  ./release/pi.img.zip\r\n",
         f"# images\n{TWO}  other.zip\n{ONE}  pi.img.zip\n",
         f"{TWO}  other pi.img.zip\n{ONE}  pi.img.zip\n",
+        f"{ONE}",
+        f"\ufeff{ONE}\r\n",
+        f"SHA256 (pi.img.zip) = {ONE}\n",
+        f"SHA256(release/pi.img.zip)= {ONE}\r\n",
+        f"SHA256 (other (1).zip) = {TWO}\nSHA256 (pi.img.zip) = {ONE}",
     ],
 )
 def test_the_line_of_the_image_counts(text: str) -> None:
@@ -32,7 +37,10 @@ def test_digests_are_given_in_lower_case() -> None:
     ("text", "what"),
     [
         ("", "is no SHA-256 file"),
-        (f"{ONE}\n", "is no SHA-256 file"),
+        (f"{ONE}\n{TWO}\n", "is no SHA-256 file"),
+        (f"SHA256 (pi.img.zip.sig) = {ONE}\n", r"names pi\.img\.zip\.sig"),
+        (f"SHA1 (pi.img.zip) = {ONE}\n", "is no SHA-256 file"),
+        (f"SHA512 (pi.img.zip) = {ONE}{TWO}\n", "is no SHA-256 file"),
         (f"{ONE[1:]}  pi.img.zip\n", "is no SHA-256 file"),
         (f"{'1' * 32}  pi.img.zip\n", "is no SHA-256 file"),
         (f"{ONE}  pi.img.zip.sig\n", r"names pi\.img\.zip\.sig"),

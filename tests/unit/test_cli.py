@@ -129,6 +129,24 @@ def test_ctrl_c_exits_130(
     assert capsys.readouterr().err == "interrupted\n"
 
 
+_HANGS_UP = """
+import os, signal
+from imagebuilder import cli
+cli.cli.main = lambda **_: os.kill(os.getpid(), signal.SIGHUP)
+cli.main([])
+"""
+
+
+@pytest.mark.parametrize(("before", "code"), [("", 130), ("trap '' HUP;", 0)])
+def test_a_closed_terminal_ends_it_unless_that_is_ignored(before: str, code: int) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'{before} exec "$0" -c "$1"', sys.executable, _HANGS_UP],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert done.stderr == ("interrupted\n" if code else "")
+
+
 def test_an_error_has_its_exit_code_and_hint(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

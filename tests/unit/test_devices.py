@@ -142,6 +142,59 @@ def test_a_loop_on_a_disk_is_its_holder() -> None:
     assert found.system_mounts == ("/usr",)
 
 
+SYSTEM = "22 1 8:1 / / rw - ext4 /dev/sda1 rw"
+STICK = "23 1 7:1 / /media rw - ext4 /dev/loop1 rw"
+
+
+def over(backing: str, inode: str = "", device: str = "") -> SysFacts:
+    return SysFacts(backing=backing, backing_inode=inode, backing_device=device)
+
+
+LOOPS = [
+    (SYSTEM, [over("/dev/sda")], ["system", "above"]),
+    (SYSTEM, [over("/dev/sda2")], ["system", "above"]),
+    (SYSTEM, [over("/old name", "6/9", "8:2")], ["system", "above"]),
+    (SYSTEM, [over("/dev/sda2"), over("/dev/loop1")], ["system", "above"]),
+    (SYSTEM, [over("/dev/loop2"), over("/dev/sda2")], ["system", "above"]),
+    (SYSTEM, [over("/f"), over("/dev/loop1")], ["above"]),
+    ("", [over("/dev/sda")], ["above"]),
+    ("", [over("/hidden", "6/9", "1:0")], ["above"]),
+    (STICK, [over("/f"), over("/dev/loop1")], ["above", "mounted"]),
+    (STICK, [over("/f"), over("/f")], ["mounted"]),
+    (STICK, [over("/f"), over("/g")], []),
+    (STICK, [over("/f", "9/4"), over("/g", "9/4")], ["mounted"]),
+    (STICK, [over("/f", "9/4"), over("/f", "8/4")], []),
+    (STICK, [over("/f"), over("/g"), over("/f")], ["mounted"]),
+    ("", [over("/swap file")], ["system"]),
+    ("", [over("/card.img")], []),
+]
+
+
+@pytest.mark.parametrize(("mountinfo", "loops", "expected"), LOOPS)
+def test_a_loop_carries_what_is_below_and_beside_it(
+    mountinfo: str, loops: list[SysFacts], expected: list[str]
+) -> None:
+    """Asked of the last loop; a loop that another stands on is held by that."""
+    common = {"size": 9, "log-sec": 512}
+    parts = [
+        {"name": f"sda{n}", "path": f"/dev/sda{n}", "maj:min": f"8:{n}", "type": "part", **common}
+        for n in (1, 2)
+    ]
+    tree = [{"name": "sda", "maj:min": "8:0", "type": "disk", "children": parts, **common}]
+    names = [f"loop{n}" for n in range(1, len(loops) + 1)]
+    tree += [{"name": n, "maj:min": f"7:{n[4:]}", "type": "loop", **common} for n in names]
+    snapshot = Snapshot(
+        json.dumps({"blockdevices": tree}),
+        mountinfo,
+        "Filename Type Size Used Priority\n/swap\\040file file 9 0 -2",
+        tuple(zip(names, loops, strict=True)),
+    )
+    found = {device.path: device for device in parse_devices(snapshot)}[f"/dev/{names[-1]}"]
+    codes = [refusal.code for refusal in refusals(found, Wish(allow_loop=True))]
+    held = ["held"] if "/dev/" + names[-1] in {loop.backing for loop in loops} else []
+    assert sorted(codes) == sorted(expected + held)
+
+
 def test_what_is_no_device(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.cow import CowView
-from imagebuilder.disk import boot_partition, holds_fat, parse_gpt_header, read_partitions
+from imagebuilder.disk import boot_partition, cut_off, holds_fat, parse_gpt_header, read_partitions
 from imagebuilder.errors import ImageError
 from imagebuilder.model import Partition
 from imagebuilder.reading import open_raw
@@ -75,6 +75,19 @@ def as_read(path: Path) -> list[tuple[int, int, int, str]]:
             (p.number, p.start_bytes // SECTOR, p.size_bytes // SECTOR, plain(p.kind))
             for p in read_partitions(disk)
         ]
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "missing"),
+    [(22528 * SECTOR, 0), (22527 * SECTOR, 0), (22527 * SECTOR - 1, SECTOR + 1), (10 * MIB, MIB)],
+)
+def test_a_disk_may_be_odd_by_a_sector_but_not_cut_off(
+    tmp_path: Path, size_bytes: int, missing: int
+) -> None:
+    with open_raw(make_table(tmp_path / "disk", TABLES["logical"])) as disk:
+        partitions = [p for p in read_partitions(disk) if p.number != 7]
+    words = f"is cut off: partition 6 ends {missing} bytes behind its end"
+    assert cut_off(partitions, size_bytes) == ((words,) if missing else ())
 
 
 def plain(kind: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from imagebuilder.archive import ImageStream
 from imagebuilder.errors import ImageError
-from imagebuilder.sparse import BLOCK_BYTES, data_runs, hash_file, write_raw
+from imagebuilder.sparse import BLOCK_BYTES, data_runs, hash_file, open_unrolled, write_raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,6 +61,35 @@ def test_written_bytes_are_the_streams(tmp_path: Path, size: int) -> None:
     assert out.read_bytes() == data
     assert (written.sha256, written.size_bytes) == (hashlib.sha256(data).hexdigest(), size)
     assert hash_file(out) == written
+
+
+@settings(deadline=None)
+@given(data=st.data(), stated=st.booleans())
+def test_a_stream_read_as_a_disk_is_unpacked_as_far_as_is_asked(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, *, stated: bool
+) -> None:
+    whole = bytes(5000) + bytes(range(256)) * 100 + bytes(9000)
+    chunks = [whole[i : i + 1000] for i in range(0, len(whole), 1000)]
+    taken = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal taken
+        for chunk in chunks:
+            taken += len(chunk)
+            yield chunk
+
+    out = tmp_path_factory.mktemp("unrolled") / "part"
+    stream = ImageStream(counted(), len(whole) if stated else None, "x")
+    with open_unrolled(stream, out) as disk:
+        assert disk.size_bytes == len(whole)
+        farthest = 0
+        for _ in range(3):
+            start = data.draw(st.integers(0, len(whole)))
+            size = data.draw(st.integers(1, 12_000))
+            assert disk.read_at(start, size) == whole[start : start + size]
+            farthest = max(farthest, start + size)
+            assert taken < farthest + 1000 or not stated
+    assert taken <= len(whole)
 
 
 def test_a_stream_that_fails_leaves_no_file(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ FLOORS: dict[str, int] = {
             "fatmap",
             "labels",
             "lint",
+            "loops",
             "roster",
             "presence",
             "safety",
@@ -92,6 +93,7 @@ FLOORS: dict[str, int] = {
     ),
     **dict.fromkeys(
         [
+            "account",
             "base",
             "batch",
             "build",

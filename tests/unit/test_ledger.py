@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -52,6 +53,22 @@ def test_a_new_ledger_knows_nobody(ledger: Ledger) -> None:
     assert ledger.entries() == ()
     assert ledger.done() == frozenset()
     assert not ledger.path.exists()
+
+
+def test_a_folder_or_a_file_that_cannot_be_read_is_no_ledger(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.path.mkdir()
+    for ask in (ledger.entries, lambda: ledger.claim(ENTRY)):
+        with pytest.raises(InputError, match="is not a ledger"):
+            ask()
+
+    def locked(*_: object, **__: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_text", locked)  # root may read everything
+    with pytest.raises(InputError, match="cannot be read: Permission denied"):
+        ledger.entries()
 
 
 def test_a_written_node_is_done_and_refused(ledger: Ledger) -> None:

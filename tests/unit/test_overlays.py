@@ -99,6 +99,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         " start",
         "x" * 256,
         "📶" * 128,
+        "CON",
+        "aux.txt",
+        "half \udcff",
         "..",
         "a//b",
         "/a",
@@ -111,7 +114,7 @@ def test_names_that_fat_cannot_hold_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Ünïcode 📶.txt", "x" * 255, "a b/c.d.e", "[1]+(2)~3", "COM1.txt"]
+    "name", ["Ünïcode 📶.txt", "x" * 255, "a b/c.d.e", "[1]+(2)~3", "COM10.txt"]
 )
 def test_names_that_fat_can_hold(name: str) -> None:
     assert check_path(name, "here") == name
@@ -121,6 +124,18 @@ def test_a_wrong_name_in_a_folder_says_where(tmp_path: Path) -> None:
     write(tmp_path, "sub/a:b.txt")
     with pytest.raises(SettingsError, match=r"sub/a:b\.txt: the name 'a:b\.txt' holds ':'"):
         load_overlay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("a.txt", "A.txt"), ("sub/x", "SUB/X"), ("motd", "motd.j2"), ("é", "É.j2")]
+)
+def test_two_files_that_are_one_on_fat_are_refused(one: str, other: str, tmp_path: Path) -> None:
+    write(tmp_path, one)
+    write(tmp_path, other)
+    with pytest.raises(SettingsError, match="are one file on the boot partition") as caught:
+        load_overlay(tmp_path)
+    assert str(tmp_path / one) in caught.value.message
+    assert str(tmp_path / other) in caught.value.message
 
 
 def test_only_what_came_with_the_program_sees_secrets(tmp_path: Path) -> None:

@@ -90,12 +90,26 @@ RULES = [
     ("mounted", {"parts": (DevicePart(path="/dev/sdb1", mountpoints=("/media/x",)),)}, {}),
     ("kept", {}, {"kept": (Kept("the image", "8:17"),)}),
     ("kept", {}, {"kept": (Kept("the cache", "8:16"),)}),
+    ("above", {"backing": "/dev/sda", "backing_device": "8:0"}, {}),
     ("kept", {"backing": "/a.img"}, {"kept": (Kept("the image", "9:9", "/a.img"),)}),
+    ("kept", {"backing": "/a.img"}, {"kept": (Kept("the image", "", "/a.img"),)}),
+    ("kept", {"backing": "/c/b.img"}, {"kept": (Kept("the cache", "", "/c"),)}),
+    ("kept", {"backing_inode": "27/4"}, {"kept": (Kept("the image", "", "/b.img", "27/4"),)}),
+    (
+        "kept",
+        {"relatives": (Device(path="/l", major_minor="7:1", size_bytes=1),)},
+        {"kept": (Kept("the image", "7:1"),)},
+    ),
     ("read-only", {"read_only": True}, {}),
     ("small", {"size_bytes": GB - 512}, {}),
     ("large", {"size_bytes": LARGE_BYTES + 512}, {"allow_large": False}),
     ("sector", {"logical_sector_bytes": 4096}, {}),
     ("twice", {}, {"taken": ("8:16",)}),
+    (
+        "twice",
+        {"relatives": (Device(path="/l", major_minor="7:1", size_bytes=1),)},
+        {"taken": ("7:1",)},
+    ),
 ]
 
 
@@ -113,6 +127,12 @@ def test_each_rule_alone(code: str, facts: dict[str, object], wish: dict[str, ob
 @pytest.mark.parametrize(("size", "expected"), [(GB - 512, ["small"]), (GB, []), (LARGE_BYTES, [])])
 def test_sizes_at_the_edge(size: int, expected: list[str]) -> None:
     assert codes(replace(CARD, size_bytes=size), Wish(image_bytes=GB)) == expected
+
+
+def test_a_file_whose_device_is_not_known_lies_on_no_other_one() -> None:
+    kept = (Kept("the image", "", "/a.img", "27/4"), Kept("the cache", "", "/c"))
+    loop = replace(CARD, backing="/cards/a.img", backing_inode="28/4", transport="loop")
+    assert codes(loop, replace(ALLOWED, kept=kept)) == []
 
 
 def test_an_sd_slot_needs_no_removable_flag() -> None:
@@ -143,10 +163,16 @@ def test_no_flag_lifts_the_refusal_of_the_system(wish: Wish, transport: str, poi
         ({"transport": "sata"}, False),
         ({"system_mounts": ("/boot",)}, False),
         ({"holders": ("crypt x",)}, False),
+        ({"backing_device": "8:0", "transport": "loop"}, False),
     ],
 )
 def test_only_removable_media_may_be_unmounted(change: dict[str, object], may: bool) -> None:
     assert may_unmount(replace(CARD, **change)) is may  # type: ignore[arg-type]
+
+
+def test_beside_the_system_other_mounts_are_noise() -> None:
+    parts = (DevicePart(path="/dev/sdb1", mountpoints=("/", "/run/netns")),)
+    assert codes(replace(CARD, parts=parts, system_mounts=("/",))) == ["system"]
 
 
 def test_every_mount_is_named() -> None:

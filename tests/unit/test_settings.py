@@ -243,6 +243,17 @@ def test_passphrases_arrive_unchanged(room: Room, text: str) -> None:
     assert room.write(CONTRACT).load().nodes[0].wifi.networks[0].passphrase == Secret(text)
 
 
+def test_a_secret_file_that_is_no_text_is_named_with_its_line(room: Room) -> None:
+    wifi = "{country: FR, networks: [{ssid: a, passphrase: {file: wbin}}]}"
+    room.write(f"profile: armv7\nwifi: {wifi}\nnodes: [{{hostname: pi}}]\n")
+    secret = room.folder / "wbin"
+    secret.write_bytes(b"\nhunter22\xff")
+    (problem,) = room.refusal().problems
+    assert problem.message.endswith(f"{secret}:2: not a text in UTF-8")
+    assert problem.hint == "save the file as UTF-8"
+    assert problem.line == 2
+
+
 def test_a_secret_file_loses_its_newline_only(room: Room) -> None:
     text = "wifi: {networks: [{ssid: a, passphrase: {file: wifi.txt}}]}"
     (room.folder / "wifi.txt").write_bytes(b" with blanks \r\n")

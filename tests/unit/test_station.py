@@ -110,6 +110,7 @@ class Desk:
     settled: list[CardOutcome] = field(default_factory=list)
     refuse: dict[int, RpiImageError] = field(default_factory=dict)
     taken: frozenset[str] = frozenset()
+    roster: list[str] = field(default_factory=list)
     free: Callable[[Device], Device] = lambda device: device
     now: float = 0.0
 
@@ -138,6 +139,7 @@ class Desk:
             prepare=self.prepare,
             settle=self.settled.append,
             wish=Wish(),
+            roster=self.roster,
             free=self.free,
             voice=self.diary,
             clock=lambda: self.now,
@@ -167,6 +169,13 @@ def test_cards_get_the_nodes_in_turn() -> None:
     assert any("pi-01 goes onto /dev/sdc" in note for note in diary.notes)
     assert any("label 2 of 2, pi-02" in note for note in diary.notes)
     assert len(settled) == 2
+
+
+def test_the_label_is_that_of_the_printed_sheet() -> None:
+    roster = ["pi-01", "pi-02", "pi-03", "pi-04"]
+    desk = Desk(["pi-04"], [[], [inserted(5)]], roster=roster)
+    desk.run()
+    assert any("label 4 of 4, pi-04" in note for note in desk.diary.notes)
 
 
 def test_what_was_there_at_the_start_is_never_written() -> None:
@@ -248,6 +257,20 @@ def test_where_it_may_it_unmounts() -> None:
     desk = Desk(["pi-01"], [[], [mounted]], free=lambda device: replace(device, parts=()))
     desk.run()
     assert desk.flasher.written == [("pi-01", 5)]
+
+
+def test_what_is_refused_anyway_stays_mounted() -> None:
+    part = DevicePart(path="/dev/sdc1", mountpoints=("/media/x/boot",))
+    mounted = replace(inserted(5), parts=(part,), read_only=True)
+    asked: list[Device] = []
+
+    def free(device: Device) -> Device:
+        asked.append(device)
+        return device
+
+    desk = Desk(["pi-01"], [[], [mounted], [mounted, inserted(6, "/dev/sdd")]], free=free)
+    desk.run()
+    assert [device.sequence for device in asked] == [6]
 
 
 def test_one_that_cannot_be_unmounted_is_left_alone_once() -> None:

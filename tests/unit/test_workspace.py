@@ -487,7 +487,7 @@ def test_an_image_without_a_file_name_is_not_named_after_a_password() -> None:
     ("text", "words", "hint"),
     [
         ("hypriotos-1.12", "no base image", "did you mean `hypriotos-1.12.3`?"),
-        ("a b", "letters", ""),
+        ("a b", "no plain name", "letters"),
         ("https://", "URL", "as http"),
     ],
 )
