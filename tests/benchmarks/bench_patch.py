@@ -6,15 +6,18 @@ import os
 import statistics
 import tempfile
 import time
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder.bootfs import BootBase
-from imagebuilder.model import BootEdit
+from imagebuilder.model import BootEdit, DockerTls, HostKey, Secret
 from imagebuilder.reading import open_raw
 from tests.benchmarks.table import Row, report
 from tests.image.fat_images import EPOCH, MIB, FatImage, make_image, mtype
 from tests.tools import run
+from tests.unit.plan_samples import STOCK, boot_of, full_node, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,13 +28,14 @@ MOST_PATCH_BYTES = 128 << 10
 ROUNDS = 25
 STOCK_FILES = 260
 STOCK_MIB = 40
+VENDOR = "cloud-init-trixie"
+CERTIFICATE_BYTES = 900  # of the ECDSA ones that `batch` makes
 
 
 def stock(mib: int) -> dict[str, bytes]:
     """Give a boot partition's files as a vendor ships them: a kernel and many dtoverlays."""
-    files = {"cmdline.txt": b"console=tty1 rootwait\n", "config.txt": b"gpu_mem=16\n" * 90}
-    files["kernel7.img"] = bytes(range(256)) * (mib * MIB // 4 // 256)
-    return files
+    kernel = bytes(range(256)) * (mib * MIB // 4 // 256)
+    return {**STOCK[VENDOR], "kernel7.img": kernel}
 
 
 def overlays(folder: Path) -> None:
@@ -42,19 +46,16 @@ def overlays(folder: Path) -> None:
         place.write_bytes(bytes([number % 250 + 1]) * 1800)
 
 
-def full_configuration(node: int) -> list[BootEdit]:
-    """Two files rewritten, a folder, ten files, 60 KB; a little of it differs by node."""
-    name = f"pi-{node:02}".encode()
-    edits = [
-        BootEdit("cmdline.txt", b"console=tty1 rootwait init=/bin/sh -c " + name + b"\n"),
-        BootEdit("config.txt", b"gpu_mem=16\n" * 95),
-        BootEdit("rpi-image/node.env", b"NODE_HOSTNAME='" + name + b"'\n" * 60),
-        BootEdit("rpi-image/install", b"#!/bin/sh\n# first boot\n" * 1100),
-        BootEdit("rpi-image/node", b"#!/bin/sh\n# every boot\n" * 1100),
-        BootEdit("rpi-image/wifi/wpa_supplicant.conf", b"network={}\n" * 40),
-    ]
-    edits += [BootEdit(f"rpi-image/ssh/ssh_host_key_{n}", name * 200) for n in range(4)]
-    return edits
+@cache
+def full_configuration(node: int) -> tuple[BootEdit, ...]:
+    """Plan a node that uses everything there is, with keys as long as real ones."""
+    tls = DockerTls("c" * CERTIFICATE_BYTES, "d" * CERTIFICATE_BYTES, Secret("k" * 240))
+    keys = (
+        HostKey("rsa", Secret("r" * 2600), "s" * 560),
+        HostKey("ed25519", Secret("e" * 400), "f"),
+    )
+    settings = replace(full_node(), hostname=f"pi-{node:02}", docker_tls=tls, host_keys=keys)
+    return plan(settings, boot_of(VENDOR)).edits
 
 
 def median_ms(act: Callable[[int], object]) -> float:
@@ -88,7 +89,7 @@ def by_mtools(image: FatImage, folder: Path) -> float:
     median = median_ms(
         lambda node: run("mcopy", "-s", "-o", "-m", "-i", image.drive, *trees[node], "::")
     )
-    last = full_configuration(ROUNDS)[2]
+    last = next(e for e in full_configuration(ROUNDS) if e.path == "rpi-image/node.env")
     if mtype(image, last.path) != last.data:
         raise SystemExit("mtools did not make the edit it was timed for")
     return median
@@ -108,12 +109,13 @@ def rows_of(
     with tempfile.TemporaryDirectory() as made:
         overlays(Path(made))
         run("mcopy", "-s", "-i", image.drive, Path(made) / "overlays", "::")
+    nodes = [full_configuration(node) for node in range(ROUNDS + 1)]
     with open_raw(image.path) as raw:
         begin = time.perf_counter()
         base = BootBase(raw, image.partition())
-        patch = base.apply(full_configuration(0), EPOCH)
+        patch = base.apply(nodes[0], EPOCH)
         cold_ms = (time.perf_counter() - begin) * 1000
-        warm_ms = median_ms(lambda node: base.apply(full_configuration(node), EPOCH))
+        warm_ms = median_ms(lambda node: base.apply(nodes[node], EPOCH))
     mtools_ms = by_mtools(image, folder / f"by-mtools-{size_mib}")
     what = f"FAT{kind} {size_mib} MiB"
     kib = patch.size_bytes / 1024
