@@ -169,11 +169,16 @@ class _Resolver:
         return "", (FLAGS,) if chosen.loc[0] == FLAGS else ("nodes",)
 
 
+def _image(node: Node) -> ImageSource | None:
+    default = ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
+    wanted = node.merged.image or default
+    return node.attempt(("image",), lambda: node.outside.image(wanted))
+
+
 def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings:
     merged = node.merged
     shack = shack_of(merged)
-    wanted = merged.image or ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
-    image = node.attempt(("image",), lambda: node.outside.image(wanted))
+    image = _image(node)
     network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)

@@ -133,9 +133,8 @@ def read_classroom(
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return Reading(None, problems)
-    merged_name = flags.name or room.name or (path.stem if path else resolved.nodes[0].hostname)
     classroom = Classroom(
-        name=merged_name,
+        name=flags.name or room.name or (path.stem if path else resolved.nodes[0].hostname),
         path=path or Path(),
         nodes=resolved.nodes,
         shack=resolved.shack,
