@@ -20,7 +20,7 @@ from imagebuilder.packing import pack
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.rawcopy import copy_raw, pwrite_all
 from imagebuilder.reading import open_raw
-from imagebuilder.records import manifest_path, withdraw
+from imagebuilder.records import block_map_of, manifest_path, withdraw
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -201,7 +201,7 @@ def _files(plan: NodePlan) -> list[dict[str, Any]]:
 
 def write_bmap(composition: Composition, image: Path) -> Path:
     """Write <image>.bmap: what bmaptool must write so that the card is whole."""
-    path = image.with_name(image.name + ".bmap")
+    path = block_map_of(image)
     with open_raw(composition.base.path) as raw:
         extents = plan_write_set(raw, composition.patch)
         text = render_bmap(Patched(raw, composition.patch), extents, image.name)

@@ -80,7 +80,13 @@ def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) 
 def withdraw(image: Path, manifest: Path) -> None:
     """Take back what is told of an image that is about to be replaced; raises OSError."""
     withdraw_sums(image.parent, [image.name])
+    remove_file(block_map_of(image))
     remove_file(manifest)
+
+
+def block_map_of(image: Path) -> Path:
+    """Give the place where bmaptool looks for an image's block map."""
+    return image.with_name(f"{image.name}.bmap")
 
 
 # ---- a folder of images

@@ -236,6 +236,18 @@ def test_bmaptool_writes_the_image_by_our_block_map(
     fsck(copy, tmp_path)
 
 
+def test_bmaptool_finds_no_block_map_of_an_earlier_image(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    need("bmaptool")
+    succeed(program("build", *NODE, "--bmap"))
+    succeed(program("build", *NODE, "--label", "room=B12"))
+    image, copy = tmp_path / "build" / "pi-03.img", tmp_path / "copy.img"
+    run("bmaptool", "copy", "--nobmap", image, copy)
+    assert not image.with_name("pi-03.img.bmap").exists()
+    assert copy.read_bytes() == image.read_bytes()
+
+
 def test_a_second_build_needs_no_network(
     program: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
