@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import signal
+from typing import Any
 
 from hypothesis import settings
 
-# Whoever starts the tests in the background may have Ctrl-C ignored, and children inherit that.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+# Whoever starts the tests in the background or under nohup has signals ignored, and children
+# inherit that.
+_USUAL: dict[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGHUP: signal.SIG_DFL,
+}
+for _number, _handler in _USUAL.items():
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        with contextlib.suppress(ValueError):  # not in the main thread
+            signal.signal(_number, _handler)
 
 # How long an example takes is the machine's affair.
 settings.register_profile("no deadline", deadline=None)
