@@ -318,12 +318,17 @@ def test_fetch_prints_where_the_image_lies(
     }
 
 
+def pack_beside_another_checksum(image: Path) -> Path:
+    packed = pack(image, "gz")
+    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    return packed
+
+
 @pytest.mark.usefixtures("at_home")
 def test_fetch_says_each_time_that_nothing_was_compared(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    packed = pack(image, "gz")
-    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    packed = pack_beside_another_checksum(image)
     for _ in range(2):
         assert rpi_image(["fetch", str(packed), "--no-checksum"]) == 0
         assert capsys.readouterr().err.count("warning: pi.img.gz is taken unchecked") == 1
@@ -333,8 +338,7 @@ def test_fetch_says_each_time_that_nothing_was_compared(
 def test_an_image_for_a_card_is_compared_with_the_checksum_beside_it(
     image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    packed = pack(image, "gz")
-    packed.with_name(f"{packed.name}.sha256").write_text(f"{'0' * 64}  {packed.name}\n")
+    packed = pack_beside_another_checksum(image)
     arguments = ["verify", str(image), "--image", str(packed)]
     assert rpi_image(arguments) == 4
     assert "instead of 0000" in capsys.readouterr().err
