@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.card import Stage
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.ledger import FAILED, WRITTEN, Entry, Ledger
+from imagebuilder.progress import counted
 from imagebuilder.station import describe
 from imagebuilder.verify import identify, open_medium
 
@@ -70,8 +71,8 @@ class Account:
         """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
         names = self.pending([node.hostname for node in nodes])
         if count > len(names):
-            of = "1 node" if len(names) == 1 else f"{len(names)} nodes"
-            raise RefusedError(f"{count} devices for {of}", "name as many devices as nodes")
+            nodes_left = counted(len(names), "node")
+            raise RefusedError(f"{count} devices for {nodes_left}", "name as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
     def check(self, recipe: Recipe, device: Device) -> None:

@@ -13,6 +13,7 @@ from imagebuilder.cli_options import dry_run, not_empty, on_disk, voiced
 from imagebuilder.cli_session import Session, choose_nodes
 from imagebuilder.cli_settings import NodeFlags
 from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
+from imagebuilder.progress import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -95,7 +96,7 @@ def diff(
     run, roster = _prepare(console, file, output, nodes, profile_folders, write=False)
     outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
     if not outcomes and not console.as_json:
-        console.note(f"{_count(roster)}, all up to date")
+        console.note(f"{counted(len(roster), 'node')}, all up to date")
         return 0
     return _show(console, outcomes, _diff_row)
 
@@ -134,13 +135,11 @@ def _one_image(
         console.emit({**facts, **plan_as_json(one.plan)})
     else:
         files = f"{len(one.plan.edits)} files"
-        console.note(f"{_count(roster)} in one image, {files}: {one.state}{_why(one.changes)}")
+        console.note(
+            f"{counted(len(roster), 'node')} in one image, {files}: {one.state}{_why(one.changes)}"
+        )
         console.result(str(one.image))
     return 0
-
-
-def _count(nodes: Sequence[object]) -> str:
-    return f"{len(nodes)} node{'' if len(nodes) == 1 else 's'}"
 
 
 def _why(changes: tuple[str, ...]) -> str:

@@ -12,6 +12,7 @@ from imagebuilder.checksums import SUFFIX
 from imagebuilder.cli_options import voiced
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder
+from imagebuilder.progress import counted
 from imagebuilder.starter import Answers, classroom_schema, render_starter
 from imagebuilder.workspace import (
     load_catalogue,
@@ -53,8 +54,8 @@ def _say_problems(console: Console, reading: Reading) -> None:
         if problem.hint:
             console.result(f"  hint: {problem.hint}")
     errors = sum(problem.severe for problem in reading.problems)
-    counts = f"{_count(errors, 'error')}, {_count(len(reading.problems) - errors, 'warning')}"
-    nodes = f"{_count(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
+    counts = f"{counted(errors, 'error')}, {counted(len(reading.problems) - errors, 'warning')}"
+    nodes = f"{counted(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
     console.note(f"{nodes}{counts}")
 
 
@@ -63,10 +64,6 @@ def _line(problem: Problem) -> str:
         return str(problem)
     where = str(problem)[: -len(problem.message)]
     return f"{where}warning: {problem.message}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _report(file: Path, reading: Reading) -> dict[str, Any]:

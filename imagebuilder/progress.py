@@ -63,3 +63,8 @@ def human_bytes(size_bytes: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Give a count for people: no errors, 1 node, 30 nodes."""
+    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.card import Stage
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.ledger import NodeTakenError
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Voice, counted
 from imagebuilder.safety import only_mounted, refusals, same_device
 
 if TYPE_CHECKING:
@@ -109,8 +109,7 @@ class Station:
         no other card could escape (a full disk, no ledger) ends it once the cards in work are done.
         """
         there = present_now(self.look())
-        count = len(self._waiting)
-        nodes = "1 node" if count == 1 else f"{count} nodes"
+        nodes = counted(len(self._waiting), "node")
         self.voice.note(f"{nodes} to write; insert cards, Ctrl-C ends")
         try:
             self._serve(events, there)

@@ -22,6 +22,7 @@ from imagebuilder.files import has_file
 from imagebuilder.findings import Finding, Loc
 from imagebuilder.lint import lint_classroom
 from imagebuilder.model import Classroom
+from imagebuilder.progress import counted
 from imagebuilder.settings import FLAGS, resolve_classroom
 from imagebuilder.world import World
 
@@ -84,7 +85,7 @@ def refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
     severe = tuple(problem for problem in problems if problem.severe)
     if len(severe) == 1 and severe[0].file is None:
         return SettingsError(severe[0].message, severe[0].hint)
-    count = f"{len(severe)} problem{'s' if len(severe) > 1 else ''}"
+    count = counted(len(severe), "problem")
     return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=severe)
 
 
