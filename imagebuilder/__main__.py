@@ -1,5 +1,7 @@
 """`python -m imagebuilder` is `rpi-image`."""
 
-from imagebuilder.cli import main
+from __future__ import annotations
+
+from imagebuilder.cli.main import main
 
 main()

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
+import json
 import os
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.errors import WriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ROOT = 0
 
@@ -78,3 +87,79 @@ def remove_file(path: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def part_of(path: Path) -> Path:
+    """Give the name under which a file is written until it is complete."""
+    return path.with_name(f"{path.name}.part")
+
+
+def create_folder(path: Path) -> None:
+    """Make a folder and those above it; raises WriteError where that cannot be."""
+    try:
+        make_folder(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[int]:
+    """Give a descriptor of `path`.part; on success it is synced and takes its name.
+
+    What a killed run left under that name is written over; two runs at once are refused.
+    """
+    part = part_of(path)
+    try:
+        with _claimed(part) as descriptor:
+            yield descriptor
+            os.fsync(descriptor)
+            part.replace(path)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def _claimed(part: Path) -> Iterator[int]:
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise WriteError(f"another run is writing {part.stem}", "wait for it") from error
+        try:
+            os.ftruncate(descriptor, 0)
+            hand_over(part)
+            yield descriptor
+        finally:
+            part.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` as JSON; raises WriteError."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a small file, whole or not at all, in a folder that is made; raises WriteError."""
+    try:
+        write_in_folder(path, text.encode(), mode)
+    except OSError as error:
+        raise write_error(path, error) from error
+
+
+def write_in_folder(path: Path, data: bytes, mode: int) -> None:
+    """Write a file in a folder that is made where it is missing; raises OSError."""
+    make_folder(path.parent)
+    write_file(path, data, mode)
+
+
+def write_error(path: Path, error: OSError) -> WriteError:
+    """Make the error for a path that cannot be written, with what to do."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return WriteError(
+            f"no room for {path}: {error.strerror}",
+            "free some space, choose another place with -o, or write the card directly with flash",
+        )
+    return WriteError(f"cannot write {path}: {error.strerror}", "check the folder and its rights")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SECTOR_BYTES = 512
 MOST_ADDRESSES = 256
 
 
@@ -35,57 +35,6 @@ class Secret:
 
     def __hash__(self) -> int:
         return hash(("Secret", self._text))
-
-
-# ---- disks and images
-
-
-@dataclass(frozen=True, slots=True)
-class Extent:
-    """A half-open byte range [start_bytes, end_bytes) of a disk."""
-
-    start_bytes: int
-    size_bytes: int
-
-    @property
-    def end_bytes(self) -> int:
-        """First byte behind the range."""
-        return self.start_bytes + self.size_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """One entry of an MBR or GPT; `kind` is the type byte as `0x0c` or the type GUID."""
-
-    number: int
-    start_bytes: int
-    size_bytes: int
-    kind: str
-
-    @property
-    def end_bytes(self) -> int:
-        """First byte behind the partition."""
-        return self.start_bytes + self.size_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Bytes that replace those of the base at `offset_bytes` from the start of the disk."""
-
-    offset_bytes: int
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """What makes a base image this node: sector-aligned runs, sorted, not touching each other."""
-
-    runs: tuple[Run, ...] = ()
-
-    @property
-    def size_bytes(self) -> int:
-        """Sum of the runs."""
-        return sum(len(run.data) for run in self.runs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,51 +287,16 @@ class NodePlan:
     warnings: tuple[str, ...] = ()
 
 
-# ---- block devices
+# What every template has by name; a user's variables may not hide any of it.
+_TAKEN = """
+node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
+tls boot_yaml
+"""
+TAKEN = frozenset(_TAKEN.split())
+_UNKNOWN_VERSION = (99, 0, 0)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DevicePart:
-    """A partition of a block device that the system knows."""
-
-    path: str
-    mountpoints: tuple[str, ...] = ()
-    fstype: str = ""
-    label: str = ""
-    size_bytes: int = 0
-    major_minor: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A block device as this machine sees it; strings of the vendor are sanitised.
-
-    `kind` is lsblk's type, or `absent`, `file` or `part` for what is no whole disk. `parts` holds
-    all that stands on it, the whole disk itself first where that is mounted or formatted.
-    `slot` names the port it hangs on, `sequence` the kernel's number of this medium in this place
-    (it changes with every insertion). `backing` names what is behind a loop device, `backing_inode`
-    its `device/inode`, `backing_device` its major:minor where that is a block device. `relatives`
-    show the same bytes; what those carry and are held by counts as this device's.
-    """
-
-    path: str
-    major_minor: str
-    size_bytes: int
-    logical_sector_bytes: int = 512
-    kind: str = "disk"
-    transport: str = ""
-    removable: bool = False
-    hotplug: bool = False
-    read_only: bool = False
-    vendor: str = ""
-    model: str = ""
-    serial: str = ""
-    sequence: int | None = None
-    parts: tuple[DevicePart, ...] = ()
-    holders: tuple[str, ...] = ()
-    system_mounts: tuple[str, ...] = ()
-    slot: str = ""
-    backing: str = ""
-    backing_inode: str = ""
-    backing_device: str = ""
-    relatives: tuple[Device, ...] = ()
+def image_version(image: str) -> tuple[int, int, int]:
+    """Give the version of an image's tag; what it leaves out counts as new."""
+    found = re.search(r":v?(\d+)\.(\d+)(?:\.(\d+))?[^/]*$", image)
+    return (int(found[1]), int(found[2]), int(found[3] or 99)) if found else _UNKNOWN_VERSION

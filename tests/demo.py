@@ -14,7 +14,7 @@ import sys
 import threading
 from pathlib import Path
 
-from imagebuilder.shipped import shipped_folder
+from imagebuilder.resources import shipped_folder
 
 SAMPLE = "hypriot-rpi-sample.img.zst"
 BUILD = "build --profile armv7 --hostname pi-03 --image {url} -o build/pi-03.img"

@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from imagebuilder.build import write_image
-from imagebuilder.compose import Composition, open_composer
+from imagebuilder.build.compose import Composition, open_composer
+from imagebuilder.build.image import write_image
 from imagebuilder.model import BaseImage, ImageSource, NodeSettings
 from tests.benchmarks.table import Row, report
 from tests.image.program import SAMPLE

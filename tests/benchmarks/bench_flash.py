@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder.bmap import render_bmap
-from imagebuilder.extents import plan_write_set
-from imagebuilder.model import Patch
-from imagebuilder.reading import open_raw
+from imagebuilder.disk.bmap import render_bmap
+from imagebuilder.disk.extent import Patch
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.disk.write_set import plan_write_set
 from tests.benchmarks.table import Row, report
 from tests.device.cards import RPI_IMAGE, served
 from tests.tools import run

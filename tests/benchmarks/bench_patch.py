@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebuilder.bootfs import BootBase
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.model import BootEdit, DockerTls, HostKey, Secret
-from imagebuilder.reading import open_raw
 from tests.benchmarks.table import Row, report
 from tests.image.fat_images import EPOCH, MIB, FatImage, make_image, mtype
 from tests.tools import run

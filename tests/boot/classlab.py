@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from imagebuilder.firmware import Firmware
+    from imagebuilder.boot.firmware import Firmware
     from tests.device.swarmlab import Docker, Machine
 
 MEMORY = "768M"

@@ -13,16 +13,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from imagebuilder import disk, emulator
-from imagebuilder.bootfs import BootVolume
+from imagebuilder.boot import emulator
+from imagebuilder.disk import partitions
+from imagebuilder.disk.fat.volume import BootVolume
 from tests.boot import images
 from tests.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imagebuilder.emulator import Emulator
-    from imagebuilder.firmware import Firmware
+    from imagebuilder.boot.emulator import Emulator
+    from imagebuilder.boot.firmware import Firmware
 
 # AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
 FIRMWARE_WORDS = ("apparmor=0",)
@@ -247,7 +248,7 @@ class Pi:
         """Read a file of the boot partition while the machine is off; None: no such file."""
         assert self._machine is None
         content = emulator.Card(self.card)
-        partition = disk.boot_partition(content, disk.read_partitions(content))
+        partition = partitions.boot_partition(content, partitions.read_partitions(content))
         volume = BootVolume(content, partition)
         return volume.read(path) if volume.exists(path) else None
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.keys import client_bundle, with_identities
 from imagebuilder.model import Classroom, Network
 from imagebuilder.model import Docker as DockerSettings
+from imagebuilder.shack.keystore import client_bundle, with_identities
 from tests.device.swarmlab import Machine, wait_for
 from tests.tools import need, need_root
 from tests.unit.rooms import node, room

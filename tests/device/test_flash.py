@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli_cards import Allowances, choose_targets
-from imagebuilder.console import Console
+from imagebuilder.cli.cards import Allowances, choose_targets
+from imagebuilder.cli.console import Console
+from imagebuilder.devices.safety import Wish
 from imagebuilder.errors import RefusedError
-from imagebuilder.safety import Wish
 from tests.device.cards import (
     BOOT_FILES,
     BOOT_MIB,

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder import blockdev
-from imagebuilder.devices import list_devices, load_device
+from imagebuilder.devices import blockdev
+from imagebuilder.devices.inventory import list_devices, load_device
+from imagebuilder.devices.safety import Wish, refusals
 from imagebuilder.errors import RefusedError
-from imagebuilder.safety import Wish, refusals
 from tests.device.cards import (
     CARD_BYTES,
     IMAGE_BYTES,

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.card import CardOptions
-from imagebuilder.devices import list_devices
-from imagebuilder.flash import CardOutcome, Flasher
-from imagebuilder.jobs import Pantry
+from imagebuilder.devices.hotplug import open_uevents
+from imagebuilder.devices.inventory import list_devices
+from imagebuilder.devices.safety import Wish
+from imagebuilder.flash.content import Pantry
+from imagebuilder.flash.flasher import CardOutcome, Flasher
+from imagebuilder.flash.station import Station
+from imagebuilder.flash.writer import CardOptions
 from imagebuilder.model import BaseImage
 from imagebuilder.progress import Silent
-from imagebuilder.safety import Wish
-from imagebuilder.station import Station
-from imagebuilder.uevents import open_uevents
 from tests.device.cards import (
     BOOT_START,
     CARD_BYTES,
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from imagebuilder.card import CardJob
-    from imagebuilder.model import Device
+    from imagebuilder.devices.device import Device
+    from imagebuilder.flash.writer import CardJob
 
 WORN_OUT = """
 def pread(h, buf, offset, flags): plain_read(buf, offset)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imagebuilder.cluster import parse_swarm_nodes
+from imagebuilder.shack.cluster import parse_swarm_nodes
 from tests.device.shacklab import (
     CONSUL_IMAGE,
     SWARM_IMAGE,

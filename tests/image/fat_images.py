@@ -7,15 +7,15 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagebuilder.disk import boot_partition, read_partitions
-from imagebuilder.reading import open_raw
+from imagebuilder.disk.partitions import boot_partition, read_partitions
+from imagebuilder.disk.reader import open_raw
 from tests.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from imagebuilder.model import Partition, Patch
+    from imagebuilder.disk.extent import Partition, Patch
 
 MIB = 1 << 20
 START_BYTES = MIB

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder.shipped import shipped_folder
+from imagebuilder.resources import shipped_folder
 from tests.tools import run
 
 if TYPE_CHECKING:

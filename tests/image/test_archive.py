@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.archive import open_stream
 from imagebuilder.errors import ImageError
-from imagebuilder.forms import is_compressed, kind_of
-from imagebuilder.sparse import write_raw
+from imagebuilder.images.formats import is_compressed, kind_of
+from imagebuilder.images.sparse import write_raw
+from imagebuilder.images.unpack import open_stream
 from tests.image.archives import FORMS, MEBIBYTE, ODD_BYTES, make_image, pack, sha256sum
 from tests.tools import run
 

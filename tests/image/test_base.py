@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.base import find_cached, obtain_base
-from imagebuilder.cache import Cache
-from imagebuilder.cli import run as rpi_image
+from imagebuilder.cli.main import run as rpi_image
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
+from imagebuilder.images.cache import Cache
+from imagebuilder.images.obtain import find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.image.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum
 from tests.image.webserver import Page, misbehaving

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imagebuilder.bootfs import BootBase, BootVolume
-from imagebuilder.cow import CowView, Patched
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.extent import Partition, Patch, Run
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.fat.names import dos_time
+from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
-from imagebuilder.fatnames import dos_time
-from imagebuilder.model import BootEdit, Partition, Patch, Run
-from imagebuilder.reading import open_raw
+from imagebuilder.model import BootEdit
 from tests.image.fat_images import (
     EPOCH,
     GEOMETRIES,
@@ -583,7 +586,7 @@ def test_the_version_of_pyfatfs_is_asserted_on_import() -> None:
         "import importlib.metadata as m, pyfatfs\n"
         "pyfatfs.__file__ = '/another/place/pyfatfs/__init__.py'\n"
         "m.version = lambda name: '1.1.1'\n"
-        "import imagebuilder.pyfat\n"
+        "import imagebuilder.disk.fat.table\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.bootfs import BootBase, BootVolume
-from imagebuilder.cow import CowView
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.extent import Patch
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.fat.table import BootFat
+from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
-from imagebuilder.model import BootEdit, Patch
-from imagebuilder.pyfat import BootFat
-from imagebuilder.reading import open_raw
+from imagebuilder.model import BootEdit
 from tests.image.fat_images import (
     EPOCH,
     FatImage,

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.bootfs import BootBase
-from imagebuilder.cow import CowView
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.extent import Partition
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
-from imagebuilder.model import BootEdit, Partition
-from imagebuilder.reading import open_raw
+from imagebuilder.model import BootEdit
 from tests.image.fat_images import EPOCH, FatImage, make_image
 from tests.image.fat_oracle import RawVolume, short
 from tests.image.test_bootfs import EDITS, STOCK, edited
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from imagebuilder.cow import ReadAt
+    from imagebuilder.disk.reader import ReadAt
 
 KINDS = {12: (1, 512), 16: (4, 512), 32: (34, 512)}
 CASES = 120

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.bootfs import BootBase, BootVolume
-from imagebuilder.cow import Patched
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.fat.names import fold
+from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
-from imagebuilder.fatnames import fold
 from imagebuilder.model import BootEdit
-from imagebuilder.reading import open_raw
 from tests.image.fat_images import EPOCH, FatImage, fsck, make_image, put_files, write_patched
 from tests.image.fat_oracle import RawVolume, Record
 from tests.tools import need, run
@@ -21,7 +22,7 @@ from tests.tools import need, run
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imagebuilder.model import Patch
+    from imagebuilder.disk.extent import Patch
 
 # kind, MiB, bytes a cluster, root entries of FAT12 and FAT16
 SMALL = (

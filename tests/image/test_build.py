@@ -17,19 +17,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.build import new_file, write_image
-from imagebuilder.compose import Composition
+from imagebuilder.build.compose import Composition
+from imagebuilder.build.image import write_image
+from imagebuilder.disk.copy import data_ranges
+from imagebuilder.disk.extent import Patch, Run
 from imagebuilder.errors import WriteError
-from imagebuilder.model import (
-    BaseImage,
-    BootEdit,
-    ImageSource,
-    NodePlan,
-    NodeSettings,
-    Patch,
-    Run,
-)
-from imagebuilder.rawcopy import data_ranges
+from imagebuilder.files import new_file
+from imagebuilder.model import BaseImage, BootEdit, ImageSource, NodePlan, NodeSettings
 from tests.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.records import load_manifest
+from imagebuilder.build.manifest import load_manifest
 from tests.image.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
 from tests.tools import mounted, need, need_root, run
 

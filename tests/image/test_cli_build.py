@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli_build import form_of, output_path
+from imagebuilder.cli.image import form_of, output_path
 from tests.image.program import (
     SAMPLE,
     SAMPLE_SHA256,

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from imagebuilder import disk, emulator
-from imagebuilder.bootfs import BootVolume
+from imagebuilder.boot import emulator
+from imagebuilder.disk import partitions
+from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.errors import InputError
 from tests.tools import need, run
 
@@ -183,5 +184,5 @@ def test_firmware_of_a_card_that_changed(tmp_path: Path) -> None:
     found = emulator.load_firmware(card)
     assert found.cmdline == "root=/dev/mmcblk0p2 changed"
     content = emulator.Card(card)
-    partition = disk.boot_partition(content, disk.read_partitions(content))
+    partition = partitions.boot_partition(content, partitions.read_partitions(content))
     assert found.image == BootVolume(content, partition).read("kernel7.img")

@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from imagebuilder.base import find_cached, obtain_base
-from imagebuilder.cache import Cache
 from imagebuilder.errors import ImageError, SourceError
-from imagebuilder.fetch import Patience, download
+from imagebuilder.images.cache import Cache
+from imagebuilder.images.download import Patience, download
+from imagebuilder.images.obtain import find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.image.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum
 from tests.image.webserver import Page, Site, cutting_proxy, misbehaving, nginx

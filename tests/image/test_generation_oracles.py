@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import Network, Secret, Wifi, WifiNetwork
-from imagebuilder.oneimage import unclaimed_node
+from imagebuilder.plan.shared_image import unclaimed_node
 from tests.tools import need, run
 from tests.unit.plan_samples import HOSTILE, boot_of, full_node, plain_node, plan
 

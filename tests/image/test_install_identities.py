@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import Network
-from imagebuilder.oneimage import identity_of, merge_plans, unclaimed_node
+from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
 from tests.image.pi_tree import HASH, SHELLS, Pi, board, give, make_pi
 from tests.unit.plan_samples import after, boot_of, full_node, plan
 

@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 # A disk that takes a tenth of a second for 256 KiB, so that one image takes some seconds.
 SLOW = textwrap.dedent("""
     import os, sys, time
-    from imagebuilder import cli, rawcopy
+    from imagebuilder.cli import main
+    from imagebuilder.disk import copy as rawcopy
     real = rawcopy.pwrite_all
     def slow(*words):
         time.sleep(0.1)
         return real(*words)
     rawcopy.WRITE_BYTES = 256 << 10
     rawcopy.pwrite_all = slow
-    cli.main(sys.argv[1:])
+    main.main(sys.argv[1:])
 """)
 ROOM = "profile: armv7\nimage: {{file: {image}, unchecked: true}}\nnodes:\n  - hostname: k-[1-4]\n"
 

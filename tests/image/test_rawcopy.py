@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder import rawcopy
+from imagebuilder.disk import copy as raw
+from imagebuilder.disk.copy import PIECE_BYTES, WRITE_BYTES, copy_raw, data_ranges
 from imagebuilder.progress import SILENT
-from imagebuilder.rawcopy import PIECE_BYTES, WRITE_BYTES, copy_raw, data_ranges
 from tests.tools import mounted, need_root, run
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def test_where_o_direct_fails_half_way_the_plain_copy_does_it_all(
 
 
 def test_without_in_kernel_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rawcopy, "_set_direct", lambda *_, **__: False)
+    monkeypatch.setattr(raw, "_set_direct", lambda *_, **__: False)
     monkeypatch.delattr(os, "copy_file_range")
     monkeypatch.delattr(os, "posix_fadvise")
     source = sparse(tmp_path / "a", ODD_SIZE, ODD)
@@ -177,7 +177,7 @@ def test_a_source_that_becomes_shorter_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     source = sparse(tmp_path / "a", 64 * MIB, {0: 64 * KIB})
-    real = getattr(rawcopy, step)
+    real = getattr(raw, step)
 
     def shortened(*words: int, **named: bool) -> object:
         result = real(*words, **named)
@@ -185,7 +185,7 @@ def test_a_source_that_becomes_shorter_is_told(
         os.truncate(source, 20 * MIB)
         return result
 
-    monkeypatch.setattr(rawcopy, step, shortened)
+    monkeypatch.setattr(raw, step, shortened)
     with pytest.raises(OSError, match="ended early"):
         copy(source, tmp_path / "b")
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from imagebuilder.cli import run as rpi_image
+from imagebuilder.cli.main import run as rpi_image
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import (
     Classroom,
@@ -33,10 +33,10 @@ from imagebuilder.model import (
     Secret,
     Shack,
 )
-from imagebuilder.overlays import load_overlay
-from imagebuilder.services import project_name
-from imagebuilder.shack import Kind, ShackFile, plan_shack, write_shack
-from imagebuilder.shipped import shipped_folder
+from imagebuilder.plan.overlays import load_overlay
+from imagebuilder.resources import shipped_folder
+from imagebuilder.shack.folder import Kind, ShackFile, plan_shack, write_shack
+from imagebuilder.shack.services import project_name
 from tests.image.real_consul import consul_program, free_ports, running, wait_for
 from tests.image.shack_server import answering
 from tests.tools import need, need_root, run

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imagebuilder.cli import run as rpi_image
+from imagebuilder.cli.main import run as rpi_image
 from imagebuilder.errors import ImageError, SourceError
-from imagebuilder.shack import read_card
+from imagebuilder.shack.cluster import read_card
 from tests.image.real_consul import consul_program, free_ports, running, wait_for
 from tests.image.shack_server import (
     RECORDINGS,

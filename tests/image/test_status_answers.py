@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cluster import Client, ask_shack
 from imagebuilder.errors import SourceError
-from imagebuilder.keys import client_bundle, shack_certificate
 from imagebuilder.model import Classroom, Shack
-from imagebuilder.presence import Gathering, Member
+from imagebuilder.shack.cluster import Client, ask_shack
+from imagebuilder.shack.keystore import client_bundle, shack_certificate
+from imagebuilder.shack.status import Gathering, Member
 from tests.image.shack_server import Answer, answering, consul_answers, manager_answers
 from tests.unit.rooms import room
 

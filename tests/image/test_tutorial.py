@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from imagebuilder.exports import EXPORTS
+from imagebuilder.shack.exports import EXPORTS
 from tests.device.cards import loop
 from tests.image.shack_server import Answer, answering
 from tests.tools import need, need_root
@@ -254,7 +254,7 @@ def check_install(reader: Reader) -> None:
     link = reader.root / "usr" / "local" / "bin" / "rpi-image"
     assert link.readlink() == reader.folder / "rpi" / "bin" / "rpi-image"
     site = reader.folder / "rpi" / "lib"
-    assert list(site.glob("python3*/site-packages/imagebuilder/cli.py"))
+    assert list(site.glob("python3*/site-packages/imagebuilder/cli/main.py"))
     assert reader.place == reader.folder / "class-3b"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import Problem, SettingsError
-from imagebuilder.workspace import check_classroom, load_classroom
+from imagebuilder.settings.load import check_classroom, load_classroom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

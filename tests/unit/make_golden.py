@@ -8,7 +8,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from imagebuilder.plan import detect, plan_node
+from imagebuilder.plan.generations import detect
+from imagebuilder.plan.node import plan_node
 from tests.unit.plan_samples import (
     BUILD_TIME,
     STOCK,

@@ -22,12 +22,13 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.overlays import load_generations, load_overlay
-from imagebuilder.plan import DictBoot, detect, plan_node
-from imagebuilder.shipped import shipped_folder
+from imagebuilder.plan.generations import DictBoot, detect
+from imagebuilder.plan.node import plan_node
+from imagebuilder.plan.overlays import load_generations, load_overlay
+from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
-    from imagebuilder.generation import Generation
+    from imagebuilder.plan.generations import Generation
 
 BUILD_TIME = 1_429_212_937  # the evening on which the workshop's base image was made
 

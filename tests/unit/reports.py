@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from imagebuilder.card import CardReport
+from imagebuilder.flash.writer import CardReport
 
 REPORT = CardReport(
     digest="d",

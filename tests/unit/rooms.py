@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder.model import (
-    Classroom,
-    Docker,
-    ImageSource,
-    Network,
-    NodeSettings,
-    Shack,
-    User,
-)
+from imagebuilder.model import Classroom, Docker, ImageSource, Network, NodeSettings, Shack, User
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from imagebuilder import account as account_module
-from imagebuilder import ledger
-from imagebuilder.account import Account
-from imagebuilder.card import CardJob, Stage
-from imagebuilder.console import Console
+from imagebuilder.cli.console import Console
+from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError, WriteError
-from imagebuilder.flash import CardOutcome
-from imagebuilder.jobs import Recipe
-from imagebuilder.ledger import Ledger
-from imagebuilder.model import Device
+from imagebuilder.flash import claims as account_module
+from imagebuilder.flash import ledger
+from imagebuilder.flash.claims import Account
+from imagebuilder.flash.content import Recipe
+from imagebuilder.flash.flasher import CardOutcome
+from imagebuilder.flash.ledger import Ledger
+from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import Silent
 from tests.unit.reports import REPORT
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from imagebuilder.source import Source
+    from imagebuilder.disk.patched import Source
 
 LAST_WEEK, TODAY = 1_700_000_000, 1_700_600_000
 

@@ -8,21 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.bootconfig import (
+from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_texts import add_config_lines, check_verbatim, set_lines
+from imagebuilder.plan.cmdline import (
     CmdlineEdit,
-    add_config_lines,
-    check_ssid,
-    check_verbatim,
     groups_of,
-    hash_psk,
     merge_cmdline,
-    nm_ssid,
-    set_lines,
     split_words,
     without_hooks,
-    wpa_ssid,
 )
-from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.wifi import check_ssid, hash_psk, nm_ssid, wpa_ssid
 from tests.unit.plan_samples import APRIL_CMDLINE, OCCIDENTALIS
 
 HOOK = 'init=/bin/sh -c "mount x; sh /boot/rpi-image/install; exec /sbin/init"'

@@ -10,8 +10,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder import blockdev
-from imagebuilder.card import (
+from imagebuilder.devices import blockdev
+from imagebuilder.devices.device import Device
+from imagebuilder.disk.extent import Extent, Patch, Run
+from imagebuilder.disk.patched import Source
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.disk.write_set import CHUNK_BYTES, GRAIN_BYTES, join
+from imagebuilder.errors import WriteError
+from imagebuilder.flash.flasher import Flasher, flash_cards
+from imagebuilder.flash.writer import (
     Cancelled,
     CardJob,
     CardOptions,
@@ -21,19 +28,13 @@ from imagebuilder.card import (
     work_bytes,
     write_card,
 )
-from imagebuilder.errors import WriteError
-from imagebuilder.extents import CHUNK_BYTES, GRAIN_BYTES, join
-from imagebuilder.flash import Flasher, flash_cards
-from imagebuilder.model import Device, Extent, Patch, Run
 from imagebuilder.progress import Silent
-from imagebuilder.reading import open_raw
-from imagebuilder.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from imagebuilder.cow import ReadAt
+    from imagebuilder.disk.reader import ReadAt
 
 MIB = 1 << 20
 CARD_BYTES = 32 * MIB

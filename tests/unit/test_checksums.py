@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebuilder.checksums import basename, beside, parse_checksums, redacted
 from imagebuilder.errors import SourceError
+from imagebuilder.images.checksums import basename, beside, parse_checksums, redacted
 
 ONE, TWO = "1" * 64, "ab" * 32
 

@@ -17,16 +17,16 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.cli import run
-from imagebuilder.cli_session import choose_nodes
-from imagebuilder.cli_settings import NodeFlags, document_from_flags, node_from_flags, node_options
-from imagebuilder.console import Console
+from imagebuilder.cli.console import Console
+from imagebuilder.cli.main import run
+from imagebuilder.cli.options import NodeFlags, document_from_flags, node_from_flags, node_options
+from imagebuilder.cli.session import choose_nodes
 from imagebuilder.errors import InputError, SettingsError
-from imagebuilder.fields import COUNTRIES
 from imagebuilder.model import Secret
-from imagebuilder.shipped import shipped_folder
-from imagebuilder.starter import Answers, classroom_schema, render_starter
-from imagebuilder.workspace import load_classroom
+from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.load import load_classroom
+from imagebuilder.settings.schema.fields import COUNTRIES
+from imagebuilder.settings.starter import Answers, classroom_schema, render_starter
 from tests.unit.classrooms import CHECKSUM
 
 GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"

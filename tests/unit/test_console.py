@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder import console as module
-from imagebuilder.console import Console
+from imagebuilder.cli import console as module
+from imagebuilder.cli.console import Console
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.progress import human_bytes
 

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.cow import REMEMBERED_BYTES, CowView, Patched, Remembered, merge
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.extent import SECTOR_BYTES, Patch, Run
+from imagebuilder.disk.patched import Patched, merge
+from imagebuilder.disk.reader import REMEMBERED_BYTES, Remembered
 from imagebuilder.errors import ImageError
-from imagebuilder.model import SECTOR_BYTES, Patch, Run
 
 SIZE = 5 * 4096
 START = 2 * SECTOR_BYTES

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from imagebuilder import diskutil
-from imagebuilder.devices import (
+from imagebuilder.devices import macos
+from imagebuilder.devices.inventory import (
     Snapshot,
     SysFacts,
     device_holding,
@@ -20,11 +20,11 @@ from imagebuilder.devices import (
     load_device,
     parse_devices,
 )
+from imagebuilder.devices.safety import Wish, refusals
 from imagebuilder.errors import RefusedError
-from imagebuilder.safety import Wish, refusals
 
 if TYPE_CHECKING:
-    from imagebuilder.model import Device
+    from imagebuilder.devices.device import Device
 
 RECORDINGS = Path(__file__).parent / "recordings" / "devices"
 MACHINES = sorted(path.stem for path in RECORDINGS.glob("*.json"))
@@ -46,7 +46,7 @@ def recorded_mac() -> dict[str, Device]:
     folder = RECORDINGS / "macos"
     listed = plistlib.loads((folder / "list.plist").read_bytes())
     devices = [
-        diskutil.parse_device(
+        macos.parse_device(
             entry,
             plistlib.loads((folder / f"{entry['DeviceIdentifier']}.plist").read_bytes()),
             listed,
@@ -238,7 +238,7 @@ def test_cards_of_a_mac() -> None:
     assert [r.code for r in refusals(usb, Wish())] == ["mounted"]
     assert [r.code for r in refusals(own, Wish())] == ["read-only"]
     assert usb.parts[0].label == "HypriotOS"
-    assert diskutil.raw_path(usb.path) == "/dev/rdisk4"
+    assert macos.raw_path(usb.path) == "/dev/rdisk4"
 
 
 def test_on_a_mac_unmounting_answers_in_words(
@@ -252,7 +252,7 @@ def test_on_a_mac_unmounting_answers_in_words(
     )
     (tmp_path / "diskutil").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    diskutil.unmount("/dev/disk4")
+    macos.unmount("/dev/disk4")
     assert said.read_text() == "unmountDisk /dev/disk4\n"
     with pytest.raises(RefusedError, match="unmountDisk failed"):
-        diskutil.unmount("/dev/disk5")
+        macos.unmount("/dev/disk5")

@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cow import CowView
-from imagebuilder.disk import boot_partition, cut_off, holds_fat, parse_gpt_header, read_partitions
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.extent import Partition
+from imagebuilder.disk.partitions import (
+    boot_partition,
+    cut_off,
+    holds_fat,
+    parse_gpt_header,
+    read_partitions,
+)
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
-from imagebuilder.model import Partition
-from imagebuilder.reading import open_raw
 from tests.tools import need, run
 from tests.unit.test_cow import Memory
 

@@ -11,15 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder import fields
-from imagebuilder.documents import (
+from imagebuilder.settings.schema import fields
+from imagebuilder.settings.schema.diagnostics import Finding, did_you_mean, dotted
+from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
     Document,
     ProfileDocument,
     classify_image,
     parse_document,
 )
-from imagebuilder.findings import Finding, did_you_mean, dotted
 from tests.tools import need, run
 
 FOLDER = Path("/class")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagebuilder.emulator import card_bytes
-from imagebuilder.errors import ImageError
-from imagebuilder.firmware import (
+from imagebuilder.boot.emulator import card_bytes
+from imagebuilder.boot.firmware import (
     MACHINES,
     SERIAL_CONSOLE,
     choose_machine,
@@ -14,6 +13,7 @@ from imagebuilder.firmware import (
     parse_config,
     read_firmware,
 )
+from imagebuilder.errors import ImageError
 
 
 class Boot:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 import yaml
 
-from imagebuilder.exports import EXPORTS
-from imagebuilder.keys import client_bundle, with_identities
 from imagebuilder.model import Classroom, Docker, Network, User
+from imagebuilder.shack.exports import EXPORTS
+from imagebuilder.shack.keystore import client_bundle, with_identities
 from tests.tools import need, run
 from tests.unit.rooms import SHACK, node, room
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder import ext4
-from imagebuilder.model import Extent
-from imagebuilder.reading import open_raw
+from imagebuilder.disk import ext4
+from imagebuilder.disk.extent import Extent
+from imagebuilder.disk.reader import open_raw
 from tests.tools import need, run
 
 if TYPE_CHECKING:

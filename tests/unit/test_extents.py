@@ -11,11 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder import fatmap
-from imagebuilder.bootfs import BootBase
-from imagebuilder.extents import CHUNK_BYTES, GRAIN_BYTES, chunks, join, plan_write_set, total_bytes
-from imagebuilder.model import BootEdit, Extent, Partition, Patch, Run
-from imagebuilder.reading import open_raw
+from imagebuilder.disk.extent import Extent, Partition, Patch, Run
+from imagebuilder.disk.fat import usage
+from imagebuilder.disk.fat.edit import BootBase
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.disk.write_set import (
+    CHUNK_BYTES,
+    GRAIN_BYTES,
+    chunks,
+    join,
+    plan_write_set,
+    total_bytes,
+)
+from imagebuilder.model import BootEdit
 from tests.tools import need, run
 
 if TYPE_CHECKING:
@@ -82,8 +90,8 @@ def fat(folder: Path, size: str, options: list[str]) -> Path:
 def test_every_cluster_of_every_file_is_in_use_and_no_free_one(tmp_path: Path, kind: str) -> None:
     volume = fat(tmp_path, *FATS[kind])
     with open_raw(volume) as disk:
-        used = fatmap.used_extents(disk, 0, disk.size_bytes)
-        layout = fatmap._parse_layout(disk.read_at(0, 512), disk.size_bytes)
+        used = usage.used_extents(disk, 0, disk.size_bytes)
+        layout = usage._parse_layout(disk.read_at(0, 512), disk.size_bytes)
     assert used is not None
     assert layout is not None
     clusters = {
@@ -123,7 +131,7 @@ def test_a_fat32_with_few_clusters_is_one(tmp_path: Path) -> None:
     assert before < start
     put(volume, BootEdit("old.img", None))
     with open_raw(volume) as disk:
-        used = fatmap.used_extents(disk, 0, disk.size_bytes)
+        used = usage.used_extents(disk, 0, disk.size_bytes)
     assert used is not None
     assert any(e.start_bytes <= start and start + len(kernel) <= e.end_bytes for e in used)
     assert not any(e.start_bytes < start and before < e.end_bytes for e in used)
@@ -141,13 +149,13 @@ def test_what_is_no_fat_is_none(tmp_path: Path) -> None:
     for content in (b"", bytes(512), b"\xeb\x52\x90NTFS    " + bytes(499) + b"\x55\xaa"):
         file.write_bytes(content)
         with open_raw(file) as disk:
-            assert fatmap.used_extents(disk, 0, 1 << 20) is None
+            assert usage.used_extents(disk, 0, 1 << 20) is None
 
 
 def test_a_fat_larger_than_its_partition_is_not_guessed_at(tmp_path: Path) -> None:
     volume = fat(tmp_path, *FATS["FAT16"])
     with open_raw(volume) as disk:
-        assert fatmap.used_extents(disk, 0, disk.size_bytes - 512) is None
+        assert usage.used_extents(disk, 0, disk.size_bytes - 512) is None
 
 
 def make_disk(folder: Path, table: str, size_mib: int = 40) -> Path:

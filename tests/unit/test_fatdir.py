@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.errors import ImageError
-from imagebuilder.fatdir import (
+from imagebuilder.disk.fat.directory import (
     ARCHIVE,
     FOLDER,
     SLOT_BYTES,
@@ -16,7 +15,8 @@ from imagebuilder.fatdir import (
     new_folder,
     parse_listing,
 )
-from imagebuilder.fatnames import dos_time, fold
+from imagebuilder.disk.fat.names import dos_time, fold
+from imagebuilder.errors import ImageError
 
 NOW = dos_time(1_447_322_400)
 NAMES = ("a", "cmdline.txt", "A Rather Long Name.txt", "a rather long neighbour", "é", "y" * 100)

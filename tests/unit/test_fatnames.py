@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.errors import ImageError
-from imagebuilder.fatnames import (
+from imagebuilder.disk.fat.names import (
     alias_of,
     checksum_of,
     dos_time,
@@ -22,6 +21,7 @@ from imagebuilder.fatnames import (
     shown_short,
     split_path,
 )
+from imagebuilder.errors import ImageError
 
 GOOD = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=60).filter(
     lambda name: fault_of(name) is None

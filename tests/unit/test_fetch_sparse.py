@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagebuilder.archive import ImageStream
 from imagebuilder.errors import ImageError
-from imagebuilder.sparse import BLOCK_BYTES, data_runs, hash_file, open_unrolled, write_raw
+from imagebuilder.images.sparse import BLOCK_BYTES, data_runs, hash_file, open_unrolled, write_raw
+from imagebuilder.images.unpack import ImageStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

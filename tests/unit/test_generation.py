@@ -7,9 +7,8 @@ import re
 import pytest
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.generation import Condition, Generation, parse_generation
-from imagebuilder.plan import DictBoot
-from imagebuilder.template import compile_template
+from imagebuilder.plan.generations import Condition, DictBoot, Generation, parse_generation
+from imagebuilder.plan.templates import compile_template
 from tests.unit.plan_samples import boot_of, generations
 
 MINIMAL = "title: x\nwhen: [{exists: a.txt}]\n"

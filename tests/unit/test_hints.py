@@ -14,7 +14,7 @@ RAISED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.glob("*.py")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_every_error_comes_with_a_hint(path: Path) -> None:
     silent = [
         f"line {node.lineno}: {ast.unparse(node)}"

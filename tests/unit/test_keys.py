@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import SettingsError, WriteError
-from imagebuilder.keys import client_bundle, shack_certificate, with_identities
 from imagebuilder.model import Classroom, Docker, DockerTls, Network, Shack
+from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
 from tests.tools import need, run
 from tests.unit.rooms import node, room
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imagebuilder.labels import PAPERS, link_of, render_labels
 from imagebuilder.model import Network, NodeSettings, Shack
+from imagebuilder.shack.labels import PAPERS, link_of, render_labels
 from tests.tools import need, run
 from tests.unit.rooms import node, room
 

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
-from imagebuilder.ledger import (
+from imagebuilder.flash.ledger import (
     FAILED,
     WRITING,
     WRITTEN,

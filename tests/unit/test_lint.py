@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.workspace import check_classroom, load_catalogue, read_classroom
+from imagebuilder.settings.catalog import load_catalogue
+from imagebuilder.settings.load import check_classroom, read_classroom
 from tests.unit.classrooms import CHECKSUM, Room
 
 if TYPE_CHECKING:

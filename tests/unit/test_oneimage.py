@@ -22,7 +22,8 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.oneimage import (
+from imagebuilder.plan.generations import DictBoot
+from imagebuilder.plan.shared_image import (
     FOLDER,
     SHARED,
     check_identities,
@@ -30,7 +31,6 @@ from imagebuilder.oneimage import (
     merge_plans,
     unclaimed_node,
 )
-from imagebuilder.plan import DictBoot
 from tests.unit import plan_samples
 from tests.unit.plan_samples import STOCK, after, boot_of
 

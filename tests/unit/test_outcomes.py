@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from imagebuilder.card import CardJob, CardOptions, Stage
-from imagebuilder.cli_outcomes import Teller
-from imagebuilder.console import Console
+from imagebuilder.cli.cards import Teller
+from imagebuilder.cli.console import Console
+from imagebuilder.devices.device import Device
 from imagebuilder.errors import WriteError
-from imagebuilder.flash import CardOutcome
-from imagebuilder.model import Device
+from imagebuilder.flash.flasher import CardOutcome
+from imagebuilder.flash.writer import CardJob, CardOptions, Stage
 from tests.unit.reports import REPORT
 
 if TYPE_CHECKING:
-    from imagebuilder.source import Source
+    from imagebuilder.disk.patched import Source
 
 
 class NoImage:

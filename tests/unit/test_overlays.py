@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.overlays import check_path, load_generations, load_overlay
-from imagebuilder.shipped import shipped_folder
+from imagebuilder.plan.overlays import check_path, load_generations, load_overlay
+from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,9 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, SettingsError
-from imagebuilder.facts import TAKEN, docker_options, public_facts, secret_facts
-from imagebuilder.generation import parse_generation
 from imagebuilder.model import (
+    TAKEN,
     Docker,
     Network,
     NodePlan,
@@ -28,7 +27,9 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.plan import DictBoot, detect, plan_node
+from imagebuilder.plan.context import docker_options, public_facts, secret_facts
+from imagebuilder.plan.generations import DictBoot, detect, parse_generation
+from imagebuilder.plan.node import plan_node
 from tests.tools import run
 from tests.unit.plan_samples import (
     BUILD_TIME,

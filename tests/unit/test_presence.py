@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cluster import parse_card_report, parse_swarm_nodes
 from imagebuilder.errors import SourceError
 from imagebuilder.model import Cluster, Network
-from imagebuilder.presence import (
+from imagebuilder.shack.cluster import parse_card_report, parse_swarm_nodes
+from imagebuilder.shack.status import (
     CardReport,
     Engine,
     Gathering,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import WriteError
+from imagebuilder.flash.verify import files_of_edits, files_of_image, prover
 from imagebuilder.model import BootEdit
-from imagebuilder.proof import files_of_edits, files_of_image, prover
-from imagebuilder.reading import open_raw
 from tests.tools import need, run
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.roster import (
+from imagebuilder.settings.roster import (
     RangeError,
     decode_table,
     expand_in_part,

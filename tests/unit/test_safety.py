@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.model import Device, DevicePart
-from imagebuilder.safety import (
+from imagebuilder.devices.device import Device, DevicePart
+from imagebuilder.devices.safety import (
     LARGE_BYTES,
     Kept,
     Wish,

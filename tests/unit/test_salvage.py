@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.salvage import Blame, faulty_parts, without
+from imagebuilder.settings.classroom_file import Blame, faulty_parts, without
 
 DATA: dict[str, Any] = {
     "a": {"b": [1, {"c": 2, "d": 3}, 4]},

@@ -8,7 +8,7 @@ import pytest
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import NodeSettings, Secret, Shack
-from imagebuilder.sections import hash_password
+from imagebuilder.settings.sections import hash_password
 from tests.tools import need, run
 from tests.unit.classrooms import CHECKSUM, Room, from_flags
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli_settings import _FLAGS, node_options
-from imagebuilder.documents import (
+from imagebuilder.cli.options import _FLAGS, node_options
+from imagebuilder.settings.roster import COLUMNS
+from imagebuilder.settings.schema.documents import (
     CatalogueDocument,
     ClassroomDocument,
     ClusterDocument,
@@ -23,12 +24,11 @@ from imagebuilder.documents import (
     WifiDocument,
     parse_document,
 )
-from imagebuilder.roster import COLUMNS
-from imagebuilder.yamlfile import parse_yaml
+from imagebuilder.settings.yaml_reader import parse_yaml
 from tests.unit.classrooms import Room
 
 if TYPE_CHECKING:
-    from imagebuilder.documents import Document
+    from imagebuilder.settings.schema.documents import Document
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

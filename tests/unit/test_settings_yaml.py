@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.yamlfile import CsvReference, parse_yaml
+from imagebuilder.settings.yaml_reader import CsvReference, parse_yaml
 
 PLAIN = st.recursive(
     st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12),

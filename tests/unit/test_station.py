@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from imagebuilder.card import CardJob, Stage
+from imagebuilder.devices.device import Device, DevicePart, describe
+from imagebuilder.devices.hotplug import Uevents, open_uevents
+from imagebuilder.devices.safety import Wish
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
-from imagebuilder.flash import CardOutcome, Flasher
-from imagebuilder.ledger import NodeTakenError
-from imagebuilder.model import Device, DevicePart
+from imagebuilder.flash.flasher import CardOutcome, Flasher
+from imagebuilder.flash.ledger import NodeTakenError
+from imagebuilder.flash.station import Station, present_now
+from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import Silent
-from imagebuilder.safety import Wish
-from imagebuilder.station import Station, describe, present_now
-from imagebuilder.uevents import Uevents, open_uevents
 from tests.unit.reports import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagebuilder.source import Source
+    from imagebuilder.disk.patched import Source
 
 STICK = Device(
     path="/dev/sdb",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from imagebuilder.stopping import Stop, Stopped, as_they_end, ending_pool
+from imagebuilder.workers import Stop, Stopped, as_they_end, ending_pool
 
 
 def press_ctrl_c(times: int) -> threading.Thread:

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.template import compile_template, sh, utc, yaml
+from imagebuilder.plan.templates import compile_template, sh, utc, yaml
 from tests.tools import need
 from tests.unit.plan_samples import HOSTILE
 

@@ -15,15 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.shipped import shipped_folder
-from imagebuilder.workspace import (
-    check_classroom,
-    find_image,
-    load_catalogue,
-    load_classroom,
-    load_profiles,
-)
-from imagebuilder.yamlfile import CsvReference
+from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.catalog import find_image, load_catalogue, load_profiles
+from imagebuilder.settings.load import check_classroom, load_classroom
+from imagebuilder.settings.yaml_reader import CsvReference
 from tests.unit.classrooms import CHECKSUM, Room, from_flags
 
 if TYPE_CHECKING:

@@ -1,0 +1,384 @@
+"""All the images of a classroom over few bases: side by side, incremental, one failure alone."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder import __version__
+from imagebuilder.build.compose import (
+    WITHOUT_BASE,
+    Composer,
+    open_composer,
+    plan_one_image_without_base,
+    plan_without_base,
+)
+from imagebuilder.build.image import refuse_bases, write_image
+from imagebuilder.build.manifest import (
+    CLASS,
+    SUMS,
+    changes_since,
+    is_true_of,
+    load_class,
+    load_manifest,
+    manifest_path,
+    render_sums,
+    withdraw_sums,
+)
+from imagebuilder.disk.copy import check_room
+from imagebuilder.errors import RpiImageError, WriteError
+from imagebuilder.files import create_folder, has_file, write_error, write_json, write_text
+from imagebuilder.plan.shared_image import check_identities
+from imagebuilder.progress import SILENT, Voice
+from imagebuilder.workers import Stop, as_they_end, ending_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
+
+    from imagebuilder.build.compose import Composition
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
+
+NAME_BYTES = 200  # of the 255 that a file system takes: suffixes come behind
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOutcome:
+    """What became of one node; `state` is built, unchanged, planned or failed."""
+
+    hostname: str
+    state: str
+    image: Path
+    settings: NodeSettings
+    generation: str = ""
+    config_hash: str = ""
+    sha256: str = ""
+    changes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    error: RpiImageError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OneImage:
+    """The one image of a class; `composition` is there where its base is."""
+
+    image: Path
+    plan: NodePlan
+    state: str
+    changes: tuple[str, ...] = ()
+    composition: Composition | None = None
+
+
+@dataclass(kw_only=True)
+class Batch:
+    """One run over a roster; `obtain` gives the unpacked base of an image source.
+
+    Where it gives None, which a run that only plans may, nodes are planned without their base.
+    """
+
+    classroom: Classroom
+    folder: Path
+    obtain: Callable[[ImageSource], BaseImage | None]
+    epoch: int
+    jobs: int = 2
+    voice: Voice = SILENT
+    _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
+    _found: dict[str, NodeOutcome] = field(init=False, default_factory=dict)
+    _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
+
+    def plan(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> list[NodeOutcome]:
+        """Plan every node and compare it with its last build; nothing is written.
+
+        A rehearsal also warns where there is no room for what a build would write.
+        """
+        self._refuse_bases(nodes)
+        return self._each_base(nodes, self._rehearsed if rehearse else self._planned)
+
+    def build(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        """Write every node that is not up to date, then the sums and the class's manifest.
+
+        These are true however it ends: on Ctrl-C, too, once the images being written are given up.
+        """
+        self._refuse_bases(nodes)
+        create_folder(self.folder)
+        self._try_sums()
+        self._earlier = load_class(self.folder)
+        try:
+            return self._each_base(nodes, self._built)
+        finally:
+            if self._found or self._earlier:
+                self._write_records()
+
+    def plan_class(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> OneImage:
+        """Plan one image that serves every node, and compare it with its last build.
+
+        Raises SettingsError where one image cannot serve them.
+        """
+        check_identities(nodes)
+        image = self.image_of_all
+        manifest = _class_image_manifest(image)
+        base = self.obtain(nodes[0].image)
+        if base is None:
+            self.voice.warn(WITHOUT_BASE)
+            plan = plan_one_image_without_base(nodes, self.epoch)
+            return OneImage(image, plan, "planned", _uncompared(image, manifest))
+        with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
+            made = composer.compose_one_image(nodes)
+        changes = _changes(image, made.plan, base, load_manifest(manifest))
+        if rehearse:
+            self._rehearse_room(base, 1 if changes else 0)
+        return OneImage(image, made.plan, "planned" if changes else "unchanged", changes, made)
+
+    def build_class(self, nodes: Sequence[NodeSettings]) -> OneImage:
+        """Write the one image of a class unless it is up to date, then the sums."""
+        one = self.plan_class(nodes)
+        create_folder(self.folder)
+        self._try_sums()
+        if one.composition and one.state == "planned":
+            manifest = _class_image_manifest(one.image)
+            write_image(
+                one.composition, one.image, manifest=manifest, digest=True, voice=self.voice
+            )
+            one = replace(one, state="built")
+        self._write_sums()
+        return one
+
+    def _refuse_bases(self, nodes: Sequence[NodeSettings]) -> None:
+        """Look at every node first: one's image may be what another's is made from."""
+        files = {node.image.file for node in self.classroom.nodes}
+        refuse_bases(map(self.image_of, nodes), filter(None, files))
+
+    def _each_base(
+        self,
+        nodes: Sequence[NodeSettings],
+        work: Callable[[Composer, Sequence[NodeSettings]], Iterable[NodeOutcome]],
+    ) -> list[NodeOutcome]:
+        found = self._found
+        for source, group in group_by_image(nodes):
+            try:
+                base = self.obtain(source)
+                if base is None:
+                    self.voice.warn(WITHOUT_BASE)
+                    found |= {node.hostname: self._plan_without_base(node) for node in group}
+                    continue
+                with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
+                    found |= {outcome.hostname: outcome for outcome in work(composer, group)}
+            except RpiImageError as error:
+                found |= {node.hostname: self._failed(node, error) for node in group}
+        return [found[node.hostname] for node in nodes]
+
+    def _planned(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        return [self._plan_one(node, composer) for node in nodes]
+
+    def _rehearsed(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        plans = self._planned(composer, nodes)
+        self._rehearse_room(composer.base, len(_to_write(plans)))
+        return plans
+
+    def _rehearse_room(self, base: BaseImage, count: int) -> None:
+        try:
+            check_room(self.folder, base, count)
+        except WriteError as error:
+            self.voice.warn(f"{error.message}: {error.hint}")
+
+    def _built(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
+        plans = self._planned(composer, nodes)
+        todo = _to_write(plans)
+        try:
+            check_room(self.folder, composer.base, len(todo))
+        except WriteError as error:
+            written = {plan.hostname: self._failed(plan.settings, error) for plan in todo}
+        else:
+            self._withdraw(todo)
+            written = {done.hostname: done for done in self._write_all(todo, composer)}
+        return [written.get(plan.hostname, plan) for plan in plans]
+
+    def _write_all(self, todo: Sequence[NodeOutcome], composer: Composer) -> list[NodeOutcome]:
+        stop, written = Stop(), list[NodeOutcome]()
+
+        def write(outcome: NodeOutcome) -> NodeOutcome:
+            self._found[outcome.hostname] = self._write_one(outcome, composer, stop)
+            return self._found[outcome.hostname]
+
+        with (
+            self.voice.meter("nodes", len(todo), "node") as meter,
+            ending_pool(self.jobs, "image", stop) as pool,
+        ):
+            for ended in as_they_end(pool.submit(write, outcome) for outcome in todo):
+                meter.advance(len(ended))
+                written += ended
+        return written
+
+    def _plan_one(self, node: NodeSettings, composer: Composer) -> NodeOutcome:
+        try:
+            plan = composer.plan(node)
+        except RpiImageError as error:
+            return self._failed(node, error)
+        image = self.image_of(node)
+        last = load_manifest(manifest_path(image))
+        changes = _changes(image, plan, composer.base, last)
+        return NodeOutcome(
+            hostname=node.hostname,
+            state="planned" if changes else "unchanged",
+            image=image,
+            settings=node,
+            generation=plan.generation,
+            config_hash=plan.config_hash,
+            sha256=(last or {}).get("image_sha256") or "",
+            changes=changes,
+            warnings=plan.warnings,
+        )
+
+    def _plan_without_base(self, node: NodeSettings) -> NodeOutcome:
+        try:
+            plan = plan_without_base(node, self.epoch)
+        except RpiImageError as error:
+            return self._failed(node, error)
+        image = self.image_of(node)
+        return NodeOutcome(
+            hostname=node.hostname,
+            state="planned",
+            image=image,
+            settings=node,
+            generation=plan.generation,
+            config_hash=plan.config_hash,
+            changes=_uncompared(image, manifest_path(image)),
+            warnings=plan.warnings,
+        )
+
+    def _write_one(self, outcome: NodeOutcome, composer: Composer, stop: Stop) -> NodeOutcome:
+        try:
+            with self._turn:  # the editor is pure Python: taking turns costs nothing
+                composition = composer.compose(outcome.settings)
+            written = write_image(composition, outcome.image, digest=True, voice=stop)
+        except RpiImageError as error:
+            return self._failed(outcome.settings, error)
+        return replace(outcome, state="built", sha256=written.sha256)
+
+    def image_of(self, node: NodeSettings) -> Path:
+        """Give the path of a node's image."""
+        return self.folder / f"{node.hostname}.img"
+
+    @property
+    def image_of_all(self) -> Path:
+        """Give the path of the one image for the class, which may be called anything, as a node."""
+        name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "-", self.classroom.name).strip(". ")
+        short = name.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
+        taken = short.lower() in {node.hostname.lower() for node in self.classroom.nodes}
+        return self.folder / f"{short or 'classroom'}{'-all' * taken}.img"
+
+    def _failed(self, node: NodeSettings, error: RpiImageError) -> NodeOutcome:
+        return NodeOutcome(
+            hostname=node.hostname,
+            state="failed",
+            image=self.image_of(node),
+            settings=node,
+            error=error,
+        )
+
+    def _try_sums(self) -> None:
+        """Raise WriteError where the sums cannot be, which is better known before any image."""
+        path = self.folder / SUMS
+        try:
+            if path.exists():
+                path.read_bytes()
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def _withdraw(self, todo: Sequence[NodeOutcome]) -> None:
+        """Take back what is told of images that will be replaced, all at once."""
+        gone = {outcome.hostname for outcome in todo}
+        try:
+            withdraw_sums(self.folder, [outcome.image.name for outcome in todo])
+        except OSError as error:
+            raise write_error(self.folder / SUMS, error) from error
+        if gone & self._earlier.keys():
+            self._write_class([entry for name, entry in self._earlier.items() if name not in gone])
+
+    def _write_records(self) -> None:
+        """Write the sums and the class's manifest, which keeps what is true of other nodes."""
+        self._write_sums()
+        entries = []
+        for node in self.classroom.nodes:
+            if outcome := self._found.get(node.hostname):
+                entries.append(outcome_as_json(outcome))
+            elif entry := self._earlier.get(node.hostname):
+                manifest = load_manifest(manifest_path(self.image_of(node)))
+                if is_true_of(entry, manifest) and has_file(self.image_of(node)):
+                    entries.append(entry)
+        self._write_class(entries)
+
+    def _write_sums(self) -> None:
+        """Write the sums from the manifests, which are gone before their image is."""
+        images = map(self.image_of, self.classroom.nodes)
+        manifests = {image: manifest_path(image) for image in images}
+        manifests[self.image_of_all] = _class_image_manifest(self.image_of_all)
+        digests = {
+            image.name: (load_manifest(manifest) or {}).get("image_sha256") or ""
+            for image, manifest in manifests.items()
+            if has_file(image)
+        }
+        write_text(self.folder / SUMS, render_sums(digests))
+
+    def _write_class(self, entries: Sequence[dict[str, Any]]) -> None:
+        manifest = {
+            "tool": f"rpi-image {__version__}",
+            "classroom": self.classroom.name,
+            "nodes": entries,
+        }
+        write_json(self.folder / CLASS, manifest)
+
+
+def _class_image_manifest(image: Path) -> Path:
+    """Give the manifest of the one image; by its stem it could be the class's classroom.json."""
+    return manifest_path(image, whole_name=True)
+
+
+def _to_write(plans: Sequence[NodeOutcome]) -> list[NodeOutcome]:
+    return [plan for plan in plans if plan.state == "planned"]
+
+
+def _changes(
+    image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
+) -> tuple[str, ...]:
+    """Say what a build changes about the image that is there; empty when that is up to date."""
+    if changes := changes_since(plan, base, last):
+        return changes
+    if not has_file(image):
+        return ("new",)
+    return () if image.stat().st_size == base.size_bytes else ("image is not complete",)
+
+
+def _uncompared(image: Path, manifest: Path) -> tuple[str, ...]:
+    """Say so: what the image itself adds is not known, and would be named as a difference."""
+    there = has_file(image) and load_manifest(manifest) is not None
+    return ("not compared: the base image is not here",) if there else ("new",)
+
+
+def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
+    """Give the stable keys of one node's outcome."""
+    settings = outcome.settings
+    return {
+        "hostname": outcome.hostname,
+        "state": outcome.state,
+        "image": outcome.image.name,
+        "profile": settings.profile,
+        "address": settings.network.address,
+        "generation": outcome.generation,
+        "config_hash": outcome.config_hash,
+        "sha256": outcome.sha256,
+        "changes": list(outcome.changes),
+        "error": outcome.error.message if outcome.error else None,
+    }
+
+
+def group_by_image(
+    nodes: Sequence[NodeSettings],
+) -> list[tuple[ImageSource, list[NodeSettings]]]:
+    """Group nodes by the image they start from, both in roster order."""
+    groups: dict[ImageSource, list[NodeSettings]] = {}
+    for node in nodes:
+        groups.setdefault(node.image, []).append(node)
+    return list(groups.items())

@@ -1,0 +1,170 @@
+"""Base ⊕ patch: what makes a base image one node, found without writing anything."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.fat import edit
+from imagebuilder.disk.partitions import boot_partition, cut_off, read_partitions
+from imagebuilder.disk.reader import RawFile, open_raw
+from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.generations import DictBoot, detect, named_generation
+from imagebuilder.plan.node import plan_node
+from imagebuilder.plan.overlays import load_generations, load_overlay
+from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
+from imagebuilder.progress import SILENT, Voice
+from imagebuilder.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imagebuilder.disk.extent import Patch
+    from imagebuilder.plan.generations import Generation
+
+WITHOUT_BASE = "planned without the base image: what depends on the vendor's files is left out"
+
+
+@dataclass(frozen=True, slots=True)
+class Composition:
+    """A node's plan and the patch that carries it out on its base; nothing is written yet."""
+
+    settings: NodeSettings
+    base: BaseImage
+    plan: NodePlan
+    patch: Patch
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """The overlay folders of many nodes, each read once."""
+
+    _read: dict[Path, tuple[OverlayFile, ...]] = field(default_factory=dict)
+    _generations: dict[tuple[Path, ...], tuple[Generation, ...]] = field(default_factory=dict)
+
+    def generations(self, settings: NodeSettings) -> tuple[Generation, ...]:
+        """Give the generations that are shipped, and those of the node's own folders."""
+        if settings.overlays not in self._generations:
+            folders = (shipped_folder("overlays"), *settings.overlays)
+            self._generations[settings.overlays] = load_generations(folders)
+        return self._generations[settings.overlays]
+
+    def of(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
+        """Give what lies over a node's boot partition, lowest first."""
+        folders = (shipped_folder("overlays") / "node", *settings.overlays)
+        tarballs = tuple(_tarball(Path(path)) for path in settings.cluster.tarballs)
+        return tuple(file for folder in folders for file in self._folder(folder)) + tarballs
+
+    def _folder(self, folder: Path) -> tuple[OverlayFile, ...]:
+        if folder not in self._read:
+            self._read[folder] = load_overlay(folder)
+        return self._read[folder]
+
+
+@dataclass(kw_only=True)
+class Composer:
+    """Composes many nodes over one base; parsing and detection happen once.
+
+    `epoch` (seconds, UTC) becomes the time of every file set and the build time on the card.
+    """
+
+    base: BaseImage
+    raw: RawFile
+    epoch: int
+    voice: Voice = SILENT
+    _boot: edit.BootBase = field(init=False)
+    _layers: Layers = field(init=False)
+    _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._layers = Layers()
+        partitions = read_partitions(self.raw)
+        for fact in cut_off(partitions, self.raw.size_bytes):
+            self.voice.warn(f"{self.base.name} {fact}")
+        self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
+        if not self._boot.volume.clean:
+            self.voice.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
+
+    def plan(self, settings: NodeSettings) -> NodePlan:
+        """Decide what goes onto the boot partition of this node."""
+        return plan_node(
+            settings,
+            self._generation(settings),
+            self._layers.of(settings),
+            self._boot.volume,
+            self.epoch,
+        )
+
+    def compose(self, settings: NodeSettings) -> Composition:
+        """Plan a node and find the patch; raises ImageError where it does not fit."""
+        plan = self.plan(settings)
+        patch = self._boot.apply(plan.edits, self.epoch)
+        return Composition(settings, self.base, plan, patch)
+
+    def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
+        """Put every node into one image; the Pi finds out which it is (see oneimage)."""
+        fallback = unclaimed_node(nodes)
+        plans = {identity_of(node): self.plan(node) for node in nodes}
+        plan = merge_plans(self.plan(fallback), plans)
+        return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
+
+    def _generation(self, settings: NodeSettings) -> Generation:
+        generations = self._layers.generations(settings)
+        if settings.generation:
+            return named_generation(generations, settings.generation)
+        if settings.overlays not in self._detected:
+            try:
+                found = detect(generations, self._boot.volume)
+            except ImageError:
+                if not settings.image.generation:
+                    raise
+                found = named_generation(generations, settings.image.generation)
+            self._detected[settings.overlays] = found
+        return self._detected[settings.overlays]
+
+
+def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
+    """Plan a node whose base image is not at hand.
+
+    What depends on the vendor's own files is planned as for an image without them. Where only the
+    image tells its generation, on which every file depends, that is empty and there are no files.
+    """
+    name = settings.generation or settings.image.generation
+    if not name:
+        warning = (
+            f"the generation of {settings.image.name} will be found from the image: until that is "
+            "here, its files cannot be planned; `generation:` or --generation names it"
+        )
+        return NodePlan(
+            hostname=settings.hostname, generation="", config_hash="", edits=(), warnings=(warning,)
+        )
+    layers = Layers()
+    generation = named_generation(layers.generations(settings), name)
+    return plan_node(settings, generation, layers.of(settings), DictBoot({}), epoch)
+
+
+def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:
+    """Plan the one image of a class as `plan_without_base` does a node."""
+    plans = {identity_of(node): plan_without_base(node, epoch) for node in nodes}
+    return merge_plans(plan_without_base(unclaimed_node(nodes), epoch), plans)
+
+
+def _tarball(path: Path) -> OverlayFile:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read the container image {path}: {error.strerror}",
+            "`docker save NAME -o FILE` makes one",
+        ) from error
+    return OverlayFile(f"rpi-image/images/{path.name}", data, str(path))
+
+
+@contextmanager
+def open_composer(base: BaseImage, *, epoch: int, voice: Voice = SILENT) -> Iterator[Composer]:
+    """Open a base for reading and compose nodes over it."""
+    with open_raw(base.path) as raw:
+        yield Composer(base=base, raw=raw, epoch=epoch, voice=voice)

@@ -1,0 +1,137 @@
+"""Writes base ⊕ patch to a file that is complete from the moment it has its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.build.manifest import block_map_of, manifest_of, manifest_path, withdraw
+from imagebuilder.disk.bmap import render_bmap
+from imagebuilder.disk.copy import copy_raw, pwrite_all
+from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.disk.write_set import plan_write_set
+from imagebuilder.errors import WriteError
+from imagebuilder.files import create_folder, new_file, part_of, write_json, write_text
+from imagebuilder.images.compress import pack
+from imagebuilder.progress import SILENT, Voice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from imagebuilder.build.compose import Composition
+
+CHUNK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenImage:
+    """What `write_image` left behind; `how` is `reflink`, `sparse copy` or the compression."""
+
+    path: Path
+    manifest: Path
+    how: str
+    sha256: str
+
+
+def write_image(
+    composition: Composition,
+    out: Path,
+    *,
+    compress: str = "",
+    digest: bool = False,
+    manifest: Path | None = None,
+    voice: Voice = SILENT,
+) -> WrittenImage:
+    """Write a node's image and its manifest; raises WriteError and leaves nothing half-written.
+
+    `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image. What told of
+    an earlier image is gone, even after a power cut, before the new one takes its name.
+    """
+    manifest = manifest or manifest_path(out, whole_name=bool(compress))
+    file = composition.settings.image.file
+    refuse_bases([out], [composition.base.path, *([file] if file else [])])
+    create_folder(out.parent)
+    with new_file(out) as descriptor:
+        if compress:
+            sha256 = _write_packed(composition, descriptor, compress, voice)
+            how = compress
+        else:
+            how = _write_raw(composition, descriptor, voice)
+            sha256 = _digest(composition, voice) if digest else ""
+        withdraw(out, manifest)
+    write_json(manifest, manifest_of(composition, sha256))
+    return WrittenImage(out, manifest, how, sha256)
+
+
+def refuse_bases(outs: Iterable[Path], bases: Iterable[Path]) -> None:
+    """Raise WriteError where an image would be written over one that images are made from.
+
+    The unfinished image counts, too: it is emptied before the first byte is read.
+    """
+    known = {found for base in bases if (found := _inode(base))}
+    for out in outs:
+        if known & {_inode(out), _inode(part_of(out))}:
+            raise WriteError(f"{out} is the base image itself", "name another place with -o")
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
+
+
+def write_bmap(composition: Composition, image: Path) -> Path:
+    """Write <image>.bmap: what bmaptool must write so that the card is whole."""
+    path = block_map_of(image)
+    with open_raw(composition.base.path) as raw:
+        extents = plan_write_set(raw, composition.patch)
+        text = render_bmap(Patched(raw, composition.patch), extents, image.name)
+    write_text(path, text)
+    return path
+
+
+def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
+    with open_raw(composition.base.path) as raw:
+        how = copy_raw(raw.descriptor, descriptor, raw.size_bytes, voice)
+    for run in composition.patch.runs:
+        pwrite_all(descriptor, run.data, run.offset_bytes)
+    return how
+
+
+def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:
+    digest = hashlib.sha256()
+
+    def hashed() -> Iterator[bytes]:
+        for chunk in _chunks(composition, f"packing {form}", voice):
+            digest.update(chunk)
+            yield chunk
+
+    name = f"{composition.plan.hostname}.img"
+    with os.fdopen(descriptor, "wb", closefd=False) as out:
+        pack(hashed(), out, form, name, composition.base.size_bytes)
+    return digest.hexdigest()
+
+
+def _digest(composition: Composition, voice: Voice) -> str:
+    """Hash what was written from the base, which lies in memory; the copy does not."""
+    digest = hashlib.sha256()
+    for chunk in _chunks(composition, "hashing", voice):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _chunks(composition: Composition, label: str, voice: Voice) -> Iterator[bytes]:
+    """Give base ⊕ patch in order, piece by piece."""
+    with open_raw(composition.base.path) as raw:
+        disk = Patched(raw, composition.patch)
+        with voice.meter(label, disk.size_bytes) as meter:
+            for offset in range(0, disk.size_bytes, CHUNK_BYTES):
+                chunk = disk.read_at(offset, CHUNK_BYTES)
+                yield chunk
+                meter.advance(len(chunk))

@@ -1,0 +1,192 @@
+"""What an image or a card is, read from its boot partition; nothing is written."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.partitions import boot_partition, read_partitions
+from imagebuilder.errors import RpiImageError
+from imagebuilder.plan.card_layout import STATUS, WIFI
+from imagebuilder.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imagebuilder.disk.extent import Partition
+    from imagebuilder.disk.reader import ReadAt
+    from imagebuilder.plan.generations import BootFiles
+
+NODE_ENV = "rpi-image/node.env"
+
+# Where each generation keeps its hostname when no node of ours is on the card.
+_STOCK_HOSTNAMES = (
+    ("occidentalis.txt", r"^hostname=(.*?)\r?$"),
+    ("device-init.yaml", r"^hostname:\s*[\"']?([^\"'#\s]+)"),
+    ("user-data", r"^hostname:\s*[\"']?([^\"'#\s]+)"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenWifi:
+    """A network a card joins, without its secret."""
+
+    ssid: str
+    country: str
+    hidden: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageReport:
+    """Facts of one disk; empty texts where the card does not say.
+
+    `node` holds the values of node.env that are no secrets, `status` what the Pi wrote last.
+    """
+
+    partitions: tuple[Partition, ...]
+    fat_type: str
+    fat_free_bytes: int
+    fat_clean: bool
+    generation: str
+    hostname: str
+    wifi: tuple[SeenWifi, ...]
+    node: Mapping[str, str]
+    status: Mapping[str, Any] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Give the stable keys that scripts rely on."""
+        node = self.node
+        return {
+            "generation": self.generation,
+            "hostname": self.hostname,
+            "arch": node.get("NODE_ARCH", ""),
+            "docker_opts": node.get("DOCKER_OPTS", ""),
+            "shack": node.get("SHACK_ADDRESS", ""),
+            "cluster": _cluster(node),
+            "wifi": [
+                {"ssid": net.ssid, "country": net.country, "hidden": net.hidden}
+                for net in self.wifi
+            ],
+            "address": node.get("NETWORK_ADDRESS", ""),
+            "config_hash": node.get("RPI_IMAGE_HASH", ""),
+            "partitions": [
+                {
+                    "number": part.number,
+                    "start_bytes": part.start_bytes,
+                    "size_bytes": part.size_bytes,
+                    "type": part.kind,
+                }
+                for part in self.partitions
+            ],
+            "fat": {
+                "type": self.fat_type,
+                "free_bytes": self.fat_free_bytes,
+                "clean": self.fat_clean,
+            },
+            "status": self.status,
+        }
+
+
+def inspect_disk(image: ReadAt) -> ImageReport:
+    """Read what a disk is; raises ImageError where it has no readable boot partition."""
+    partitions = read_partitions(image)
+    volume = BootVolume(image, boot_partition(image, partitions))
+    node = parse_node_env(_text(volume, NODE_ENV))
+    wifi_text = _text(volume, WIFI)
+    return ImageReport(
+        partitions=partitions,
+        fat_type=volume.kind,
+        fat_free_bytes=volume.free_bytes,
+        fat_clean=volume.clean,
+        generation=node.get("NODE_GENERATION", "") or _generation(volume),
+        hostname=node.get("NODE_HOSTNAME", "") or _stock_hostname(volume),
+        wifi=parse_wpa_supplicant(wifi_text),
+        node={name: value for name, value in node.items() if name not in SECRET_NAMES},
+        status=_status(volume),
+    )
+
+
+SECRET_NAMES = frozenset({"USER_PASSWORD_HASH", "CONSUL_ENCRYPT"})
+
+
+def parse_node_env(text: str) -> dict[str, str]:
+    """Read NAME='value' lines as a shell would; lines of another form are left out."""
+    values: dict[str, str] = {}
+    for word in _shell_words(text):
+        name, equals, value = word.partition("=")
+        if equals and re.fullmatch(r"[A-Z_]+", name):
+            values[name] = value
+    return values
+
+
+def parse_wpa_supplicant(text: str) -> tuple[SeenWifi, ...]:
+    """Read the networks of a wpa_supplicant.conf: quoted, P-quoted or hex SSIDs."""
+    country = _field(text, "country")
+    blocks = re.findall(r"network=\{(.*?)\n\s*\}", text, re.DOTALL)
+    return tuple(
+        SeenWifi(_ssid(_field(block, "ssid")), country, _field(block, "scan_ssid") == "1")
+        for block in blocks
+    )
+
+
+def _shell_words(text: str) -> list[str]:
+    try:
+        return shlex.split(text, comments=True)
+    except ValueError:
+        return []
+
+
+def _field(text: str, name: str) -> str:
+    found = re.search(rf"^\s*{name}=(.*?)\s*$", text, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _ssid(text: str) -> str:
+    if text.startswith('"'):
+        return text[1:-1]
+    try:
+        return bytes.fromhex(text).decode("utf-8", "replace")
+    except ValueError:
+        return text
+
+
+def _text(volume: BootFiles, path: str) -> str:
+    return volume.read(path).decode("utf-8", "replace") if volume.exists(path) else ""
+
+
+def _status(volume: BootFiles) -> dict[str, Any] | None:
+    try:
+        status = json.loads(_text(volume, STATUS) or "null")
+    except ValueError:
+        return None
+    return status if isinstance(status, dict) else None
+
+
+def _stock_hostname(volume: BootFiles) -> str:
+    for path, pattern in _STOCK_HOSTNAMES:
+        found = re.search(pattern, _text(volume, path), re.MULTILINE)
+        if found:
+            return found[1]
+    return ""
+
+
+def _generation(volume: BootFiles) -> str:
+    # Only a card without our node.env pays for the libraries behind these.
+    from imagebuilder.plan.generations import detect  # noqa: PLC0415
+    from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
+
+    try:
+        return detect(load_generations((shipped_folder("overlays"),)), volume).name
+    except RpiImageError:
+        return ""
+
+
+def _cluster(node: Mapping[str, str]) -> dict[str, str] | None:
+    if node.get("CLUSTER") != "1":
+        return None
+    names = ("CONSUL_IMAGE", "CONSUL_SERVER", "SWARM_IMAGE", "SHACK_KIND")
+    return {name.lower(): node.get(name, "") for name in names}

@@ -1,0 +1,182 @@
+"""What lies beside images and tells of them: manifests, SHA256SUMS, the class's classroom.json.
+
+None of it may tell of an image that is no longer there: it is withdrawn before one is replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder import __version__
+from imagebuilder.files import remove_file, write_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from imagebuilder.build.compose import Composition
+    from imagebuilder.model import BaseImage, NodePlan
+
+SUMS = "SHA256SUMS"
+CLASS = "classroom.json"
+_DIGEST_COLUMNS = 66  # 64 digits, a blank, and a blank or `*`
+
+
+# ---- one image
+
+
+def manifest_path(image: Path, *, whole_name: bool = False) -> Path:
+    """Give where an image's manifest lies: pi-01.json, or pi-01.img.json by the whole name."""
+    return image.with_name(f"{image.name}.json") if whole_name else image.with_suffix(".json")
+
+
+def load_manifest(path: Path) -> dict[str, Any] | None:
+    """Read what an image was built from; None where there is no readable manifest."""
+    found = _load(path)
+    return found if isinstance(found, dict) and _well_formed(found) else None
+
+
+def _load(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _well_formed(manifest: dict[str, Any]) -> bool:
+    base, files = manifest.get("base"), manifest.get("files")
+    digest = manifest.get("image_sha256")
+    return (
+        isinstance(base, dict)
+        and isinstance(digest, str | None)
+        and isinstance(files, list)
+        and all(isinstance(file, dict) and {"path", "sha256"} <= file.keys() for file in files)
+    )
+
+
+def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:
+    """Say what a build would change since the last one; empty when that is up to date.
+
+    The configuration hash leaves the build time out, so equal hashes mean equal nodes although
+    the file that carries the build time differs.
+    """
+    if last is None:
+        return ("new",)
+    if last.get("config_hash") == plan.config_hash:
+        same_base = last.get("base", {}).get("sha256") == base.sha256
+        return () if same_base else ("base image",)
+    before = {str(file["path"]): file["sha256"] for file in last.get("files", [])}
+    now = {
+        edit.path: hashlib.sha256(edit.data).hexdigest()
+        for edit in plan.edits
+        if edit.data is not None
+    }
+    changed = [f"~ {path}" for path in now if before.get(path, now[path]) != now[path]]
+    added = [f"+ {path}" for path in now if path not in before]
+    gone = [f"- {path}" for path in before if path not in now]
+    return tuple(changed + added + gone) or ("configuration",)
+
+
+def withdraw(image: Path, manifest: Path) -> None:
+    """Take back what is told of an image that is about to be replaced; raises OSError."""
+    withdraw_sums(image.parent, [image.name])
+    remove_file(block_map_of(image))
+    remove_file(manifest)
+
+
+def block_map_of(image: Path) -> Path:
+    """Give the place where bmaptool looks for an image's block map."""
+    return image.with_name(f"{image.name}.bmap")
+
+
+# ---- a folder of images
+
+
+def withdraw_sums(folder: Path, names: Iterable[str]) -> None:
+    """Take images out of a folder's SHA256SUMS, whoever wrote it; raises OSError."""
+    path = folder / SUMS
+    if not path.is_file():
+        return
+    gone = {name.encode("utf-8", "surrogateescape") for name in names}
+    data = path.read_bytes()
+    lines = data.splitlines(keepends=True)
+    kept = b"".join(line for line in lines if line[_DIGEST_COLUMNS:].rstrip(b"\r\n") not in gone)
+    if not kept:
+        remove_file(path)
+    elif kept != data:
+        write_file(path, kept)
+
+
+def render_sums(digests: Mapping[str, str]) -> str:
+    """Write digests as `sha256sum --check` reads them; images without one are left out."""
+    return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()) if digest)
+
+
+def load_class(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read what classroom.json says of each node; nothing where it is damaged."""
+    found = _load(folder / CLASS)
+    nodes = found.get("nodes") if isinstance(found, dict) else None
+    return {
+        str(node["hostname"]): node
+        for node in (nodes if isinstance(nodes, list) else [])
+        if isinstance(node, dict) and "hostname" in node
+    }
+
+
+def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
+    """Tell whether what classroom.json says of a node holds for the image that is there now."""
+    return manifest is not None and (
+        (entry.get("config_hash"), entry.get("sha256") or None)
+        == (manifest.get("config_hash"), manifest.get("image_sha256"))
+    )
+
+
+def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
+    """Describe an image so that it can be checked and rebuilt; holds digests, never contents."""
+    base, plan = composition.base, composition.plan
+    return {
+        "tool": f"rpi-image {__version__}",
+        "hostname": plan.hostname,
+        "profile": composition.settings.profile,
+        "generation": plan.generation,
+        "config_hash": plan.config_hash,
+        "base": {
+            "name": base.name,
+            "sha256": base.sha256,
+            "size_bytes": base.size_bytes,
+            "source_sha256": base.source_sha256,
+        },
+        "files": _files(plan),
+        "removed": [edit.path for edit in plan.edits if edit.data is None],
+        "patch": [
+            {"offset_bytes": run.offset_bytes, "size_bytes": len(run.data)}
+            for run in composition.patch.runs
+        ],
+        "image_sha256": sha256 or None,
+    }
+
+
+def plan_as_json(plan: NodePlan) -> dict[str, Any]:
+    """Describe a plan without its contents, which may be secret."""
+    return {
+        "hostname": plan.hostname,
+        "generation": plan.generation,
+        "config_hash": plan.config_hash,
+        "files": _files(plan),
+        "removed": [edit.path for edit in plan.edits if edit.data is None],
+        "warnings": list(plan.warnings),
+    }
+
+
+def _files(plan: NodePlan) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": edit.path,
+            "size_bytes": len(edit.data),
+            "sha256": hashlib.sha256(edit.data).hexdigest(),
+        }
+        for edit in plan.edits
+        if edit.data is not None
+    ]

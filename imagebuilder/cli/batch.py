@@ -1,0 +1,204 @@
+"""The commands `batch` and `diff`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagebuilder.build.batch import Batch, NodeOutcome, outcome_as_json
+from imagebuilder.build.manifest import plan_as_json
+from imagebuilder.cli.options import NodeFlags, dry_run, not_empty, on_disk, voiced
+from imagebuilder.cli.session import Session, choose_nodes
+from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
+from imagebuilder.progress import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from imagebuilder.cli.console import Console
+    from imagebuilder.model import NodeSettings
+
+classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
+out_folder = click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, readable=False),
+    default=Path("build"),
+    show_default=True,
+    callback=on_disk,
+    help="Folder for the images.",
+)
+chosen = click.option(
+    "--nodes", default="", callback=not_empty, help="Only these, comma-separated."
+)
+profile_folders = click.option(
+    "--profiles",
+    "profile_folders",
+    multiple=True,
+    type=click.Path(path_type=Path, readable=False),
+    help="Folder of your own profiles and images.",
+)
+
+
+@click.command()
+@classroom_file
+@out_folder
+@chosen
+@profile_folders
+@click.option(
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Images written side by side.",
+)
+@click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
+@dry_run
+@voiced
+def batch(
+    console: Console,
+    file: Path,
+    output: Path,
+    nodes: str,
+    profile_folders: Sequence[Path],
+    jobs: int,
+    one_image: bool,
+    dry_run: bool,
+) -> int:
+    """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
+    run, roster = _prepare(console, file, output, nodes, profile_folders, write=not dry_run)
+    run.jobs = jobs
+    if one_image:
+        if nodes:
+            raise InputError(
+                "--one-image is for the whole class, and --nodes names some of it",
+                "leave --nodes out, or give these nodes a file of their own",
+            )
+        return _one_image(console, run, roster, dry_run=dry_run)
+    outcomes = run.plan(roster, rehearse=True) if dry_run else run.build(roster)
+    return _show(console, outcomes, _row)
+
+
+@click.command()
+@classroom_file
+@out_folder
+@chosen
+@profile_folders
+@voiced
+def diff(
+    console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
+) -> int:
+    """Show, file by file, what a batch would change since the last build in OUTPUT."""
+    run, roster = _prepare(console, file, output, nodes, profile_folders, write=False)
+    outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
+    if not outcomes and not console.as_json:
+        console.note(f"{counted(len(roster), 'node')}, all up to date")
+        return 0
+    return _show(console, outcomes, _diff_row)
+
+
+def _prepare(
+    console: Console,
+    file: Path,
+    output: Path,
+    nodes: str,
+    profile_folders: Sequence[Path],
+    *,
+    write: bool,
+) -> tuple[Batch, tuple[NodeSettings, ...]]:
+    session = Session(console=console)
+    flags = NodeFlags(config=file, profiles=tuple(profile_folders))
+    classroom = session.classroom(flags, write=write)
+    run = Batch(
+        classroom=classroom,
+        folder=output,
+        obtain=session.obtain if write else session.find,
+        epoch=session.epoch,
+        voice=console,
+    )
+    named = {node.hostname for node in choose_nodes(classroom, nodes)}
+    return run, tuple(node for node in classroom.nodes if node.hostname in named)
+
+
+def _one_image(
+    console: Console, run: Batch, roster: Sequence[NodeSettings], *, dry_run: bool
+) -> int:
+    one = run.plan_class(roster, rehearse=True) if dry_run else run.build_class(roster)
+    for warning in one.plan.warnings:
+        console.warn(warning)
+    if console.as_json:
+        facts = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
+        console.emit({**facts, **plan_as_json(one.plan)})
+    else:
+        files = f"{len(one.plan.edits)} files"
+        console.note(
+            f"{counted(len(roster), 'node')} in one image, {files}: {one.state}{_why(one.changes)}"
+        )
+        console.result(str(one.image))
+    return 0
+
+
+def _why(changes: tuple[str, ...]) -> str:
+    return f" ({_summary(changes)})" if changes else ""
+
+
+def _show(
+    console: Console,
+    outcomes: Sequence[NodeOutcome],
+    row: Callable[[NodeOutcome], tuple[str, ...]],
+) -> int:
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for warning in sorted({warning for outcome in outcomes for warning in outcome.warnings}):
+        console.warn(warning)
+    if console.as_json:
+        console.emit({"nodes": [outcome_as_json(outcome) for outcome in outcomes]})
+    elif outcomes:
+        console.table(_HEAD, [row(outcome) for outcome in outcomes])
+    for error, names in _by_error(failed):
+        console.fail(error, _named(names))
+    return failed[0].error.exit_code if failed and failed[0].error else 0
+
+
+def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:
+    """Put together the nodes that failed alike."""
+    groups: dict[tuple[str, str, tuple[Problem, ...]], tuple[RpiImageError, list[str]]] = {}
+    for outcome in failed:
+        if error := outcome.error:
+            problems = error.problems if isinstance(error, SettingsError) else ()
+            key = (error.message, error.hint, problems)
+            groups.setdefault(key, (error, []))[1].append(outcome.hostname)
+    return list(groups.values())
+
+
+def _named(names: Sequence[str]) -> str:
+    if len(names) <= _MOST_NAMES:
+        return ", ".join(names)
+    return f"{', '.join(names[: _MOST_NAMES - 1])} and {len(names) - _MOST_NAMES + 1} more"
+
+
+_MOST_NAMES = 4
+_HEAD = ("node", "state", "profile", "address", "generation", "what")
+
+
+def _row(outcome: NodeOutcome) -> tuple[str, ...]:
+    what = _summary(outcome.changes) if outcome.state == "planned" else str(outcome.image)
+    return (*_facts(outcome), outcome.error.message if outcome.error else what)
+
+
+def _summary(changes: tuple[str, ...]) -> str:
+    return changes[0] if len(changes) == 1 else f"{len(changes)} files differ"
+
+
+def _diff_row(outcome: NodeOutcome) -> tuple[str, ...]:
+    what = outcome.error.message if outcome.error else " ".join(outcome.changes)
+    return (*_facts(outcome), what)
+
+
+def _facts(outcome: NodeOutcome) -> tuple[str, ...]:
+    settings = outcome.settings
+    address = settings.network.address or "dhcp"
+    generation = outcome.generation or ("" if outcome.error else "?")
+    return (outcome.hostname, outcome.state, settings.profile, address, generation)

@@ -1,0 +1,192 @@
+"""Commands about the classroom file and what it can name: check, init, schema, profiles."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.cli.options import voiced
+from imagebuilder.errors import InputError, Problem, SettingsError
+from imagebuilder.files import has_file, has_folder
+from imagebuilder.images.checksums import SUFFIX
+from imagebuilder.progress import counted
+from imagebuilder.settings.catalog import load_catalogue, load_profiles
+from imagebuilder.settings.load import read_classroom
+from imagebuilder.settings.starter import (
+    Answers,
+    classroom_schema,
+    render_starter,
+    starter_faults,
+    write_starter,
+)
+
+if TYPE_CHECKING:
+    from imagebuilder.cli.console import Console
+    from imagebuilder.settings.load import Reading
+    from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
+
+
+# Whether a file can be read is said by what reads it, with its own exit code.
+_PATH = click.Path(path_type=Path, readable=False)
+_profiles = click.option(
+    "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
+)
+
+
+@click.command()
+@click.argument("file", type=_PATH)
+@_profiles
+@voiced
+def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
+    """Find everything that is wrong or doubtful in a classroom FILE, with line and hint."""
+    reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
+    if console.as_json:
+        console.emit(_report(file, reading))
+    else:
+        _say_problems(console, reading)
+    return SettingsError.exit_code if reading.classroom is None else 0
+
+
+def _say_problems(console: Console, reading: Reading) -> None:
+    for problem in reading.problems:
+        console.result(_line(problem))
+        if problem.hint:
+            console.result(f"  hint: {problem.hint}")
+    errors = sum(problem.severe for problem in reading.problems)
+    counts = f"{counted(errors, 'error')}, {counted(len(reading.problems) - errors, 'warning')}"
+    nodes = f"{counted(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
+    console.note(f"{nodes}{counts}")
+
+
+def _line(problem: Problem) -> str:
+    if problem.severe:
+        return str(problem)
+    where = str(problem)[: -len(problem.message)]
+    return f"{where}warning: {problem.message}"
+
+
+def _report(file: Path, reading: Reading) -> dict[str, Any]:
+    return {
+        "file": str(file),
+        "ok": reading.classroom is not None,
+        "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
+        "problems": [
+            {
+                "file": str(problem.file) if problem.file else None,
+                "line": problem.line,
+                "message": problem.message,
+                "hint": problem.hint,
+                "severe": problem.severe,
+            }
+            for problem in reading.problems
+        ],
+    }
+
+
+@click.command()
+@click.argument("file", type=_PATH, default=Path("classroom.yml"))
+@click.option("--hostnames", metavar="RANGE", help="Host names, as pi-[01-30].")
+@click.option("--profile", metavar="NAME", help="Board family, as armv7.")
+@click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
+@click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
+@click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR.")
+@click.option("--shack", metavar="ADDRESS", help="Address of your machine; empty for none.")
+@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@voiced
+def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
+    """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
+    if (has_file(file) or has_folder(file)) and not force:
+        raise InputError(f"{file} is there already", "give another name, or --force")
+    text = render_starter(_answers(console, flags))
+    write_starter(file, text, environment=os.environ)
+    console.note(f"{file} is written; look through it, then: rpi-image check {file}")
+    if console.as_json:
+        console.emit({"file": str(file)})
+
+
+def _answers(console: Console, flags: dict[str, str | None]) -> Answers:
+    plain = Answers()
+
+    def answer(key: str, question: str, default: str = "") -> str:
+        said = flags[key]
+        return _asked(console, key, question, default) if said is None else said
+
+    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
+    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
+    ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
+    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
+    return Answers(
+        hostnames=hostnames,
+        profile=profile,
+        image=flags["image"] or "",
+        wifi_ssid=ssid,
+        wifi_country=country.upper(),
+        shack=answer("shack", "Address of your own machine, empty for none"),
+    )
+
+
+def _asked(console: Console, key: str, question: str, default: str) -> str:
+    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    while True:
+        said = console.ask_or_read(question, default)
+        faults = _faults(key, said) if said and console.interactive else ()
+        if not faults:
+            return said
+        console.fail(SettingsError(faults[0].message, faults[0].hint))
+
+
+def _faults(key: str, said: str) -> tuple[Problem, ...]:
+    """Judge one answer in a file whose others are sound."""
+    sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
+    return starter_faults(render_starter(Answers(**{**sound, key: said})), environment=os.environ)
+
+
+@click.command()
+@voiced
+def schema(console: Console) -> None:
+    """Print the JSON Schema of the classroom file, for editors."""
+    console.result(classroom_schema().rstrip("\n"))
+
+
+@click.command()
+@_profiles
+@voiced
+def profiles(console: Console, folders: tuple[Path, ...]) -> None:
+    """List the profiles and the catalogue of base images."""
+    known, images = load_profiles(folders), load_catalogue(folders)
+    if console.as_json:
+        console.emit({"profiles": list(map(_profile, known)), "images": list(map(_image, images))})
+        return
+    console.table(("PROFILE", "ARCH", "IMAGE", "BOARDS"), [_profile_row(p) for p in known])
+    console.result("")
+    console.table(("IMAGE", "GENERATION", "CHECKSUM", "WHAT"), [_image_row(i) for i in images])
+
+
+def _profile(profile: ProfileDocument) -> dict[str, Any]:
+    said = profile.model_dump(mode="json", exclude_unset=True)
+    return {"name": profile.name, **said}
+
+
+def _image(image: CatalogueEntry) -> dict[str, Any]:
+    return {"name": image.name, **image.model_dump(mode="json", exclude_unset=True)}
+
+
+def _profile_row(profile: ProfileDocument) -> tuple[str, ...]:
+    image = profile.image.name or "own" if profile.image else ""
+    return profile.name, profile.arch, image, ", ".join(profile.boards)
+
+
+def _image_row(image: CatalogueEntry) -> tuple[str, ...]:
+    return image.name, image.generation or "", _checksum(image), image.description
+
+
+def _checksum(image: CatalogueEntry) -> str:
+    """Say what an image is compared with."""
+    if image.sha256 or image.raw_sha256:
+        return "pinned"
+    if image.file is None:
+        return "publisher's"
+    return "beside it" if has_file(image.file.with_name(image.file.name + SUFFIX)) else "none"

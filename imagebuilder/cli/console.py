@@ -1,0 +1,247 @@
+"""Everything a person at the terminal sees: words to stderr, results to stdout, meters between."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TextIO
+
+from imagebuilder.errors import InputError, RpiImageError, SettingsError
+from imagebuilder.progress import SILENT, Meter, human_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PLAIN_INTERVAL_SECONDS = 10.0
+_BAR_FORMAT = (
+    "{desc}: {floor:3d}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+)
+_COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+
+
+@dataclass(kw_only=True)
+class Console:
+    """How this run speaks; a Voice for the library, and the commands' way to print results."""
+
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+    colour: str = "auto"
+    no_input: bool = False
+    out: TextIO = field(default_factory=lambda: sys.stdout)
+    err: TextIO = field(default_factory=lambda: sys.stderr)
+
+    def paint(self, text: str, colour: str, stream: TextIO | None = None) -> str:
+        """Colour `text` where the stream's reader wants that."""
+        wanted = self.colour == "always" or (
+            self.colour == "auto" and (stream or self.err).isatty()
+        )
+        return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wanted else text
+
+    def note(self, text: str) -> None:
+        """Say what is happening, unless --quiet."""
+        if not self.quiet:
+            self._say(text)
+
+    def detail(self, text: str) -> None:
+        """Say what only --verbose asks for."""
+        if self.verbose:
+            self._say(self.paint(text, "dim"))
+
+    def warn(self, text: str) -> None:
+        """Say what the user gives up or should look at, even with --quiet."""
+        self._say(f"{self.paint('warning:', 'yellow')} {text}")
+
+    def fail(self, error: RpiImageError, about: str = "") -> None:
+        """Say what went wrong (with `about`): every problem, then the fact, then the hint."""
+        for problem in error.problems if isinstance(error, SettingsError) else ():
+            self._say(str(problem))
+            if problem.hint:
+                self._say(f"  {self.paint('hint:', 'bold')} {problem.hint}")
+        fact = f"{about}: {error.message}" if about else error.message
+        self._say(f"{self.paint('error:', 'red')} {fact}")
+        if error.hint:
+            self._say(f"{self.paint('hint:', 'bold')} {error.hint}")
+
+    def result(self, text: str) -> None:
+        """Print one line of the result to stdout."""
+        with _above_bars(self.out):
+            self.out.write(text + "\n")
+            self.out.flush()
+
+    def emit(self, value: Any, *, on_one_line: bool = False) -> None:
+        """Print `value` as JSON with stable key order as given; a line each where many follow."""
+        plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
+        json.dump(value, self.out, indent=None if on_one_line else 2, ensure_ascii=plain)
+        self.out.write("\n")
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in aligned columns."""
+        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
+        for row in (head, *rows):
+            cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            self.result("  ".join(cells).rstrip())
+
+    @contextlib.contextmanager
+    def meter(self, label: str, total: int | None, unit: str = "B") -> Iterator[Meter]:
+        """Draw a bar on a terminal, a plain line every 10 s elsewhere, nothing with --quiet."""
+        if self.quiet:
+            with SILENT.meter(label, total, unit) as silent:
+                yield silent
+        elif self.err.isatty():
+            with _bar(label, total, unit, self.err) as bar:
+                yield bar
+        else:
+            yield _PlainMeter(self, label, total, unit)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody is there to answer."""
+        return not self.no_input and sys.stdin is not None and sys.stdin.isatty()
+
+    def confirm_by_name(self, question: str, name: str) -> bool:
+        """Ask for `name` to be typed; raises InputError where nobody can answer."""
+        if not self.interactive:
+            raise InputError(
+                "nobody is there to confirm", f"give --yes, or type {name} at a terminal"
+            )
+        self.err.write(f"{question} ")
+        self.err.flush()
+        return sys.stdin.readline().strip() == name
+
+    def ask(self, question: str, default: str = "") -> str:
+        """Ask for one line; the default where nobody can answer."""
+        if not self.interactive:
+            return default
+        self.err.write(f"{question}{f' [{default}]' if default else ''}: ")
+        self.err.flush()
+        return sys.stdin.readline().strip() or default
+
+    def ask_or_read(self, question: str, default: str = "") -> str:
+        """Ask for one line, at a terminal or of a pipe; at its end the default, which is said."""
+        if self.no_input:
+            return default
+        try:
+            if self.interactive:
+                return self.ask(question, default)
+            line = sys.stdin.readline() if sys.stdin else ""
+        except UnicodeDecodeError:
+            raise InputError("an answer is no text in UTF-8", "give it by its flag") from None
+        except OSError:
+            line = ""
+        if not line:
+            self.note(f"{question}: {default or 'none'}, for there was no answer")
+        return line.strip() or default
+
+    def ask_secret(self, question: str) -> str:
+        """Ask without echo; raises InputError where nobody can answer."""
+        if not self.interactive:
+            raise InputError(
+                f"{question} is to be typed, and nobody is there",
+                "give it by {file: …} or {env: …} instead of {prompt: true}",
+            )
+        from getpass import getpass
+
+        return getpass(f"{question}: ", stream=self.err)
+
+    def _say(self, text: str) -> None:
+        with _above_bars(self.err):
+            self.err.write(text + "\n")
+            self.err.flush()
+
+
+class _PlainMeter:
+    """Progress for logs: a line every PLAIN_INTERVAL_SECONDS, with the rate since the last one."""
+
+    def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
+        self._console, self._label, self._total, self._unit = console, label, total, unit
+        self._done = self._said = 0
+        self._since = time.monotonic()
+
+    def advance(self, amount: int) -> None:
+        self._done += amount
+        now = time.monotonic()
+        if now >= self._since + PLAIN_INTERVAL_SECONDS:
+            rate = (self._done - self._said) / max(now - self._since, 0.001)
+            self._said, self._since = self._done, now
+            self._console.note(f"{self._label}: {self._amount()}{self._pace(rate)}")
+
+    def _amount(self) -> str:
+        size = human_bytes if self._unit == "B" else str
+        share = f" ({_percent(self._done, self._total)} %)" if self._total else ""
+        return f"{size(self._done)}{share}"
+
+    def _pace(self, rate: float) -> str:
+        speed = f", {human_bytes(int(rate))}/s" if self._unit == "B" else ""
+        if not self._total or rate <= 0:
+            return speed
+        left = max(0, round((self._total - self._done) / rate))
+        return f"{speed}, {left // 60}:{left % 60:02} left"
+
+
+class _BarMeter:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def advance(self, amount: int) -> None:
+        self._bar.update(amount)
+
+
+def _percent(done: int, total: int) -> int:
+    """Give the share in whole percent, 100 only when all is done."""
+    return 100 * done // total
+
+
+@functools.cache
+def _bar_class() -> Any:
+    """Give tqdm with a percentage that is not rounded up; one class: bars know each other."""
+    from tqdm import tqdm  # noqa: TID251 - this is its one place, and only bars pay
+
+    class Bar(tqdm):  # type: ignore[type-arg]
+        @property
+        def format_dict(self) -> Any:
+            facts = super().format_dict
+            return {**facts, "floor": _percent(facts["n"], facts["total"] or 1)}
+
+    return Bar
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
+    with _bar_class()(
+        desc=label,
+        total=total,
+        unit=unit,
+        unit_scale=unit == "B",
+        unit_divisor=1000,
+        file=stream,
+        leave=False,
+        miniters=1,  # else it learns from fast pieces to look seldom, and stands still at slow ones
+        bar_format=_BAR_FORMAT if total else None,
+        **_screen(stream),
+    ) as bar:
+        yield _BarMeter(bar)
+
+
+def _screen(stream: TextIO) -> dict[str, Any]:
+    """Follow the terminal's size; one that has none (a serial line) is taken for 80 by 24."""
+    try:
+        known = all(os.get_terminal_size(stream.fileno()))
+    except OSError:
+        known = False
+    return {"dynamic_ncols": True} if known else {"ncols": 79, "nrows": 24}
+
+
+@contextlib.contextmanager
+def _above_bars(stream: TextIO) -> Iterator[None]:
+    """Print between the bars that are drawn, if any, instead of into one."""
+    if not _bar_class.cache_info().currsize:
+        yield
+        return
+    with _bar_class().external_write_mode(file=stream):
+        yield

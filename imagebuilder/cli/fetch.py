@@ -1,0 +1,161 @@
+"""`rpi-image fetch` and `rpi-image cache`: base images without building anything yet."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagebuilder.cli.options import dry_run, voiced
+from imagebuilder.cli.session import Session
+from imagebuilder.errors import SourceError
+from imagebuilder.images.cache import choose_cached
+from imagebuilder.images.obtain import find_cached
+from imagebuilder.progress import human_bytes
+from imagebuilder.settings.catalog import find_image
+
+if TYPE_CHECKING:
+    from imagebuilder.cli.console import Console
+    from imagebuilder.images.cache import Cached
+    from imagebuilder.model import BaseImage
+
+
+def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
+    del context, option
+    if text and not re.fullmatch(r"[0-9a-fA-F]{64}", text):
+        raise click.BadParameter("a SHA-256 has 64 hexadecimal digits")
+    return text.lower()
+
+
+@click.command()
+@click.argument("image")
+@click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
+@click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
+@click.option(
+    "--profiles",
+    "profile_folders",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder with an image catalogue of your own.",
+)
+@voiced
+def fetch(
+    console: Console,
+    image: str,
+    sha256: str,
+    no_checksum: bool,
+    profile_folders: tuple[Path, ...],
+) -> None:
+    """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
+
+    Prints where the raw image lies. What is in the cache already costs no network.
+    """
+    session = Session(console=console)
+    source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
+    cached = find_cached(source, session.cache)
+    base = session.obtain(source)
+    if console.as_json:
+        console.emit(_fetched(base, from_cache=cached is not None))
+    else:
+        console.note(f"{base.name}: {human_bytes(base.size_bytes)}, SHA-256 {base.sha256}")
+        console.result(str(base.path))
+
+
+def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
+    return {
+        "name": base.name,
+        "path": str(base.path),
+        "sha256": base.sha256,
+        "size_bytes": base.size_bytes,
+        "source_sha256": base.source_sha256,
+        "from_cache": from_cache,
+    }
+
+
+@click.group()
+def cache() -> None:
+    """List, verify or clean the cache of base images.
+
+    It lies in the platform's cache folder; RPI_IMAGE_CACHE names another.
+    """
+
+
+@cache.command("list")
+@voiced
+def list_(console: Console) -> None:
+    """List the base images that need no download."""
+    store = Session(console=console).cache
+    images, unfinished = store.listing(), store.leftover_bytes()
+    if console.as_json:
+        listed = [_listed(image) for image in images]
+        console.emit(
+            {"folder": str(store.folder), "images": listed, "unfinished_bytes": unfinished}
+        )
+        return
+    if images:
+        console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
+    if unfinished:
+        console.note(
+            f"{human_bytes(unfinished)} of unfinished work, downloads to be gone on with among it"
+        )
+    console.note(f"{len(images)} base images in {store.folder}")
+
+
+def _listed(image: Cached) -> dict[str, Any]:
+    return {
+        "names": list(image.names),
+        "sha256": image.sha256,
+        "path": str(image.path),
+        "size_bytes": image.size_bytes,
+        "used_bytes": image.used_bytes,
+        "origins": list(image.origins),
+    }
+
+
+def _row(image: Cached) -> tuple[str, ...]:
+    sizes = human_bytes(image.size_bytes), human_bytes(image.used_bytes)
+    return (", ".join(image.names) or "?", *sizes, image.sha256[:16])
+
+
+@cache.command()
+@click.argument("which", nargs=-1)
+@click.option("--unfinished", is_flag=True, help="Only what runs left that did not end.")
+@dry_run
+@voiced
+def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
+    """Remove the images WHICH (names or digests; all of them without), and unfinished parts."""
+    store = Session(console=console).cache
+    images = () if unfinished else choose_cached(store.listing(), which)
+    parts = not which
+    freed = sum(image.used_bytes for image in images) + (store.leftover_bytes() if parts else 0)
+    if not dry_run:
+        for image in images:
+            store.remove(image)
+        if parts:
+            store.remove_leftovers()
+    if console.as_json:
+        removed = [_listed(image) for image in images]
+        console.emit({"removed": removed, "freed_bytes": freed, "dry_run": dry_run})
+    else:
+        console.result(f"{'would free' if dry_run else 'freed'} {human_bytes(freed)}")
+
+
+@cache.command()
+@click.argument("which", nargs=-1)
+@voiced
+def verify(console: Console, which: tuple[str, ...]) -> None:
+    """Read the images WHICH again (all without) and compare each with its digest."""
+    store = Session(console=console).cache
+    results = [(i, store.is_intact(i, console)) for i in choose_cached(store.listing(), which)]
+    if console.as_json:
+        console.emit({"images": [_listed(image) | {"intact": ok} for image, ok in results]})
+    else:
+        for image, ok in results:
+            console.result(f"{'ok     ' if ok else 'DAMAGED'}  {_row(image)[0]}  {image.sha256}")
+    if bad := [image.sha256[:16] for image, ok in results if not ok]:
+        raise SourceError(
+            f"{len(bad)} of {len(results)} cached images are damaged",
+            f"run `rpi-image cache clean {' '.join(bad)}` and fetch them again",
+        )

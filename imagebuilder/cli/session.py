@@ -1,0 +1,110 @@
+"""What a command takes from its surroundings: environment, time, cache; handed down as values."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.cli.options import NodeFlags, classroom_from_flags, node_from_flags
+from imagebuilder.errors import InputError
+from imagebuilder.images.cache import Cache, default_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from imagebuilder.cli.console import Console
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+
+
+@dataclass(kw_only=True)
+class Session:
+    """One run's view of the world outside; the only reader of the environment."""
+
+    console: Console
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    _obtained: dict[ImageSource, BaseImage] = field(init=False, default_factory=dict)
+
+    @functools.cached_property
+    def epoch(self) -> int:
+        """Seconds since 1970 that count as now (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+        given = self.environment.get("SOURCE_DATE_EPOCH", "")
+        if not given:
+            return int(time.time())
+        if not re.fullmatch(r"[0-9]{1,10}", given):
+            raise InputError(
+                f"SOURCE_DATE_EPOCH is {given!r}", "give whole seconds since 1970, or unset it"
+            )
+        return int(given)
+
+    @property
+    def cache(self) -> Cache:
+        """Give the cache of base images, in RPI_IMAGE_CACHE where that is set."""
+        folder = self.environment.get("RPI_IMAGE_CACHE", "")
+        return Cache(Path(folder) if folder else default_folder())
+
+    def obtain(self, source: ImageSource) -> BaseImage:
+        """Give the unpacked base of an image, from the cache or from its publisher.
+
+        What is doubtful about it is said once in a run, however many nodes share it.
+        """
+        from imagebuilder.images.obtain import obtain_base
+
+        if source not in self._obtained:
+            self._obtained[source] = obtain_base(source, self.cache, self.console)
+        return self._obtained[source]
+
+    def find(self, source: ImageSource) -> BaseImage | None:
+        """Give the base of an image without any network: cached, or a file of the user's."""
+        from imagebuilder.images.obtain import find_cached
+
+        return self.obtain(source) if source.file or find_cached(source, self.cache) else None
+
+    def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
+        """Load what the flags and their --config describe, with the keys its nodes carry.
+
+        Keys that are not there yet are made, and kept unless `write` is off.
+        """
+        from imagebuilder.shack.keystore import with_identities
+
+        classroom = classroom_from_flags(flags, self.console, self.environment)
+        return with_identities(classroom, write=write)
+
+    def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
+        """Load the one node that the flags describe, with the keys it carries."""
+        from imagebuilder.shack.keystore import with_identities
+
+        classroom, node = node_from_flags(flags, self.console, self.environment)
+        return with_identities(replace(classroom, nodes=(node,)), write=write).nodes[0]
+
+
+def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
+    """Give the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+
+    All, in roster order, when empty.
+    """
+    if not names:
+        return classroom.nodes
+    wanted = _written_out(names)
+    if not wanted:
+        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
+    known = {node.hostname: node for node in classroom.nodes}
+    if unknown := [name for name in wanted if name not in known]:
+        roster = ", ".join(sorted(known)[:8])
+        raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
+    return tuple(known[name] for name in wanted)
+
+
+def _written_out(names: str) -> list[str]:
+    from imagebuilder.settings.roster import RangeError, expand_range
+
+    # A comma within brackets belongs to its range.
+    parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
+    try:
+        return [name for part in parts if part for name in expand_range(part)]
+    except RangeError as error:
+        raise InputError(f"--nodes: {error}", error.hint) from None

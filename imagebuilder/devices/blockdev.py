@@ -1,0 +1,284 @@
+"""A block device opened for writing: exclusive, unbuffered, and asked for its own facts."""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import struct
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.devices import inventory, macos
+from imagebuilder.devices.inventory import load_device
+from imagebuilder.devices.safety import may_unmount, mounted_parts, same_device
+from imagebuilder.errors import ImageError, RefusedError, WriteError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagebuilder.devices.device import Device
+
+if sys.platform != "win32":  # where no device is ever opened, but this module is imported
+    import fcntl
+
+# Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.
+_BLKROGET = 0x125E
+_BLKRRPART = 0x125F
+_BLKFLSBUF = 0x1261
+_BLKGETSIZE64 = 0x80081272
+_BLKGETDISKSEQ = 0x80081280
+_CDROMEJECT = 0x5309
+_LOOP_SET_DIRECT_IO = 0x4C08
+_ON_LINUX = sys.platform.startswith("linux")
+_DIRECT = getattr(os, "O_DIRECT", 0)
+
+# udev holds the lock while it looks at a new card, and expects others to wait.
+_LOCK_SECONDS = 5.0
+RIGHTS_HINT = "run it as root (sudo), or add yourself to the group `disk`"
+
+
+class Buffer:
+    """Page-aligned memory, as O_DIRECT demands; bytes and bytearray give EINVAL."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._memory = mmap.mmap(-1, size_bytes)
+        self.view = memoryview(self._memory)
+
+    def zero(self) -> None:
+        """Fill the buffer with zeros."""
+        self.view[:] = bytes(len(self.view))
+
+
+class BlockDevice:
+    """An opened device; every transfer is unbuffered and whole, or raises WriteError.
+
+    Offsets and sizes are multiples of the sector size; views come from a Buffer.
+    """
+
+    def __init__(self, path: str, descriptor: int, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self._descriptor = descriptor
+
+    def write(self, offset_bytes: int, view: memoryview) -> None:
+        """Write all of `view`; when this returns, the device has it."""
+        with self._named("write", offset_bytes):
+            done = 0
+            while done < len(view):
+                done += os.pwritev(self._descriptor, [view[done:]], offset_bytes + done)
+
+    def read(self, offset_bytes: int, view: memoryview) -> None:
+        """Fill `view` from the device itself, not from memory."""
+        with self._named("read", offset_bytes):
+            done = 0
+            while done < len(view):
+                count = os.preadv(self._descriptor, [view[done:]], offset_bytes + done)
+                if count == 0:
+                    raise OSError(errno.EIO, "the device ends early")
+                done += count
+
+    def flush(self) -> None:
+        """Wait until the device says that all is stored, and forget what memory holds of it."""
+        with self._named("flush", None):
+            os.fsync(self._descriptor)
+        if _ON_LINUX:
+            with suppress(OSError):
+                fcntl.ioctl(self._descriptor, _BLKFLSBUF)
+
+    def reread_table(self) -> bool:
+        """Make the kernel read the partition table; False where it would not."""
+        if not _ON_LINUX:
+            return True
+        try:
+            fcntl.ioctl(self._descriptor, _BLKRRPART)
+        except OSError as error:
+            return error.errno == errno.EINVAL  # a loop device without partition scan
+        return True
+
+    def eject(self) -> bool:
+        """Ask the drive to let go of the medium; False where it cannot."""
+        if not _ON_LINUX:
+            return False
+        try:
+            fcntl.ioctl(self._descriptor, _CDROMEJECT)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def _named(self, deed: str, offset_bytes: int | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            where = "" if offset_bytes is None else f" at {offset_bytes}"
+            raise WriteError(
+                f"{self.path}: {deed}{where} failed: {error.strerror}",
+                "check reader and contacts, then try again or take another card",
+            ) from error
+
+
+class DeviceReader:
+    """A ReadAt of a device past the kernel's cache; for proof and for comparing."""
+
+    def __init__(self, device: BlockDevice) -> None:
+        self.size_bytes = device.size_bytes
+        self._device = device
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        end = min(offset_bytes + size_bytes, self.size_bytes)
+        begin = offset_bytes // mmap.PAGESIZE * mmap.PAGESIZE
+        if begin >= end:
+            return b""
+        span = min(-(-(end - begin) // mmap.PAGESIZE) * mmap.PAGESIZE, self.size_bytes - begin)
+        buffer = Buffer(span)
+        self._device.read(begin, buffer.view)
+        return bytes(buffer.view[offset_bytes - begin : end - begin])
+
+
+@contextmanager
+def claim(confirmed: Device) -> Iterator[BlockDevice]:
+    """Open a device for writing, alone, and make sure that it is still what was confirmed.
+
+    Raises RefusedError when it is in use (O_EXCL and flock), read-only, or another medium.
+    """
+    descriptor = _open(confirmed.path, os.O_RDWR | os.O_EXCL | _DIRECT)
+    try:
+        _lock(confirmed.path, descriptor)
+        _check(confirmed, descriptor)
+        with _past_backing_file(confirmed, descriptor):
+            yield BlockDevice(confirmed.path, descriptor, confirmed.size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def open_for_reading(device: Device) -> Iterator[BlockDevice]:
+    """Open a device for unbuffered reading; raises ImageError where it cannot be read."""
+    try:
+        descriptor = _open(device.path, os.O_RDONLY | _DIRECT)
+    except RefusedError as error:
+        raise ImageError(error.message, error.hint) from error
+    try:
+        if _ON_LINUX:
+            with suppress(OSError):
+                fcntl.ioctl(descriptor, _BLKFLSBUF)
+        with _past_backing_file(device, descriptor):
+            yield BlockDevice(device.path, descriptor, device.size_bytes)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _past_backing_file(device: Device, descriptor: int) -> Iterator[None]:
+    """Keep a loop device from answering out of the page cache of its file, which O_DIRECT allows.
+
+    Where the kernel refuses (the file system below cannot, or has larger sectors, or we are not
+    root) the device stays as it is; afterwards it is what it was before.
+    """
+    changed = _is_buffered_loop(device) and _set_loop_direct(descriptor, on=True)
+    try:
+        yield
+    finally:
+        if changed:
+            _set_loop_direct(descriptor, on=False)
+
+
+def _is_buffered_loop(device: Device) -> bool:
+    try:
+        state = Path(f"/sys/dev/block/{device.major_minor}/loop/dio").read_text()
+    except OSError:
+        return False
+    return state.strip() == "0"
+
+
+def _set_loop_direct(descriptor: int, *, on: bool) -> bool:
+    try:
+        fcntl.ioctl(descriptor, _LOOP_SET_DIRECT_IO, int(on))
+    except OSError:
+        return False
+    return True
+
+
+def _open(path: str, flags: int) -> int:
+    real = path if _ON_LINUX else macos.raw_path(path)
+    try:
+        return os.open(real, flags | os.O_CLOEXEC)
+    except OSError as error:
+        hints = {
+            errno.EBUSY: "another program uses it: unmount it, or close that program",
+            errno.EACCES: RIGHTS_HINT,
+            errno.EPERM: RIGHTS_HINT,
+            errno.EROFS: "slide the card's lock open, or take another card",
+        }
+        reason = "is in use" if error.errno == errno.EBUSY else f"cannot open: {error.strerror}"
+        raise RefusedError(
+            f"{path} {reason}", hints.get(error.errno or 0, "check reader and card")
+        ) from error
+
+
+def _lock(path: str, descriptor: int) -> None:
+    # udev and other careful programs respect this lock (systemd's BLOCK_DEVICE_LOCKING).
+    until = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() >= until:
+                raise RefusedError(
+                    f"{path} is in use", "another program holds its lock: close that program"
+                ) from error
+        time.sleep(0.1)
+
+
+def _check(confirmed: Device, descriptor: int) -> None:
+    now = inventory.load_identity(confirmed.path)
+    if not same_device(confirmed, now) or (_ON_LINUX and not _same_open(confirmed, descriptor)):
+        raise RefusedError(
+            f"{confirmed.path} changed since it was confirmed",
+            "another card or reader answers now: look at `rpi-image devices` and try again",
+        )
+    if _ON_LINUX and _ask(descriptor, _BLKROGET, "i"):
+        raise RefusedError(
+            f"{confirmed.path} is read-only", "slide the card's lock open, or take another card"
+        )
+
+
+def _same_open(confirmed: Device, descriptor: int) -> bool:
+    """Compare what was opened itself: its name may point elsewhere by now."""
+    number = os.fstat(descriptor).st_rdev
+    return (
+        f"{os.major(number)}:{os.minor(number)}" == confirmed.major_minor
+        and _ask(descriptor, _BLKGETSIZE64, "Q") == confirmed.size_bytes
+        and _ask(descriptor, _BLKGETDISKSEQ, "Q") in (None, confirmed.sequence)
+    )
+
+
+def _ask(descriptor: int, request: int, form: str) -> int | None:
+    """Ask the kernel for one number; None where it does not know the question."""
+    answer = bytearray(struct.calcsize(form))
+    try:
+        fcntl.ioctl(descriptor, request, answer)
+    except OSError:
+        return None
+    number: int = struct.unpack(form, answer)[0]
+    return number
+
+
+def unmounted(device: Device) -> Device:
+    """Unmount what is mounted of a card, unless it carries something of the system; look again."""
+    if not (mounted_parts(device) and may_unmount(device)):
+        return device
+    if device.path.startswith("/dev/disk"):
+        macos.unmount(device.path)
+        return load_device(device.path)
+    for part, point in mounted_parts(device):
+        done = subprocess.run(["umount", "--", point], capture_output=True, check=False)
+        if done.returncode != 0:
+            raise RefusedError(f"{part} cannot be unmounted", "close what uses it, and try again")
+    return load_device(device.path)

@@ -1,0 +1,391 @@
+"""pyfatfs's low-level class, with the overrides that make it safe for a user's image.
+
+The overrides reach into name-mangled private members, hence the exact version. Why each is
+needed: docs/decisions/0002-the-safe-fat-edit.md.
+"""
+
+from __future__ import annotations
+
+import copy
+import struct
+import sys
+import warnings
+from array import array
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyfatfs  # noqa: TID251 - this module is the one user of pyfatfs
+from pyfatfs._exceptions import PyFATException  # noqa: TID251 - the one user of pyfatfs
+from pyfatfs.PyFat import PyFat  # noqa: TID251 - the one user of pyfatfs
+
+from imagebuilder.disk.extent import SECTOR_BYTES
+from imagebuilder.disk.fat.directory import MOST_SLOTS, SLOT_BYTES
+from imagebuilder.disk.partitions import holds_fat
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from imagebuilder.disk.cow import CowView
+
+PINNED = "1.1.0"
+if not Path(pyfatfs.__file__).parent.with_name(f"pyfatfs-{PINNED}.dist-info").is_dir():
+    # Asked only where the quick look finds nothing: the import costs as much as all of click.
+    from importlib.metadata import version
+
+    if version("pyfatfs") != PINNED:
+        raise ImportError(f"pyfatfs {PINNED} is needed, {version('pyfatfs')} is installed")
+FIRST_CLUSTER = 2
+MOST_CLUSTERS = {12: 4084, 16: 65524, 32: 1 << 24}
+BAD = {12: 0xFF7, 16: 0xFFF7, 32: 0x0FFFFFF7}
+LAST = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
+CLEAN_BITS = {12: 0, 16: 0xC000, 32: 0x0C000000}
+STATE_AT = {12: 0x25, 16: 0x25, 32: 0x41}
+LARGEST_CLUSTER_BYTES = 32768
+FSINFO_AT = 488
+UNKNOWN = 0xFFFFFFFF
+NO_FAT_HINT = "check that this is an image for a Raspberry Pi, or fetch it again"
+DAMAGED_HINT = "fetch the base image again, or repair a copy of it with fsck.vfat"
+
+
+def damaged(fact: str) -> ImageError:
+    """Make the error for a boot partition that is not sound."""
+    return ImageError(f"the boot partition is damaged: {fact}", DAMAGED_HINT)
+
+
+class BootFat(PyFat):  # type: ignore[misc]
+    """A FAT volume on a copy-on-write view: geometry, FAT and clusters; no directories.
+
+    `fat` holds entries of real clusters only (0 and 1 included), without FAT32's reserved bits.
+    Changes of the FAT stay here until `flush_fat`. Raises ImageError for a volume that is not
+    sound enough to be read.
+    """
+
+    fat: array[int]
+
+    def __init__(self, view: CowView) -> None:
+        super().__init__(encoding="ibm437")
+        self.set_fp(view)
+
+    def set_fp(self, fp: CowView) -> None:
+        """Parse headers and FAT; unlike the original, write and warn nothing."""
+        self.view = fp
+        if fp.size_bytes < SECTOR_BYTES or not holds_fat(fp.read_at(0, SECTOR_BYTES)):
+            raise ImageError("the boot partition holds no FAT volume", NO_FAT_HINT)
+        self._PyFat__fp = fp
+        self.is_read_only = False
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self.parse_header()
+        except (PyFATException, ValueError, struct.error) as error:
+            fact = str(error).rstrip(".").lower()
+            raise damaged(f"its header is not that of a FAT volume ({fact})") from error
+        self._check_geometry()
+        self._parse_fat()
+
+    def fork(self, view: CowView) -> BootFat:
+        """Give the same volume on a fresh view, without reading or parsing anew."""
+        other = copy.copy(self)
+        other.view = other._PyFat__fp = view  # noqa: SLF001 - its own class
+        other.fat = self.fat[:]
+        other.changed = set()
+        return other
+
+    # ---- geometry
+
+    def _PyFat__determine_fat_type(self) -> int:  # noqa: N802 - the private name it replaces
+        """Decide by the count of clusters as Linux does; the original miscounts (fault 10)."""
+        if self.bpb_header["BPB_FATSz16"] == 0:
+            return 32
+        return 12 if self._count_clusters() <= MOST_CLUSTERS[12] else 16
+
+    def _count_clusters(self) -> int:
+        header = self.bpb_header
+        root_bytes = header["BPB_RootEntCnt"] * SLOT_BYTES
+        root_sectors = -(-root_bytes // header["BPB_BytsPerSec"])
+        first_data = header["BPB_RsvdSecCnt"] + header["BPB_NumFATs"] * self._fat_size
+        data_sectors = self._get_total_sectors() - first_data - root_sectors
+        return int(data_sectors // header["BPB_SecPerClus"])
+
+    def _check_geometry(self) -> None:
+        header = self.bpb_header
+        self.sector_bytes = int(header["BPB_BytsPerSec"])
+        self.bytes_per_cluster = self.sector_bytes * int(header["BPB_SecPerClus"])
+        self.cluster_count = self._count_clusters()
+        self.volume_bytes = int(self._get_total_sectors()) * self.sector_bytes
+        self.fat_bytes = ((self.cluster_count + FIRST_CLUSTER) * self.fat_type + 7) // 8
+        if self.bytes_per_cluster > LARGEST_CLUSTER_BYTES:
+            raise ImageError(
+                f"clusters of {self.bytes_per_cluster} bytes are not supported", NO_FAT_HINT
+            )
+        if not 0 < self.cluster_count <= MOST_CLUSTERS[self.fat_type]:
+            raise damaged(f"{self.cluster_count} clusters do not fit FAT{self.fat_type}")
+        if self.fat_bytes > self._fat_size * self.sector_bytes:
+            raise damaged("its FAT is too small for its clusters")
+        if self.volume_bytes > self.view.size_bytes:
+            raise damaged(
+                f"its FAT volume of {self.volume_bytes} bytes is larger than"
+                f" the partition of {self.view.size_bytes}"
+            )
+        self._check_root()
+
+    def _check_root(self) -> None:
+        if self.fat_type != 32:  # noqa: PLR2004 - the name of the type
+            if self.bpb_header["BPB_RootEntCnt"] == 0:
+                raise damaged("its root directory has no room")
+            return
+        if self.bpb_header["BPB_ExtFlags"] & 0x80:
+            raise ImageError(
+                "the boot partition keeps its FAT copies apart (mirroring is off)",
+                "repair a copy of the image with fsck.vfat, or fetch it again",
+            )
+        if self.bpb_header["BPB_FSVer"] or self.bpb_header["BPB_RootEntCnt"]:
+            raise damaged("its header is of an unknown version")
+        if not self.is_cluster(int(self.bpb_header["BPB_RootClus"])):
+            raise damaged("its root directory lies outside")
+
+    @property
+    def fat_starts(self) -> tuple[int, ...]:
+        """Byte offset of each FAT copy in the volume."""
+        first = self.bpb_header["BPB_RsvdSecCnt"] * self.sector_bytes
+        step = self._fat_size * self.sector_bytes
+        return tuple(first + step * copy_ for copy_ in range(self.bpb_header["BPB_NumFATs"]))
+
+    @property
+    def root_cluster(self) -> int:
+        """First cluster of the root directory; 0 where it lies apart (FAT12 and FAT16)."""
+        return int(self.bpb_header["BPB_RootClus"]) if self.fat_type == 32 else 0  # noqa: PLR2004
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether it was unmounted in order: the marks of both Windows and Linux, equal copies."""
+        bits = CLEAN_BITS[self.fat_type]
+        state = self.view.read_at(STATE_AT[self.fat_type], 1)[0]
+        return self.copies_agree and self.fat[1] & bits == bits and not state & 0x01
+
+    def is_cluster(self, number: int) -> bool:
+        """Tell whether `number` names a cluster of the data area."""
+        return FIRST_CLUSTER <= number < self.cluster_count + FIRST_CLUSTER
+
+    def start_of(self, cluster: int) -> int:
+        """Give an entry's first cluster; its high half means other things before FAT32."""
+        return cluster if self.fat_type == 32 else cluster & 0xFFFF  # noqa: PLR2004
+
+    # ---- the FAT
+
+    def _parse_fat(self) -> None:
+        """Read the entries of real clusters only (faults 5 and 16), of the first copy."""
+        copies = [self.view.read_at(start, self.fat_bytes) for start in self.fat_starts]
+        self.copies_agree = copies[0] == copies[-1]
+        self.raw_fat = copies[0]
+        self.changed: set[int] = set()
+        self.fat = _unpacked(self.raw_fat, self.fat_type, self.cluster_count + FIRST_CLUSTER)
+        self.free_count = self._count_free()
+        self.first_free_cluster = FIRST_CLUSTER
+
+    def _count_free(self) -> int:
+        """Count the zeros; only up to the last entry in use, as most of a FAT is free."""
+        used = len(self.raw_fat.rstrip(b"\0")) * 8 // self.fat_type + 1
+        head = self.fat[FIRST_CLUSTER:used]
+        return self.cluster_count - len(head) + head.count(0)
+
+    def count_bad(self) -> int:
+        """Count the clusters marked as bad."""
+        mark = BAD[self.fat_type]
+        if self.fat_type == 32 and b"\xf7\xff\xff" not in self.raw_fat:  # noqa: PLR2004
+            return 0
+        return self.fat[FIRST_CLUSTER:].count(mark)
+
+    def get_cluster_chain(self, first_cluster: int) -> list[int]:
+        """Follow a chain to its end mark; raises ImageError where it leaves or loops."""
+        return self.follow(first_cluster, self.cluster_count)
+
+    def follow(self, first_cluster: int, most: int) -> list[int]:
+        """Follow a chain that may have up to `most` clusters."""
+        fat, end = self.fat, self.cluster_count + FIRST_CLUSTER
+        chain: list[int] = []
+        cluster = first_cluster
+        while FIRST_CLUSTER <= cluster < end:
+            chain.append(cluster)
+            if len(chain) > most:
+                raise damaged(f"the chain from cluster {first_cluster} is too long")
+            cluster = fat[cluster]
+        if not chain or cluster <= BAD[self.fat_type]:
+            raise damaged(f"the chain from cluster {first_cluster} is broken at {cluster}")
+        return chain
+
+    def free_cluster_chain(self, cluster: int) -> None:
+        """Free a chain; an empty file's 0 frees nothing (fault 3)."""
+        if cluster < FIRST_CLUSTER:
+            return
+        chain = self.get_cluster_chain(cluster)
+        for number in chain:
+            self.fat[number] = 0
+        self.changed.update(chain)
+        self.free_count += len(chain)
+        self.first_free_cluster = min(self.first_free_cluster, *chain)
+
+    def allocate_bytes(self, size: int, erase: bool = False) -> list[int]:  # noqa: FBT001, FBT002
+        """Take the lowest free clusters for `size` bytes and chain them (fault 5)."""
+        del erase
+        count = int(self.calc_num_clusters(size))
+        if count > self.free_count:
+            raise ImageError(
+                f"no {count} clusters are free on the boot partition", "lay fewer files over it"
+            )
+        chain: list[int] = []
+        for _ in range(count):
+            at = self.fat.index(0, self.first_free_cluster)
+            chain.append(at)
+            self.first_free_cluster = at + 1
+        self.link(chain)
+        self.free_count -= count
+        return chain
+
+    def link(self, chain: list[int]) -> None:
+        """Chain the clusters in their order and mark the end."""
+        following = LAST[self.fat_type]
+        for number in reversed(chain):
+            self.fat[number] = following
+            following = number
+        self.changed.update(chain)
+
+    def flush_fat(self) -> None:
+        """Write the changed entries to every FAT copy, and FSInfo (faults 4, 22 and 23)."""
+        raw = bytearray(self.raw_fat)
+        touched: set[int] = set()
+        for cluster in self.changed:
+            touched.update(at // SECTOR_BYTES for at in _put(raw, self.fat_type, cluster, self.fat))
+        for start in self.fat_starts:
+            for sector in sorted(touched):
+                at = sector * SECTOR_BYTES
+                self._write_data_to_address(bytes(raw[at : at + SECTOR_BYTES]), start + at)
+        self._write_fsinfo()
+
+    # ---- the free count that FAT32 keeps beside
+
+    def read_fsinfo(self) -> tuple[int, int] | None:
+        """Give free count and next free as stored; None where there is no such sector."""
+        at = self._fsinfo_at()
+        return None if at is None else struct.unpack("<II", self.view.read_at(at + FSINFO_AT, 8))
+
+    def _fsinfo_at(self) -> int | None:
+        if self.fat_type != 32:  # noqa: PLR2004 - the name of the type
+            return None
+        number = int(self.bpb_header["BPB_FSInfo"])
+        if not 0 < number < self.bpb_header["BPB_RsvdSecCnt"]:
+            return None
+        sector = self.view.read_at(number * self.sector_bytes, SECTOR_BYTES)
+        is_fsinfo = sector[:4] == b"RRaA" and sector[484:488] == b"rrAa"
+        return number * self.sector_bytes if is_fsinfo else None
+
+    def _write_fsinfo(self) -> None:
+        stored = self.read_fsinfo()
+        at = self._fsinfo_at()
+        if stored is None or at is None:
+            return
+        taken = [number for number in self.changed if self.fat[number]]
+        following = max(taken) if taken else stored[1]
+        if not self.is_cluster(following):
+            following = UNKNOWN
+        self._write_data_to_address(struct.pack("<II", self.free_count, following), at + FSINFO_AT)
+
+    # ---- clusters
+
+    def read_chain(self, chain: list[int]) -> bytes:
+        """Give the bytes of whole clusters, neighbours in one read."""
+        parts = []
+        for start, count in _stretches(chain):
+            at = self.get_data_cluster_address(start)
+            parts.append(self.view.read_at(at, count * self.bytes_per_cluster))
+        return b"".join(parts)
+
+    def write_chain(self, chain: list[int], data: bytes) -> None:
+        """Write over whole clusters, the last one zero-padded."""
+        data = data.ljust(len(chain) * self.bytes_per_cluster, b"\0")
+        done = 0
+        for start, count in _stretches(chain):
+            size = count * self.bytes_per_cluster
+            self._write_data_to_address(
+                data[done : done + size], self.get_data_cluster_address(start)
+            )
+            done += size
+
+    def read_folder(self, cluster: int) -> bytes:
+        """Give a directory's bytes; cluster 0 is the root of FAT12 and FAT16."""
+        if cluster == 0 and self.root_cluster == 0:
+            start = self.root_dir_sector * self.sector_bytes
+            return self.view.read_at(start, self.bpb_header["BPB_RootEntCnt"] * SLOT_BYTES)
+        most = max(1, MOST_SLOTS * SLOT_BYTES // self.bytes_per_cluster)
+        return self.read_chain(self.follow(cluster, most))
+
+    def write_root(self, content: bytes) -> None:
+        """Write the fixed root directory of FAT12 and FAT16."""
+        self._write_data_to_address(content, self.root_dir_sector * self.sector_bytes)
+
+    # ---- what the original does behind one's back
+
+    def parse_root_dir(self) -> None:
+        """Leave directories to `bootfs` (faults 6 to 9)."""
+
+    def _mark_dirty(self) -> None:
+        """Write no header (fault 23)."""
+
+    def _mark_clean(self) -> None:
+        """Write no header (fault 23)."""
+
+    def _write_bpb_header(self) -> None:
+        """Write no header (fault 23)."""
+
+    def close(self) -> None:
+        """Flush nothing: a view that is not asked for its patch is thrown away (fault 12)."""
+
+    def __del__(self) -> None:
+        """Flush nothing (fault 12)."""
+
+
+def _unpacked(raw: bytes, fat_type: int, count: int) -> array[int]:
+    if fat_type == 12:  # noqa: PLR2004 - the name of the type
+        return array("H", (_twelve_bits(raw, number) for number in range(count)))
+    entries = array("H" if fat_type == 16 else "I", raw)  # noqa: PLR2004 - the name of the type
+    if sys.byteorder == "big":
+        entries.byteswap()
+    if fat_type == 32 and raw[3::4].translate(None, bytes(range(16))):  # noqa: PLR2004
+        return array("I", (entry & 0x0FFFFFFF for entry in entries))
+    return entries
+
+
+def _twelve_bits(raw: bytes, number: int) -> int:
+    at = number + number // 2
+    pair = raw[at] | raw[at + 1] << 8
+    return pair >> 4 if number % 2 else pair & 0xFFF
+
+
+def _put(raw: bytearray, fat_type: int, number: int, fat: array[int]) -> tuple[int, ...]:
+    """Store one entry, reserved bits and neighbours kept; give the offsets written."""
+    value = fat[number]
+    if fat_type == 12:  # noqa: PLR2004 - the name of the type
+        at = number + number // 2
+        if number % 2:
+            raw[at] = raw[at] & 0x0F | (value & 0x0F) << 4
+            raw[at + 1] = value >> 4
+        else:
+            raw[at] = value & 0xFF
+            raw[at + 1] = raw[at + 1] & 0xF0 | value >> 8
+        return at, at + 1
+    if fat_type == 16:  # noqa: PLR2004 - the name of the type
+        struct.pack_into("<H", raw, number * 2, value)
+        return (number * 2,)
+    top = raw[number * 4 + 3] & 0xF0
+    struct.pack_into("<I", raw, number * 4, value | top << 24)
+    return (number * 4,)
+
+
+def _stretches(chain: list[int]) -> list[tuple[int, int]]:
+    """Give (first cluster, how many) for each row of neighbours in a chain."""
+    stretches: list[tuple[int, int]] = []
+    for number in chain:
+        if stretches and number == sum(stretches[-1]):
+            stretches[-1] = (stretches[-1][0], stretches[-1][1] + 1)
+        else:
+            stretches.append((number, 1))
+    return stretches

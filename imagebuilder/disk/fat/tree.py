@@ -1,0 +1,159 @@
+"""The tree of a FAT volume: look-ups, walks that end on any input, and the metadata check."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from imagebuilder.disk.fat.directory import FOLDER, Entry, Listing, parse_listing
+from imagebuilder.disk.fat.names import fold, shown_short
+from imagebuilder.disk.fat.table import BootFat, damaged
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+MOST_ENTRIES = 1 << 18
+
+
+class Found(NamedTuple):
+    """An entry with its path and the first cluster of the folder it stands in (0: the root)."""
+
+    path: str
+    entry: Entry
+    folder: int
+
+
+class Census(NamedTuple):
+    """How many clusters belong to files and folders, and how many to nobody."""
+
+    used: int
+    lost: int
+
+
+class Tree:
+    """Folders of a volume as they are read, each at most once."""
+
+    def __init__(self, fat: BootFat, parse: Callable[[bytes], Listing] = parse_listing) -> None:
+        self.fat = fat
+        self._parse = parse
+        self._listings: dict[int, Listing] = {}
+
+    def listing(self, cluster: int) -> Listing:
+        """Give the folder that begins at `cluster`; the root's is `fat.root_cluster`."""
+        if (known := self._listings.get(cluster)) is None:
+            known = self._listings[cluster] = self._parse(self.fat.read_folder(cluster))
+        return known
+
+    def read_listings(self) -> tuple[Listing, ...]:
+        """Give the folders read so far; all of them after a whole walk."""
+        return tuple(self._listings.values())
+
+    def find(self, names: Sequence[str]) -> Entry | None:
+        """Look up a path whatever its case, by long or short names; None where it is absent."""
+        cluster, entry = self.fat.root_cluster, None
+        for name in names:
+            if entry is not None and not entry.is_folder:
+                return None
+            if entry is not None:
+                cluster = self.start_of(entry)
+            entry = _named(self.listing(cluster).entries, fold(name))
+            if entry is None:
+                return None
+        return entry
+
+    def start_of(self, entry: Entry) -> int:
+        """Give the first cluster an entry names, which must be one where it is a folder."""
+        start = self.fat.start_of(entry.cluster)
+        if entry.attributes & FOLDER and not self.fat.is_cluster(start):
+            raise damaged(f"the folder {entry.name!r} lies outside")
+        return start
+
+    def walk(self) -> Iterator[Found]:
+        """Give every entry, folders before what they hold; ends on any input."""
+        root = self.fat.root_cluster
+        waiting = [("", root)]
+        seen = {root}
+        count = 0
+        while waiting:
+            prefix, folder = waiting.pop()
+            for entry in self.listing(folder).entries:
+                count += 1
+                if count > MOST_ENTRIES:
+                    raise damaged(f"it holds more than {MOST_ENTRIES} files")
+                path = prefix + entry.name
+                yield Found(path, entry, folder)
+                if entry.is_folder:
+                    start = self.start_of(entry)
+                    if start in seen:
+                        raise damaged(f"the folder {path!r} stands in two places")
+                    seen.add(start)
+                    waiting.append((path + "/", start))
+
+
+def _named(entries: Sequence[Entry], wanted: str) -> Entry | None:
+    for entry in entries:
+        if fold(entry.name) == wanted:
+            return entry
+    for entry in entries:
+        if fold(shown_short(entry.stored, 0)) == wanted:
+            return entry
+    return None
+
+
+def check_tree(tree: Tree) -> Census:
+    """Check chains, cross-links, sizes and folders; raises ImageError for the first fault."""
+    fat = tree.fat
+    used: set[int] = set()
+    if fat.root_cluster:
+        used.update(fat.get_cluster_chain(fat.root_cluster))
+    for found in tree.walk():
+        chain = _chain_of(tree, found)
+        before = len(used)
+        used.update(chain)
+        if len(used) != before + len(chain):
+            raise damaged(f"{found.path!r} shares clusters with another file")
+        if found.entry.is_folder:
+            _check_dots(tree, found, chain[0])
+    _check_twins(tree)
+    lost = fat.cluster_count - fat.free_count - fat.count_bad() - len(used)
+    return Census(len(used), lost)
+
+
+def _chain_of(tree: Tree, found: Found) -> list[int]:
+    entry, fat = found.entry, tree.fat
+    start = tree.start_of(entry)
+    if entry.is_folder:
+        return fat.get_cluster_chain(start)
+    need = -(-entry.size_bytes // fat.bytes_per_cluster)
+    if need == 0 and start == 0:
+        return []
+    chain = fat.follow(start, max(need, 1))
+    if len(chain) != need:
+        raise damaged(f"the size of {found.path!r} does not fit its clusters")
+    return chain
+
+
+def _check_dots(tree: Tree, found: Found, start: int) -> None:
+    fat = tree.fat
+    parents = {found.folder, 0} if found.folder == fat.root_cluster else {found.folder}
+    dots = [(dot.stored, fat.start_of(dot.cluster)) for dot in tree.listing(start).dots]
+    if (b".".ljust(11), start) not in dots[:1] or not (
+        len(dots) > 1 and dots[1][0] == b"..".ljust(11) and dots[1][1] in parents
+    ):
+        raise damaged(f"the folder {found.path!r} does not know its place")
+
+
+def _check_twins(tree: Tree) -> None:
+    for listing in tree.read_listings():
+        if len({entry.stored for entry in listing.entries}) != len(listing.entries):
+            raise damaged("two files of one folder have the same short name")
+
+
+def check_edited(tree: Tree, before: Census) -> None:
+    """Check a volume after an edit: all of `check_tree`, no new lost clusters, FSInfo right."""
+    after = check_tree(tree)
+    if after.lost != before.lost:
+        raise ImageError(f"the edit lost {after.lost - before.lost} clusters", "report this bug")
+    stored = tree.fat.read_fsinfo()
+    if stored is not None and stored[0] != tree.fat.free_count:
+        raise ImageError("the edit left a wrong free count", "report this bug")

@@ -1,0 +1,135 @@
+"""Which parts of a FAT volume are in use, from its allocation table.
+
+Layout: Microsoft FAT specification 1.03 (BPB). The FAT type is told as Linux does (fs/fat/inode.c),
+for which any number of clusters may be FAT32.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+from array import array
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.extent import Extent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagebuilder.disk.reader import ReadAt
+
+_SIGNATURE = b"\x55\xaa"
+_SECTOR_SIZES = (512, 1024, 2048, 4096)
+_FAT12_BELOW = 4085
+_SMALLEST_MEDIA = 0xF0
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Sizes in bytes, from the start of the volume."""
+
+    fat_start: int
+    fat_bytes: int
+    fat_copies: int
+    data_start: int
+    cluster_bytes: int
+    clusters: int
+    volume_bytes: int
+    is_fat32: bool
+
+    @property
+    def entry_bits(self) -> int:
+        if self.is_fat32:
+            return 32
+        return 12 if self.clusters < _FAT12_BELOW else 16
+
+
+def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
+    """Give the byte ranges in use (from the start of the disk), or None where this is no FAT.
+
+    A cluster counts as used when any copy of the table says so.
+    """
+    layout = _parse_layout(disk.read_at(start_bytes, 512), size_bytes)
+    if layout is None:
+        return None
+    tables = [
+        disk.read_at(start_bytes + layout.fat_start + i * layout.fat_bytes, layout.fat_bytes)
+        for i in range(layout.fat_copies)
+    ]
+    if any(len(table) < layout.fat_bytes for table in tables):
+        return None
+    marks = [bytes(map(bool, _entries(table, layout))) for table in set(tables)]
+    used = bytearray(map(max, marks[0], marks[-1]))
+    return tuple(_to_extents(used, layout, start_bytes, size_bytes))
+
+
+def _parse_layout(raw: bytes, size_bytes: int) -> _Layout | None:
+    if len(raw) < 512 or raw[510:] != _SIGNATURE or raw[21] < _SMALLEST_MEDIA:  # noqa: PLR2004
+        return None
+    sector, per_cluster, reserved, copies, root_entries, total16 = struct.unpack_from(
+        "<HBHBHH", raw, 11
+    )
+    fat16, total32, fat32 = struct.unpack_from("<H8xII", raw, 22)
+    sectors, fat_sectors = total16 or total32, fat16 or fat32
+    if (
+        sector not in _SECTOR_SIZES
+        or not per_cluster
+        or per_cluster & (per_cluster - 1)
+        or not reserved
+        or copies not in (1, 2)
+        or not fat_sectors
+    ):
+        return None
+    root_sectors = -(-root_entries * 32 // sector)
+    data_sector = reserved + copies * fat_sectors + root_sectors
+    layout = _Layout(
+        fat_start=reserved * sector,
+        fat_bytes=fat_sectors * sector,
+        fat_copies=copies,
+        data_start=data_sector * sector,
+        cluster_bytes=per_cluster * sector,
+        clusters=(sectors - data_sector) // per_cluster,
+        volume_bytes=sectors * sector,
+        is_fat32=not fat16,
+    )
+    return layout if _sound(layout, size_bytes) else None
+
+
+def _sound(layout: _Layout, size_bytes: int) -> bool:
+    return (
+        layout.clusters > 0
+        and layout.volume_bytes <= size_bytes
+        and (layout.clusters + 2) * layout.entry_bits <= layout.fat_bytes * 8
+    )
+
+
+def _entries(table: bytes, layout: _Layout) -> Iterator[int]:
+    """Give the table's entries of clusters 2 and up."""
+    if layout.entry_bits == 12:  # noqa: PLR2004 - FAT12 packs two entries into three bytes
+        for cluster in range(2, layout.clusters + 2):
+            pair = table[cluster * 3 // 2] | table[cluster * 3 // 2 + 1] << 8
+            yield pair >> 4 if cluster & 1 else pair & 0xFFF
+        return
+    wide = layout.entry_bits == 32  # noqa: PLR2004 - FAT32, whose top four bits are reserved
+    width = layout.entry_bits // 8
+    entries = array("I" if wide else "H", table[2 * width : (layout.clusters + 2) * width])
+    if sys.byteorder == "big":
+        entries.byteswap()
+    yield from map((0x0FFFFFFF).__and__, entries) if wide else entries
+
+
+def _to_extents(
+    used: bytearray, layout: _Layout, start_bytes: int, size_bytes: int
+) -> Iterator[Extent]:
+    yield Extent(start_bytes, layout.data_start)
+    first = start_bytes + layout.data_start
+    at = used.find(1)
+    while at >= 0:
+        end = used.find(0, at)
+        end = len(used) if end < 0 else end
+        yield Extent(first + at * layout.cluster_bytes, (end - at) * layout.cluster_bytes)
+        at = used.find(1, end)
+    behind = layout.data_start + layout.clusters * layout.cluster_bytes
+    if behind < size_bytes:
+        yield Extent(start_bytes + behind, size_bytes - behind)

@@ -1,0 +1,96 @@
+"""The FAT boot partition: read it, and edit it into a patch without touching the base."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.cow import CowView
+from imagebuilder.disk.fat.directory import Listing, parse_listing
+from imagebuilder.disk.fat.table import BootFat
+from imagebuilder.disk.fat.tree import Tree
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagebuilder.disk.extent import Partition
+    from imagebuilder.disk.reader import ReadAt
+
+
+class BootVolume:
+    """A FAT volume for reading; `disk` may be a base image or one with a patch laid over.
+
+    Raises ImageError where the partition holds no FAT volume, is cut off or too small for it. A
+    volume that was not unmounted in order can be read, even where its FAT copies differ: the first
+    counts, as for a Pi's firmware and for Linux.
+    """
+
+    def __init__(
+        self,
+        disk: ReadAt,
+        partition: Partition,
+        parse: Callable[[bytes], Listing] = parse_listing,
+    ) -> None:
+        self.partition = partition
+        self.fat = BootFat(CowView(disk, partition.start_bytes, partition.size_bytes))
+        self.tree = Tree(self.fat, parse)
+        if partition.start_bytes + self.fat.volume_bytes > disk.size_bytes:
+            raise ImageError(
+                "the image is cut off inside its boot partition", "fetch the image again"
+            )
+
+    @property
+    def kind(self) -> str:
+        """FAT12, FAT16 or FAT32."""
+        return f"FAT{self.fat.fat_type}"
+
+    @property
+    def label(self) -> str:
+        """The root directory's label, else the boot sector's; empty where there is none."""
+        if label := self.tree.listing(self.fat.root_cluster).label:
+            return label
+        stored = self.fat.bpb_header["BS_VolLab"].decode("cp437").strip("\0 ")
+        return "" if stored == "NO NAME" else str(stored)
+
+    @property
+    def serial(self) -> str:
+        """The volume's serial number as `blkid` writes it."""
+        number = self.fat.bpb_header["BS_VolID"]
+        return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
+
+    @property
+    def free_bytes(self) -> int:
+        """Room for content, in whole clusters."""
+        return self.fat.free_count * self.fat.bytes_per_cluster
+
+    @property
+    def cluster_bytes(self) -> int:
+        """Size of a cluster."""
+        return self.fat.bytes_per_cluster
+
+    @property
+    def clean(self) -> bool:
+        """Whether it was unmounted in order."""
+        return self.fat.is_clean
+
+    def names(self) -> tuple[str, ...]:
+        """List the paths of all files, sorted."""
+        return tuple(sorted(f.path for f in self.tree.walk() if not f.entry.is_folder))
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file or folder, whatever the case of its letters."""
+        return self.tree.find(path.strip("/").split("/")) is not None
+
+    def read(self, path: str) -> bytes:
+        """Give a file's content; raises ImageError where there is no such file."""
+        entry = self.tree.find(path.strip("/").split("/"))
+        if entry is None or entry.is_folder:
+            fact = "is not on" if entry is None else "is a folder on"
+            raise ImageError(
+                f"{path} {fact} the boot partition", "see what is there with rpi-image inspect"
+            )
+        if entry.size_bytes == 0:
+            return b""
+        need = -(-entry.size_bytes // self.cluster_bytes)
+        chain = self.fat.follow(self.tree.start_of(entry), need)
+        return self.fat.read_chain(chain)[: entry.size_bytes]

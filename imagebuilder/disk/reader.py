@@ -1,0 +1,87 @@
+"""Read-only random access to raw images and block devices."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class RawFile:
+    """A file or block device opened for reading only; a ReadAt."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        parts = []
+        while size_bytes > 0 and (
+            part := os.pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
+        ):
+            parts.append(part)
+            offset_bytes += len(part)
+            size_bytes -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+@contextmanager
+def open_raw(path: Path) -> Iterator[RawFile]:
+    """Open a raw image or block device; raises ImageError where it cannot be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+        ) from error
+    try:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise ImageError(f"{path} is a folder", "give an image or a device")
+        yield RawFile(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+REMEMBERED_BYTES = 64 << 20
+
+
+class ReadAt(Protocol):
+    """Random access for reading; offsets and sizes in bytes from the start of the disk."""
+
+    size_bytes: int
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+
+
+class Remembered:
+    """A ReadAt that keeps what it read, so that many nodes of one base read the disk once."""
+
+    def __init__(self, disk: ReadAt) -> None:
+        self.size_bytes = disk.size_bytes
+        self._disk = disk
+        self._kept: dict[tuple[int, int], bytes] = {}
+        self._kept_bytes = 0
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        key = (offset_bytes, size_bytes)
+        if (data := self._kept.get(key)) is None:
+            data = self._disk.read_at(offset_bytes, size_bytes)
+            self._keep(key, data)
+        return data
+
+    def _keep(self, key: tuple[int, int], data: bytes) -> None:
+        if self._kept_bytes + len(data) > REMEMBERED_BYTES:
+            self._kept.clear()
+            self._kept_bytes = 0
+        self._kept[key] = data
+        self._kept_bytes += len(data)

@@ -1,0 +1,105 @@
+"""The write set: which bytes of a disk must land on a card, and in which pieces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk import ext4
+from imagebuilder.disk.extent import Extent
+from imagebuilder.disk.fat import usage
+from imagebuilder.disk.partitions import EXTENDED_KINDS, read_partitions
+from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from imagebuilder.disk.extent import Partition, Patch
+    from imagebuilder.disk.reader import ReadAt
+
+CHUNK_BYTES = 4 << 20
+GRAIN_BYTES = 1 << 20
+
+
+def plan_write_set(disk: ReadAt, patch: Patch, *, full: bool = False) -> tuple[Extent, ...]:
+    """Give the ranges to write, sorted, apart, rounded to GRAIN_BYTES and within the disk.
+
+    `disk` is the patched disk. The first chunk is always in it; so is every byte of the patch,
+    every gap, and every partition whose file system is not understood.
+    """
+    whole = Extent(0, disk.size_bytes)
+    if full:
+        return (whole,)
+    parts = [
+        Extent(0, min(CHUNK_BYTES, disk.size_bytes)),
+        *_used(disk),
+        *(Extent(run.offset_bytes, len(run.data)) for run in patch.runs),
+    ]
+    return join(parts, GRAIN_BYTES, disk.size_bytes)
+
+
+def _used(disk: ReadAt) -> Iterator[Extent]:
+    try:
+        partitions = _within(read_partitions(disk), disk.size_bytes)
+    except ImageError:
+        partitions = ()
+    if not partitions or _overlap(partitions):
+        yield Extent(0, disk.size_bytes)
+        return
+    end = 0
+    for partition in partitions:
+        yield Extent(end, partition.start_bytes - end)
+        yield from used_of(disk, partition)
+        end = partition.end_bytes
+    yield Extent(end, disk.size_bytes - end)
+
+
+def used_of(disk: ReadAt, partition: Partition) -> tuple[Extent, ...]:
+    """Give the ranges of one partition in use; all of it where its content is not understood."""
+    where = (partition.start_bytes, partition.size_bytes)
+    for used_extents in (ext4.used_extents, usage.used_extents):
+        found = used_extents(disk, *where)
+        if found is not None:
+            return found
+    return (Extent(*where),)
+
+
+def _within(partitions: Sequence[Partition], size_bytes: int) -> tuple[Partition, ...]:
+    """Leave out containers and what reaches beyond the image: that is copied as a gap."""
+    kept = (p for p in partitions if p.kind not in EXTENDED_KINDS and p.end_bytes <= size_bytes)
+    return tuple(sorted(kept, key=lambda partition: partition.start_bytes))
+
+
+def _overlap(partitions: Sequence[Partition]) -> bool:
+    return any(before.end_bytes > after.start_bytes for before, after in pairwise(partitions))
+
+
+def join(parts: Iterable[Extent], grain_bytes: int, end_bytes: int) -> tuple[Extent, ...]:
+    """Round each range outward to `grain_bytes`, join what touches and cut at `end_bytes`."""
+    joined: list[tuple[int, int]] = []
+    for part in sorted(parts, key=lambda extent: extent.start_bytes):
+        begin = part.start_bytes // grain_bytes * grain_bytes
+        end = min(-(-part.end_bytes // grain_bytes) * grain_bytes, end_bytes)
+        if not part.size_bytes or begin >= end:
+            continue
+        if joined and begin <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(end, joined[-1][1]))
+        else:
+            joined.append((begin, end))
+    return tuple(Extent(begin, end - begin) for begin, end in joined)
+
+
+def chunks(extents: Iterable[Extent], sector_bytes: int = 512) -> Iterator[Extent]:
+    """Cut ranges at multiples of CHUNK_BYTES; the last is rounded up to whole sectors."""
+    for extent in extents:
+        begin = extent.start_bytes
+        end = -(-extent.end_bytes // sector_bytes) * sector_bytes
+        while begin < end:
+            stop = min(end, (begin // CHUNK_BYTES + 1) * CHUNK_BYTES)
+            yield Extent(begin, stop - begin)
+            begin = stop
+
+
+def total_bytes(extents: Iterable[Extent]) -> int:
+    """Give the sum of the sizes."""
+    return sum(extent.size_bytes for extent in extents)

@@ -1,0 +1,215 @@
+"""The account of a run of `flash`: which node may go onto which card, noted in the ledger."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.devices.device import describe
+from imagebuilder.errors import RefusedError, RpiImageError, WriteError
+from imagebuilder.flash.flasher import why_of
+from imagebuilder.flash.ledger import FAILED, WRITTEN, Entry, Ledger
+from imagebuilder.flash.verify import identify, open_medium
+from imagebuilder.flash.writer import Stage
+from imagebuilder.progress import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagebuilder.devices.device import Device
+    from imagebuilder.flash.content import Recipe
+    from imagebuilder.flash.flasher import CardOutcome
+    from imagebuilder.flash.writer import CardReport
+    from imagebuilder.model import NodeSettings
+    from imagebuilder.progress import Voice
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Begun:
+    """A card in work: its entry, what was noted of its node before, and whose card it was."""
+
+    entry: Entry
+    before: Entry | None
+    owner: Entry | None
+
+
+class Account:
+    """The ledger's side of a run; without a classroom file nothing is kept.
+
+    `again` writes nodes that have a card, and cards that are another node's; `named` only those
+    nodes.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger | None,
+        voice: Voice,
+        *,
+        again: bool,
+        named: bool = False,
+        epoch: int = 0,
+    ) -> None:
+        self._ledger = ledger
+        self._epoch = epoch
+        self._voice = voice
+        self._again = again
+        self._named = named
+        self._told = again or named
+        self._begun: dict[str, _Begun] = {}
+        self._written: set[str] = set()
+
+    def pending(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Leave out the nodes that have a card; raises RefusedError where none is left."""
+        done = self._ledger.done() if self._ledger and not self._told else frozenset()
+        left = tuple(name for name in names if name not in done)
+        if not left:
+            raise RefusedError("every node has its card", "give --again to write them once more")
+        return left
+
+    def free_nodes(self, nodes: Sequence[NodeSettings], count: int) -> deque[NodeSettings]:
+        """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
+        names = self.pending([node.hostname for node in nodes])
+        if count > len(names):
+            nodes_left = counted(len(names), "node")
+            raise RefusedError(f"{count} devices for {nodes_left}", "name as many devices as nodes")
+        return deque(node for node in nodes if node.hostname in names)
+
+    def check(self, recipe: Recipe, device: Device) -> None:
+        """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""
+        if self._ledger is None:
+            return
+        owner = self._owner_of(recipe, device)
+        last = self._ledger.last(recipe.node, again=self._told)
+        if self._named and last and last.state == WRITTEN and owner != last:
+            where = f"{last.card or last.device} on {last.finished}"
+            self._voice.warn(f"{last.node} was written to {where}: that card is now its twin")
+
+    def begin(self, recipe: Recipe, device: Device) -> None:
+        """Note that a node is being written; raises RefusedError for a node or card done before."""
+        if self._ledger is None:
+            return
+        owner = self._owner_of(recipe, device)
+        entry = replace(_entry(recipe, device), built=str(self._epoch))
+        try:
+            before = self._ledger.claim(entry, again=self._told)
+        except WriteError as error:
+            hint = f"{error.hint}; nothing was written to {device.path}"
+            raise WriteError(error.message, hint) from error
+        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
+
+    def _owner_of(self, recipe: Recipe, device: Device) -> Entry | None:
+        """Give whose card this was; raises RefusedError where it must not become another's."""
+        owner = self._owner(device)
+        if owner and owner.node in self._written:
+            raise RefusedError(
+                f"{device.path}: this card became {owner.node} just now", "take another card"
+            )
+        if owner and owner.node != recipe.node and not self._again:
+            raise RefusedError(
+                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
+                "take another card, or give --again to overwrite it",
+            )
+        return owner
+
+    def take_back(self) -> None:
+        """Forget what was begun, before any card was touched."""
+        while self._ledger and self._begun:
+            begun = self._begun.popitem()[1]
+            try:
+                _restore(self._ledger, begun)
+            except RpiImageError as error:
+                self._voice.warn(f"{error.message}: {begun.entry.node} was not written")
+
+    def end(self, outcome: CardOutcome) -> None:
+        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
+        if self._ledger is None:
+            return
+        begun = self._begun.pop(outcome.job.node)
+        entry = begun.entry
+        if outcome.stage != Stage.CLAIM:
+            self._lose(*_overwritten(begun))
+        try:
+            if outcome.report:
+                self._written.add(entry.node)
+                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
+            elif outcome.stage == Stage.CLAIM:
+                _restore(self._ledger, begun)
+            else:
+                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
+                self._ledger.settle(failed, *_overwritten(begun))
+        except RpiImageError as error:
+            self._voice.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
+
+    def _lose(self, lost: Entry | None, reason: str) -> None:
+        """Let no node in work fall back to a card that it has no more."""
+        for node, begun in self._begun.items():
+            if lost and begun.before == lost:
+                gone = replace(lost, state=FAILED, error=reason)
+                self._begun[node] = replace(begun, before=gone)
+
+    def _owner(self, device: Device) -> Entry | None:
+        """Find out whether this card was written by this ledger; an unreadable one was not."""
+        try:
+            with open_medium(Path(device.path)) as (_, disk):
+                node = identify(disk).node
+        except RpiImageError:
+            return None
+        found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
+        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
+        return next((entry for entry in known if entry and _is_on(entry, *found)), None)
+
+    def _entries(self) -> tuple[Entry, ...]:
+        return self._ledger.entries() if self._ledger else ()
+
+
+def _restore(ledger: Ledger, begun: _Begun) -> None:
+    """Let the ledger say what it said before; the card was not touched."""
+    if begun.before:
+        ledger.settle(begun.before)
+    else:
+        ledger.forget(begun.entry.node)
+
+
+def _is_on(entry: Entry, config_hash: str, built: str) -> bool:
+    """Tell whether a card with this configuration is the one that was written for an entry."""
+    same = bool(config_hash) and entry.config_hash == config_hash
+    return same and entry.state == WRITTEN and entry.built in ("", built)
+
+
+def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
+    """Give the entry of the node that lost its card to this one, and the words for that."""
+    owner = begun.owner
+    if owner is None or owner.node == begun.entry.node:
+        return None, ""
+    return owner, f"its card became {begun.entry.node}"
+
+
+def _entry(recipe: Recipe, device: Device) -> Entry:
+    return Entry(
+        node=recipe.node,
+        state="",
+        device=device.path,
+        slot=device.slot,
+        card=describe(device).partition(" ")[2].strip("()"),
+        config_hash=recipe.config_hash,
+        base_sha256=recipe.base_sha256,
+        started=_now(),
+    )
+
+
+def _finished(entry: Entry, report: CardReport) -> Entry:
+    return replace(
+        entry,
+        state=WRITTEN,
+        digest=report.digest,
+        bytes_written=report.written_bytes,
+        seconds=round(report.seconds, 1),
+        finished=_now(),
+    )
+
+
+def _now() -> str:
+    return datetime.now().astimezone().isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""What goes onto a card: an image as it is, or a node composed straight over its base."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.extent import Patch
+from imagebuilder.disk.partitions import cut_off, read_partitions
+from imagebuilder.disk.patched import Source
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.disk.write_set import plan_write_set
+from imagebuilder.errors import ImageError
+from imagebuilder.flash.verify import files_of_edits, files_of_image, prover
+from imagebuilder.flash.writer import CardJob
+from imagebuilder.progress import SILENT, Voice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from imagebuilder.build.compose import Composer
+    from imagebuilder.devices.device import Device
+    from imagebuilder.disk.extent import Extent
+    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A card's content, ready to be written to any device that is large enough."""
+
+    source: Source
+    write_set: tuple[Extent, ...]
+    files: Mapping[str, bytes]
+    node: str = ""
+    config_hash: str = ""
+    base_sha256: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def job(self, device: Device) -> CardJob:
+        """Pair the content with a device."""
+        return CardJob(
+            device=device,
+            source=self.source,
+            write_set=self.write_set,
+            prove=prover(device.path, self.files),
+            node=self.node,
+        )
+
+
+@dataclass(kw_only=True)
+class Pantry:
+    """Opens every base once and composes over it; close it when the last card is done."""
+
+    full: bool = False
+    epoch: int = 0
+    voice: Voice = SILENT
+    _stack: ExitStack = field(init=False, default_factory=ExitStack)
+    _composers: dict[Path, Composer] = field(init=False, default_factory=dict)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def image(self, base: BaseImage) -> Recipe:
+        """Give an image as it is."""
+        source = Source(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
+        with suppress(ImageError):  # it may be anything
+            for fact in cut_off(read_partitions(source), source.size_bytes):
+                self.voice.warn(f"{base.name} {fact}")
+        return Recipe(
+            source=source,
+            write_set=plan_write_set(source, source.patch, full=self.full),
+            files=files_of_image(source),
+            base_sha256=base.sha256,
+        )
+
+    def node(self, settings: NodeSettings, obtain: Callable[[ImageSource], BaseImage]) -> Recipe:
+        """Compose a node over its base."""
+        base = obtain(settings.image)
+        composer = self._composer(base)
+        composition = composer.compose(settings)
+        source = Source(composer.raw, composition.patch, f"{base.name} for {settings.hostname}")
+        return Recipe(
+            source=source,
+            write_set=plan_write_set(source, source.patch, full=self.full),
+            files=files_of_edits(composition.plan.edits),
+            node=settings.hostname,
+            config_hash=composition.plan.config_hash,
+            base_sha256=base.sha256,
+            warnings=composition.plan.warnings,
+        )
+
+    def _composer(self, base: BaseImage) -> Composer:
+        # Writing an image as it is does without templates and their libraries.
+        from imagebuilder.build.compose import open_composer  # noqa: PLC0415
+
+        if base.path not in self._composers:
+            opened = open_composer(base, epoch=self.epoch, voice=self.voice)
+            self._composers[base.path] = self._stack.enter_context(opened)
+        return self._composers[base.path]

@@ -1,0 +1,189 @@
+"""Many cards side by side: a thread each, every card at its own pace, none waiting for another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import RpiImageError, WriteError
+from imagebuilder.flash.writer import (
+    NOT_BOOTING,
+    Cancelled,
+    CardJob,
+    CardOptions,
+    CardReport,
+    Stage,
+    Watch,
+    work_bytes,
+    write_card,
+)
+from imagebuilder.progress import SILENT, Voice
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+STALL_SECONDS = 120.0
+_TICK_SECONDS = 0.2
+_FAREWELL_SECONDS = 10.0
+_SILENCE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CardOutcome:
+    """What became of one card: a report or an error; `stage` is where it ended."""
+
+    job: CardJob
+    stage: Stage
+    report: CardReport | None = None
+    error: RpiImageError | None = None
+    cancelled: bool = False
+
+
+@dataclass
+class _Worker:
+    job: CardJob
+    watch: Watch
+    bug: BaseException | None = None
+
+
+@dataclass(kw_only=True)
+class Flasher:
+    """Writes cards in the background; `poll` hands out what is finished."""
+
+    options: CardOptions
+    voice: Voice = SILENT
+    stall_seconds: float = STALL_SECONDS
+    _working: list[_Worker] = field(init=False, default_factory=list)
+    _finished: SimpleQueue[tuple[_Worker, CardOutcome]] = field(
+        init=False, default_factory=SimpleQueue
+    )
+
+    @property
+    def busy(self) -> tuple[CardJob, ...]:
+        """Give the jobs that are being written."""
+        return tuple(worker.job for worker in self._working)
+
+    def start(self, job: CardJob) -> None:
+        """Begin to write a card."""
+        worker = _Worker(job, Watch())
+        self._working.append(worker)
+        threading.Thread(target=self._work, args=(worker,), daemon=True).start()
+
+    def poll(self, seconds: float = _TICK_SECONDS) -> CardOutcome | None:
+        """Wait a moment for a card to end; a card that answers no more ends as failed."""
+        try:
+            worker, outcome = self._finished.get(timeout=seconds)
+        except Empty:
+            return self._stalled()
+        if worker not in self._working:
+            return None  # it had stalled, was given up, and came back
+        self._working.remove(worker)
+        if worker.bug:
+            raise worker.bug
+        return outcome
+
+    def stop(self) -> tuple[CardOutcome, ...]:
+        """Stop every card at its next piece, wait a moment for them, and say so."""
+        for worker in self._working:
+            worker.watch.cancelled.set()
+        if self._working:
+            self._warn("stopping; cards that are not done will not boot")
+        outcomes = []
+        begin, named = time.monotonic(), False
+        while self._working and time.monotonic() < begin + _FAREWELL_SECONDS:
+            if outcome := self.poll():
+                outcomes.append(outcome)
+            elif not named and time.monotonic() > begin + _SILENCE_SECONDS:
+                named = True
+                awaited = ", ".join(job.device.path for job in self.busy)
+                self._warn(f"waiting for {awaited} to answer; pulling the reader ends that")
+        return tuple(outcomes)
+
+    def _warn(self, text: str) -> None:
+        with suppress(OSError):  # a terminal that went away must not keep the cards going
+            self.voice.warn(text)
+
+    def _work(self, worker: _Worker) -> None:
+        outcome = CardOutcome(job=worker.job, stage=Stage.CLAIM, cancelled=True)
+        try:
+            outcome = self._written(worker)
+        except BaseException as error:  # noqa: BLE001 - raised again by poll
+            worker.bug = error
+        self._finished.put((worker, outcome))
+
+    def _written(self, worker: _Worker) -> CardOutcome:
+        job, watch = worker.job, worker.watch
+        deeds = "write+verify" if self.options.verify else "write"
+        label = f"{job.node} {job.device.path} {deeds}".strip()
+        try:
+            with self.voice.meter(label, work_bytes(job, self.options)) as meter:
+                report = write_card(job, self.options, meter, watch)
+        except RpiImageError as error:
+            return CardOutcome(job=job, stage=watch.stage, error=error)
+        except Cancelled:
+            return CardOutcome(job=job, stage=watch.stage, cancelled=True)
+        return CardOutcome(job=job, stage=Stage.DONE, report=report)
+
+    def _stalled(self) -> CardOutcome | None:
+        """Give up the first card that has been silent for too long."""
+        now = time.monotonic()
+        for worker in self._working:
+            if now - worker.watch.beat > self.stall_seconds:
+                worker.watch.cancelled.set()
+                self._working.remove(worker)
+                return CardOutcome(
+                    job=worker.job,
+                    stage=worker.watch.stage,
+                    error=_no_answer(worker, self.stall_seconds),
+                )
+        return None
+
+
+def flash_cards(
+    jobs: Iterable[CardJob],
+    options: CardOptions,
+    voice: Voice = SILENT,
+    *,
+    stall_seconds: float = STALL_SECONDS,
+    finished: Callable[[CardOutcome], None] | None = None,
+) -> tuple[CardOutcome, ...]:
+    """Write all cards at once and give what became of each, in the order of `jobs`.
+
+    One card's failure leaves the others alone. On KeyboardInterrupt, or any other exception, every
+    card is stopped before its first chunk is written, and the exception goes on.
+    """
+    flasher = Flasher(options=options, voice=voice, stall_seconds=stall_seconds)
+    outcomes: dict[str, CardOutcome] = {}
+    order = list(jobs)
+    try:
+        for job in order:
+            flasher.start(job)
+        while flasher.busy:
+            if outcome := flasher.poll():
+                outcomes[outcome.job.device.path] = outcome
+                if finished:
+                    finished(outcome)
+    except BaseException:
+        for outcome in flasher.stop():
+            if finished:
+                finished(outcome)
+        raise
+    return tuple(outcomes[job.device.path] for job in order)
+
+
+def _no_answer(worker: _Worker, seconds: float) -> WriteError:
+    path, watch = worker.job.device.path, worker.watch
+    state = NOT_BOOTING if watch.touched else "nothing was written to it"
+    return WriteError(
+        f"{path} has not answered for {seconds:.0f} s (state {watch.stage})",
+        f"pull the card and the reader, take another one; {state}",
+    )
+
+
+def why_of(outcome: CardOutcome) -> str:
+    """Tell in a few words why a card is not done."""
+    return outcome.error.message if outcome.error else "stopped"

@@ -1,0 +1,216 @@
+"""The flash station: waits for cards, gives each the next node, until the roster is done."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagebuilder.devices.device import describe
+from imagebuilder.devices.safety import only_mounted, refusals, same_device
+from imagebuilder.errors import RefusedError, RpiImageError
+from imagebuilder.flash.ledger import NodeTakenError
+from imagebuilder.flash.writer import Stage
+from imagebuilder.progress import SILENT, Voice, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from imagebuilder.devices.device import Device
+    from imagebuilder.devices.hotplug import Uevents
+    from imagebuilder.devices.safety import Wish
+    from imagebuilder.flash.flasher import CardOutcome, Flasher
+    from imagebuilder.flash.writer import CardJob
+
+LOOK_AGAIN_SECONDS = 5.0  # for a machine whose kernel tells nothing, and for what was refused
+SETTLE_SECONDS = 1.0  # udev and the desktop look at a new card, too; they may mount it
+_TICK_SECONDS = 0.2
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """The media that were there when the station started; they are never written."""
+
+    media: frozenset[tuple[str, int | None]]
+    disks: frozenset[tuple[str, str, str, int]]
+
+    def holds(self, device: Device) -> bool:
+        """Tell whether this medium was there, or one that cannot be told from it."""
+        return medium_of(device) in self.media or (
+            bool(device.serial) and _disk_of(device) in self.disks
+        )
+
+
+def present_now(devices: Sequence[Device]) -> Present:
+    """Remember what is there."""
+    there = [device for device in devices if device.size_bytes]
+    return Present(
+        frozenset(medium_of(device) for device in there),
+        frozenset(_disk_of(device) for device in there),
+    )
+
+
+def medium_of(device: Device) -> tuple[str, int | None]:
+    """Name a medium in its place; the number changes with every insertion."""
+    return device.path, device.sequence
+
+
+def _disk_of(device: Device) -> tuple[str, str, str, int]:
+    return device.vendor, device.model, device.serial, device.size_bytes
+
+
+@dataclass
+class _Sight:
+    """A medium that was inserted: since when it looks like this, and what became of it."""
+
+    device: Device
+    since: float
+    begun: bool = False
+    tries: int = 0
+    said: str = ""
+
+
+def _as_it_is(device: Device) -> Device:
+    return device
+
+
+@dataclass(kw_only=True)
+class Station:
+    """One session at the station.
+
+    `prepare` composes a node for a device and notes it in the ledger; `settle` notes how it ended;
+    `free` may unmount a medium that was just inserted. `roster` has every node of the class, in the
+    order of the printed labels.
+    """
+
+    nodes: Sequence[str]
+    flasher: Flasher
+    look: Callable[[], tuple[Device, ...]]
+    prepare: Callable[[str, Device], CardJob]
+    settle: Callable[[CardOutcome], None]
+    wish: Wish
+    roster: Sequence[str] = ()
+    free: Callable[[Device], Device] = _as_it_is
+    voice: Voice = SILENT
+    clock: Callable[[], float] = time.monotonic
+    _waiting: deque[str] = field(init=False)
+    _sights: dict[tuple[str, int | None], _Sight] = field(init=False, default_factory=dict)
+    _failure: RpiImageError | None = field(init=False, default=None)
+    _outcomes: list[CardOutcome] = field(init=False, default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._waiting = deque(self.nodes)
+
+    def run(self, events: Uevents) -> tuple[CardOutcome, ...]:
+        """Write until every node has a card.
+
+        KeyboardInterrupt stops all cards and goes on; so does any other exception. An error that
+        no other card could escape (a full disk, no ledger) ends it once the cards in work are done.
+        """
+        there = present_now(self.look())
+        nodes = counted(len(self._waiting), "node")
+        self.voice.note(f"{nodes} to write; insert cards, Ctrl-C ends")
+        try:
+            self._serve(events, there)
+        except BaseException:
+            for outcome in self.flasher.stop():
+                self.settle(outcome)
+            raise
+        if self._failure:
+            raise self._failure
+        return tuple(self._outcomes)
+
+    def _serve(self, events: Uevents, there: Present) -> None:
+        next_look = 0.0
+        while self._serving or self.flasher.busy:
+            if self._serving and (events.changed() or self.clock() >= next_look):
+                settled = self._take_new(there)
+                next_look = self.clock() + (LOOK_AGAIN_SECONDS if settled else SETTLE_SECONDS)
+            if outcome := self.flasher.poll(_TICK_SECONDS):
+                self._settle(outcome)
+
+    @property
+    def _serving(self) -> bool:
+        return bool(self._waiting) and self._failure is None
+
+    def _take_new(self, there: Present) -> bool:
+        """Take every new medium that looks the same as a moment ago; False: one does not yet."""
+        devices = {medium_of(device): device for device in self.look() if device.size_bytes}
+        self._sights = {
+            medium: self._sights[medium] for medium in self._sights if medium in devices
+        }
+        settled, now = True, self.clock()
+        for medium, device in devices.items():
+            if medium in there.media:
+                continue
+            sight = self._sights.get(medium)
+            if sight is None or not (sight.begun or same_device(sight.device, device)):
+                self._sights[medium] = sight = _Sight(device, now)
+            if now - sight.since < SETTLE_SECONDS:
+                settled = False
+            elif not sight.begun:
+                self._take(sight, device, there)
+        return settled
+
+    def _take(self, sight: _Sight, device: Device, there: Present) -> None:
+        if there.holds(device):
+            self._leave_alone(sight, "it looks like a disk that was here when the station started")
+            return
+        try:
+            if only_mounted(device, self.wish):
+                device = self.free(device)
+        except RefusedError as error:
+            self._leave_alone(sight, error.message)
+            return
+        if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.wish)]:
+            self._leave_alone(sight, "; ".join(reasons))
+        elif self._waiting:
+            self._begin(self._waiting.popleft(), sight, device)
+
+    def _leave_alone(self, sight: _Sight, reason: str) -> None:
+        """Say why, once: the medium is judged again at every look."""
+        if reason != sight.said:
+            self.voice.warn(f"{sight.device.path} is left alone: {reason}")
+        sight.said = reason
+
+    def _begin(self, node: str, sight: _Sight, device: Device) -> None:
+        try:
+            job = self.prepare(node, device)
+        except NodeTakenError as error:
+            self.voice.warn(f"{node} is passed over: {error.message}")
+            if self._waiting:
+                self._begin(self._waiting.popleft(), sight, device)
+            return
+        except RefusedError as error:
+            self._waiting.appendleft(node)
+            self._leave_alone(sight, f"{error.message} ({error.hint})")
+            return
+        except RpiImageError as error:
+            self._failure = error
+            return
+        sight.begun, sight.tries = True, sight.tries + 1
+        self.voice.note(f"{node} goes onto {describe(device)}")
+        self.flasher.start(job)
+
+    def _settle(self, outcome: CardOutcome) -> None:
+        self.settle(outcome)
+        self._outcomes.append(outcome)
+        node, path = outcome.job.node, outcome.job.device.path
+        if outcome.report:
+            roster = self.roster or self.nodes
+            place = f"label {roster.index(node) + 1} of {len(roster)}"
+            self.voice.note(f"{path} is done: take it out and stick {place}, {node}, on it")
+            return
+        self._waiting.appendleft(node)
+        self._let_try_again(outcome)
+        why = outcome.error.message if outcome.error else "stopped"
+        self.voice.warn(f"{path} failed: {why}; {node} waits for another card")
+
+    def _let_try_again(self, outcome: CardOutcome) -> None:
+        """Judge a card anew that was refused untouched: udev or the desktop had it for a moment."""
+        sight = self._sights.get(medium_of(outcome.job.device))
+        untouched = outcome.stage == Stage.CLAIM and isinstance(outcome.error, RefusedError)
+        if sight and untouched and sight.tries < _TRIES:
+            sight.begun, sight.since = False, self.clock()

@@ -1,0 +1,331 @@
+"""From where a base image comes to the raw, read-only file it is."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import ImageError, RpiImageError, SourceError
+from imagebuilder.files import has_file
+from imagebuilder.images.cache import Cache, Checked, Record, file_key
+from imagebuilder.images.checksums import SUFFIX, parse_checksums, redacted
+from imagebuilder.images.download import PATIENT, Patience, download, find_published_checksum
+from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.resume import forget
+from imagebuilder.images.sparse import Written, hash_file, write_raw
+from imagebuilder.images.unpack import open_stream
+from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.progress import SILENT, Voice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_SECTOR_BYTES = 512
+_BOOT_SIGNATURE = b"\x55\xaa"
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """The digest a download must have, and who says so."""
+
+    sha256: str
+    checked: Checked
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    source: ImageSource
+    cache: Cache
+    voice: Voice
+    patience: Patience
+
+
+def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
+    """Give the base image where it is already there; touches no network."""
+    record = _find_record(source, cache)
+    return _base_image(source, cache, record) if record else None
+
+
+def obtain_base(
+    source: ImageSource, cache: Cache, voice: Voice = SILENT, patience: Patience = PATIENT
+) -> BaseImage:
+    """Give the base image: from the cache, the user's own raw file, or fetched and unpacked.
+
+    Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
+    """
+    record = _find_record(source, cache)
+    job = _Job(source, cache, voice, patience)
+    _warn_of_address(job, record)
+    if record:
+        _warn_of_beside(job, record.source_sha256)
+        return _base_image(source, cache, record)
+    return _from_file(job, source.file) if source.file else _from_url(job)
+
+
+def _find_record(source: ImageSource, cache: Cache) -> Record | None:
+    key = _key(source)
+    record = cache.find(key) if key else None
+    return record if record and _acceptable(record, source) else None
+
+
+def _warn_of_address(job: _Job, record: Record | None) -> None:
+    """Say what is given up by taking a download unchecked, at every run that does."""
+    source = job.source
+    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
+    if source.unchecked and not pinned and (record is None or record.checked == "none"):
+        job.voice.warn(
+            f"{source.name} is taken without a checksum: nothing shows that it is "
+            "what its publisher made, or that it arrived whole"
+        )
+
+
+def _warn_of_beside(job: _Job, sha256: str) -> None:
+    """Say that a local file is taken in spite of the checksum beside it."""
+    source = job.source
+    if source.unchecked and not _fits_beside(sha256, replace(source, unchecked=False)):
+        job.voice.warn(
+            f"{source.name} is taken unchecked: it does not fit {source.name}{SUFFIX} beside it"
+        )
+
+
+def _key(source: ImageSource) -> str:
+    """Give the key the source is remembered by: a pinned digest, else the address or the file."""
+    if source.file is not None:
+        return file_key(source.file) if has_file(source.file) else ""
+    if source.sha256:
+        return f"sha256 {source.sha256.lower()}"
+    return f"raw {source.raw_sha256.lower()}" if source.raw_sha256 else f"url {source.url}"
+
+
+def _acceptable(record: Record, source: ImageSource) -> bool:
+    """Tell whether what is in the cache passed what is asked of the source now."""
+    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
+    enough = pinned or source.unchecked or record.checked != "none"
+    return enough and _fits(record, source) and _fits_beside(record.source_sha256, source)
+
+
+def _fits_beside(sha256: str, source: ImageSource) -> bool:
+    """Tell whether a local file has the digest that stands beside it by now."""
+    if source.file is None:
+        return True
+    try:
+        expected = _expected_of_file(source, source.file)
+    except SourceError:
+        # told where the file is read
+        return False
+    return expected.sha256 in {"", sha256}
+
+
+def _fits(record: Record, source: ImageSource) -> bool:
+    """Tell whether a record has the digests that the source states."""
+    given, raw = source.sha256.lower(), source.raw_sha256.lower()
+    return given in {"", record.source_sha256} and raw in {"", record.raw_sha256}
+
+
+def _base_image(source: ImageSource, cache: Cache, record: Record) -> BaseImage:
+    return BaseImage(
+        path=cache.path_of(record),
+        sha256=record.raw_sha256,
+        size_bytes=record.raw_bytes,
+        name=source.name,
+        source_sha256=record.source_sha256,
+    )
+
+
+# ---- a local file
+
+
+def _from_file(job: _Job, path: Path) -> BaseImage:
+    if not has_file(path):
+        raise SourceError(_absence(path), job.source.hint or "check the path of the image")
+    compressed = is_compressed(path)
+    expected = _expected_of_file(job.source, path)
+    found = hash_file(path, f"checking {path.name}", job.voice)
+    _compare(path.name, found.sha256, expected.sha256)
+    _warn_of_beside(job, found.sha256)
+    if compressed:
+        return _from_archive(job, path.resolve(), found, expected.checked)
+    _check_raw(job.source, found)
+    with path.open("rb") as file:
+        _refuse_no_disk(job.source, file.read(_SECTOR_BYTES))
+    record = _record(job.source, str(path.resolve()), found, found, expected.checked, in_place=path)
+    _remember_quietly(job, record)
+    return _base_image(job.source, job.cache, record)
+
+
+def _absence(path: Path) -> str:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return f"there is no file {path}"
+    except OSError as error:
+        return f"cannot look at {path}: {error.strerror}"
+    return f"{path} is no file"
+
+
+def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
+    if source.sha256:
+        return _Expected(source.sha256.lower(), "given")
+    beside = path.with_name(path.name + SUFFIX)
+    if source.unchecked or not has_file(beside):
+        return _Expected("", "none")
+    try:
+        text = beside.read_text("utf-8", "replace")
+    except OSError as error:
+        raise SourceError(
+            f"cannot read {beside}: {error.strerror}", "check its rights, or remove it"
+        ) from error
+    return _Expected(parse_checksums(text, {path.name}, str(beside)), "publisher")
+
+
+def _remember_quietly(job: _Job, record: Record) -> None:
+    """Spare the next run the hashing; a cache that cannot be written is no obstacle here."""
+    try:
+        job.cache.remember([_key(job.source)], record)
+    except SourceError as error:
+        job.voice.note(f"{error.message}; {job.source.name} will be read again next time")
+
+
+def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> BaseImage:
+    record = _unpacked(job, path, str(path), found, checked)
+    job.cache.remember([_key(job.source)], record)
+    return _base_image(job.source, job.cache, record)
+
+
+# ---- an address
+
+
+def _from_url(job: _Job) -> BaseImage:
+    source = job.source
+    key = f"url {source.url}"
+    with job.cache.lock(key, job.voice):
+        if found := find_cached(source, job.cache):
+            return found
+        with _hinting(source):
+            expected = _expected_of_url(job)
+        record = job.cache.find(f"sha256 {expected.sha256}") if expected.sha256 else None
+        if record is None or not _fits(record, source):
+            record = _downloaded(job, job.cache.part_path(key, "download"), expected)
+        job.cache.remember([key], replace(record, checked=expected.checked))
+    return _base_image(source, job.cache, record)
+
+
+def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
+    """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
+    url = job.source.url
+    with _hinting(job.source):
+        got = download(url, part, expected.sha256, job.voice, job.patience)
+    try:
+        record = _unpacked(job, part, redacted(url), got, expected.checked)
+    except RpiImageError:
+        if not expected.sha256:
+            forget(part)
+        raise
+    forget(part)
+    return record
+
+
+def _expected_of_url(job: _Job) -> _Expected:
+    source = job.source
+    if source.sha256:
+        return _Expected(source.sha256.lower(), "given")
+    if source.unchecked:
+        return _Expected("", "none")
+    published = find_published_checksum(source, job.voice, job.patience)
+    if published:
+        return _Expected(published, "publisher")
+    if source.raw_sha256:
+        return _Expected("", "raw")
+    raise SourceError(
+        f"no checksum is known for {redacted(source.url)}",
+        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
+        "comes with --no-checksum (`unchecked: true`)",
+    )
+
+
+@contextmanager
+def _hinting(source: ImageSource) -> Iterator[None]:
+    """Say what the catalogue knows to do where an image cannot be had."""
+    try:
+        yield
+    except SourceError as error:
+        raise SourceError(error.message, source.hint or error.hint) from error
+
+
+# ---- both
+
+
+def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
+    """Give the image of a checked download, unpacked into the cache unless it is there."""
+    key = f"sha256 {found.sha256}"
+    with job.cache.lock(key, job.voice):
+        record = job.cache.find(key)
+        if record is None or not _fits(record, job.source):
+            raw = _unpack(job, path, job.cache.part_path(key, "image"))
+            record = _record(job.source, origin, found, raw, checked)
+            job.cache.remember([key, f"raw {raw.sha256}"], record)
+    return record
+
+
+def _unpack(job: _Job, path: Path, part: Path) -> Written:
+    """Unpack into the cache; nothing of a failure gets a final name."""
+    source = job.source
+    try:
+        with open_stream(path, source.raw_size_bytes, source.name) as stream:
+            # A small file may hold terabytes of nothing.
+            _refuse_no_disk(source, stream.peek(_SECTOR_BYTES))
+            raw = write_raw(stream, part, f"unpacking {source.name}", job.voice)
+        _check_raw(source, raw)
+        job.cache.adopt(part, raw.sha256)
+    finally:
+        part.unlink(missing_ok=True)
+    return raw
+
+
+def _check_raw(source: ImageSource, raw: Written) -> None:
+    if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
+        raise ImageError(
+            f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
+            "the file is damaged or another version: get it again",
+        )
+    _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
+
+
+def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
+    """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
+    if head[_SECTOR_BYTES - len(_BOOT_SIGNATURE) :] != _BOOT_SIGNATURE:
+        raise ImageError(
+            f"{source.name} is no disk image: its first sector has no boot signature",
+            "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+        )
+
+
+def _compare(what: str, found: str, expected: str) -> None:
+    if expected and found != expected:
+        raise SourceError(
+            f"{what} has the SHA-256 {found} instead of {expected}",
+            "it is damaged, or not the file the checksum is for: get both again",
+        )
+
+
+def _record(
+    source: ImageSource,
+    origin: str,
+    found: Written,
+    raw: Written,
+    checked: Checked,
+    *,
+    in_place: Path | None = None,
+) -> Record:
+    return Record(
+        name=source.name,
+        origin=origin,
+        source_sha256=found.sha256,
+        source_bytes=found.size_bytes,
+        raw_sha256=raw.sha256,
+        raw_bytes=raw.size_bytes,
+        checked=checked,
+        in_place=str(in_place.resolve()) if in_place else "",
+    )

@@ -1,0 +1,182 @@
+"""Writing a stream of image bytes: hashed on one thread, written with holes on another.
+
+Who only reads its beginning unpacks no more than that.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sys
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.reader import RawFile
+from imagebuilder.errors import ImageError
+from imagebuilder.files import hand_over
+from imagebuilder.progress import SILENT, Meter, Voice
+from imagebuilder.workers import ending_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+    from io import FileIO
+    from pathlib import Path
+
+    from imagebuilder.images.unpack import ImageStream
+
+BLOCK_BYTES = 4096
+
+# Chunks of at most 1 MiB wait in each queue, so this bounds the memory too.
+QUEUE_DEPTH = 8
+READ_BYTES = 1 << 20
+_ZEROS = bytes(BLOCK_BYTES)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The digest (hex SHA-256) and size of the raw bytes that went by."""
+
+    sha256: str
+    size_bytes: int
+
+
+def write_raw(stream: ImageStream, out: Path, label: str = "", voice: Voice = SILENT) -> Written:
+    """Write a stream to `out` with holes for zeros, fsynced; removes `out` where that fails."""
+    try:
+        with voice.meter(label, stream.size_bytes) as meter, _full_disk(out):
+            return _write(stream, out, meter)
+    except BaseException:
+        out.unlink(missing_ok=True)
+        raise
+
+
+def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
+    digest, offset = hashlib.sha256(), 0
+    with (
+        _created(out) as file,
+        ending_pool(1, "hash") as hasher,
+        ending_pool(1, "write") as writer,
+    ):
+        waiting: deque[Future[None]] = deque()
+        for chunk in stream:
+            waiting.append(hasher.submit(digest.update, chunk))
+            waiting.append(writer.submit(_write_chunk, file.fileno(), chunk, offset))
+            offset += len(chunk)
+            meter.advance(len(chunk))
+            while len(waiting) > 2 * QUEUE_DEPTH:
+                waiting.popleft().result()
+        for future in waiting:
+            future.result()
+        file.truncate(offset)
+        os.fsync(file.fileno())
+    return Written(digest.hexdigest(), offset)
+
+
+class Unrolled:
+    """A stream as a disk, unpacked into a file as far as is asked for and no further; a ReadAt.
+
+    Where nobody states its size all of it is unpacked at once.
+    """
+
+    def __init__(self, stream: ImageStream, out: Path, file: FileIO, meter: Meter) -> None:
+        self._chunks, self._out, self._meter = iter(stream), out, meter
+        self._file, self._have = RawFile(file.fileno()), 0
+        if stream.size_bytes is None:
+            self._unpack(sys.maxsize)
+        self.size_bytes = self._have if stream.size_bytes is None else stream.size_bytes
+
+    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
+        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        self._unpack(offset_bytes + size_bytes)
+        return self._file.read_at(offset_bytes, size_bytes)
+
+    def _unpack(self, until_bytes: int) -> None:
+        descriptor = self._file.descriptor
+        while self._have < until_bytes and (chunk := next(self._chunks, b"")):
+            with _full_disk(self._out):
+                _write_chunk(descriptor, chunk, self._have)
+                self._have += len(chunk)
+                os.ftruncate(descriptor, self._have)
+            self._meter.advance(len(chunk))
+
+
+@contextmanager
+def open_unrolled(
+    stream: ImageStream, out: Path, label: str = "", voice: Voice = SILENT
+) -> Iterator[Unrolled]:
+    """Give a stream as a disk to read, with `out` to keep what was unpacked of it."""
+    with _full_disk(out):
+        file = _created(out)
+    with file, voice.meter(label, None) as meter:
+        yield Unrolled(stream, out, file, meter)
+
+
+def _created(out: Path) -> FileIO:
+    file = out.open("w+b", buffering=0)
+    hand_over(out)
+    return file
+
+
+def _write_chunk(descriptor: int, chunk: bytes, offset_bytes: int) -> None:
+    view = memoryview(chunk)
+    for start, end in data_runs(chunk, offset_bytes):
+        while start < end:
+            start += os.pwrite(descriptor, view[start:end], offset_bytes + start)  # noqa: PLW2901
+
+
+def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
+    """Give the [start, end) of a chunk that are not zeros, cut at blocks of the file."""
+    size, begun = len(chunk), -1
+    edge = -offset_bytes % BLOCK_BYTES
+    position = 0
+    while position < size:
+        end = min(edge, size) if position < edge else min(position + BLOCK_BYTES, size)
+        zero = (
+            chunk.startswith(_ZEROS, position)
+            if end - position == BLOCK_BYTES
+            else not any(chunk[position:end])
+        )
+        if zero and begun >= 0:
+            yield begun, position
+            begun = -1
+        elif not zero and begun < 0:
+            begun = position
+        position = end
+    if begun >= 0:
+        yield begun, size
+
+
+def hash_file(path: Path, label: str = "", voice: Voice = SILENT) -> Written:
+    """Give the digest and size of a file; raises ImageError where it cannot be read."""
+    digest, size = hashlib.sha256(), 0
+    try:
+        with path.open("rb", buffering=0) as file, voice.meter(label, path.stat().st_size) as meter:
+            while chunk := file.read(READ_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                meter.advance(len(chunk))
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+        ) from error
+    return Written(digest.hexdigest(), size)
+
+
+@contextmanager
+def _full_disk(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in DISK_FULL:
+            raise ImageError(
+                f"no room to unpack to {out.parent}",
+                "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk",
+            ) from error
+        raise ImageError(
+            f"cannot write {out}: {error.strerror}", "check the folder and its rights"
+        ) from error

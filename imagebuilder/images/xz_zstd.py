@@ -1,0 +1,222 @@
+"""The outer form of zstd and xz files: whole or cut off, how large inside, cut where.
+
+Formats: RFC 8878 (zstd) and the .xz file format specification 1.2.1.
+"""
+
+from __future__ import annotations
+
+import lzma
+import os
+import struct
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import zstandard
+from isal import isal_zlib
+
+from imagebuilder.workers import ending_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+
+# Blocks larger than this are decoded in one go by one thread, in constant memory.
+LARGEST_PARALLEL_BYTES = 32 << 20
+AHEAD_BYTES = 64 << 20
+LARGEST_INDEX_BYTES = 16 << 20
+CHUNK_BYTES = 1 << 20
+INPUT_BYTES = 1 << 18
+_ZST_MAGIC = 0xFD2FB528
+_ZST_SKIPPABLE = 0x184D2A50
+_ZST_HEADER_BYTES = 18
+_ZST_RLE, _ZST_RESERVED = 1, 3
+_XZ_MAGIC = b"\xfd7zXZ\x00"
+_XZ_FOOTER = struct.Struct("<II2s2s")
+
+
+# ---- zstd
+
+
+def zst_size(descriptor: int) -> int | None:
+    """Give the raw size of a zstd file, None where it is not stated; raises EOFError if cut."""
+    end, at = os.fstat(descriptor).st_size, 0
+    total: int | None = 0
+    while at < end:
+        at, size = _zst_frame(descriptor, at)
+        total = None if total is None or size is None else total + size
+        if at > end:
+            raise EOFError("it ends in the middle")
+    return total
+
+
+def _zst_frame(descriptor: int, at: int) -> tuple[int, int | None]:
+    """Give where the frame at `at` ends, and the raw bytes it states."""
+    head = os.pread(descriptor, _ZST_HEADER_BYTES, at)
+    magic = int.from_bytes(head[:4], "little")
+    if magic & ~0xF == _ZST_SKIPPABLE:
+        return at + 8 + int.from_bytes(head[4:8], "little"), 0
+    if magic != _ZST_MAGIC:
+        raise EOFError("what follows the end is not zstd")
+    facts = zstandard.get_frame_parameters(head)
+    end = _zst_blocks(descriptor, at + zstandard.frame_header_size(head))
+    stated = facts.content_size
+    return (
+        end + 4 * facts.has_checksum,
+        None if stated == zstandard.CONTENTSIZE_UNKNOWN else stated,
+    )
+
+
+def _zst_blocks(descriptor: int, at: int) -> int:
+    while len(head := os.pread(descriptor, 3, at)) == 3:  # noqa: PLR2004 - RFC 8878, 3.1.1.2
+        word = int.from_bytes(head, "little")
+        last, kind, size = word & 1, word >> 1 & 3, word >> 3
+        if kind == _ZST_RESERVED:
+            raise EOFError("a block is damaged")
+        at += 3 + (1 if kind == _ZST_RLE else size)
+        if last:
+            return at
+    raise EOFError("it ends in the middle")
+
+
+# ---- xz
+
+
+@dataclass(frozen=True, slots=True)
+class XzBlock:
+    """One block: where it lies, its size with padding and without, its raw size, its check."""
+
+    offset_bytes: int
+    padded_bytes: int
+    unpadded_bytes: int
+    raw_bytes: int
+    flags: bytes
+
+
+def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
+    """Read the indexes of an xz file, from its end; raises EOFError where it is cut off."""
+    end = os.fstat(descriptor).st_size
+    streams: list[list[XzBlock]] = []
+    while end > 0:
+        word = os.pread(descriptor, 4, max(end - 4, 0))
+        if word == bytes(4):
+            end -= 4
+            continue
+        blocks, end = _xz_stream(descriptor, end)
+        streams.append(blocks)
+    return tuple(block for blocks in reversed(streams) for block in blocks)
+
+
+def _xz_stream(descriptor: int, end: int) -> tuple[list[XzBlock], int]:
+    """Give the blocks of the stream that ends at `end`, and where it starts."""
+    if end < 2 * _XZ_FOOTER.size:
+        raise EOFError("it ends in the middle")
+    checksum, backward, flags, magic = _XZ_FOOTER.unpack(
+        os.pread(descriptor, _XZ_FOOTER.size, end - _XZ_FOOTER.size)
+    )
+    if magic != b"YZ" or isal_zlib.crc32(struct.pack("<I2s", backward, flags)) != checksum:
+        raise EOFError("it ends in the middle")
+    index_bytes = (backward + 1) * 4
+    index_at = end - _XZ_FOOTER.size - index_bytes
+    if index_at < 0 or index_bytes > LARGEST_INDEX_BYTES:
+        raise EOFError("its index is damaged")
+    sizes = _xz_index(os.pread(descriptor, index_bytes, index_at))
+    start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
+    if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
+        raise EOFError("its index is damaged")
+    return list(_placed(sizes, start + len(_XZ_MAGIC) + 6, flags)), start
+
+
+def _placed(sizes: list[tuple[int, int]], at: int, flags: bytes) -> Iterator[XzBlock]:
+    for unpadded, raw in sizes:
+        yield XzBlock(at, _padded(unpadded), unpadded, raw, flags)
+        at += _padded(unpadded)
+
+
+def _padded(size_bytes: int) -> int:
+    return (size_bytes + 3) & ~3
+
+
+def _xz_index(index: bytes) -> list[tuple[int, int]]:
+    if isal_zlib.crc32(index[:-4]) != int.from_bytes(index[-4:], "little"):
+        raise EOFError("its index is damaged")
+    count, *sizes = [*_varints(index[1:-4]), 0]
+    if len(sizes) < 2 * count:
+        raise EOFError("its index is damaged")
+    return list(zip(sizes[0 : 2 * count : 2], sizes[1 : 2 * count : 2], strict=True))
+
+
+def _varints(data: bytes) -> Iterator[int]:
+    value = shift = 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+            yield value
+            value = shift = 0
+
+
+def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
+    """Decode blocks on several threads, in order; lzma lets go of the interpreter meanwhile."""
+    largest = max(block.raw_bytes for block in blocks)
+    ahead = max(2, min(os.cpu_count() or 1, AHEAD_BYTES // max(largest, 1)))
+    with ending_pool(ahead, "xz") as pool:
+        waiting: deque[Future[deque[bytes]]] = deque()
+        for block in blocks:
+            waiting.append(pool.submit(_decode_block, descriptor, block))
+            if len(waiting) >= ahead:
+                yield from _emptied(waiting.popleft().result())
+        while waiting:
+            yield from _emptied(waiting.popleft().result())
+
+
+def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:
+    """Give chunks and let go of each at once: two blocks in memory are enough."""
+    while chunks:
+        yield chunks.popleft()
+
+
+def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
+    """Decode one block, dressed as a stream of its own so that its check is compared."""
+    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    chunks: deque[bytes] = deque()
+    size = 0
+    for piece in _dressed(descriptor, block):
+        data = piece
+        while (data or not decoder.needs_input) and not decoder.eof and size <= block.raw_bytes:
+            if chunk := decoder.decompress(data, CHUNK_BYTES):
+                chunks.append(chunk)
+                size += len(chunk)
+            data = b""
+    if not decoder.eof or size != block.raw_bytes:
+        raise EOFError("a block is damaged")
+    return chunks
+
+
+def _dressed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
+    yield _XZ_MAGIC + block.flags + _crc(block.flags)
+    end = block.offset_bytes + block.padded_bytes
+    for at in range(block.offset_bytes, end, INPUT_BYTES):
+        yield os.pread(descriptor, min(INPUT_BYTES, end - at), at)
+    yield _xz_tail(block)
+
+
+def _xz_tail(block: XzBlock) -> bytes:
+    index = b"\0\1" + _varint(block.unpadded_bytes) + _varint(block.raw_bytes)
+    index += bytes(-len(index) % 4)
+    index += _crc(index)
+    fields = struct.pack("<I2s", len(index) // 4 - 1, block.flags)
+    return index + _crc(fields) + fields + b"YZ"
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value >= 0x80:  # noqa: PLR2004 - seven bits a byte
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*out, value])
+
+
+def _crc(data: bytes) -> bytes:
+    return struct.pack("<I", isal_zlib.crc32(data))

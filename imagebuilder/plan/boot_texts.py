@@ -1,0 +1,159 @@
+"""Read and edit the text files that vendors keep on the boot partition."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+import yaml
+
+from imagebuilder.errors import ImageError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_JINJA = re.compile(rb"##\s*template:\s*jinja", re.IGNORECASE)
+_FILTER = re.compile(r"\s*\[([^\]]*)\]")
+_BOARD = re.compile(r"pi|cm|none")
+_ALL_BOARDS: Mapping[str, str] = {}
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+# ---- texts
+
+
+def read_appended(data: bytes, origin: str) -> str:
+    """Read lines to append: of any 8-bit encoding, with or without Windows' mark in front."""
+    if b"\0" in data:
+        raise SettingsError(
+            f"{origin} is no text of 8-bit letters", "save it as UTF-8; it may be UTF-16 now"
+        )
+    return data.decode("utf-8-sig", "surrogateescape")
+
+
+@lru_cache(maxsize=16)
+def parse_mapping(text: bytes, path: str) -> Mapping[str, object]:
+    """Read a vendor's YAML file; one without values gives an empty mapping.
+
+    Raises ImageError for all else that our own file would silently take the place of.
+    """
+    hint = f"mend it in the image, or replace it by an overlay with a {path} of your own"
+    if _JINJA.match(text):
+        raise ImageError(f"{path} is a template for the Pi, which ours cannot keep", hint)
+    try:
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:
+        raise ImageError(
+            f"{path} is no single YAML mapping: {_yaml_reason(error)}", hint
+        ) from error
+    if not isinstance(found, dict | None):
+        raise ImageError(f"{path} is no single YAML mapping but a {type(found).__name__}", hint)
+    return found or {}
+
+
+def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
+    return f"line {mark.line + 1}: {reason}" if mark else reason
+
+
+# ---- occidentalis.txt and its like: name=value lines
+
+
+def set_lines(text: str, values: dict[str, str]) -> str:
+    """Set `name=value` lines in place and take out those with an empty value.
+
+    Names are compared without case, the first line of a name is set and later ones go, because
+    the last would win on the Pi. Line ends stay as they are; comments are left alone.
+    """
+    ending = "\r\n" if "\r\n" in text else "\n"
+    left = dict(values)
+    lines: list[str] = []
+    for line in split_lines(text):
+        name = line.partition("=")[0].lower() if "=" in line else ""
+        if name not in values:
+            lines.append(line)
+        elif left.get(name):
+            lines.append(f"{name}={left.pop(name)}")
+    lines += [f"{name}={value}" for name, value in left.items() if value]
+    return "".join(line + ending for line in lines)
+
+
+def split_lines(text: str) -> list[str]:
+    """Split as the Pi does: at newlines only, and not at Unicode's further line separators."""
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def check_line(value: str) -> str:
+    """Give the text back if it can stand on one line; raises SettingsError otherwise."""
+    found = _CONTROL.search(value)
+    if found:
+        raise SettingsError(
+            f"a value holds the control character {found[0]!r}, which one line cannot carry",
+            "take it out of the settings",
+        )
+    return value
+
+
+def check_verbatim(value: str, what: str) -> str:
+    """Refuse what a `name=value` line without quotes cannot carry unharmed."""
+    if value != value.strip():
+        raise SettingsError(
+            f"{what} begins or ends with a blank, which occidentalis.txt cannot carry",
+            "rename the network, or use a newer base image",
+        )
+    return check_line(value)
+
+
+# ---- config.txt
+
+
+def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
+    """Append lines that config.txt does not hold yet for the same boards.
+
+    The lines begin under `[all]` and may have filters of their own; what is appended leaves none
+    open, because tools on the Pi append without a look at the end of the file.
+    """
+    present, open_filters = set(), _ALL_BOARDS
+    for open_filters, line in _filtered(split_lines(text)):
+        present.add((frozenset(open_filters.values()), line.strip()))
+    added: list[str] = []
+    for filters, line in _filtered(list(lines)):
+        if line.strip() and (frozenset(filters.values()), line.strip()) not in present:
+            added += [*_switch(open_filters, filters), line]
+            open_filters = filters
+    if not added:
+        return text
+    start = text if not text or text.endswith("\n") else text + "\n"
+    return start + "".join(f"{line}\n" for line in added + _switch(open_filters, _ALL_BOARDS))
+
+
+def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
+    """Give each line with the filters it stands under, by kind; a filter's own line is blank.
+
+    Filters of different kinds narrow each other, one of the same kind takes the other's place.
+    https://www.raspberrypi.com/documentation/computers/config_txt.html#conditional-filters
+    """
+    filters = _ALL_BOARDS
+    for line in lines:
+        found = _FILTER.match(line)
+        if found is None:
+            yield filters, line
+            continue
+        name = found[1].lower()
+        if _BOARD.match(name):
+            filters = {**filters, "board": f"[{name}]"}
+        else:
+            kind = re.split("[=:]|0x", name)[0]
+            filters = {} if name == "all" else {**filters, kind: f"[{found[1]}]"}
+        yield filters, ""
+
+
+def _switch(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
+    """Give the lines that lead from some filters to others."""
+    if now == then:
+        return []
+    head = ["[all]"] if now.keys() - then.keys() else []
+    return head + list(then.values())

@@ -1,0 +1,164 @@
+"""The vendors' text files on a boot partition: edits that keep what others wrote."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_texts import split_lines
+
+# The kernel's limit on ARM is 1024 with up to 400 that the firmware puts in front.
+OUR_WORDS_MAX_BYTES = 400
+LINE_MAX_BYTES = 1024 - 400
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
+_INIT_HOOK = re.compile(r"/rpi-image/install\b")
+_SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
+_PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
+
+# Where two of a name would confuse whoever reads them; all others may repeat, as `console` does.
+_ONCE = re.compile(
+    r"(root|rootfstype|rootflags|ds|cfg80211\.\w+|systemd\.(unit|run(_\w+_action)?))="
+)
+
+
+# ---- cmdline.txt
+
+
+def split_words(line: str) -> list[str]:
+    """Split as the kernel does: at blanks that no double quote protects; there are no escapes."""
+    return _WORD.findall(line)
+
+
+@dataclass(frozen=True, slots=True)
+class CmdlineEdit:
+    """What a run did to cmdline.txt: words it added, and the vendor's that gave way, by place."""
+
+    added: tuple[str, ...] = ()
+    replaced: tuple[tuple[int, str], ...] = ()
+
+
+NO_EDIT = CmdlineEdit()
+
+
+def groups_of(text: str) -> list[str]:
+    """Give the words on a user's or a generation's lines; `init=` keeps its arguments."""
+    lines = [line.strip() for line in split_lines(text)]
+    groups: list[str] = []
+    for line in lines:
+        if line.startswith("init="):
+            groups.append(line)
+        elif not line.startswith("#"):
+            groups += split_words(line)
+    return groups
+
+
+def merge_cmdline(
+    text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT
+) -> tuple[str, CmdlineEdit]:
+    """Put our groups of words into the one line of cmdline.txt and keep every other word.
+
+    What an earlier run did is undone first. All of ours stand last, where the kernel prefers them,
+    but before a ` -- `: words in front of `init=` do not reach init, and the vendor's clean-up
+    cuts the line at ` systemd.run`. Raises ImageError where a foreign `init=` and ours exclude
+    each other.
+    """
+    words = _undone(split_words(text), earlier)
+    _check_words(words, ours)
+    end = _end_of(words)
+    kept = [(place, word) for place, word in enumerate(words[:end])]
+    gone = [(place, word) for place, word in kept if _gives_way(word, ours)]
+    stays = [word for place, word in kept if (place, word) not in gone]
+    added = [group for group in dict.fromkeys(ours) if group not in stays]
+    line = " ".join(stays + added + words[end:])
+    _check_length(" ".join(ours), line)
+    return line, CmdlineEdit(tuple(added), tuple(gone))
+
+
+def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:
+    for group in reversed(edit.added):
+        words = _without(words, split_words(group))
+    words = without_hooks(words)
+    for place, word in edit.replaced:
+        words.insert(place, word)
+    return words
+
+
+def _without(words: list[str], group: list[str]) -> list[str]:
+    """Take out the last occurrence; one word behind ` -- ` is init's and none of ours."""
+    size = len(group)
+    end = _end_of(words) if size == 1 else len(words)
+    for start in range(end - size, -1, -1):
+        if words[start : start + size] == group:
+            return words[:start] + words[start + size :]
+    return words
+
+
+def _end_of(words: list[str]) -> int:
+    return words.index("--") if "--" in words else len(words)
+
+
+def _gives_way(word: str, ours: tuple[str, ...]) -> bool:
+    """Tell whether a word of ours replaces this one: it has the same name and may stand once."""
+    rivals = [group for group in ours if _name(group) == _name(word)]
+    return bool(rivals and _ONCE.match(word)) and word != rivals[-1]
+
+
+def without_hooks(words: list[str]) -> list[str]:
+    """Take out what starts our installer, in whichever form an earlier run wrote it."""
+    kept: list[str] = []
+    rest = list(words)
+    while rest:
+        if rest[0].startswith("init=") and _is_init_hook(rest):
+            rest = rest[3:]
+        elif _SYSTEMD_RUN.match(rest[0]):
+            rest = [word for word in rest[1:] if not _belongs_to_systemd_run(word)]
+        else:
+            kept.append(rest.pop(0))
+    return kept
+
+
+def _is_init_hook(words: list[str]) -> bool:
+    return len(words) > 2 and words[1] == "-c" and bool(_INIT_HOOK.search(words[2]))  # noqa: PLR2004 - init, -c, script
+
+
+def _belongs_to_systemd_run(word: str) -> bool:
+    return word == "systemd.unit=kernel-command-line.target" or word.startswith(
+        "systemd.run_success_action="
+    )
+
+
+def _name(word: str) -> str:
+    return word.partition("=")[0]
+
+
+def _check_words(words: list[str], ours: tuple[str, ...]) -> None:
+    if "--" in ours:
+        raise SettingsError(
+            "cmdline.txt.append holds `--`, behind which the kernel reads no words", "take it out"
+        )
+    theirs = [word for word in words if word.startswith("init=") and word not in _PLAIN_INITS]
+    if theirs and any(group.startswith("init=") for group in ours):
+        raise ImageError(
+            f"cmdline.txt already holds {theirs[-1]}, which our own init= would shut out",
+            "this image is of another generation than assumed; name it with --generation "
+            "(`generation:` in a file)",
+        )
+
+
+def _check_length(mine: str, line: str) -> None:
+    size = _size(mine)
+    if size > OUR_WORDS_MAX_BYTES:
+        raise SettingsError(
+            f"the words for cmdline.txt take {size} bytes, more than {OUR_WORDS_MAX_BYTES}",
+            "shorten `cmdline` in generation.yml, or cmdline.txt.append",
+        )
+    if _size(line) > LINE_MAX_BYTES:
+        raise ImageError(
+            f"cmdline.txt would hold {_size(line)} bytes, more than {LINE_MAX_BYTES}",
+            "the kernel cuts a longer line off; take words out of the image's cmdline.txt",
+        )
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogateescape"))

@@ -1,0 +1,232 @@
+"""What templates may know about a node: its settings as plain values, secrets apart."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.plan.wifi import check_ssid, hash_psk
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from imagebuilder.model import Docker, Network, NodeSettings, Secret, WifiNetwork
+
+TLS_FOLDER = "/etc/docker/tls"
+
+# What a login may do where the settings do not say: what vendors let theirs do.
+DEFAULT_GROUPS = ("sudo", "docker", "video")
+PLAIN_PORT = 2375
+TLS_PORT = 2376
+
+# The value passes a shell, a sysvinit script and systemd, none of which unquotes alike.
+_NOT_IN_OPTIONS = re.compile(r"[\s\"'\\`$\x00-\x1f\x7f]")
+
+# RFC 1123, and what every file format and shell leaves alone.
+_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_COUNTRY = re.compile(r"[A-Z]{2}|00")
+_PSK = re.compile(r"[0-9a-f]{64}")
+
+
+def docker_options(settings: NodeSettings) -> tuple[str, ...]:
+    """Compose dockerd's options in the order of the workshop's notes; no word holds a blank.
+
+    `-H unix://` is always among them: sysvinit needs it. The installer leaves it out where
+    systemd already hands dockerd that socket by `-H fd://`.
+    """
+    words = tuple(_option_words(settings.arch, settings.docker))
+    for word in words:
+        if found := _NOT_IN_OPTIONS.search(word):
+            raise SettingsError(
+                f"the Docker option {word!r} holds {found[0]!r}",
+                "the init systems split DOCKER_OPTS at blanks and do not agree about quotes",
+            )
+    return words
+
+
+def docker_port(docker: Docker) -> int:
+    """Give dockerd's TCP port: with TLS, 2376 unless another was asked for."""
+    return TLS_PORT if docker.tls and docker.port == PLAIN_PORT else docker.port
+
+
+def registry_address(settings: NodeSettings) -> str:
+    """Give host:port of the registry that a node pulls from first, or an empty text."""
+    return next(iter(settings.docker.insecure_registries), "")
+
+
+def public_facts(settings: NodeSettings, generation: str) -> dict[str, object]:
+    """Give what any template may see as `node`; nothing in it is secret."""
+    return {
+        "hostname": _like(_HOSTNAME, settings.hostname, "a hostname"),
+        "profile": settings.profile,
+        "arch": settings.arch,
+        "machines": list(settings.machines),
+        "generation": generation,
+        "docker": {
+            "options": " ".join(docker_options(settings)),
+            "tcp": settings.docker.tcp,
+            "port": docker_port(settings.docker),
+            "tls": settings.docker.tls,
+            "labels": dict(settings.docker.labels),
+        },
+        "registry": registry_address(settings),
+        "shack": _shack(settings),
+        "cluster": _cluster(settings),
+        "network": _network(settings.network),
+        "wifi": _wifi(settings),
+        "user": _user(settings),
+        "ssh_keys": list(settings.ssh_keys),
+        "timezone": settings.timezone,
+        "keyboard": settings.keyboard,
+        "locale": settings.locale,
+        "apt_proxy": settings.apt_proxy,
+        "ntp_server": settings.ntp_server,
+        "upgrade": settings.upgrade,
+        "serial": settings.serial,
+        "mac": settings.mac,
+        "seat": settings.seat,
+        "owner": settings.owner,
+    }
+
+
+def secret_facts(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
+    """Give what only our own templates and a generation's may see.
+
+    Without `plaintext` each passphrase is its hash: that form goes into the configuration hash,
+    so that nobody can try passphrases against it faster than against the air.
+    """
+    user, tls = settings.user, settings.docker_tls
+    return {
+        "networks": [
+            _network_secrets(facts, wifi, plaintext=plaintext)
+            for facts, wifi in zip(_ranked(settings), settings.wifi.networks, strict=True)
+        ],
+        "user_password_hash": _reveal(user.password_hash if user else None),
+        "consul_encrypt": _reveal(settings.cluster.consul_encrypt),
+        "host_keys": [
+            {"kind": key.kind, "private": key.private.reveal(), "public": key.public}
+            for key in settings.host_keys
+        ],
+        "tls": {"ca": tls.ca, "certificate": tls.certificate, "key": tls.key.reveal()}
+        if tls
+        else {"ca": "", "certificate": "", "key": ""},
+    }
+
+
+def _option_words(arch: str, docker: Docker) -> Iterator[str]:
+    if docker.storage_driver not in ("", "default"):
+        yield f"--storage-driver={docker.storage_driver}"
+    if docker.debug:
+        yield "-D"
+    if docker.tcp:
+        yield from ("-H", f"tcp://0.0.0.0:{docker_port(docker)}")
+    yield from ("-H", "unix:///var/run/docker.sock")
+    yield from ("--label", f"arch={arch}")
+    for name, value in docker.labels:
+        if name != "arch":
+            yield from ("--label", f"{name}={value}")
+    for registry in docker.insecure_registries:
+        yield from ("--insecure-registry", registry)
+    for mirror in docker.registry_mirrors:
+        yield f"--registry-mirror={mirror if '://' in mirror else 'http://' + mirror}"
+    if docker.tls:
+        yield from ("--tlsverify", f"--tlscacert={TLS_FOLDER}/ca.pem")
+        yield from (f"--tlscert={TLS_FOLDER}/cert.pem", f"--tlskey={TLS_FOLDER}/key.pem")
+    yield from docker.extra
+
+
+def _shack(settings: NodeSettings) -> dict[str, object]:
+    shack = settings.shack
+    return {
+        "address": shack.address if shack else "",
+        "hostname": shack.hostname if shack else "",
+        "kind": shack.kind if shack else "classic",
+        "consul_port": shack.consul_port if shack else 8500,
+        "swarm_port": shack.swarm_port if shack else 10000,
+        "registry_port": shack.registry_port if shack else 5000,
+        "web_port": shack.web_port if shack else 8080,
+    }
+
+
+def _cluster(settings: NodeSettings) -> dict[str, object]:
+    cluster = settings.cluster
+    return {
+        "enabled": cluster.enabled and settings.shack is not None,
+        "consul_image": cluster.consul_image,
+        "consul_version": cluster.consul_version,
+        "consul_server": cluster.consul_server,
+        "consul_bootstrap_expect": cluster.consul_bootstrap_expect,
+        "swarm_image": cluster.swarm_image,
+        "swarm_version": cluster.swarm_version,
+        "swarm_path": cluster.swarm_path,
+        "images": list(cluster.images),
+    }
+
+
+def _network(network: Network) -> dict[str, object]:
+    address = ipaddress.ip_interface(network.address) if network.address else None
+    return {
+        "interface": network.interface,
+        "address": network.address,
+        "ip": str(address.ip) if address else "",
+        "prefix": address.network.prefixlen if address else 0,
+        "netmask": str(address.netmask) if address else "",
+        "family": "inet6" if address and address.version == 6 else "inet",  # noqa: PLR2004 - IPv6
+        "gateway": network.gateway,
+        "dns": list(network.dns),
+    }
+
+
+def _wifi(settings: NodeSettings) -> dict[str, object]:
+    country = settings.wifi.country
+    return {
+        "country": country and _like(_COUNTRY, country, "an ISO 3166 country code"),
+        "networks": _ranked(settings),
+    }
+
+
+def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
+    """Give the networks with a priority each: by number, then in the order they are written."""
+    networks = settings.wifi.networks
+    order = sorted(range(len(networks)), key=lambda index: -networks[index].priority)
+    rank = {index: len(networks) - place for place, index in enumerate(order)}
+    return [
+        {
+            "ssid": check_ssid(net.ssid),
+            "hidden": net.hidden,
+            "priority": rank[index],
+            "open": net.passphrase is None and net.psk is None,
+        }
+        for index, net in enumerate(networks)
+    ]
+
+
+def _network_secrets(
+    facts: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
+) -> dict[str, object]:
+    passphrase = _reveal(wifi.passphrase)
+    psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
+    if psk and not _PSK.fullmatch(psk):
+        raise SettingsError(
+            f"the key of {wifi.ssid!r} is not 64 hex digits", "a passphrase goes into `passphrase`"
+        )
+    return {**facts, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
+
+
+def _user(settings: NodeSettings) -> dict[str, object]:
+    user = settings.user
+    if user is None:
+        return {"name": "", "groups": []}
+    return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
+
+
+def _like(pattern: re.Pattern[str], value: str, what: str) -> str:
+    if not pattern.fullmatch(value):
+        raise SettingsError(f"{value!r} is not {what}", f"it has to match {pattern.pattern}")
+    return value
+
+
+def _reveal(secret: Secret | None) -> str:
+    return secret.reveal() if secret else ""

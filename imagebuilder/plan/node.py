@@ -1,0 +1,337 @@
+"""Decides what goes onto a boot partition to make it one node's; touches no disk itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
+from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
+from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
+from imagebuilder.plan.context import public_facts, secret_facts
+from imagebuilder.plan.generations import BootFiles, Generation, decode_boot_text, read_boot_text
+from imagebuilder.plan.overlays import check_path, template_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+
+# A template of such a name is rendered once for each of these things.
+EACH = {"[network]": "networks", "[host_key]": "host_keys"}
+
+# What differs from run to run, or must not be tried out against the hash, is filled in last.
+LATE = frozenset({"config_hash", "build_time", "networks", "network"})
+
+
+@dataclass(frozen=True, slots=True)
+class _StockBoot:
+    """The boot partition as it was before an earlier plan replaced some of its files."""
+
+    boot: BootFiles
+
+    def names(self) -> tuple[str, ...]:
+        """Give all file paths."""
+        return self.boot.names()
+
+    def exists(self, path: str) -> bool:
+        """Tell whether there is such a file."""
+        return self.boot.exists(path)
+
+    def read(self, path: str) -> bytes:
+        """Give the vendor's content of a file, where it was kept, else what is there."""
+        kept = STOCK + path
+        return self.boot.read(kept if self.boot.exists(kept) else path)
+
+
+def plan_node(
+    settings: NodeSettings,
+    generation: Generation,
+    overlays: Sequence[OverlayFile],
+    boot: BootFiles,
+    build_time: int,
+) -> NodePlan:
+    """Decide every file of a node; the same settings give the same bytes on any run.
+
+    Planning again over its own result replaces what an earlier plan put there. Raises
+    SettingsError for what a file format cannot carry, ImageError where the image objects.
+    """
+    work = _Work(settings, generation, boot, tuple(overlays))
+    draft = work.render(work.context("", 0, plaintext=False), None)
+    config_hash = draft.digest(generation.name)
+    final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
+    record = _Record.on(boot)
+    texts, cmdline = _edited_texts(final, boot, record)
+    files = dict(final.files) | texts | work.kept
+    made = record.after(files, cmdline, boot)
+    if made.worth_keeping:
+        files[RECORD] = made.as_bytes()
+    edits = [BootEdit(path, data) for path, data in files.items()]
+    edits += [BootEdit(path, None) for path in _stale(files, record, boot)]
+    return NodePlan(
+        hostname=settings.hostname,
+        generation=generation.name,
+        config_hash=config_hash,
+        edits=tuple(sorted(edits, key=lambda edit: edit.path)),
+        warnings=tuple(work.warnings()),
+    )
+
+
+# ---- rendering
+
+
+@dataclass(frozen=True, slots=True)
+class _Rendered:
+    """All that one pass of rendering gave; `lines` and `appended` are edits of vendors' files."""
+
+    files: Mapping[str, bytes]
+    cmdline: tuple[str, ...]
+    lines: Mapping[str, Mapping[str, str]]
+    appended: Mapping[str, str]
+
+    def digest(self, generation: str) -> str:
+        """Give the configuration hash: of what is set, not of what the image held before."""
+        parts = {path: _sha256(data) for path, data in self.files.items()}
+        whole = [generation, self.cmdline, self.lines, self.appended, parts]
+        text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The names that templates see: all of them, or those without secrets."""
+
+    public: Mapping[str, object]
+    secret: Mapping[str, object]
+
+    def of(self, file: OverlayFile) -> Mapping[str, object]:
+        """Give what this file's template may see."""
+        return self.secret if file.secrets else self.public
+
+
+@dataclass(slots=True)
+class _Work:
+    """One node's plan in the making."""
+
+    settings: NodeSettings
+    generation: Generation
+    boot: BootFiles
+    overlays: tuple[OverlayFile, ...]
+    kept: dict[str, bytes] = field(init=False, default_factory=dict)
+    _layers: tuple[OverlayFile, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        docker = self.settings.docker
+        driver = docker.storage_driver or self.generation.storage_driver
+        self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
+        self._layers = _topmost(
+            [
+                *self.generation.files,
+                *(file for file in self.overlays if self._wanted(file)),
+            ]
+        )
+
+    def _wanted(self, file: OverlayFile) -> bool:
+        return not file.secrets or self.generation.wants(file.path.removesuffix(".j2"))
+
+    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _Context:
+        """Build the names for templates; a user's variables may not hide ours."""
+        public: dict[str, object] = {
+            "node": public_facts(self.settings, self.generation.name),
+            "fact": self.generation.facts_of(_StockBoot(self.boot)),
+            "config_hash": config_hash,
+            "build_time": build_time,
+        }
+        secret = public | secret_facts(self.settings, plaintext=plaintext)
+        secret["boot_yaml"] = self._boot_yaml
+        variables = dict(self.settings.variables)
+        for name in sorted(TAKEN & variables.keys()):
+            raise SettingsError(
+                f"the variable {name!r} is taken", "every template has it; choose another name"
+            )
+        given = {**variables, "vars": variables}
+        return _Context(public | given, secret | given)
+
+    def _boot_yaml(self, path: str) -> Mapping[str, object]:
+        """Give a vendor's YAML file so that templates can keep what they do not set.
+
+        It is kept on the card, so that planning again starts from it and not from our own file.
+        """
+        if not self.boot.exists(path):
+            return {}
+        self.kept[STOCK + path] = _StockBoot(self.boot).read(path)
+        return parse_mapping(self.kept[STOCK + path], path)
+
+    def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
+        """Render everything; of a draft only what depends on late values is rendered again."""
+        files = dict(draft.files) if draft else {}
+        appended = dict(draft.appended) if draft else {}
+        for file in self._layers:
+            if draft and not _is_late(file):
+                continue
+            for path, data in _outputs(file, context.of(file)):
+                if path.endswith(APPEND) and path.removesuffix(APPEND) in {CMDLINE, CONFIG}:
+                    appended[path.removesuffix(APPEND)] = read_appended(data, file.origin)
+                else:
+                    files[path] = data
+        texts = [each.render(context.secret) for each in self.generation.cmdline]
+        texts.insert(0, appended.get(CMDLINE, ""))
+        return _Rendered(
+            files=files,
+            cmdline=tuple(group for text in texts for group in groups_of(text)),
+            lines=self._lines(context),
+            appended=appended,
+        )
+
+    def _lines(self, context: _Context) -> dict[str, dict[str, str]]:
+        lines: dict[str, dict[str, str]] = {}
+        for edit in self.generation.lines:
+            lines.setdefault(edit.path, {})[edit.name] = edit.value.render(context.secret)
+        return lines
+
+    def warnings(self) -> Iterator[str]:
+        """Name what is legal and yet likely to surprise."""
+        theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
+        for file in self.overlays:
+            if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
+                yield f"{file.origin} replaces what the generation {self.generation.name} writes"
+
+
+@lru_cache(maxsize=256)
+def _sha256(data: bytes) -> str:
+    """Hash once what many nodes share: scripts, container images."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def _topmost(files: Iterable[OverlayFile]) -> tuple[OverlayFile, ...]:
+    """Let later layers win; names are one where FAT says so, and a file cannot be a folder."""
+    found: dict[str, OverlayFile] = {}
+    for file in files:
+        path = check_path(file.path.removesuffix(".j2"), file.origin)
+        found[path.lower()] = file
+    for path, file in found.items():
+        parents = path.split("/")[:-1]
+        for depth in range(1, len(parents) + 1):
+            if other := found.get("/".join(parents[:depth])):
+                raise SettingsError(
+                    f"{other.origin} is a file where {file.origin} needs a folder",
+                    "rename one of them",
+                )
+    return tuple(found.values())
+
+
+def _is_late(file: OverlayFile) -> bool:
+    return file.path.endswith(".j2") and bool(template_of(file).names & LATE)
+
+
+def _outputs(file: OverlayFile, context: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
+    """Give the file or files of one overlay file; a template that gives only blanks gives none."""
+    if not file.path.endswith(".j2"):
+        yield file.path, file.data
+        return
+    path = file.path.removesuffix(".j2")
+    for name, more in _each(path, context):
+        text = template_of(file).render({**context, **more})
+        if text.strip():
+            yield name, text.encode()
+
+
+def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[str, object]]]:
+    marker = next((mark for mark in EACH if mark in path), None)
+    if marker is None:
+        yield path, {}
+        return
+    things = context.get(EACH[marker], [])
+    for number, thing in enumerate(things if isinstance(things, list) else [], start=1):
+        label = str(thing.get("kind", number))
+        yield check_path(path.replace(marker, label), path), {marker.strip("[]"): thing}
+
+
+# ---- the vendors' texts and what an earlier run left
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """What earlier plans made on this partition outside our folder, kept in made.json."""
+
+    files: tuple[str, ...] = ()
+    cmdline: CmdlineEdit = NO_EDIT
+
+    @classmethod
+    def on(cls, boot: BootFiles) -> _Record:
+        """Read the record of a partition; one that cannot be read counts as none.
+
+        Earlier versions wrote no `replaced`, and all of our words whether the vendor had them or
+        not.
+        """
+        try:
+            found = json.loads(read_boot_text(boot, RECORD) or "{}")
+            added = tuple(map(str, found["cmdline"]))
+            replaced = tuple((int(at), str(word)) for at, word in found.get("replaced", []))
+            return cls(tuple(map(str, found["files"])), CmdlineEdit(added, replaced))
+        except (ValueError, KeyError, TypeError):
+            return cls()
+
+    def after(self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles) -> _Record:
+        """Give the record to leave behind once these files are there."""
+        earlier = {path.lower() for path in self.files}
+        made = [
+            path
+            for path in files
+            if not path.lower().startswith(FOLDER)
+            and (path.lower() in earlier or not boot.exists(path))
+        ]
+        return replace(self, files=tuple(sorted(made)), cmdline=cmdline)
+
+    @property
+    def worth_keeping(self) -> bool:
+        """Tell whether there is anything to remember."""
+        return bool(self.files or self.cmdline.added or self.cmdline.replaced)
+
+    def as_bytes(self) -> bytes:
+        """Write the record."""
+        parts: dict[str, object] = {"files": self.files, "cmdline": self.cmdline.added}
+        if self.cmdline.replaced:
+            parts["replaced"] = self.cmdline.replaced
+        text = json.dumps(parts, indent=1)
+        return f"{text}\n".encode()
+
+
+def _edited_texts(
+    final: _Rendered, boot: BootFiles, record: _Record
+) -> tuple[dict[str, bytes], CmdlineEdit]:
+    """Give the vendors' texts with our edits, and what to remember about cmdline.txt."""
+    texts: dict[str, str] = {}
+    edit = NO_EDIT
+    own = {path.lower(): data for path, data in final.files.items()}
+
+    def text_of(path: str) -> str:
+        return (
+            decode_boot_text(own[path.lower()])
+            if path.lower() in own
+            else read_boot_text(boot, path)
+        )
+
+    for path, values in final.lines.items():
+        texts[path] = set_lines(text_of(path), dict(values))
+    earlier = NO_EDIT if CMDLINE in own else record.cmdline
+    if final.cmdline or earlier != NO_EDIT:
+        texts[CMDLINE], edit = merge_cmdline(text_of(CMDLINE), final.cmdline, earlier)
+    if CONFIG in final.appended:
+        lines = tuple(final.appended[CONFIG].splitlines())
+        texts[CONFIG] = add_config_lines(text_of(CONFIG), lines)
+    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}, edit
+
+
+def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list[str]:
+    now = {path.lower() for path in files}
+    earlier = {path.lower() for path in record.files}
+    return [
+        path
+        for path in boot.names()
+        if path.lower() not in now and (path.lower().startswith(FOLDER) or path.lower() in earlier)
+    ]

@@ -1,0 +1,154 @@
+"""Reads overlay folders: the files to lay over a boot partition, and the generations."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from imagebuilder.disk.fat.names import fault_of, fold
+from imagebuilder.errors import SettingsError
+from imagebuilder.files import has_file, has_folder
+from imagebuilder.model import OverlayFile
+from imagebuilder.plan.generations import FILE, Generation, parse_generation
+from imagebuilder.plan.templates import Template, compile_template
+from imagebuilder.resources import shipped_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+_ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
+
+
+def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
+    """Read all files of a folder, sorted by path; hidden ones and editors' backups stay out.
+
+    Only what came with the program may see secrets in its templates. A generation's folder is no
+    overlay and gives nothing. Raises SettingsError for a folder that is not there and for names
+    that FAT cannot hold.
+    """
+    if has_file(folder / FILE):
+        return ()
+    ours = folder.resolve().is_relative_to(shipped_folder("overlays").resolve())
+    return tuple(_read(folder, path, secrets=ours) for path in _files(folder))
+
+
+def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:
+    """Read the generations of folders; a folder is one itself or holds some, later ones win."""
+    found = {place.name: load_generation(place) for place in generation_folders(folders)}
+    return tuple(found.values())
+
+
+def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
+    """Find the folders of generations: one of `folders` itself, or what lies in it."""
+    for folder in folders:
+        for place in [folder, *_inside(folder)] if has_folder(folder) else []:
+            if has_file(place / FILE):
+                yield place
+
+
+def load_generation(folder: Path) -> Generation:
+    """Read one generation's folder; its templates see secrets, whoever wrote it."""
+    files = [_read(folder, path, secrets=True) for path in _files(folder) if path.name != FILE]
+    text = (folder / FILE).read_text(encoding="utf-8")
+    return parse_generation(text, folder.name, str(folder / FILE), files)
+
+
+def check_templates(folder: Path) -> None:
+    """Compile the templates of an overlay folder; raises SettingsError where one cannot be.
+
+    What a template asks for is known only once a node is planned.
+    """
+    if not has_file(folder / FILE):
+        for path in _files(folder):
+            if path.suffix == ".j2":
+                template_of(_read(folder, path, secrets=False))
+
+
+def template_of(file: OverlayFile) -> Template:
+    """Compile one overlay file; raises SettingsError with its place."""
+    try:
+        return compile_template(file.data.decode(), file.origin)
+    except UnicodeDecodeError as error:
+        raise SettingsError(
+            f"{file.origin} is a template and not UTF-8", "take the .j2 off its name"
+        ) from error
+
+
+def check_path(path: str, origin: str) -> str:
+    """Give a path back if FAT can hold it; raises SettingsError with the part that cannot be."""
+    for name in path.split("/"):
+        reason = _fault_of(name)
+        if reason:
+            raise SettingsError(
+                f"{origin}: the name {name!r} {reason}",
+                "rename the file: a boot partition is FAT",
+            )
+    return path
+
+
+def _fault_of(name: str) -> str:
+    if name in {"", ".", ".."}:
+        return "is not a file name"
+    if found := _ILLEGAL.search(name):
+        return f"holds {found[0]!r}, which FAT cannot store"
+    if name != name.rstrip(". ") or name != name.lstrip(" "):
+        return "begins with a blank or ends with a blank or dot, which FAT cannot store"
+    fault = fault_of(name)
+    return f"cannot stand on FAT: {fault}" if fault else ""
+
+
+def _files(folder: Path) -> list[Path]:
+    if not has_folder(folder):
+        raise SettingsError(f"there is no overlay folder {folder}", "--overlay takes a folder")
+    files = sorted(_walk(folder, frozenset()))
+    _refuse_twins(folder, files)
+    return files
+
+
+def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
+    """Raise SettingsError for two files of one folder that are one file on FAT."""
+    found: dict[str, Path] = {}
+    for path in files:
+        name = fold(path.relative_to(folder).as_posix().removesuffix(".j2"))
+        if other := found.get(name):
+            raise SettingsError(
+                f"{other} and {path} are one file on the boot partition",
+                "rename or remove one: FAT does not tell a from A",
+            )
+        found[name] = path
+
+
+def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    """Give all files under a folder, those behind links to folders too.
+
+    `above` are the device and inode numbers of the folders on the way here.
+    """
+    inside, found = _inside(folder), folder.stat()
+    here = (found.st_dev, found.st_ino)
+    if here in above:
+        raise SettingsError(f"{folder} leads back to a folder that it lies in", "remove the link")
+    for path in inside:
+        if path.name.startswith("."):
+            continue
+        if has_folder(path):
+            yield from _walk(path, above | {here})
+        elif not path.name.endswith("~"):
+            yield path
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {folder}: {error.strerror}", "check its rights"
+        ) from error
+
+
+def _read(folder: Path, path: Path, *, secrets: bool) -> OverlayFile:
+    name = path.relative_to(folder).as_posix()
+    try:
+        return OverlayFile(check_path(name, str(path)), path.read_bytes(), str(path), secrets)
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", "check the file") from error

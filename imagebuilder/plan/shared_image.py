@@ -1,0 +1,194 @@
+"""One image for a whole class: every node's own files under a name the Pi can find by itself.
+
+For people who duplicate cards with other tools. The image is that of a node called `unclaimed`;
+what a node has otherwise lies in rpi-image/identities/, and the installer on the Pi moves its own
+there into place and removes the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.model import BootEdit, Cluster, Network, NodePlan, NodeSettings
+from imagebuilder.plan.card_layout import TARBALLS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+FOLDER = "rpi-image/identities"
+UNCLAIMED = "unclaimed"
+
+# The Pi never rewrites its kernel command line: a power cut there would brick it. made.json
+# is the planner's own notes, and stays that of the image.
+CMDLINE = "cmdline.txt"
+SHARED = frozenset({CMDLINE, "rpi-image/made.json"})
+
+
+def identity_of(node: NodeSettings) -> str:
+    """Name a node's folder by its board's serial number, else by its MAC; empty without both.
+
+    Serial numbers are hexadecimal and shown with 8 or 16 digits (/proc/cpuinfo); the last 8 differ.
+    """
+    if node.serial:
+        return f"serial-{node.serial.lower().removeprefix('0x')[-8:]}"
+    return f"mac-{node.mac.lower().replace(':', '').replace('-', '')}" if node.mac else ""
+
+
+def check_identities(nodes: Sequence[NodeSettings]) -> None:
+    """Raise SettingsError where a Pi could not tell which node it is, with every such node."""
+    problems = [
+        Problem(f"{node.hostname} has neither serial nor mac", "give one of them to the node")
+        for node in nodes
+        if not identity_of(node)
+    ]
+    seen: dict[str, str] = {}
+    for node in nodes:
+        earlier = seen.setdefault(identity_of(node), node.hostname)
+        if identity_of(node) and earlier != node.hostname:
+            problems.append(Problem(f"{node.hostname} and {earlier} are the same board"))
+    if len({node.image for node in nodes}) > 1:
+        problems.append(Problem("the nodes start from different images"))
+    if problems:
+        raise SettingsError(
+            "one image cannot serve these nodes", "the board shows its serial in /proc/cpuinfo",
+            tuple(problems),
+        )  # fmt: skip
+
+
+def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
+    """Give what a board becomes that is in no roster: no more than what all nodes agree on.
+
+    It has no address, keys, or cluster of its own. A variable that differs from node to node is
+    blank, for a template that every node has asks for it.
+    """
+    first = nodes[0]
+    blank = NodeSettings(
+        hostname=UNCLAIMED,
+        profile=first.profile,
+        arch=first.arch,
+        machines=first.machines,
+        image=first.image,
+    )
+    agreed: NodeSettings = _agreed(nodes, blank)
+    same_extra = len({node.docker.extra for node in nodes}) == 1
+    return replace(
+        agreed,
+        hostname=UNCLAIMED,
+        machines=first.machines,
+        network=Network(interface=first.network.interface),
+        cluster=Cluster(enabled=False),
+        docker=replace(
+            agreed.docker, tls=False, tcp=False, extra=first.docker.extra if same_extra else ()
+        ),
+        variables=_agreed_variables(nodes),
+        host_keys=(),
+        docker_tls=None,
+        serial="",
+        mac="",
+        seat="",
+        owner="",
+    )
+
+
+def _agreed(values: Sequence[Any], blank: Any) -> Any:
+    """Give what all values have in common: field by field, of tuples the members, else `blank`."""
+    first = values[0]
+    if all(value == first for value in values):
+        return first
+    if is_dataclass(blank) and not isinstance(blank, type) and None not in values:
+        parts = {
+            field.name: _agreed(
+                [getattr(v, field.name) for v in values], getattr(blank, field.name)
+            )
+            for field in fields(blank)
+        }
+        return replace(blank, **parts)
+    if isinstance(blank, tuple):
+        return tuple(part for part in first if all(part in value for value in values))
+    return blank
+
+
+def _agreed_variables(nodes: Sequence[NodeSettings]) -> tuple[tuple[str, str], ...]:
+    given = [dict(node.variables) for node in nodes]
+    return tuple(
+        (name, value if all(other[name] == value for other in given) else "")
+        for name, value in given[0].items()
+        if all(name in other for other in given)
+    )
+
+
+def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
+    """Put what differs from `fallback` under each identity's folder; pure.
+
+    `plans` maps the names of `identity_of` to plans over the same base as `fallback`. The Pi only
+    adds its own files, so what is not every node's leaves the fallback.
+    """
+    shared = [kept for edit in fallback.edits for kept in _for_all(edit, plans.values())]
+    shared += _tarballs_of_all(fallback, tuple(plans.values()))
+    common = {edit.path.lower(): edit.data for edit in shared}
+    own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
+    digests = {name: plan.config_hash for name, plan in plans.items()} | {"": fallback.config_hash}
+    whole = hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    warnings = dict.fromkeys(_warnings(fallback, plans.values()))
+    return replace(
+        fallback,
+        config_hash=whole,
+        edits=(*shared, *own),
+        warnings=tuple(warnings),
+    )
+
+
+def _tarballs_of_all(fallback: NodePlan, plans: Sequence[NodePlan]) -> Iterable[BootEdit]:
+    """Give the container images that every node loads: once, for thirty copies have no room.
+
+    `unclaimed` has no cluster and leaves them alone.
+    """
+    for edit in plans[0].edits:
+        same = (_find(plan, edit.path) == edit for plan in plans)
+        if edit.path.startswith(TARBALLS) and not _find(fallback, edit.path) and all(same):
+            yield edit
+
+
+def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:
+    yield from fallback.warnings
+    for plan in plans:
+        yield from plan.warnings
+        if _command_line(plan) != _command_line(fallback):
+            yield f"{plan.hostname}: its own words for {CMDLINE} are left out: all nodes share one"
+
+
+def _command_line(plan: NodePlan) -> bytes:
+    """Give what a plan makes of the kernel command line, without cloud-init's id of the node."""
+    edit = _find(plan, CMDLINE)
+    data = edit.data if edit else None
+    return (data or b"").replace(f";i={plan.config_hash}".encode(), b"")
+
+
+def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:
+    """Give the edit where every plan makes the file, a removal where one of them removes it."""
+    found = [_find(plan, edit.path) for plan in plans]
+    if (
+        edit.path in SHARED
+        or edit.data is None
+        or all(same and same.data is not None for same in found)
+    ):
+        yield edit
+    elif any(same and same.data is None for same in found):
+        yield replace(edit, data=None)
+
+
+def _find(plan: NodePlan, path: str) -> BootEdit | None:
+    """Find a plan's edit of a file as FAT does, whatever the case of its letters."""
+    return next((edit for edit in plan.edits if edit.path.lower() == path.lower()), None)
+
+
+def _own_edits(name: str, plan: NodePlan, common: Mapping[str, bytes | None]) -> Iterable[BootEdit]:
+    for edit in plan.edits:
+        if edit.data is None or edit.path in SHARED:
+            continue
+        if common.get(edit.path.lower()) != edit.data:
+            yield BootEdit(f"{FOLDER}/{name}/{edit.path}", edit.data)

@@ -1,0 +1,137 @@
+"""Jinja2 for overlays: strict about names, sandboxed, and exact about quoting."""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from traceback import extract_tb
+from typing import TYPE_CHECKING
+
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_texts import check_line, check_verbatim
+from imagebuilder.plan.wifi import nm_ssid, wpa_ssid
+
+if TYPE_CHECKING:
+    from jinja2 import Template as JinjaTemplate
+
+
+# What YAML 1.1 does not let stand in a double-quoted text, beside what JSON escapes already.
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A compiled template; `names` are the variables it mentions, `origin` the file it is from."""
+
+    origin: str
+    names: frozenset[str]
+    _compiled: JinjaTemplate
+
+    def render(self, context: Mapping[str, object]) -> str:
+        """Fill in the context; a failure names the file and line of the template."""
+        try:
+            return self._compiled.render(context)
+        except ImageError:  # not the template's fault
+            raise
+        except Exception as error:  # a template can raise anything that Python can
+            raise SettingsError(
+                f"{self.origin}:{_line_of(error, self.origin)}: {_reason(error)}", _hint(error)
+            ) from error
+
+
+@lru_cache(maxsize=1024)
+def compile_template(source: str, origin: str) -> Template:
+    """Compile a template once; `origin` is the name that errors show."""
+    try:
+        names = meta.find_undeclared_variables(_ENVIRONMENT.parse(source, filename=origin))
+        code = _ENVIRONMENT.compile(source, name=origin, filename=origin)
+    except TemplateSyntaxError as error:
+        raise SettingsError(
+            f"{origin}:{error.lineno}: {_reason(error)}", "the template is not valid Jinja2"
+        ) from error
+    compiled = _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
+    return Template(origin, frozenset(names), compiled)
+
+
+def sh(value: object) -> str:
+    """Quote for the shell, always in single quotes; a newline or NUL cannot be one line."""
+    text = check_line(_shell_text(value))
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def yaml(value: object) -> str:
+    """Write a YAML flow value that every loader reads back as the same type and text.
+
+    JSON texts are YAML 1.1 once the characters that YAML calls unprintable are escaped, and
+    their quotes keep `no`, `0123` and dates what they are.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{yaml(key)}: {yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(yaml(each) for each in value) + "]"
+    if isinstance(value, bytes):
+        return f'!!binary "{b64encode(value).decode()}"'
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def utc(epoch: int) -> str:
+    """Write seconds since 1970 as fake-hwclock does."""
+    return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _shell_text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, (list, tuple)):
+        return " ".join(str(word) for word in value)
+    return str(value)
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        undefined=StrictUndefined,
+        autoescape=False,  # shell and YAML are not HTML; each value passes its own filter
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
+    environment.filters |= {
+        "sh": sh,
+        "yaml": yaml,
+        "line": check_line,
+        "verbatim": check_verbatim,
+        "utc": utc,
+        "wpa_ssid": wpa_ssid,
+        "nm_ssid": nm_ssid,
+    }
+    return environment
+
+
+def _line_of(error: BaseException, origin: str) -> int:
+    lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == origin]
+    return next((line for line in reversed(lines) if line), 1)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, (SettingsError, TemplateError)):
+        return (error.message or str(error)).rstrip(".").replace("\n", " ")
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def _hint(error: BaseException) -> str:
+    if isinstance(error, SettingsError):
+        return error.hint
+    return "give a missing variable with --set NAME=VALUE; docs/overlays.md lists what is there"
+
+
+_ENVIRONMENT = _environment()

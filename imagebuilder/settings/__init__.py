@@ -1,0 +1,6 @@
+"""From YAML, tables and flags to NodeSettings; every problem with its line.
+
+May import the ground (errors, model, progress, files, workers, resources), devices, disk,
+images, plan.
+Entry points: `load.read_classroom`, `lint.lint`.
+"""

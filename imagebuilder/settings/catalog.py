@@ -1,0 +1,169 @@
+"""Profiles and the catalogue of base images: ours, and a user's folders laid over them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+
+from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import has_file, has_folder
+from imagebuilder.images.checksums import redacted
+from imagebuilder.model import ImageSource
+from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.schema.diagnostics import did_you_mean, said
+from imagebuilder.settings.schema.documents import (
+    CatalogueDocument,
+    CatalogueEntry,
+    Document,
+    ImageDocument,
+    ProfileDocument,
+    classify_image,
+    parse_document,
+)
+from imagebuilder.settings.yaml_reader import load_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CATALOGUES = ("images.yml", "images.yaml")
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+def load_profiles(folders: Sequence[Path] = ()) -> tuple[ProfileDocument, ...]:
+    """Read every profile, by name; a later folder's profile replaces one of the same name."""
+    found: dict[str, ProfileDocument] = {}
+    for path in _yaml_files(folders):
+        if path.name not in CATALOGUES:
+            document = load_document(ProfileDocument, path)
+            found[path.stem] = document.model_copy(update={"name": path.stem})
+    return tuple(found[name] for name in sorted(found))
+
+
+def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
+    """Read every catalogue entry, in order; a later folder's entry replaces one of its name."""
+    found: dict[str, CatalogueEntry] = {}
+    for path in _yaml_files(folders):
+        if path.name in CATALOGUES:
+            images = load_document(CatalogueDocument, path).images
+            found |= {k: entry.model_copy(update={"name": k}) for k, entry in images.items()}
+    return tuple(found.values())
+
+
+def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
+    """Give the profile called `name`."""
+    if not name:
+        known = ", ".join(profile.name for profile in profiles)
+        raise SettingsError("no profile is named", f"add one: {known}")
+    found = next((profile for profile in profiles if profile.name == name), None)
+    if found is None:
+        raise SettingsError(
+            f"no profile `{name}`", did_you_mean(name, [profile.name for profile in profiles])
+        )
+    return found
+
+
+def find_image(
+    text: str,
+    *,
+    sha256: str = "",
+    unchecked: bool = False,
+    folders: Sequence[Path] = (),
+    folder: Path = Path(),
+) -> ImageSource:
+    """Find a base image by catalogue name, local path (against `folder`) or URL."""
+    data = {classify_image(text): text, "unchecked": unchecked, "sha256": sha256 or None}
+    document, findings = parse_document(ImageDocument, data, folder=folder)
+    if document is None:
+        # An address stays unsaid: it may hold a password, and is not sound enough to part.
+        said = "image" if "://" in text else f"image {text}"
+        raise SettingsError(f"{said}: {findings[0].message}", findings[0].hint)
+    return source_of(document, load_catalogue(folders))
+
+
+def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
+    """Give the source of an image document; what it says wins over the catalogue."""
+    if image.url:
+        name = Path(urlsplit(image.url).path).name or redacted(image.url)
+        known = _generation_of(name, catalogue)
+        return _said(image, ImageSource(name=name, url=image.url, generation=known))
+    if image.file:
+        name, known = image.file.name, _generation_of(image.file.name, catalogue)
+        hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
+        source = ImageSource(name=name, file=image.file, generation=known, hint=hint)
+        return _said(image, source)
+    entry = next((e for e in catalogue if e.name == image.name), None)
+    if entry is None:
+        hint = did_you_mean(str(image.name), [e.name for e in catalogue])
+        raise SettingsError(
+            f"no base image `{image.name}` in the catalogue",
+            f"{hint} (a local file needs `./` or a suffix as .img or .zip)",
+        )
+    return _said(image, _from_catalogue(entry))
+
+
+def _generation_of(name: str, catalogue: Sequence[CatalogueEntry]) -> str | None:
+    """Give what the catalogue says of a file by its vendor's name, packed or unpacked."""
+    same = (e for e in catalogue if name in (e.basename, Path(e.basename).stem))
+    return next((entry.generation for entry in same), None)
+
+
+def _hint_for_missing(path: Path, catalogue: Sequence[CatalogueEntry]) -> str:
+    same = next((entry.name for entry in catalogue if entry.basename == path.name), "")
+    return f"the catalogue has it as `{same}`" if same else "check the path"
+
+
+def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
+    return ImageSource(
+        name=entry.name,
+        url=entry.url or "",
+        file=entry.file,
+        sha256=entry.sha256 or "",
+        raw_sha256=entry.raw_sha256 or "",
+        raw_size_bytes=entry.raw_size_bytes,
+        checksum_url=entry.checksum_url,
+        generation=entry.generation,
+        machines=entry.machines,
+        hint=entry.hint,
+    )
+
+
+def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
+    return replace(
+        source,
+        sha256=image.sha256 or source.sha256,
+        raw_sha256=image.raw_sha256 or source.raw_sha256,
+        checksum_url=image.checksum_url or source.checksum_url,
+        unchecked=image.unchecked,
+    )
+
+
+def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
+    """Read one document; SettingsError with everything that is wrong with it."""
+    parsed = load_yaml(path, "profile")
+    problems = [Problem(p.message, p.hint, path, p.line) for p in parsed.problems]
+    document = None
+    if parsed.data is not None or not problems:
+        document, findings = parse_document(model, parsed.data, folder=path.parent)
+        problems += [
+            Problem(said(f.loc, f.message), f.hint, path, parsed.line(f.loc)) for f in findings
+        ]
+    if document is None or problems:
+        raise SettingsError(f"{path} is wrong", problems=tuple(problems))
+    return document
+
+
+def _yaml_files(folders: Sequence[Path]) -> list[Path]:
+    for folder in folders:
+        if not has_folder(folder):
+            raise SettingsError(f"no profiles folder {folder}", "check the path")
+    every = (shipped_folder("profiles"), *folders)
+    try:
+        listed = [path for folder in every for path in sorted(folder.iterdir())]
+    except OSError as error:
+        reason = (error.strerror or "cannot be read").lower()
+        raise SettingsError(
+            f"profiles folder {error.filename}: {reason}", "check the path after --profiles"
+        ) from None
+    return [path for path in listed if path.suffix in (".yml", ".yaml") and has_file(path)]

@@ -1,0 +1,323 @@
+"""A classroom file with its rosters, and the way from a finding back to its file and line."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.errors import Problem, SettingsError, problems_of
+from imagebuilder.settings.resolve import FLAGS
+from imagebuilder.settings.roster import (
+    RangeError,
+    decode_table,
+    expand_in_part,
+    expand_node,
+    parse_table,
+)
+from imagebuilder.settings.schema.diagnostics import Finding, Loc, said
+from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument, parse_document
+from imagebuilder.settings.schema.fields import host_path
+from imagebuilder.settings.yaml_reader import (
+    EMPTY,
+    CsvReference,
+    YamlFile,
+    YamlProblem,
+    load_yaml,
+    read_bytes,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+
+# Taking a faulty part out may leave a fault above it, but not often.
+SALVAGE_ROUNDS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Origin:
+    """Where one node of the expanded roster stands: in the YAML at `index`, or in a table."""
+
+    index: int = 0
+    file: Path | None = None
+    line: int = 0
+
+
+class Blame:
+    """Which parts are faulty already, so that what only follows from them is not said again."""
+
+    def __init__(self) -> None:
+        self._faulty: set[tuple[object, ...]] = set()
+        self._above: set[tuple[object, ...]] = set()
+
+    def add(self, loc: tuple[object, ...]) -> None:
+        """Note that what stands at `loc` is faulty."""
+        self._faulty.add(loc)
+        self._above |= {loc[:depth] for depth in range(1, len(loc) + 1)}
+
+    def covers(self, loc: tuple[object, ...]) -> bool:
+        """Tell whether `loc` is a faulty part, within one, or holds one."""
+        within = any(loc[:depth] in self._faulty for depth in range(1, len(loc) + 1))
+        return within or loc in self._above
+
+
+@dataclass
+class Source:
+    """A classroom file with its rosters, and the way from a finding to its file and line."""
+
+    path: Path | None
+    home: str
+    parsed: YamlFile | None = None
+    origins: list[_Origin] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    cuts: list[dict[Loc, list[int]]] = field(default_factory=list)
+    alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
+    blame: Blame = field(default_factory=Blame)
+
+    @property
+    def folder(self) -> Path:
+        """Folder that relative paths are against."""
+        return self.path.parent if self.path else Path()
+
+    @property
+    def fatal(self) -> bool:
+        """Whether a node could be other than the user meant."""
+        return any(problem.severe for problem in self.problems)
+
+    def room(self) -> ClassroomDocument | None:
+        """Read the file and its rosters; None where they are no classroom."""
+        if self.path is None:
+            return ClassroomDocument()
+        try:
+            self.parsed = load_yaml(self.path, "classroom file")
+        except SettingsError as error:
+            self.problems += problems_of(error)
+            return None
+        self.problems += [
+            Problem(p.message, _hint(p), self.path, p.line) for p in self.parsed.problems
+        ]
+        if self.parsed.data is None and self.parsed.problems:
+            return None
+        return self._document(self.parsed.data)
+
+    def _document(self, data: Any) -> ClassroomDocument | None:
+        if isinstance(data, dict):
+            kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
+            data = {**kept, "nodes": self._nodes(data)}
+        for _ in range(SALVAGE_ROUNDS):
+            document, findings = parse_document(
+                ClassroomDocument, data, folder=self.folder, home=self.home
+            )
+            self.note(findings)
+            if document is not None or not isinstance(data, dict):
+                return document
+            data = self._salvage(data, findings)
+        return None
+
+    def _salvage(self, data: dict[str, Any], findings: Sequence[Finding]) -> Any:
+        """Take the faulty parts out of `data`, and their nodes out of the roster."""
+        for finding in findings:
+            self.blame.add(self._identity(self._uncut(finding.loc)))
+        parts = faulty_parts(data, [finding.loc for finding in findings])
+        self.cuts.append(holes_of(parts))
+        return without(data, parts)
+
+    def _uncut(self, loc: Loc) -> Loc:
+        """Give the path in the roster as it was read, before faulty parts were taken out."""
+        for holes in reversed(self.cuts):
+            loc = restored(loc, holes)
+        return loc
+
+    def _identity(self, loc: Loc) -> tuple[object, ...]:
+        """Give a path that stays the same when nodes before it are taken out."""
+        if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
+            return ("nodes", self.origins[loc[1]], *loc[2:])
+        return loc
+
+    def _follows(self, finding: Finding) -> bool:
+        """Tell whether a finding only comes of parts that are faulty already."""
+        if finding.loc == ("nodes",) and self.fatal:
+            return True
+        if finding.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
+            return True
+        return self.blame.covers(self._identity(finding.loc))
+
+    def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
+        """Check what the command line says."""
+        document, findings = parse_document(
+            ClassroomDocument, overrides, folder=Path(), home=self.home
+        )
+        self.note([Finding((FLAGS, *f.loc), f.message, f.hint) for f in findings])
+        return document
+
+    def _nodes(self, data: dict[str, Any]) -> list[Any]:
+        listed, expanded = data.get("nodes"), []
+        if isinstance(listed, CsvReference):
+            expanded += self._table(listed.path, ("nodes",))
+        elif isinstance(listed, list):
+            for index, node in enumerate(listed):
+                expanded += self._expand(node, _Origin(index), ("nodes", index))
+        elif listed is not None:
+            hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
+            self._place(Finding(("nodes",), "expected a list", hint), None)
+        if isinstance(data.get("nodes_from"), str):
+            expanded += self._table(data["nodes_from"], ("nodes_from",))
+        return expanded
+
+    def _expand(self, node: Any, origin: _Origin, loc: Loc) -> list[Any]:
+        try:
+            nodes = expand_node(node) if isinstance(node, dict) else [node]
+        except RangeError as error:
+            self._add(Finding(loc, str(error), error.hint), origin)
+            nodes = expand_in_part(node)
+        self.origins += [origin] * len(nodes)
+        return nodes
+
+    def _table(self, name: str, loc: Loc) -> list[Any]:
+        path = host_path(name, self.folder, self.home)
+        try:
+            table = parse_table(decode_table(read_bytes(path, "table")))
+        except SettingsError as error:
+            self._place(Finding(loc, error.message, error.hint), None)
+            return []
+        for finding in table.findings:
+            line = finding.loc[0]
+            self.problems.append(Problem(finding.message, finding.hint, path, int(line)))
+        return [
+            node
+            for row in table.rows
+            for node in self._expand(row.values, _Origin(-1, path, row.line), ())
+        ]
+
+    def note(self, findings: Sequence[Finding]) -> None:
+        """Turn findings into problems with file and line."""
+        for found in findings:
+            loc = self._uncut(found.loc)
+            finding = replace(found, loc=loc)
+            if self._follows(finding):
+                continue
+            if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
+                self._add(finding, self.origins[loc[1]])
+            elif loc and loc[0] == FLAGS:
+                self._add_flag(finding)
+            else:
+                self._add(finding, None)
+
+    def _add(self, finding: Finding, origin: _Origin | None) -> None:
+        if origin is None or not self._seen(finding, origin):
+            self._place(finding, origin)
+
+    def _seen(self, finding: Finding, origin: _Origin) -> bool:
+        """Tell whether a range's other nodes have said the same but for their numbers."""
+        key = (origin, finding.loc[2:], re.sub(r"\d+", "", finding.message))
+        known = key in self.alike
+        self.alike.add(key)
+        return known
+
+    def _place(self, finding: Finding, origin: _Origin | None) -> None:
+        loc = finding.loc
+        where: tuple[Path | None, int | None]
+        if origin and origin.file:
+            message = said(loc[2:], finding.message)
+            where = (origin.file, origin.line)
+        else:
+            if origin and len(loc) > 1:
+                loc = ("nodes", origin.index, *loc[2:])
+            message = said(loc, finding.message)
+            where = (self.path, self.parsed.line(loc) if self.parsed else None)
+        file, line = where
+        self.problems.append(Problem(message, finding.hint, file, line, finding.severe))
+
+    def _add_flag(self, finding: Finding) -> None:
+        loc = finding.loc[1:]
+        loc = loc[2:] if loc[:1] == ("nodes",) else loc
+        self.problems.append(
+            Problem(said(loc, finding.message), finding.hint, None, None, finding.severe)
+        )
+
+    def sorted_problems(self) -> tuple[Problem, ...]:
+        """Give each problem once, in file order."""
+        unique = dict.fromkeys(self.problems)
+        return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
+
+
+def _hint(problem: YamlProblem) -> str:
+    return ClassroomDocument.begins if problem.message == EMPTY else problem.hint
+
+
+# Keys that name a thing: with a stand-in the rest of the thing is still looked at.
+NAMES = {"hostname": "unnamed-{}", "ssid": "unnamed-{}"}
+
+
+def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
+    """Give the paths to take out: each of `locs`, or what lacks it where it is not there."""
+    return frozenset(_faulty_part(data, loc) for loc in locs)
+
+
+def without(data: Any, parts: frozenset[Loc]) -> Any:
+    """Copy `data` without `parts`, faulty names stood in for; None where that is all of it."""
+    return None if () in parts else _copy(data, (), parts)
+
+
+def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
+    """Give the places that taking `parts` out leaves in each list, in order."""
+    holes: dict[Loc, list[int]] = defaultdict(list)
+    for part in parts:
+        if part and isinstance(part[-1], int):
+            holes[part[:-1]].append(part[-1])
+    return {loc: sorted(places) for loc, places in holes.items()}
+
+
+def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
+    """Give the path that `loc` had before the lists above it got their `holes`."""
+    found: Loc = ()
+    for step in loc:
+        place = step
+        if isinstance(place, int):
+            for hole in holes.get(found, ()):
+                place += hole <= place
+        found = (*found, place)
+    return found
+
+
+def _faulty_part(data: Any, loc: Loc) -> Loc:
+    found = _present(data, loc)
+    named = len(found) >= len(loc) - 1 and isinstance(_at(data, loc[:-1]), dict)
+    return loc if named and loc[-1:] and loc[-1] in NAMES else found
+
+
+def _at(data: Any, loc: Loc) -> Any:
+    for part in loc:
+        data = data[part]
+    return data
+
+
+def _present(data: Any, loc: Loc) -> Loc:
+    for depth, part in enumerate(loc):
+        there = (
+            part in data
+            if isinstance(data, dict)
+            else isinstance(data, list) and isinstance(part, int) and part < len(data)
+        )
+        if not there:
+            return loc[:depth]
+        data = data[part]
+    return loc
+
+
+def _copy(value: Any, loc: Loc, parts: frozenset[Loc]) -> Any:
+    if isinstance(value, dict):
+        kept = {key: inner for key, inner in value.items() if (*loc, key) not in parts}
+        copied = {key: _copy(inner, (*loc, key), parts) for key, inner in kept.items()}
+        return copied | {
+            name: text.format(loc[-1] if loc else 0)
+            for name, text in NAMES.items()
+            if (*loc, name) in parts
+        }
+    if isinstance(value, list):
+        kept_items = [(i, item) for i, item in enumerate(value) if (*loc, i) not in parts]
+        return [_copy(item, (*loc, i), parts) for i, item in kept_items]
+    return value

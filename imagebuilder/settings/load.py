@@ -1,0 +1,163 @@
+"""Finds and reads what settings are made of: classroom files, rosters, profiles, secrets."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, available_timezones
+
+from imagebuilder.errors import Problem, SettingsError, problems_of
+from imagebuilder.files import has_file
+from imagebuilder.model import Classroom
+from imagebuilder.progress import counted
+from imagebuilder.settings.classroom_file import Source
+from imagebuilder.settings.lint import lint_classroom
+from imagebuilder.settings.references import World
+from imagebuilder.settings.resolve import FLAGS, resolve_classroom
+from imagebuilder.settings.schema.diagnostics import Finding, Loc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from imagebuilder.settings.resolve import Resolved
+    from imagebuilder.settings.schema.documents import ClassroomDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A classroom, None where a problem is severe, and all problems in file order."""
+
+    classroom: Classroom | None
+    problems: tuple[Problem, ...]
+
+
+def load_classroom(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str],
+    ask: Callable[[str], str] | None = None,
+    profile_folders: Sequence[Path] = (),
+) -> Classroom:
+    """Read and resolve a classroom; SettingsError with all problems.
+
+    `overrides` has the form of a file's top level and wins over it; its nodes choose among the
+    file's by hostname, or are new. Without `path` the overrides are all there is.
+    """
+    reading = read_classroom(
+        path,
+        overrides=overrides,
+        environment=environment,
+        ask=ask,
+        profile_folders=profile_folders,
+    )
+    if reading.classroom is None:
+        raise refusal(path, reading.problems)
+    return reading.classroom
+
+
+def refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
+    """Make the error of a classroom that cannot be used, with all that is severe."""
+    severe = tuple(problem for problem in problems if problem.severe)
+    if len(severe) == 1 and severe[0].file is None:
+        return SettingsError(severe[0].message, severe[0].hint)
+    count = counted(len(severe), "problem")
+    return SettingsError(f"{path or 'the settings'} cannot be used: {count}", problems=severe)
+
+
+def check_classroom(
+    path: Path,
+    *,
+    environment: Mapping[str, str],
+    profile_folders: Sequence[Path] = (),
+    overrides: Mapping[str, object] | None = None,
+) -> tuple[Problem, ...]:
+    """Give everything wrong or doubtful in a classroom file; secrets need not be at hand."""
+    reading = read_classroom(
+        path,
+        overrides=overrides,
+        environment=environment,
+        profile_folders=profile_folders,
+        checking=True,
+    )
+    return reading.problems
+
+
+def read_classroom(
+    path: Path | None,
+    *,
+    overrides: Mapping[str, object] | None = None,
+    environment: Mapping[str, str],
+    ask: Callable[[str], str] | None = None,
+    profile_folders: Sequence[Path] = (),
+    checking: bool = False,
+) -> Reading:
+    """Read and resolve a classroom with all problems; `checking` takes missing secrets lightly."""
+    source = Source(path, environment.get("HOME", ""))
+    room, flags = source.room(), source.flags(dict(overrides or {}))
+    if room is None or flags is None:
+        return Reading(None, source.sorted_problems())
+    try:
+        # Nobody is asked for secrets of a class that cannot be used.
+        world = World(environment, ask, profile_folders, checking=checking or source.fatal)
+    except SettingsError as error:
+        return Reading(None, (*source.sorted_problems(), *problems_of(error)))
+    resolved = resolve_classroom(room, flags, world)
+    source.note(resolved.findings)
+    source.note(lint_classroom(resolved))
+    source.note(_zone_findings(room, flags))
+    source.note(_absent_images(resolved))
+    problems = source.sorted_problems()
+    if any(problem.severe for problem in problems):
+        return Reading(None, problems)
+    classroom = Classroom(
+        name=flags.name or room.name or (path.stem if path else resolved.nodes[0].hostname),
+        path=path or Path(),
+        nodes=resolved.nodes,
+        shack=resolved.shack,
+        secrets=flags.secrets or room.secrets or _secrets_beside(path),
+    )
+    return Reading(classroom, problems)
+
+
+def _secrets_beside(path: Path | None) -> Path:
+    return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
+
+
+def _absent_images(resolved: Resolved) -> list[Finding]:
+    """Warn of image files that are not here; they may come before the build."""
+    nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
+    files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
+    return [
+        Finding(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
+        for file, (hint, place) in files.items()
+        if not has_file(file)
+    ]
+
+
+def _zone_findings(room: ClassroomDocument, flags: ClassroomDocument) -> list[Finding]:
+    """Warn of time zones this machine does not know; Debian splits old names off, so no error."""
+    said: dict[str, Loc] = {}
+    for i, node in enumerate(room.nodes):
+        said.setdefault(node.timezone or "", ("nodes", i, "timezone"))
+    said |= {room.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
+    return [
+        Finding(loc, f"time zone `{zone}` is not known here", _near_zone(zone), severe=False)
+        for zone, loc in said.items()
+        if zone and not _zone_known(zone) and available_timezones()
+    ]
+
+
+def _near_zone(zone: str) -> str:
+    near = difflib.get_close_matches(zone, available_timezones(), n=1)
+    return f"did you mean `{near[0]}`?" if near else "as Europe/Paris"
+
+
+def _zone_known(zone: str) -> bool:
+    try:
+        ZoneInfo(zone)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True

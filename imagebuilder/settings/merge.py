@@ -1,0 +1,125 @@
+"""Laying one settings document over another: profile, class, node, flags.
+
+A section is laid key by key, lists and images are replaced as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imagebuilder.settings.schema.documents import (
+    DockerDocument,
+    Document,
+    NetworkDocument,
+    NodeDocument,
+    SettingsDocument,
+)
+
+if TYPE_CHECKING:
+    from imagebuilder.settings.schema.diagnostics import Loc
+
+
+# What a node may say in short: the long form and the key that stands for it.
+SHORT: dict[Loc, str] = {("network", "address"): "address", ("docker", "labels"): "labels"}
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One document that speaks about a node, where it stands, and its shareable part."""
+
+    document: SettingsDocument
+    loc: Loc
+    part: SettingsDocument
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a node stands, and the layers that speak about it, low to high."""
+
+    loc: Loc
+    layers: tuple[Layer, ...]
+
+    def at(self, *locs: Loc) -> Loc:
+        """Give where the highest layer says one of `locs`; the class's place where none does."""
+        return said_at(self.layers, *locs) or locs[0]
+
+
+def said_at(layers: tuple[Layer, ...], *locs: Loc) -> Loc | None:
+    """Give the place of the first of `locs` in the highest layer that says any of them."""
+    for layer in reversed(layers):
+        for loc in locs:
+            short = SHORT.get(loc)
+            if short and short in layer.document.model_fields_set:
+                return (*layer.loc, short)
+            if _says(layer.document, loc):
+                return (*layer.loc, *loc)
+    return None
+
+
+def _says(document: Any, loc: Loc) -> bool:
+    for part in loc:
+        if isinstance(part, int) or not hasattr(document, "model_fields_set"):
+            return True
+        if part not in document.model_fields_set:
+            return False
+        document = getattr(document, part)
+    return True
+
+
+def lay_over(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:
+    """Give `base` with everything that `over` says."""
+    merged: SettingsDocument = _merge(base, over)
+    return merged
+
+
+def settings_part(document: SettingsDocument) -> SettingsDocument:
+    """Give what a classroom, node or profile shares with the others, shorthands written out."""
+    given = {
+        name: getattr(document, name)
+        for name in document.model_fields_set
+        if name in SettingsDocument.model_fields
+    }
+    if isinstance(document, NodeDocument):
+        given |= _written_out(document)
+    return SettingsDocument.model_construct(_fields_set=set(given), **given)
+
+
+def given(document: Document | None, *names: str) -> dict[str, Any]:
+    """Give the values that a section sets, of the keys `names` or of all."""
+    if document is None:
+        return {}
+    wanted = names or tuple(type(document).model_fields)
+    values = {n: getattr(document, n) for n in wanted if n in document.model_fields_set}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _written_out(node: NodeDocument) -> dict[str, Document]:
+    written: dict[str, Document] = {}
+    if node.address is not None:
+        short = NetworkDocument.model_construct(_fields_set={"address"}, address=node.address)
+        written["network"] = _merge(node.network or NetworkDocument(), short)
+    if node.labels is not None:
+        labels = DockerDocument.model_construct(_fields_set={"labels"}, labels=node.labels)
+        written["docker"] = _merge(node.docker or DockerDocument(), labels)
+    return written
+
+
+def _merge(base: Any, over: Any) -> Any:
+    if isinstance(base, Mapping) and isinstance(over, Mapping):
+        return {**base, **over}
+    if not isinstance(base, Document) or not isinstance(over, Document) or over.whole:
+        return over
+    kept = base.model_fields_set - _unsaid(over)
+    values = {name: getattr(base, name) for name in kept}
+    for name in over.model_fields_set:
+        values[name] = _merge(values.get(name), getattr(over, name))
+    return type(base).model_construct(_fields_set=set(values), **values)
+
+
+def _unsaid(over: Document) -> set[str]:
+    """Name the keys below that make no sense any more once `over` has spoken."""
+    said = over.model_fields_set
+    others = {name for group in over.exclusive if group & said for name in group}
+    return (others | {old for new, old in over.renews if new in said}) - said

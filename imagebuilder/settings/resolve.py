@@ -1,0 +1,213 @@
+"""From documents to what each node is to become: profile ⊕ class ⊕ node ⊕ flags, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.model import ImageSource, NodeSettings, Shack
+from imagebuilder.settings.merge import Layer, Place, lay_over, settings_part
+from imagebuilder.settings.schema.diagnostics import Finding, Loc
+from imagebuilder.settings.schema.documents import (
+    ClassroomDocument,
+    ImageDocument,
+    NodeDocument,
+    ProfileDocument,
+    SettingsDocument,
+)
+from imagebuilder.settings.sections import (
+    Node,
+    Outside,
+    apt_proxy_of,
+    cluster_of,
+    docker_of,
+    generation_of,
+    network_of,
+    ntp_server_of,
+    overlays_of,
+    roster_facts,
+    shack_of,
+    ssh_keys_of,
+    user_of,
+    wifi_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+DEFAULT_IMAGE = "hypriotos-1.12.3"
+
+# First part of the loc of what a flag says, which stands in no file.
+FLAGS = "--"
+
+# Stand-ins that let the rest of a node be looked at; a severe finding comes with each.
+_NO_PROFILE = ProfileDocument.model_construct(name="", arch="", machines=())
+_NO_IMAGE = ImageSource(name="")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """All nodes in roster order with the place of each, and what was found on the way.
+
+    With a severe finding the nodes are good for nothing but a lint.
+    """
+
+    nodes: tuple[NodeSettings, ...]
+    places: tuple[Place, ...]
+    shack: Shack | None
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A node of the roster, of the flags, or both; `loc` is where it stands."""
+
+    mine: NodeDocument | None
+    extra: NodeDocument | None
+    loc: Loc
+
+    @property
+    def documents(self) -> tuple[NodeDocument | None, ...]:
+        return (self.mine, self.extra)
+
+    @property
+    def hostname(self) -> str:
+        return next(document.hostname for document in self.documents if document)
+
+
+def resolve_classroom(
+    room: ClassroomDocument, flags: ClassroomDocument, outside: Outside
+) -> Resolved:
+    """Resolve every node; `flags` wins over `room`, and its nodes choose among the roster's.
+
+    A node of `flags` that the roster does not hold is a new one with the class's settings.
+    """
+    resolver = _Resolver(_layer(room), _layer(flags, FLAGS), outside)
+    made = [resolver.node(chosen) for chosen in _choose(room.nodes, flags.nodes)]
+    if not made:
+        resolver.findings.append(
+            Finding(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
+        )
+        resolver.node(_NOBODY)
+    shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
+    return Resolved(
+        tuple(node for node, _ in made),
+        tuple(place for _, place in made),
+        shack,
+        tuple(dict.fromkeys(resolver.findings)),
+    )
+
+
+def _choose(roster: Sequence[NodeDocument], wanted: Sequence[NodeDocument]) -> Iterator[_Chosen]:
+    if not wanted:
+        yield from (_Chosen(node, None, ("nodes", i)) for i, node in enumerate(roster))
+    known = {node.hostname: i for i, node in enumerate(roster)}
+    for i, extra in enumerate(wanted):
+        if extra.hostname in known:
+            place = known[extra.hostname]
+            yield _Chosen(roster[place], extra, ("nodes", place))
+        else:
+            yield _Chosen(None, extra, (FLAGS, "nodes", i))
+
+
+_NOBODY = _Chosen(
+    NodeDocument.model_construct(_fields_set={"hostname"}, hostname="nobody"), None, ("nodes",)
+)
+
+
+def _layer(document: SettingsDocument, *loc: str | int) -> Layer:
+    return Layer(document, loc, settings_part(document))
+
+
+@dataclass
+class _Resolver:
+    """The layers that all nodes share, merged once for each profile."""
+
+    room: Layer
+    flags: Layer
+    outside: Outside
+    findings: list[Finding] = field(default_factory=list)
+    bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
+
+    def node(self, chosen: _Chosen) -> tuple[NodeSettings, Place]:
+        profile, loc = self._profile_name(chosen)
+        try:
+            document, merged = self._base(profile)
+        except SettingsError as error:
+            self.findings.append(Finding(loc, error.message, error.hint))
+            document, merged = _NO_PROFILE, self.room.part
+        layers = [self.room]
+        if chosen.mine:
+            layers.append(_layer(chosen.mine, *chosen.loc))
+        layers.append(self.flags)
+        if chosen.extra:
+            layers.append(_layer(chosen.extra, FLAGS, "nodes", 0))
+        for layer in layers[1:]:
+            merged = lay_over(merged, layer.part)
+        salt = str(getattr(self.room.document, "name", None) or "")
+        node = Node(tuple(layers), merged, self.outside, self.findings.append, salt)
+        return _settings(node, chosen, document), Place(chosen.loc, node.layers)
+
+    def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
+        if profile not in self.bases:
+            document = self.outside.profile(profile)
+            merged = lay_over(settings_part(document), self.room.part)
+            self.bases[profile] = document, merged
+        return self.bases[profile]
+
+    def _profile_name(self, chosen: _Chosen) -> tuple[str, Loc]:
+        said = (
+            (chosen.extra, (FLAGS, "profile")),
+            (self.flags.document, (FLAGS, "profile")),
+            (chosen.mine, (*chosen.loc, "profile")),
+            (self.room.document, ("profile",)),
+        )
+        for document, loc in said:
+            if document is not None and (name := getattr(document, "profile", None)):
+                return str(name), loc
+        return "", (FLAGS,) if chosen.loc[0] == FLAGS else ("nodes",)
+
+
+def _image(node: Node) -> ImageSource | None:
+    default = ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
+    wanted = node.merged.image or default
+    return node.attempt(("image",), lambda: node.outside.image(wanted))
+
+
+def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings:
+    merged = node.merged
+    shack = shack_of(merged)
+    image = _image(node)
+    network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
+    cluster, user = cluster_of(node, shack), user_of(node)
+    keys, overlays = ssh_keys_of(node), overlays_of(node)
+    facts = roster_facts(chosen.documents)
+    return NodeSettings(
+        hostname=chosen.hostname,
+        profile=profile.name,
+        arch=profile.arch,
+        machines=profile.machines,
+        image=image or _NO_IMAGE,
+        generation=generation_of(node, image, overlays),
+        shack=shack,
+        wifi=wifi,
+        network=network,
+        docker=docker,
+        cluster=cluster,
+        user=user,
+        ssh_keys=keys,
+        keep_host_keys=bool(merged.keep_host_keys),
+        timezone=merged.timezone or "",
+        keyboard=merged.keyboard or "",
+        locale=merged.locale or "",
+        apt_proxy=apt_proxy_of(merged, shack),
+        ntp_server=ntp_server_of(merged, shack),
+        upgrade=bool(merged.upgrade),
+        overlays=overlays,
+        variables=tuple(sorted((merged.set or {}).items())),
+        serial=facts.get("serial", ""),
+        mac=facts.get("mac", ""),
+        seat=facts.get("seat", ""),
+        owner=facts.get("owner", ""),
+    )

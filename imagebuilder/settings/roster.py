@@ -1,0 +1,265 @@
+"""The roster's short forms: ranges in a node's values, and tables as spreadsheets save them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from imagebuilder.settings.schema.diagnostics import Finding, did_you_mean
+
+MAX_NODES = 10_000
+MAX_DIGITS = 18  # a serial number has 16
+
+# A passphrase may hold brackets too, so only these keys are looked into.
+RANGE_KEYS = ("hostname", "address", "serial", "mac", "seat", "owner")
+
+# What people write there may be "Class [2]".
+FREE_KEYS = ("seat", "owner")
+COLUMNS = (*RANGE_KEYS, "profile", "labels", "image", "generation", "timezone", "keyboard")
+_RANGE = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
+
+
+class RangeError(ValueError):
+    """A range that cannot be; the text is a fact for the user, `hint` what to write."""
+
+    def __init__(self, fact: str, hint: str = "as `pi-[01-30]`") -> None:
+        super().__init__(fact)
+        self.hint = hint
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: values by column, and the line it begins on."""
+
+    line: int
+    values: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a CSV file; a finding's loc is (line,)."""
+
+    rows: tuple[Row, ...]
+    findings: tuple[Finding, ...] = ()
+
+
+def expand_range(text: str, *, lone: bool = True) -> tuple[str, ...]:
+    """Write out `pi-[01-30]` and `pi-[1-3,7]`; leading zeros of the first number are kept.
+
+    A text without a range gives itself; without `lone` `[7]` is none. Raises RangeError.
+    """
+    ranges = [found for found in _RANGE.finditer(text) if lone or not found[1].isdecimal()]
+    if not ranges:
+        return (text,)
+    if len(ranges) > 1:
+        raise RangeError(f"`{text}` has two ranges")
+    found = ranges[0]
+    head, tail = text[: found.start()], text[found.end() :]
+    return tuple(f"{head}{number}{tail}" for number in _numbers(found[1]))
+
+
+def _numbers(listing: str) -> list[str]:
+    numbers: list[str] = []
+    for part in listing.split(","):
+        first, _, last = part.partition("-")
+        last = last or first
+        if max(len(first), len(last)) > MAX_DIGITS:
+            raise RangeError(f"a range has a number of over {MAX_DIGITS} digits")
+        if int(first) > int(last):
+            raise RangeError(f"the range [{part}] runs backwards")
+        if int(last) - int(first) + len(numbers) >= MAX_NODES:
+            raise RangeError(f"the range [{part}] is over {MAX_NODES} nodes")
+        numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    return numbers
+
+
+def expand_node(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write out a node whose values hold ranges, matched in step. Raises RangeError.
+
+    A value without a range is the same for all; ranges of different lengths do not match.
+    """
+    spread = _spread(node)
+    sizes = _sizes(spread)
+    if len(set(sizes.values())) > 1:
+        counts = ", ".join(f"{key} has {size}" for key, size in sizes.items())
+        hint = "all ranges of a node have the same length"
+        raise RangeError(f"the ranges do not match in step: {counts}", hint)
+    if sizes and len(spread.get("hostname", ())) == 1:
+        raise RangeError("several nodes would have one host name", "give `hostname` a range, too")
+    count = next(iter(sizes.values()), 1)
+    return [_pick(node, spread, index) for index in range(count)]
+
+
+def expand_in_part(node: dict[str, Any]) -> list[dict[str, Any]]:
+    """Write out what can be of a node that `expand_node` refuses, for a look at its values."""
+    try:
+        spread = _spread(node)
+    except RangeError:
+        return []
+    count = min(_sizes(spread).values()) if len(spread.get("hostname", ())) > 1 else 1
+    return [_pick(node, spread, index) for index in range(count)]
+
+
+def _spread(node: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    spread = {
+        key: expand_range(node[key], lone=key not in FREE_KEYS)
+        for key in RANGE_KEYS
+        if isinstance(node.get(key), str)
+    }
+    if isinstance(node.get("labels"), dict):
+        spread |= {
+            f"labels.{key}": expand_range(value, lone=False)
+            for key, value in node["labels"].items()
+            if isinstance(value, str)
+        }
+    return spread
+
+
+def _sizes(spread: dict[str, tuple[str, ...]]) -> dict[str, int]:
+    return {key: len(values) for key, values in spread.items() if len(values) > 1}
+
+
+def _pick(node: dict[str, Any], spread: dict[str, tuple[str, ...]], index: int) -> dict[str, Any]:
+    chosen = {key: values[index if len(values) > 1 else 0] for key, values in spread.items()}
+    labels = {k.removeprefix("labels."): v for k, v in chosen.items() if k.startswith("labels.")}
+    plain = {key: value for key, value in chosen.items() if not key.startswith("labels.")}
+    return {**node, **plain, **({"labels": {**node["labels"], **labels}} if labels else {})}
+
+
+# ---- tables
+
+
+def decode_table(raw: bytes) -> str:
+    """Decode what spreadsheets write: UTF-8 or UTF-16 with or without BOM, Windows-1252."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", errors="replace")
+    # A table begins with a letter of a column's name.
+    if raw[1:2] == b"\0" != raw[:1]:
+        return raw.decode("utf-16-le", errors="replace")
+    if raw[:1] == b"\0" != raw[1:2]:
+        return raw.decode("utf-16-be", errors="replace")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return raw.decode("cp1252", errors="replace")
+
+
+def parse_table(text: str) -> Table:
+    """Read a CSV with a header line; `;`, `,` or tab apart, quoted as spreadsheets do.
+
+    Empty rows and columns are passed over, and so is a title above the header; `labels` holds
+    `k=v` pairs, and a column `label.k` is one label.
+    """
+    if "\0" in text:
+        return Table((), (Finding((1,), "the table is no text", "save it as CSV UTF-8"),))
+    separator = re.match(r"sep=(.)\r?\n", text)
+    skipped = 1 if separator else 0
+    body = text[separator.end() :] if separator else text
+    delimiter = separator[1] if separator else _delimiter(body)
+    lines, faults = _records(body, delimiter, skipped)
+    if faults:
+        return Table((), faults)
+    if not lines:
+        return Table((), (Finding((1,), "the table is empty", "first line: hostname,address"),))
+    return _below_head(lines[1:] if _is_titled(lines) else lines)
+
+
+def _is_titled(lines: list[tuple[int, list[str]]]) -> bool:
+    """Tell whether a title stands above the header, as Numbers writes it."""
+    cells = [[_column(cell) for cell in line if cell] for _, line in lines[:2]]
+    return len(cells[0]) == 1 and cells[0] != ["hostname"] and "hostname" in cells[-1]
+
+
+def _below_head(lines: list[tuple[int, list[str]]]) -> Table:
+    line, head = lines[0]
+    names = [_column(cell) for cell in head]
+    findings = tuple(_check_head(line, names))
+    if "hostname" not in names:
+        return Table((), findings)
+    # The rows are looked at under the columns that are known.
+    kept = [name if _known(name) and name not in names[:i] else "" for i, name in enumerate(names)]
+    table = _rows(kept, lines[1:])
+    return Table(table.rows, findings + table.findings)
+
+
+def _records(
+    body: str, delimiter: str, skipped: int
+) -> tuple[list[tuple[int, list[str]]], tuple[Finding, ...]]:
+    reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
+    records, line = [], skipped + 1
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                records.append((line, [cell.strip() for cell in cells]))
+            line = skipped + reader.line_num + 1
+    except csv.Error as error:
+        hint = 'close every `"`, and write `""` for one within a quoted cell'
+        return [], (Finding((line,), f"not a CSV table: {error}", hint),)
+    return records, ()
+
+
+def _delimiter(body: str) -> str:
+    lines = [line for line in body.splitlines() if line.strip()][:2] or [""]
+    head = next((line for line in lines if "hostname" in line.lower()), lines[0])
+    return max(",;\t", key=re.sub(r'"[^"]*"', "", head).count)
+
+
+def _column(cell: str) -> str:
+    name = re.sub(r"[\s_-]+", "_", cell.strip())
+    return name if name.lower().startswith("label.") else name.lower()
+
+
+def _known(name: str) -> bool:
+    return name in COLUMNS or name.lower().startswith("label.")
+
+
+def _check_head(line: int, names: list[str]) -> list[Finding]:
+    findings = []
+    for name in dict.fromkeys(filter(None, names)):
+        if names.count(name) > 1:
+            findings.append(Finding((line,), f"column `{name}` stands twice"))
+        if not _known(name):
+            findings.append(
+                Finding((line,), f"unknown column `{name}`", did_you_mean(name, COLUMNS))
+            )
+    if "hostname" not in names:
+        findings.append(
+            Finding((line,), "no column `hostname`", "the first line names the columns")
+        )
+    return findings
+
+
+def _rows(names: list[str], lines: list[tuple[int, list[str]]]) -> Table:
+    rows, findings = [], []
+    for line, cells in lines:
+        if any(cells[len(names) :]):
+            findings.append(Finding((line,), f"{len(cells)} cells under {len(names)} columns"))
+        values = {n: c for n, c in zip(names, cells, strict=False) if n and c}
+        try:
+            made = _with_labels(values)
+        except ValueError:
+            hint = "as `row=3 side=left` or `row=3;a=b`"
+            findings.append(Finding((line,), "labels are not k=v pairs", hint))
+            made = _with_labels({**values, "labels": ""})
+        rows.append(Row(line, made))
+    return Table(tuple(rows), tuple(findings))
+
+
+def _with_labels(values: dict[str, str]) -> dict[str, Any]:
+    pairs = re.split(r"[\s;,]+", values.get("labels", "").strip())
+    labels = dict(_pair(pair) for pair in pairs if pair)
+    labels |= {k[6:]: v for k, v in values.items() if k.lower().startswith("label.")}
+    plain = {
+        k: v for k, v in values.items() if k != "labels" and not k.lower().startswith("label.")
+    }
+    return {**plain, **({"labels": labels} if labels else {})}
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(text)
+    return key, value

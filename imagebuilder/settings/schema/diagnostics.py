@@ -1,0 +1,123 @@
+"""What is wrong with a settings document, said so that a teacher can mend it."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+from pydantic_core import PydanticCustomError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
+
+Loc = tuple[str | int, ...]
+_PLAIN = {
+    "string_type": "expected a text",
+    "bool_parsing": "expected true or false",
+    "bool_type": "expected true or false",
+    "int_parsing": "expected a whole number",
+    "int_type": "expected a whole number",
+    "int_from_float": "expected a whole number",
+    "tuple_type": "expected a list",
+    "list_type": "expected a list",
+    "dict_type": "expected a mapping (`key: value`)",
+    "model_type": "expected a mapping (`key: value`)",
+    "path_type": "expected a path",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding at `loc`, a path of keys and list indices into a document."""
+
+    loc: Loc
+    message: str
+    hint: str = ""
+    severe: bool = True
+
+
+def wrong(fact: str, hint: str = "") -> PydanticCustomError:
+    """Make the error a validator raises; `fact` must not hold a secret."""
+    return PydanticCustomError("rpi_image", "{fact}", {"fact": fact, "hint": hint})
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give a hint naming the known word nearest to `word`, or listing them all when none is."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean `{near[0]}`?"
+    return f"one of: {', '.join(names)}" if names else ""
+
+
+def dotted(loc: Loc) -> str:
+    """Give a path as people write it: nodes[2].hostname."""
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
+    return text.removeprefix(".")
+
+
+def said(loc: Loc, message: str) -> str:
+    """Give a message with the path it is about."""
+    name = dotted(loc)
+    return f"{name}: {message}" if name else message
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Finding, ...]:
+    """Turn every complaint of pydantic about `model` into a finding; inputs are never shown."""
+    details = error.errors(include_url=False, include_input=False)
+    return tuple(_explain_one(detail, model) for detail in details)
+
+
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
+    loc, kind = detail["loc"], detail["type"]
+    context: Mapping[str, object] = detail.get("ctx", {})
+    if kind == "extra_forbidden":
+        return _unknown_key(loc, model)
+    if kind == "missing":
+        return Finding(loc, f"`{loc[-1]}` is missing", f"add `{loc[-1]}:`")
+    if kind == "literal_error":
+        return Finding(loc, f"expected {context['expected']}")
+    hint = str(context.get("hint", "")) or _form(loc, kind, model)
+    message = _PLAIN.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
+    return Finding(loc, message, hint)
+
+
+def _form(loc: Loc, kind: str, model: type[BaseModel]) -> str:
+    """Say how a mapping is written where something else stands."""
+    if kind == "dict_type":
+        return f"as `{loc[-1]}: {{name: value}}`"
+    if kind != "model_type":
+        return ""
+    if loc[:-1] == ("nodes",):
+        return "as `- hostname: pi-[01-30]`"
+    owner = _model_at(loc, model)
+    return f"its keys: {', '.join(owner.model_fields)}" if owner else ""
+
+
+def _unknown_key(loc: Loc, model: type[BaseModel]) -> Finding:
+    owner = _model_at(loc[:-1], model)
+    known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
+    return Finding(loc, f"unknown key `{loc[-1]}`", did_you_mean(str(loc[-1]), known))
+
+
+def _model_at(loc: Loc, model: type[BaseModel]) -> type[BaseModel] | None:
+    current: type[BaseModel] | None = model
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        field = current.model_fields.get(part) if current else None
+        current = _model_in(field.annotation) if field else None
+    return current
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_model_in(part) for part in typing.get_args(annotation))
+    return next((found for found in inner if found), None)

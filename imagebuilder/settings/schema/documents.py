@@ -1,0 +1,413 @@
+"""The YAML documents a user writes: classroom, node, profile and catalogue of base images.
+
+Unknown keys are refused; a key left empty counts as not set, except where that would be a trap
+(an empty passphrase is no open network). Relative paths are against the file that names them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from imagebuilder.settings.schema import fields as f
+from imagebuilder.settings.schema.diagnostics import Finding, explain, wrong
+from imagebuilder.settings.schema.json_schema import SCALAR, one_or_many_of
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
+
+Service = Literal["registry", "mirror", "apt", "ntp", "web"]
+SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
+
+# What top-level keys begin with that only hold anchors, as in compose files.
+ASIDE = "x-"
+IMAGE_SUFFIXES = (".img", ".zip", ".gz", ".xz", ".zst", ".bz2", ".raw", ".iso")
+
+
+class Document(BaseModel):
+    """A mapping of the file; frozen, without unknown keys, and silent about its values."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    # A section that a node gives is laid over the class's key by key, unless it is one whole.
+    whole: ClassVar[bool] = False
+    # Of each group the layer that says one unsays the others.
+    exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
+    # Saying the first of a pair unsays the second below: another image has another version.
+    renews: ClassVar[tuple[tuple[str, str], ...]] = ()
+    # How a file of these begins, for those who wrote something else.
+    begins: ClassVar[str] = "write `key: value` lines"
+    # Keys whose emptiness is a mistake.
+    never_empty: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_is_unset(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        known = cls.model_fields.keys() - cls.never_empty
+        return {k: v for k, v in data.items() if v is not None or k not in known}
+
+
+class TextOrDocument(Document):
+    """A section that a plain text can stand for; `short` is its JSON Schema."""
+
+    short: ClassVar[dict[str, Any]] = {"type": "string"}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Say in the JSON Schema that a text will do."""
+        section = handler.resolve_ref_schema(handler(core_schema))
+        section["properties"].pop("inline", None)
+        return {"anyOf": [dict(cls.short), section]}
+
+
+class SecretDocument(TextOrDocument):
+    """A secret: a text, or where it is to be had ({file}, {env} or {prompt})."""
+
+    whole: ClassVar[bool] = True
+    short: ClassVar[dict[str, Any]] = SCALAR.keywords
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
+
+    file: f.HostPath | None = None
+    env: f.VariableName | None = None
+    prompt: f.Question | None = Field(None, description="true, or the question to ask")
+    inline: SecretStr | None = Field(None, exclude=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _text_or_source(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            return {"inline": data}
+        # Keys and values stay unsaid here: a secret typed in the wrong place looks like a key.
+        sources = data.keys() & {"file", "env", "prompt"} if isinstance(data, dict) else ()
+        if len(sources) != 1 or len(data) != 1 or data[next(iter(sources))] in (None, ""):
+            raise wrong(
+                "expected a text or one of {file: PATH}, {env: NAME}, {prompt: true}",
+                "quote a secret that begins with { or [",
+            )
+        return {"prompt": "true"} if data.get("prompt") is True else data
+
+    @field_validator("prompt")
+    @classmethod
+    def _asks(cls, value: str) -> str:
+        if value.lower() in ("no", "false", "off"):
+            raise wrong("prompt is true or a question", "write {prompt: true}")
+        return "" if value.lower() in ("yes", "true", "on") else value
+
+
+def classify_image(text: str) -> Literal["url", "file", "name"]:
+    """Tell a URL and a path from the name of a catalogue entry."""
+    if re.match(r"https?://", text, re.IGNORECASE):
+        return "url"
+    if "/" in text or "\\" in text or text.startswith("~") or text.endswith(IMAGE_SUFFIXES):
+        return "file"
+    return "name"
+
+
+class ImageDocument(TextOrDocument):
+    """A base image: by name from the catalogue, from a local file, or from a URL."""
+
+    whole: ClassVar[bool] = True
+
+    name: f.Slug | None = None
+    file: f.HostPath | None = None
+    url: f.Url | None = None
+    sha256: f.Sha256 | None = Field(None, description="of the file as downloaded (the zip)")
+    raw_sha256: f.Sha256 | None = Field(None, description="of the unpacked image")
+    checksum_url: f.Url | None = None
+    unchecked: bool = Field(default=False, description="take the image without any checksum")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: Any) -> Any:
+        return {classify_image(data): data} if isinstance(data, str) else data
+
+    @field_validator("file", mode="before")
+    @classmethod
+    def _no_address(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+            raise wrong("only http and https can be downloaded", "or give a local file")
+        return value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImageDocument:
+        if sum(bool(source) for source in (self.name, self.file, self.url)) != 1:
+            raise wrong("an image takes one of name, file and url", "keep one of them")
+        return self
+
+
+class PortsDocument(Document):
+    """Ports of the shack's services."""
+
+    consul: f.Port | None = None
+    swarm: f.Port | None = None
+    registry: f.Port | None = None
+    mirror: f.Port | None = None
+    apt: f.Port | None = None
+    web: f.Port | None = None
+
+
+class ShackImagesDocument(Document):
+    """Container images of the shack's services; apt and ntp may be empty: built there."""
+
+    consul: f.ImageReference | None = None
+    swarm: f.ImageReference | None = None
+    registry: f.ImageReference | None = None
+    apt: f.ImageReference | None = None
+    ntp: f.ImageReference | None = None
+    web: f.ImageReference | None = None
+
+
+class ShackDocument(Document):
+    """The instructor's machine; its services are what nodes are pointed at."""
+
+    address: f.Address | None = None
+    hostname: f.Hostname | None = None
+    kind: Literal["classic", "swarm-mode"] | None = None
+    ports: PortsDocument | None = None
+    images: ShackImagesDocument | None = None
+    services: tuple[Service, ...] | None = Field(
+        None, description="which it runs; all of them where the key is left out"
+    )
+
+
+class WifiNetworkDocument(Document):
+    """One wireless network; without a passphrase it is an open one."""
+
+    never_empty: ClassVar[frozenset[str]] = frozenset({"passphrase"})
+
+    ssid: f.Ssid
+    passphrase: SecretDocument | None = Field(
+        None, description="8 to 63 bytes, or the 64 hex digits of a PSK"
+    )
+    hidden: bool = False
+    priority: Annotated[int, Field(ge=0, le=999)] | None = None
+
+    @field_validator("passphrase", mode="before")
+    @classmethod
+    def _not_empty(cls, value: Any) -> Any:
+        if value is None or value == "":
+            raise wrong("the passphrase is empty", "leave the key out for an open network")
+        return value
+
+
+class WifiDocument(Document):
+    """Networks in order of preference, and the country whose radio rules hold."""
+
+    country: f.Country | None = None
+    networks: tuple[WifiNetworkDocument, ...] | None = None
+
+
+class NetworkDocument(Document):
+    """Wired addressing; DHCP where there is no address."""
+
+    interface: f.NetworkDevice | None = None
+    address: f.Interface | None = None
+    gateway: f.Address | None = None
+    dns: Annotated[tuple[f.Address, ...], one_or_many_of(f.Address)] | None = None
+    subnet: f.Subnet | None = None
+    dhcp_range: f.AddressRange | None = None
+
+
+class DockerDocument(Document):
+    """The options of dockerd, as DOCKER_OPTS will hold them."""
+
+    storage_driver: f.StorageDriver | None = None
+    debug: bool | None = None
+    tcp: bool | None = Field(None, description="serve the API on the network")
+    port: f.Port | None = None
+    tls: bool | None = None
+    labels: f.Labels | None = None
+    insecure_registries: tuple[f.HostPort, ...] | None = None
+    registry_mirrors: tuple[f.Mirror, ...] | None = None
+    extra: tuple[f.Word, ...] | None = Field(None, description="further words of DOCKER_OPTS")
+
+
+class ConsulDocument(Document):
+    """The consul agent of a node."""
+
+    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"),)
+
+    image: f.ImageReference | None = None
+    version: f.Version | None = None
+    server: bool | None = None
+    bootstrap_expect: Annotated[int, Field(ge=0, le=99)] | None = None
+    encrypt: SecretDocument | None = None
+
+
+class SwarmDocument(Document):
+    """The Swarm agent of a node."""
+
+    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"),)
+
+    image: f.ImageReference | None = None
+    version: f.Version | None = None
+    path: f.KeyValuePath | None = None
+
+
+class ClusterDocument(Document):
+    """What a node runs to join the shack's cluster."""
+
+    enabled: bool | None = None
+    consul: ConsulDocument | None = None
+    swarm: SwarmDocument | None = None
+    images: tuple[f.ImageReference, ...] | None = Field(None, description="to pull at first boot")
+    tarballs: tuple[f.HostPath, ...] | None = Field(None, description="to load at first boot")
+
+
+class UserDocument(Document):
+    """A login of one's own; the password as text is hashed before it lands on a card."""
+
+    exclusive: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"password", "password_hash"}),)
+
+    name: f.UserName | None = None
+    password: SecretDocument | None = None
+    password_hash: f.PasswordHash | None = None
+    groups: tuple[f.Group, ...] | None = None
+
+    @model_validator(mode="after")
+    def _one_password(self) -> UserDocument:
+        if self.password and self.password_hash:
+            raise wrong("a user takes one of password and password_hash", "keep one of them")
+        return self
+
+
+class KeyDocument(TextOrDocument):
+    """SSH public keys: a line of text, or a file of lines."""
+
+    file: f.HostPath | None = None
+    text: Annotated[str, f.AfterValidator(f.public_key)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data: Any) -> Any:
+        return {"text": data} if isinstance(data, str) else data
+
+    @model_validator(mode="after")
+    def _one_source(self) -> KeyDocument:
+        if (self.file is None) == (self.text is None):
+            raise wrong("expected a public key or {file: PATH}", "as {file: ~/.ssh/id_ed25519.pub}")
+        return self
+
+
+class SettingsDocument(Document):
+    """Everything that may be said once for a class, by a profile, or again for one node."""
+
+    image: ImageDocument | None = None
+    generation: f.Slug | None = None
+    shack: ShackDocument | None = None
+    wifi: WifiDocument | None = None
+    network: NetworkDocument | None = None
+    docker: DockerDocument | None = None
+    cluster: ClusterDocument | None = None
+    user: UserDocument | None = None
+    ssh_keys: Annotated[tuple[KeyDocument, ...], one_or_many_of(KeyDocument)] | None = None
+    keep_host_keys: bool | None = None
+    timezone: f.Timezone | None = None
+    keyboard: f.Keyboard | None = None
+    locale: f.Locale | None = None
+    apt_proxy: f.Proxy | None = None
+    ntp_server: f.NtpServer | None = None
+    upgrade: bool | None = None
+    overlays: Annotated[tuple[f.HostPath, ...], one_or_many_of(f.HostPath)] | None = None
+    set: f.Variables | None = None
+
+
+class NodeDocument(SettingsDocument):
+    """One node of the roster: what differs from the class."""
+
+    hostname: f.Hostname
+    profile: f.Slug | None = None
+    address: f.Interface | None = Field(None, description="short for network: {address: …}")
+    labels: f.Labels | None = Field(None, description="short for docker: {labels: …}")
+    serial: f.Serial | None = None
+    mac: f.Mac | None = None
+    seat: f.Text | None = None
+    owner: f.Text | None = None
+
+
+class ClassroomDocument(SettingsDocument):
+    """A classroom file; keys that begin with `x-` are places for anchors."""
+
+    begins: ClassVar[str] = "begin with `profile: armv7`; `rpi-image init` writes such a file"
+
+    name: f.Text | None = None
+    profile: f.Slug | None = None
+    secrets: f.HostPath | None = None
+    nodes: tuple[NodeDocument, ...] = ()
+    nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
+
+
+class ProfileDocument(SettingsDocument):
+    """A board family: what its nodes are called to Docker, and settings they start from."""
+
+    name: str = ""
+    description: f.Text = ""
+    arch: f.Word
+    machines: tuple[f.Word, ...] = Field(description="values of `uname -m`")
+    boards: tuple[f.Text, ...] = ()
+
+
+class CatalogueEntry(Document):
+    """A base image that has a name; `file` is relative to the catalogue."""
+
+    name: str = ""
+    description: f.Text = ""
+    url: f.Url | None = None
+    file: f.HostPath | None = None
+    sha256: f.Sha256 | None = None
+    raw_sha256: f.Sha256 | None = None
+    raw_size_bytes: int | None = None
+    checksum_url: f.Url | None = None
+    generation: f.Slug | None = None
+    machines: tuple[f.Word, ...] = ()
+    released: f.Text = ""
+    hint: f.Text = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CatalogueEntry:
+        if (self.url is None) == (self.file is None):
+            raise wrong("an image takes one of file and url", "keep one of them")
+        return self
+
+    @property
+    def basename(self) -> str:
+        """Name of the file that is downloaded."""
+        return Path(urlsplit(self.url).path).name if self.url else Path(self.file or "").name
+
+
+class CatalogueDocument(Document):
+    """A catalogue: entries by name."""
+
+    images: dict[f.Slug, CatalogueEntry]
+
+
+AnyDocument = TypeVar("AnyDocument", bound=Document)
+
+
+def parse_document(
+    model: type[AnyDocument], data: object, *, folder: Path, home: str = ""
+) -> tuple[AnyDocument | None, tuple[Finding, ...]]:
+    """Check `data` against `model`: the document, or everything that is wrong with it."""
+    if not isinstance(data, dict):
+        return None, (Finding((), "expected a mapping (`key: value`)", model.begins),)
+    try:
+        return model.model_validate(data, context={"folder": folder, "home": home}), ()
+    except ValidationError as error:
+        return None, explain(error, model)

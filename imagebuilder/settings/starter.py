@@ -1,0 +1,175 @@
+"""The classroom file to begin with: few answers, and a comment for everything else."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from imagebuilder.errors import Problem, SettingsError, WriteError
+from imagebuilder.settings.load import check_classroom
+from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answers:
+    """What the starter file is made of; an empty text leaves a section commented out."""
+
+    hostnames: str = "pi-[01-30]"
+    profile: str = "armv7"
+    image: str = ""
+    wifi_ssid: str = ""
+    wifi_country: str = ""
+    shack: str = ""
+
+
+def render_starter(answers: Answers) -> str:
+    """Write the commented starter file; texts are quoted, so any answer keeps its letters."""
+    parts = (
+        _HEAD,
+        f"profile: {_quoted(answers.profile)}     # the boards; `rpi-image profiles` lists them",
+        _image(answers.image),
+        _shack(answers.shack),
+        _wifi(answers.wifi_ssid, answers.wifi_country),
+        _MORE,
+        _nodes(answers.hostnames),
+    )
+    return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def classroom_schema() -> str:
+    """Write the JSON Schema of the classroom file, for editors."""
+    schema = ClassroomDocument.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "rpi-image classroom file"
+    # An editor sees `!csv FILE` as a text, and `nodes:` left empty as null.
+    nodes = schema["properties"]["nodes"]
+    listed = {name: nodes.pop(name) for name in ("type", "items")}
+    nodes["anyOf"] = [listed, {"type": "string"}, {"type": "null"}]
+    schema["anyOf"] = [
+        {"required": ["nodes"], "properties": {"nodes": {"minItems": 1}}},
+        {"required": ["nodes_from"]},
+    ]
+    schema["patternProperties"] = {f"^{ASIDE}": {}}
+    return json.dumps(schema, indent=2, ensure_ascii=False, sort_keys=True) + "\n"
+
+
+def _quoted(text: str) -> str:
+    written = yaml.safe_dump(text, default_style='"', allow_unicode=True, width=sys.maxsize)
+    return str(written).strip()
+
+
+def _image(image: str) -> str:
+    said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
+    return f"""
+# The base image: a name of `rpi-image profiles`, or {{file: …}} or {{url: …}} with its sha256.
+# Left out, it is the profile's.
+{said}
+"""
+
+
+def _shack(address: str) -> str:
+    if not address:
+        return """
+# Your own machine, which runs consul, Swarm, a registry and a mirror for the class.
+# shack: {address: 192.168.2.1}
+"""
+    return f"""
+# Your own machine, which runs consul, Swarm, a registry and a mirror for the class.
+shack:
+  address: {_quoted(address)}
+"""
+
+
+def _wifi(ssid: str, country: str) -> str:
+    if not ssid:
+        return """
+# wifi:
+#   country: FR
+#   networks:
+#     - ssid: shack
+#       passphrase: {env: CLASS_WIFI}     # or {file: PATH}, or {prompt: true}
+"""
+    said = f"  country: {_quoted(country)}" if country else "  # country: FR"
+    return f"""
+# The passphrase is not in this file: `export CLASS_WIFI=…` before building.
+wifi:
+{said}
+  networks:
+    - ssid: {_quoted(ssid)}
+      passphrase: {{env: CLASS_WIFI}}     # or {{file: PATH}}, or {{prompt: true}}
+"""
+
+
+def _nodes(hostnames: str) -> str:
+    return f"""
+# The cards to make. A range is written out; a node may override anything above.
+nodes:
+  - hostname: {_quoted(hostnames)}
+    # address: 192.168.2.[101-130]      # in step with the host names; else DHCP
+  # - hostname: teacher
+  #   profile: armv6
+  #   labels: {{role: teacher}}
+# nodes_from: nodes.csv                  # or a table: hostname;address;owner
+"""
+
+
+_HEAD = """
+# A classroom of Raspberry Pis. Check it with `rpi-image check`, build it with `rpi-image batch`.
+"""
+_MORE = """
+# The Docker API of the nodes is open to the class's network, as Swarm wants it.
+# `tls: true` closes it to all but holders of a certificate.
+# docker:
+#   tls: true
+#   labels: {room: b12}
+
+# network: {subnet: 192.168.2.0/24, gateway: 192.168.2.254, dhcp_range: 192.168.2.200-192.168.2.250}
+# user: {name: pupil, password: {prompt: true}, groups: [docker]}
+# ssh_keys: [{file: ~/.ssh/id_ed25519.pub}]
+# timezone: Europe/Paris
+# keyboard: fr
+# locale: fr_FR.UTF-8
+"""
+
+
+def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Give what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
+        path = Path(folder) / "classroom.yml"
+        path.write_text(text, encoding="utf-8")
+        return _severe_in(path, environment)
+
+
+def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    problems = check_classroom(path, environment=environment)
+    return tuple(Problem(p.message, p.hint) for p in problems if p.severe)
+
+
+def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
+    """Write a starter file under its name once it passes the check; SettingsError where not."""
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if severe := _severe_in(part, environment):
+            raise SettingsError("the answers make no classroom", problems=severe)
+        part.replace(path)
+    except OSError as error:
+        reason = (error.strerror or "cannot be written").lower()
+        raise WriteError(f"{path}: {reason}", "check the folder") from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()

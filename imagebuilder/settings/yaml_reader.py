@@ -1,0 +1,246 @@
+"""YAML whose every value knows its line; scalars keep the text that was written.
+
+`hostname: no` and `0123` stay what the user typed: the documents decide what is a number.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+
+from imagebuilder.errors import Problem, SettingsError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imagebuilder.settings.schema.diagnostics import Loc
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NULL = "tag:yaml.org,2002:null"
+_MERGE = "tag:yaml.org,2002:merge"
+_OWN = "tag:yaml.org,2002:"
+EMPTY = "the file is empty"
+
+# A document of aliases to aliases would otherwise grow without bound.
+MAX_VALUES = 500_000
+MAX_DEPTH = 50
+
+
+@dataclass(frozen=True, slots=True)
+class CsvReference:
+    """The value of `!csv PATH`."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class YamlProblem:
+    """A fault of the YAML itself; `line` counts from 1; quotes nothing that may be a secret."""
+
+    line: int
+    message: str
+    hint: str = ""
+
+
+@dataclass(slots=True)
+class YamlFile:
+    """Plain data (dict, list, str, None, CsvReference), its faults, and the line of any path."""
+
+    data: Any
+    problems: tuple[YamlProblem, ...] = ()
+    root: yaml.Node | None = None
+
+    def line(self, loc: Loc) -> int:
+        """Give the line of the deepest part of `loc` that is there; 1 for an empty document."""
+        node, line = self.root, 1
+        if node is not None:
+            line = _line(node)
+        for part in loc:
+            found = _step(node, part)
+            if found is None:
+                break
+            line, node = found
+        return line
+
+
+def parse_yaml(text: str) -> YamlFile:
+    """Parse one document; faults are gathered, a syntax error is the only one of its text."""
+    try:
+        if deep := _too_deep(text):
+            return YamlFile(None, (YamlProblem(deep, "nested too deeply"),))
+        root = yaml.compose(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        return YamlFile(None, (_syntax_problem(error),))
+    if root is None:
+        return YamlFile(None, (YamlProblem(1, EMPTY, "write `key: value` lines"),))
+    builder = _Builder()
+    data = builder.value(root)
+    return YamlFile(data, tuple(builder.problems), root)
+
+
+def _too_deep(text: str) -> int:
+    """Give the line where the nesting passes MAX_DEPTH, else 0.
+
+    The C composer recurses on the stack and kills the process at some ten thousand levels; its
+    parser does not.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > MAX_DEPTH:
+            return event.start_mark.line + 1 if event.start_mark else 1
+    return 0
+
+
+def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
+    if isinstance(error, yaml.reader.ReaderError):
+        return YamlProblem(1, "not a text in UTF-8", "save the file as UTF-8")
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = getattr(error, "problem", None) or "not YAML"
+    # libyaml and PyYAML quote aliases and tags, and an unquoted secret may look like either.
+    shown = re.sub(r"\s*(['\"]).*\1", "", problem) if "alias" in problem else problem
+    return YamlProblem(mark.line + 1 if mark else 1, f"not YAML: {shown}", _syntax_hint(problem))
+
+
+def _syntax_hint(problem: str) -> str:
+    if "start any token" in problem:
+        return "indent with blanks, not tabs, and quote values with special characters"
+    if "alias" in problem or "anchor" in problem:
+        return "quote a value that begins with `*` or `&`"
+    if "expected ','" in problem:
+        return "close every `[` and `{`, and within them quote values like 'pi-[01-30]'"
+    return "check the indentation, and quote values that hold `: ` or ` #`"
+
+
+@dataclass(slots=True)
+class _Builder:
+    problems: list[YamlProblem] = field(default_factory=list)
+    done: dict[int, Any] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+    count: int = 0
+
+    def value(self, node: yaml.Node) -> Any:
+        if id(node) in self.done:
+            return self._again(node)
+        if id(node) in self.open:
+            return self._complain(node, "an alias stands inside its own anchor")
+        self.open.add(id(node))
+        before = self.count
+        self.count += 1
+        made = self._make(node)
+        self.open.discard(id(node))
+        self.done[id(node)] = (made, self.count - before)
+        return made
+
+    def _again(self, node: yaml.Node) -> Any:
+        made, weight = self.done[id(node)]
+        self.count += weight
+        if self.count > MAX_VALUES:
+            return self._complain(node, "aliases repeat too much")
+        return made
+
+    def _make(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self._mapping(node)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(child) for child in node.value]
+        return self._scalar(cast("yaml.ScalarNode", node))
+
+    def _scalar(self, node: yaml.ScalarNode) -> Any:
+        if node.tag == "!csv":
+            return CsvReference(node.value)
+        if not node.tag.startswith(_OWN):
+            return self._complain(
+                node, "unknown tag", "`!csv FILE` is the only one; quote a value that begins with !"
+            )
+        return None if node.tag == _NULL and not node.style else node.value
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        made: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, child in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                self._complain(key, "a key must be a text", "quote a value that begins with { or [")
+            elif key.tag == _MERGE:
+                merged |= self._merged(child)
+            elif key.value in made:
+                self._complain(key, f"key `{key.value}` stands twice", "keep one of them")
+            else:
+                made[key.value] = self.value(child)
+        return {**merged, **made} if merged else made
+
+    def _merged(self, node: yaml.Node) -> dict[str, Any]:
+        made = self.value(node)
+        parts = made if isinstance(made, list) else [made]
+        if not all(isinstance(part, dict) for part in parts):
+            self._complain(node, "`<<` takes a mapping")
+            return {}
+        return {key: value for part in reversed(parts) for key, value in part.items()}
+
+    def _complain(self, node: yaml.Node, message: str, hint: str = "") -> None:
+        self.problems.append(YamlProblem(_line(node), message, hint))
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _step(node: yaml.Node | None, part: str | int) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return _line(node.value[part]), node.value[part]
+    if isinstance(node, yaml.MappingNode):
+        return _entry(node, str(part))
+    return None
+
+
+def _entry(node: yaml.MappingNode, name: str) -> tuple[int, yaml.Node] | None:
+    merges: list[yaml.Node] = []
+    for key, child in node.value:
+        if getattr(key, "value", None) == name:
+            return _line(key), child
+        if key.tag == _MERGE:
+            merges += child.value if isinstance(child, yaml.SequenceNode) else [child]
+    found = (_entry(merge, name) for merge in merges if isinstance(merge, yaml.MappingNode))
+    return next((entry for entry in found if entry), None)
+
+
+MAX_FILE_BYTES = 16 << 20
+
+
+# ---- files
+
+
+def read_text(path: Path, what: str) -> str:
+    """Read a text file a user wrote; UTF-8, a BOM is passed over."""
+    raw = read_bytes(path, what)
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        hint = "save the file as UTF-8"
+        problem = Problem("not a text in UTF-8", hint, path, line)
+        raise SettingsError(f"{path} cannot be read", problems=(problem,)) from None
+
+
+def read_bytes(path: Path, what: str) -> bytes:
+    """Read a small file; SettingsError where that is not to be had."""
+    try:
+        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
+            raise SettingsError(
+                f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB", "is it the right file?"
+            )
+        return path.read_bytes()
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
+        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+
+
+def load_yaml(path: Path, what: str) -> YamlFile:
+    """Read a YAML file; its faults are in the result."""
+    return parse_yaml(read_text(path, what))

@@ -1,0 +1,303 @@
+"""Asks the shack's consul and its swarm manager over HTTP who is there."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import requests  # noqa: TID251 - this module is one of the two that speak HTTP
+
+from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.partitions import boot_partition, read_partitions
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.errors import SourceError
+from imagebuilder.shack.folder import STATUS_FILE, shack_of
+from imagebuilder.shack.keystore import client_bundle
+from imagebuilder.shack.services import swarm_path, uses_tls
+from imagebuilder.shack.status import NAMELESS, CardReport, Engine, Gathering, Member
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from imagebuilder.model import Classroom, Shack
+
+T = TypeVar("T")
+TIMEOUT_SECONDS = 5.0
+MOST_BYTES = 32 * 1024 * 1024
+
+# What a 404 means: a key that is not there yet, and what a stand-in of consul does not serve.
+_NOBODY: tuple[str, ...] = ()
+_NO_CHECKS: list[dict[str, Any]] = []
+_UNTOLD = "untold"
+
+# What taking apart an answer of another form can raise.
+_MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
+_REPORT_KEYS = CardReport.__dataclass_fields__.keys() - {"place"}
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The instructor's certificate for a manager that verifies (a DOCKER_CERT_PATH folder)."""
+
+    folder: Path
+
+
+def ask_shack(
+    shack: Shack,
+    *,
+    swarm_path: str = "swarm",
+    client: Client | None = None,
+    timeout_seconds: float = TIMEOUT_SECONDS,
+) -> Gathering:
+    """Ask consul, then the manager; raises SourceError where consul does not answer or lead.
+
+    A consul that knows no path for its leader or its checks may still list the nodes: the leader is
+    then empty, and nobody counts as lost.
+
+    A silent manager is told in `manager_error`: consul alone already says who has booted.
+    """
+    with requests.Session() as session:
+        session.trust_env = False  # the shack is on this wire, whatever proxy the shell names
+        asker = _Asker(session, timeout_seconds)
+        gathering = _ask_consul(asker, f"http://{_host(shack)}:{shack.consul_port}", swarm_path)
+        try:
+            engines = _ask_manager(asker, shack, client)
+        except SourceError as error:
+            return Gathering(
+                gathering.leader,
+                gathering.members,
+                registered=gathering.registered,
+                manager_error=error.message,
+            )
+    return Gathering(gathering.leader, gathering.members, engines, gathering.registered)
+
+
+def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
+    leader = asker.ask(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
+    if not leader:
+        raise SourceError(
+            f"consul at {url} has no leader yet",
+            "wait half a minute; else look at its log and at consul_bootstrap_expect",
+        )
+    members = asker.ask(
+        url,
+        "/v1/catalog/nodes",
+        lambda nodes: parse_members(
+            nodes, asker.ask(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
+        ),
+    )
+    registered = asker.ask(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
+    return Gathering("" if leader == _UNTOLD else leader, members, registered=registered)
+
+
+def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
+    if client is not None:
+        asker.present(client)
+    url = f"{'https' if client else 'http'}://{_host(shack)}:{shack.swarm_port}"
+    if shack.kind == "swarm-mode":
+        return asker.ask(url, "/nodes", parse_swarm_nodes)
+    return asker.ask(url, "/info", parse_manager_info)
+
+
+def _host(shack: Shack) -> str:
+    """Give the address as a URL takes it; an IPv6 one in brackets."""
+    return f"[{shack.address}]" if ":" in shack.address else shack.address
+
+
+@dataclass
+class _Asker:
+    """One conversation: every answer is JSON of a known form, or a SourceError."""
+
+    session: requests.Session
+    timeout_seconds: float
+
+    def present(self, client: Client) -> None:
+        folder = client.folder
+        self.session.verify = str(folder / "ca.pem")
+        self.session.cert = (str(folder / "cert.pem"), str(folder / "key.pem"))
+
+    def ask(self, url: str, path: str, parse: Callable[[Any], T], absent: T | None = None) -> T:
+        """Get one answer and parse it; `absent` is what a 404 means, where it means something."""
+        try:
+            with self.session.get(
+                url + path, timeout=self.timeout_seconds, allow_redirects=False, stream=True
+            ) as answer:
+                if answer.status_code == requests.codes.not_found and absent is not None:
+                    return absent
+                return parse(self._json(url + path, answer))
+        except (requests.RequestException, OSError) as error:
+            raise _unreachable(url, error) from error
+        except _MALFORMED as error:
+            raise SourceError(
+                f"{url}{path} answered something else than expected",
+                "check the shack's address and ports: another program may listen there",
+            ) from error
+
+    def _json(self, url: str, answer: requests.Response) -> Any:
+        data = b"".join(_bounded(answer.iter_content(65536)))
+        if answer.status_code != requests.codes.ok:
+            words = " ".join(data.decode("utf-8", "replace").split())[:200]
+            raise SourceError(
+                f"{url} answered {answer.status_code}: {words}",
+                "look at the service's log on the shack",
+            )
+        return json.loads(data)
+
+
+def _bounded(chunks: Iterable[bytes]) -> Iterable[bytes]:
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        if total > MOST_BYTES:
+            raise ValueError("too much")
+        yield chunk
+
+
+def _unreachable(url: str, error: Exception) -> SourceError:
+    if isinstance(error, requests.Timeout):
+        reason = "no answer in time"
+    elif isinstance(error, requests.exceptions.SSLError):
+        return SourceError(
+            f"{url} and this machine do not trust each other",
+            "the shack must run with this class's certificates: write and start it again",
+        )
+    else:
+        reason = "refused" if "refused" in str(error) else "not reachable"
+    return SourceError(
+        f"the shack does not answer at {url}: {reason}",
+        "is it up (make status in its folder), and is this machine on the same network?",
+    )
+
+
+# ---- answers
+
+
+def parse_leader(answer: Any) -> str:
+    """Read /v1/status/leader: `host:8300`, or nothing while servers elect one."""
+    if not isinstance(answer, str):
+        raise TypeError(type(answer).__name__)
+    return answer
+
+
+def parse_members(nodes: list[dict[str, Any]], checks: list[dict[str, Any]]) -> tuple[Member, ...]:
+    """Read /v1/catalog/nodes with /v1/health/state/any: same keys from consul 0.5 to 1.x."""
+    lost = {
+        check["Node"]
+        for check in checks
+        if check["CheckID"] == "serfHealth" and check["Status"] != "passing"
+    }
+    return tuple(Member(node["Node"], node["Address"], node["Node"] not in lost) for node in nodes)
+
+
+def parse_registered(entries: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Read the addresses that `swarm join` left in the KV store (base64 values)."""
+    values = (base64.b64decode(entry["Value"] or "").decode() for entry in entries)
+    return tuple(sorted({value for value in values if ":" in value}))
+
+
+def parse_manager_info(info: dict[str, Any]) -> tuple[Engine, ...]:
+    """Read a classic manager's /info.
+
+    Its nodes are rows of DriverStatus (to API 1.21) or SystemStatus (from 1.22): a name with its
+    `host:port`, then indented rows that start with `└`; 0.2.0 puts a backspace before its
+    own words and tells no health (cluster/swarm/cluster.go).
+    """
+    rows: list[list[str]] = info.get("SystemStatus") or info["DriverStatus"]
+    start = [row[0].strip("\b ") for row in rows].index("Nodes")
+    groups: list[list[tuple[str, str]]] = []
+    for key, value in rows[start + 1 :]:
+        if "└" in key:
+            groups[-1].append((key.replace("└", "").strip(), value))
+        else:
+            groups.append([("Name", key.strip()), ("Address", value)])
+    return tuple(_engine(dict(group)) for group in groups)
+
+
+def _engine(row: dict[str, str]) -> Engine:
+    labels = dict(part.partition("=")[::2] for part in row.get("Labels", "").split(", "))
+    status, error = row.get("Status", "Healthy"), row.get("Error", "")
+    return Engine(
+        name="" if row["Name"] == NAMELESS else row["Name"],
+        address=row["Address"].rpartition(":")[0] or row["Address"],
+        healthy=status == "Healthy",
+        status=status,
+        error="" if error == "(none)" else error,
+        arch=labels.get("arch", ""),
+        version=row.get("ServerVersion", ""),
+    )
+
+
+def parse_swarm_nodes(nodes: list[dict[str, Any]]) -> tuple[Engine, ...]:
+    """Read the Docker API's /nodes of a swarm-mode manager."""
+    return tuple(_swarm_engine(node) for node in nodes)
+
+
+def _swarm_engine(node: dict[str, Any]) -> Engine:
+    description, status = node["Description"], node["Status"]
+    labels = description["Engine"].get("Labels") or {}
+    return Engine(
+        name=description["Hostname"],
+        address=status.get("Addr", ""),
+        healthy=status["State"] == "ready",
+        status=status["State"],
+        error=status.get("Message", "") if status["State"] != "ready" else "",
+        arch=labels.get("arch", ""),
+        machine=description["Platform"]["Architecture"],
+        version=description["Engine"]["EngineVersion"],
+        manager=node["Spec"]["Role"] == "manager",
+    )
+
+
+def parse_card_report(data: bytes, place: str) -> CardReport:
+    """Read a card's `rpi-image/status.json`; keys it lacks are empty."""
+    try:
+        values = json.loads(data)
+        words = {key: _word(values.get(key)) for key in _REPORT_KEYS}
+    except (ValueError, AttributeError) as error:
+        raise SourceError(
+            f"the status file of {place} is not whole",
+            "the Pi may have lost power while writing; boot it again",
+        ) from error
+    return CardReport(**words, place=place)
+
+
+def _word(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+# ---- status
+
+
+def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> Gathering:
+    """Ask the class's shack who is there, with the instructor's certificate where it is asked."""
+    shack = shack_of(classroom)
+    secure = uses_tls(classroom) and shack.kind == "classic"
+    client = Client(client_bundle(classroom)) if secure else None
+    return ask_shack(
+        shack, swarm_path=swarm_path(classroom), client=client, timeout_seconds=timeout_seconds
+    )
+
+
+def read_card(path: Path) -> CardReport:
+    """Read a card's status from its mounted boot partition, or from a device or image."""
+    place = str(path)
+    if path.is_dir():
+        file = path / STATUS_FILE
+        if not file.is_file():
+            raise _silent_card(place)
+        return parse_card_report(file.read_bytes(), place)
+    with open_raw(path) as disk:
+        volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
+        if not volume.exists(STATUS_FILE):
+            raise _silent_card(place)
+        return parse_card_report(volume.read(STATUS_FILE), place)
+
+
+def _silent_card(place: str) -> SourceError:
+    return SourceError(
+        f"{place} holds no {STATUS_FILE}",
+        "the Pi has not booted from this card yet, or this is not its boot partition",
+    )

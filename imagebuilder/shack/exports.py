@@ -1,0 +1,198 @@
+"""The roster in the forms other tools read: Ansible, ssh, hosts, dnsmasq, Docker."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import shlex
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import yaml
+
+from imagebuilder.files import write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from imagebuilder.model import Classroom, NodeSettings
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """One format: the file it fills and what reads that file."""
+
+    file: str
+    render: Callable[[Classroom, Path], str]
+    reader: str
+
+
+def node_address(node: NodeSettings) -> str:
+    """Give the node's fixed address, or "" under DHCP."""
+    address = node.network.address
+    return str(ipaddress.ip_interface(address).ip) if address else ""
+
+
+def reachable_name(node: NodeSettings) -> str:
+    """Give what a client dials: the fixed address, else the mDNS name."""
+    return node_address(node) or f"{node.hostname}.local"
+
+
+def ansible_inventory(classroom: Classroom, folder: Path) -> str:
+    """Write an Ansible inventory in YAML: every node, a group for each profile and label."""
+    del folder
+    groups: dict[str, dict[str, dict[str, None]]] = {}
+    for node in classroom.nodes:
+        names = [node.profile, *(f"{key}_{value}" for key, value in node.docker.labels)]
+        for name in dict.fromkeys(map(_group_name, names)):
+            groups.setdefault(name, {"hosts": {}})["hosts"][node.hostname] = None
+    hosts = {node.hostname: _host_variables(node) for node in classroom.nodes}
+    inventory = {"all": {"hosts": hosts, "children": groups}}
+    return _head(classroom, "#") + yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True)
+
+
+def ssh_config(classroom: Classroom, folder: Path) -> str:
+    """Write an ssh_config to Include; hosts with kept keys are checked strictly."""
+    text = _head(classroom, "#")
+    for node in classroom.nodes:
+        text += f"\nHost {node.hostname}\n    HostName {reachable_name(node)}\n"
+        if node.user:
+            text += f"    User {node.user.name}\n"
+        if node.host_keys:
+            text += (
+                f"    HostKeyAlias {node.hostname}\n"
+                f'    UserKnownHostsFile "{str(folder / "known_hosts").replace("%", "%%")}"\n'
+                "    StrictHostKeyChecking yes\n"
+            )
+    return text
+
+
+def known_hosts(classroom: Classroom, folder: Path) -> str:
+    """Write the kept host keys under every name a node is dialled by."""
+    del folder
+    lines = []
+    for node in classroom.nodes:
+        names = [node.hostname, f"{node.hostname}.local", node_address(node)]
+        for key in node.host_keys:
+            kind, blob = key.public.split()[:2]
+            lines.append(f"{','.join(filter(None, names))} {kind} {blob}\n")
+    return _head(classroom, "#") + "".join(lines)
+
+
+def hosts(classroom: Classroom, folder: Path) -> str:
+    """Write lines for /etc/hosts: the shack and the nodes with a fixed address."""
+    del folder
+    rows = [(node_address(node), node.hostname) for node in classroom.nodes]
+    if classroom.shack and _is_address(classroom.shack.address):
+        rows.insert(0, (classroom.shack.address, classroom.shack.hostname))
+    lines = [f"{address}\t{name}\n" for address, name in rows if address]
+    return _head(classroom, "#") + "".join(lines)
+
+
+def dnsmasq(classroom: Classroom, folder: Path) -> str:
+    """Write dnsmasq reservations: by MAC where one is known, else by the name a node asks with."""
+    del folder
+    lines = []
+    for node in classroom.nodes:
+        parts = [node.mac.lower(), node_address(node), node.hostname]
+        if node.mac or node_address(node):
+            lines.append(f"dhcp-host={','.join(filter(None, parts))}\n")
+    return _head(classroom, "#") + _dnsmasq_network(classroom) + "".join(lines)
+
+
+def docker_contexts(classroom: Classroom, folder: Path) -> str:
+    """Write a script that makes a Docker context for each node and one for the class."""
+    del folder
+    text = "#!/bin/sh\n" + _head(classroom, "#") + _CONTEXT_FUNCTION
+    certificates = classroom.secrets / "client"
+    if classroom.shack:
+        # Swarm mode's port 10000 answers questions only, over plain HTTP.
+        tls = classroom.shack.kind == "classic" and any(node.docker.tls for node in classroom.nodes)
+        endpoint = f"tcp://{classroom.shack.address}:{classroom.shack.swarm_port}"
+        text += _context(classroom.shack.hostname, endpoint, certificates if tls else None)
+    for node in classroom.nodes:
+        if node.docker.tcp or node.docker.tls:
+            endpoint = f"tcp://{reachable_name(node)}:{node.docker.port}"
+            text += _context(node.hostname, endpoint, certificates if node.docker.tls else None)
+    return text
+
+
+EXPORTS: dict[str, Export] = {
+    "ansible": Export("inventory.yml", ansible_inventory, "ansible -i inventory.yml all -m ping"),
+    "ssh-config": Export("ssh_config", ssh_config, "ssh -F ssh_config NODE"),
+    "known-hosts": Export("known_hosts", known_hosts, "ssh, through ssh_config"),
+    "hosts": Export("hosts", hosts, "cat hosts >> /etc/hosts"),
+    "dnsmasq": Export("dnsmasq.conf", dnsmasq, "cp dnsmasq.conf /etc/dnsmasq.d/"),
+    "docker-contexts": Export("docker-contexts", docker_contexts, "sh docker-contexts"),
+}
+_CONTEXT_FUNCTION = """set -eu
+
+# context NAME ENDPOINT: made, or brought up to date.
+context() {
+    if docker context inspect "$1" >/dev/null 2>&1; then
+        docker context update "$1" --docker "$2"
+    else
+        docker context create "$1" --docker "$2"
+    fi
+}
+
+"""
+
+
+def _context(name: str, endpoint: str, certificates: Path | None) -> str:
+    files = ""
+    if certificates:
+        files = "".join(f",{part}={certificates / part}.pem" for part in ("ca", "cert", "key"))
+    return f"context {shlex.quote(name)} {shlex.quote(f'host={endpoint}{files}')}\n"
+
+
+def _host_variables(node: NodeSettings) -> dict[str, object]:
+    variables: dict[str, object] = {"ansible_host": reachable_name(node)}
+    if node.user:
+        variables["ansible_user"] = node.user.name
+    facts = {"profile": node.profile, "arch": node.arch, "seat": node.seat, "owner": node.owner}
+    variables |= {key: value for key, value in facts.items() if value}
+    if node.docker.labels:
+        variables["docker_labels"] = dict(node.docker.labels)
+    return variables
+
+
+def _dnsmasq_network(classroom: Classroom) -> str:
+    networks = [node.network for node in classroom.nodes]
+    ranges = dict.fromkeys(network.dhcp_range for network in networks if network.dhcp_range)
+    gateways = dict.fromkeys(network.gateway for network in networks if network.gateway)
+    text = "".join(f"dhcp-range={','.join(re.split('[-, ]+', text))},12h\n" for text in ranges)
+    if len(gateways) == 1:
+        text += f"dhcp-option=option:router,{next(iter(gateways))}\n"
+    shack = classroom.shack
+    if shack and _is_address(shack.address):
+        text += f"host-record={shack.hostname},{shack.address}\n"
+        text += f"dhcp-option=option:ntp-server,{shack.address}\n" if shack.ntp else ""
+    return text
+
+
+def _is_address(text: str) -> bool:
+    return re.fullmatch(r"[0-9.]+", text) is not None
+
+
+def _group_name(text: str) -> str:
+    """Give a name that Ansible takes for a group: letters, digits and underscores."""
+    name = re.sub(r"\W", "_", text, flags=re.ASCII)
+    return name if not name[:1].isdigit() else f"_{name}"
+
+
+def _head(classroom: Classroom, mark: str) -> str:
+    name = " ".join(classroom.name.split())
+    return f"{mark} {name}: made by rpi-image from {classroom.path.name}\n"
+
+
+def write_exports(classroom: Classroom, names: Iterable[str], folder: Path) -> tuple[Path, ...]:
+    """Write the chosen exports into `folder` and give their paths."""
+    written = []
+    for name in names:
+        path = folder / EXPORTS[name].file
+        text = EXPORTS[name].render(classroom, folder.resolve())
+        write_text(path, text, 0o755 if text.startswith("#!") else 0o644)
+        written.append(path)
+    return tuple(written)

@@ -1,0 +1,187 @@
+"""Writes what the instructor's machine runs, exports, labels; reads what the cards report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from imagebuilder.errors import SettingsError, WriteError
+from imagebuilder.files import write_in_folder
+from imagebuilder.plan.templates import compile_template
+from imagebuilder.shack.exports import EXPORTS, node_address
+from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
+from imagebuilder.shack.services import (
+    bootstrap_expect,
+    class_images,
+    class_platform,
+    encryption_key,
+    plan_services,
+    project_name,
+    uses_tls,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from imagebuilder.model import Classroom, NodeSettings, OverlayFile, Shack
+
+Kind = Literal["classic", "swarm-mode"]
+STATUS_FILE = "rpi-image/status.json"
+
+# Roster files that the class page offers; all of them hold public facts only.
+PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")
+_ONLY_WITH = {"registry": "registry", "mirror": "mirror", "apt": "apt", "time": "ntp", "web": "web"}
+_ONLY_SERVICE_FILES = {"preload": "registry", "nginx.conf": "web"}
+_SWARM_MODE_FILES = ("manager/", "publish-token")
+
+
+@dataclass(frozen=True, slots=True)
+class ShackFile:
+    """One file of the shack's folder."""
+
+    path: str
+    data: bytes = dataclasses.field(repr=False)
+    mode: int = 0o644
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLine:
+    """A node as the shack's pages show it."""
+
+    hostname: str
+    address: str
+    profile: str
+    arch: str
+    seat: str
+    owner: str
+
+
+def plan_shack(
+    classroom: Classroom,
+    templates: Sequence[OverlayFile],
+    kind: Kind | None = None,
+    *,
+    write: bool = True,
+) -> tuple[ShackFile, ...]:
+    """Render the shack's folder; the class's keys are made where they are missing.
+
+    `write=False` keeps what it has to make in memory.
+    """
+    shack = shack_of(classroom, kind)
+    classroom = with_identities(dataclasses.replace(classroom, shack=shack), write=write)
+    if uses_tls(classroom):
+        client_bundle(classroom, write=write)
+    context = _context(classroom, shack)
+    files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
+    if "web" in shack.services:
+        files += _published(classroom)
+    # Both generations of compose read the name of the project here.
+    files.append(ShackFile(".env", f"COMPOSE_PROJECT_NAME={project_name(classroom)}\n".encode()))
+    files += _secrets(classroom, shack, write=write)
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def shack_of(classroom: Classroom, kind: Kind | None = None) -> Shack:
+    """Give the class's shack; raises SettingsError where there is none."""
+    if classroom.shack is None:
+        raise SettingsError(
+            f"{classroom.path.name} names no shack", "give shack: {address: …} in it"
+        )
+    return dataclasses.replace(classroom.shack, kind=kind or classroom.shack.kind)
+
+
+def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], folder: Path) -> None:
+    """Write the folder; a file of ours that no longer belongs there goes, others stay."""
+    planned = {file.path for file in files}
+    known = {_target(template.path) for template in templates}
+    try:
+        for file in files:
+            write_in_folder(folder / file.path, file.data, file.mode)
+        for path in known - planned:
+            (folder / path).unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"cannot write {folder}: {error.strerror}", "check its rights and the room there"
+        ) from error
+
+
+# ---- rendering
+
+
+def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
+    services = plan_services(classroom, shack)
+    nodes = tuple(map(_line, classroom.nodes))
+    return {
+        "title": " ".join(classroom.name.split()),
+        "source": classroom.path.name,
+        "secrets": str(classroom.secrets),
+        "project": project_name(classroom),
+        "shack": shack,
+        "kind": shack.kind,
+        "services": services,
+        "volumes": tuple(name for service in services for name in service.data),
+        "nodes": nodes,
+        "seats": any(node.seat not in ("", str(n)) for n, node in enumerate(nodes, start=1)),
+        "owners": any(node.owner for node in nodes),
+        "images": class_images(classroom, shack),
+        "platform": class_platform(classroom),
+        "expect": bootstrap_expect(classroom),
+        "tls": uses_tls(classroom) and shack.kind == "classic",
+        "sockets_are_open": has_open_socket(classroom),
+        "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
+    }
+
+
+def has_open_socket(classroom: Classroom) -> bool:
+    """Say whether anyone on the network may use a node's Docker."""
+    return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
+
+
+def _line(node: NodeSettings) -> NodeLine:
+    return NodeLine(
+        node.hostname, node_address(node), node.profile, node.arch, node.seat, node.owner
+    )
+
+
+def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:
+    data = template.data
+    if template.path.endswith(".j2"):
+        data = compile_template(data.decode(), template.origin).render(context).encode()
+    return ShackFile(_target(template.path), data, 0o755 if data.startswith(b"#!") else 0o644)
+
+
+def _target(path: str) -> str:
+    return path.removesuffix(".j2")
+
+
+def _wanted(path: str, shack: Shack) -> bool:
+    if path.startswith(_SWARM_MODE_FILES):
+        return shack.kind == "swarm-mode"
+    top = _target(path).partition("/")[0]
+    needed = _ONLY_WITH.get(top) if "/" in path else _ONLY_SERVICE_FILES.get(top)
+    return needed is None or needed in shack.services
+
+
+def _published(classroom: Classroom) -> list[ShackFile]:
+    return [
+        ShackFile(
+            f"web/{EXPORTS[name].file}", EXPORTS[name].render(classroom, Path("~/.ssh")).encode()
+        )
+        for name in PUBLISHED
+    ]
+
+
+def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFile]:
+    files = []
+    if key := encryption_key(classroom):
+        # The official image writes this variable into a file of its own: no key in any argv.
+        settings = json.dumps({"encrypt": key.reveal()})
+        files.append(ShackFile("consul.env", f"CONSUL_LOCAL_CONFIG={settings}\n".encode(), 0o600))
+    if uses_tls(classroom) and shack.kind == "classic":
+        tls = shack_certificate(classroom, write=write)
+        texts = {"ca": tls.ca, "cert": tls.certificate, "key": tls.key.reveal()}
+        files += [ShackFile(f"tls/{n}.pem", text.encode(), 0o600) for n, text in texts.items()]
+    return files

@@ -1,0 +1,358 @@
+"""Who is there and who should be: the roster against what consul and swarm say."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from imagebuilder.model import Classroom, NodeSettings
+
+State = Literal["joined", "missing", "unknown", "wrong-arch", "stale-address", "unhealthy"]
+
+# The state shown for a node is its worst finding.
+_WORST_FIRST: tuple[State, ...] = (
+    "missing",
+    "wrong-arch",
+    "unhealthy",
+    "stale-address",
+    "unknown",
+    "joined",
+)
+NAMELESS = "(unknown)"
+
+# What swarm mode calls a node that it no longer hears.
+_SWARM_LOST = ("down", "disconnected")
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A machine in consul's catalog; `alive` is its serfHealth check."""
+
+    name: str
+    address: str
+    alive: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A Docker engine as its manager sees it; `arch` is its label, `machine` its own word."""
+
+    name: str
+    address: str
+    healthy: bool = True
+    status: str = ""
+    error: str = ""
+    arch: str = ""
+    machine: str = ""
+    version: str = ""
+    manager: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gathering:
+    """What the shack answered; `engines` is None where the manager did not answer.
+
+    `leader` is empty where consul does not tell.
+    """
+
+    leader: str
+    members: tuple[Member, ...]
+    engines: tuple[Engine, ...] | None = None
+    registered: tuple[str, ...] = ()
+    manager_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CardReport:
+    """What a Pi wrote onto its own boot partition (`rpi-image/status.json`)."""
+
+    hostname: str = ""
+    hash: str = ""
+    installed: str = ""
+    install: str = ""
+    booted: str = ""
+    address: str = ""
+    arch: str = ""
+    docker: str = ""
+    consul: str = ""
+    swarm: str = ""
+    error: str = ""
+    updated: str = ""
+    place: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing to say about a node."""
+
+    state: State
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """One line of `status`: a node of the roster, or a stranger."""
+
+    hostname: str
+    findings: tuple[Finding, ...]
+    expected_address: str = ""
+    address: str = ""
+    arch: str = ""
+    version: str = ""
+    card: CardReport | None = None
+
+    @property
+    def state(self) -> State:
+        """Give the worst finding."""
+        found = {finding.state for finding in self.findings}
+        return next((state for state in _WORST_FIRST if state in found), "joined")
+
+    @property
+    def detail(self) -> str:
+        """Give every finding's words."""
+        return "; ".join(finding.detail for finding in self.findings if finding.detail)
+
+
+def compare(
+    classroom: Classroom, gathering: Gathering, cards: Iterable[CardReport] = ()
+) -> tuple[Presence, ...]:
+    """Hold the roster against what is there: its nodes in order, then strangers by name."""
+    swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
+    known = {node.hostname for node in classroom.nodes}
+    members = {member.name.lower(): member for member in _guests(classroom, gathering.members)}
+    if swarm_mode:
+        # Its nodes run no consul: what that still knows of them is from another time.
+        members = {name: member for name, member in members.items() if name not in known}
+    engines = _engines_by_name(classroom, gathering, members)
+    rows = [
+        _judge_swarm_mode(node, engines.get(node.hostname), gathering)
+        if swarm_mode
+        else _judge(node, members.get(node.hostname), engines.get(node.hostname), gathering)
+        for node in expected_nodes(classroom)
+    ]
+    names = sorted((members.keys() | engines.keys()) - known)
+    rows += [_stranger(name, members.get(name), engines.get(name)) for name in names]
+    if not swarm_mode:
+        rows = _with_left_behind(classroom, gathering, rows)
+    return with_cards(classroom, rows, cards)
+
+
+def expected_nodes(classroom: Classroom) -> tuple[NodeSettings, ...]:
+    """Give the nodes that are to join."""
+    return tuple(node for node in classroom.nodes if node.cluster.enabled)
+
+
+def with_cards(
+    classroom: Classroom,
+    rows: Iterable[Presence],
+    cards: Iterable[CardReport],
+    *,
+    shack_answers: bool = True,
+) -> tuple[Presence, ...]:
+    """Add what the cards say to the nodes they belong to; foreign cards become strangers."""
+    reports = {card.hostname.lower(): card for card in cards}
+    nodes = {node.hostname: node for node in classroom.nodes}
+    done = []
+    for row in rows:
+        card = reports.pop(row.hostname, None)
+        done.append(row if card is None else _with_card(row, card, nodes.get(row.hostname)))
+    for name, card in sorted(reports.items()):
+        state: State = "missing" if name in nodes else "unknown"
+        why = f"card {card.place}" if shack_answers else f"card {card.place}, shack not asked"
+        row = Presence(name, (Finding(state, why),))
+        done.append(_with_card(row, card, nodes.get(name)))
+    return tuple(done)
+
+
+def summarise(rows: Iterable[Presence]) -> dict[str, int]:
+    """Count the states, worst last."""
+    counts: dict[str, int] = dict.fromkeys(reversed(_WORST_FIRST), 0)
+    for row in rows:
+        counts[row.state] += 1
+    return counts
+
+
+def everyone_joined(classroom: Classroom, rows: Iterable[Presence]) -> bool:
+    """Say whether every node that is expected has joined; strangers keep nobody waiting."""
+    joined = {row.hostname for row in rows if row.state == "joined"}
+    return joined.issuperset(node.hostname for node in expected_nodes(classroom))
+
+
+def _judge(
+    node: NodeSettings, member: Member | None, engine: Engine | None, gathering: Gathering
+) -> Presence:
+    findings = (
+        *_of_member(member),
+        *(_of_engine(member, engine) if gathering.engines is not None else ()),
+        *_of_arch(node, engine),
+        *_of_address(node, member, engine),
+    )
+    return _row(node, findings, engine, member.address if member else "")
+
+
+def _judge_swarm_mode(node: NodeSettings, engine: Engine | None, gathering: Gathering) -> Presence:
+    findings = (
+        *_of_swarm_state(engine, gathering),
+        *_of_arch(node, engine),
+        *_of_swarm_address(node, engine),
+    )
+    return _row(node, findings, engine)
+
+
+def _row(
+    node: NodeSettings, findings: tuple[Finding, ...], engine: Engine | None, address: str = ""
+) -> Presence:
+    return Presence(
+        node.hostname,
+        findings or (Finding("joined"),),
+        expected_address=_static_address(node),
+        address=address or (engine.address if engine else ""),
+        arch=(engine.arch or engine.machine) if engine else "",
+        version=engine.version if engine else "",
+    )
+
+
+def _of_swarm_state(engine: Engine | None, gathering: Gathering) -> list[Finding]:
+    if gathering.engines is None:
+        return [Finding("missing", "the manager does not answer")]
+    if engine is None:
+        return [Finding("missing", "not in the swarm")]
+    if engine.healthy:
+        return []
+    state: State = "missing" if engine.status in _SWARM_LOST else "unhealthy"
+    return [Finding(state, _engine_words(engine))]
+
+
+def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[Finding]:
+    expected = _static_address(node)
+    # A manager knows itself by whatever it dialled, as 127.0.0.1.
+    if engine is None or engine.manager or not expected or engine.address in ("", expected):
+        return []
+    return [Finding("stale-address", f"has {engine.address}, roster says {expected}")]
+
+
+def _of_member(member: Member | None) -> list[Finding]:
+    if member is None:
+        return [Finding("missing", "not in consul")]
+    return [] if member.alive else [Finding("missing", "consul has lost it")]
+
+
+def _of_engine(member: Member | None, engine: Engine | None) -> list[Finding]:
+    if engine is None:
+        there = member is not None and member.alive
+        return [Finding("unhealthy", "not known to the swarm manager")] if there else []
+    return [] if engine.healthy else [Finding("unhealthy", _engine_words(engine))]
+
+
+def _engine_words(engine: Engine) -> str:
+    return f"engine: {' '.join(filter(None, (engine.status, engine.error)))}"
+
+
+def _of_arch(node: NodeSettings, engine: Engine | None) -> list[Finding]:
+    if engine is None:
+        return []
+    if engine.machine and engine.machine not in node.machines:
+        return [Finding("wrong-arch", f"is {engine.machine}, profile {node.profile} is not")]
+    if engine.arch and engine.arch != node.arch:
+        return [Finding("wrong-arch", f"labelled arch={engine.arch}, expected {node.arch}")]
+    return []
+
+
+def _of_address(node: NodeSettings, member: Member | None, engine: Engine | None) -> list[Finding]:
+    expected = _static_address(node)
+    findings = []
+    if member and expected and member.address != expected:
+        findings.append(Finding("stale-address", f"has {member.address}, roster says {expected}"))
+    if member and engine and engine.address not in ("", member.address):
+        findings.append(
+            Finding("stale-address", f"swarm knows {engine.address}, consul {member.address}")
+        )
+    return findings
+
+
+def _stranger(name: str, member: Member | None, engine: Engine | None) -> Presence:
+    where = [place for place, found in (("consul", member), ("swarm", engine)) if found]
+    return Presence(
+        name,
+        (Finding("unknown", f"in {' and '.join(where)}, not in the roster"),),
+        address=member.address if member else engine.address if engine else "",
+        arch=engine.arch if engine else "",
+        version=engine.version if engine else "",
+    )
+
+
+def _with_left_behind(
+    classroom: Classroom, gathering: Gathering, rows: list[Presence]
+) -> list[Presence]:
+    """Name swarm keys of addresses nobody has: swarm 0.2.0 writes them without a time limit."""
+    there = {row.address for row in rows} | {member.address for member in gathering.members}
+    owners = {_static_address(node): node.hostname for node in classroom.nodes}
+    by_name = {row.hostname: row for row in rows}
+    for address in sorted(gathering.registered):
+        host = _host(address)
+        if host in there:
+            continue
+        name = owners.get(host, host)
+        row = by_name.get(name) or Presence(name, (), address=host)
+        left = Finding("stale-address", f"{address} is still registered with swarm")
+        kept = tuple(finding for finding in row.findings if finding.state != "joined")
+        by_name[name] = replace(row, findings=(*kept, left))
+    return list(by_name.values())
+
+
+def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
+    """Leave out the shack itself, which may go by any name of its own."""
+    shack, roster = classroom.shack, {node.hostname for node in classroom.nodes}
+    own = (shack.hostname, shack.address) if shack else ()
+    return [m for m in members if m.name.lower() in roster or not {m.name, m.address} & {*own}]
+
+
+def _engines_by_name(
+    classroom: Classroom, gathering: Gathering, members: dict[str, Member]
+) -> dict[str, Engine]:
+    """Key engines by hostname; one that has not told its name yet is found by its address."""
+    roster = {node.hostname for node in classroom.nodes}
+    owners = {_static_address(node): node.hostname for node in classroom.nodes}
+    owners |= {member.address: name for name, member in members.items()}
+    found: dict[str, Engine] = {}
+    for engine in gathering.engines or ():
+        name = engine.name.lower()
+        if engine.manager and name not in roster:
+            continue
+        if name in ("", NAMELESS):
+            name = owners.get(engine.address, engine.address)
+        if name not in found or not found[name].healthy:
+            found[name] = engine
+    return found
+
+
+def _with_card(row: Presence, card: CardReport, node: NodeSettings | None) -> Presence:
+    findings = [finding for finding in row.findings if finding.state != "joined"]
+    if node and card.arch and card.arch not in node.machines:
+        findings.append(Finding("wrong-arch", f"card: is {card.arch}"))
+    if card.install.startswith("failed"):
+        findings.append(Finding("unhealthy", f"card: install {card.install}"))
+    if card.error:
+        findings.append(Finding("unhealthy", f"card: {card.error}"))
+    return replace(
+        row,
+        findings=tuple(findings) or row.findings,
+        card=card,
+        address=row.address or card.address,
+        arch=row.arch or card.arch,
+        version=row.version or card.docker,
+    )
+
+
+def _static_address(node: NodeSettings) -> str:
+    address = node.network.address
+    return str(ipaddress.ip_interface(address).ip) if address else ""
+
+
+def _host(address: str) -> str:
+    """Give the host of `host:port`."""
+    return address.rpartition(":")[0] or address
