@@ -45,7 +45,7 @@ bench: $(VENV)/.stamp tools ## measure, side by side with what a user would run 
 	for bench in tests/benchmarks/bench_*.py; do PYTHONPATH=. $(BIN)/python $$bench || exit 1; done
 
 golden: $(VENV)/.stamp ## write the golden files anew; review the diff
-	$(BIN)/python -m tests.unit.make_golden
+	$(BIN)/python -m tests.lib.make_golden
 	git diff --stat -- tests/unit/golden
 
 sample: ## make the embedded sample image anew

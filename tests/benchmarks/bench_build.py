@@ -20,7 +20,7 @@ from imagebuilder.build.compose import Composition, open_composer
 from imagebuilder.build.image import write_image
 from imagebuilder.model import BaseImage, ImageSource, NodeSettings
 from tests.benchmarks.table import Row, report
-from tests.image.program import SAMPLE
+from tests.lib.program import SAMPLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from tests.benchmarks.table import Row, report
-from tests.image.program import SAMPLE, SAMPLE_SHA256
+from tests.lib.program import SAMPLE, SAMPLE_SHA256
 
 ROOM = """\
 profile: armv7

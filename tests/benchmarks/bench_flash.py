@@ -25,7 +25,7 @@ from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from tests.benchmarks.table import Row, report
 from tests.device.cards import RPI_IMAGE, served
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

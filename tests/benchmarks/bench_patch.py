@@ -15,9 +15,9 @@ from imagebuilder.disk.fat.edit import BootBase
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.model import BootEdit, DockerTls, HostKey, Secret
 from tests.benchmarks.table import Row, report
-from tests.image.fat_images import EPOCH, MIB, FatImage, make_image, mtype
-from tests.tools import run
-from tests.unit.plan_samples import STOCK, boot_of, full_node, plan
+from tests.lib.fat_images import EPOCH, MIB, FatImage, make_image, mtype
+from tests.lib.plan_samples import STOCK, boot_of, full_node, plan
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

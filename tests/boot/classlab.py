@@ -22,8 +22,8 @@ from tests.boot import roots
 from tests.boot.pi import Pi
 from tests.device.shacklab import CONSUL_IMAGE, SWARM_IMAGE
 from tests.device.swarmlab import SWARM
-from tests.image.real_consul import SUITE
-from tests.tools import run
+from tests.lib.real_consul import SUITE
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot.pi import Pi
-from tests.tools import need, need_root
+from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.boot import roots
-from tests.tools import need, run
+from tests.lib.tools import need, run
 
 HERE = Path(__file__).parent
 SECTOR_BYTES = 512

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from tests.boot import images, recorder
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

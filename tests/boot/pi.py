@@ -17,7 +17,7 @@ from imagebuilder.boot import emulator
 from imagebuilder.disk import partitions
 from imagebuilder.disk.fat.volume import BootVolume
 from tests.boot import images
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path

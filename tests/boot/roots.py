@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
-from tests.tools import need, need_root, run
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

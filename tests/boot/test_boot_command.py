@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.boot import images, nodes, roots
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot.roots import base_folder, kernel
-from tests.image.fat_images import MIB, FatImage, make_image
-from tests.image.test_bootfs import EDITS, STOCK, edited
-from tests.image.test_bootfs_readers import MORE
-from tests.tools import need, run
+from tests.image.disk.fat.test_edit import EDITS, STOCK, edited
+from tests.image.disk.fat.test_readers import MORE
+from tests.lib.fat_images import MIB, FatImage, make_image
+from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from pathlib import Path

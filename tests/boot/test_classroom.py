@@ -25,8 +25,8 @@ from tests.boot import classlab, images
 from tests.boot.classlab import Seat
 from tests.device.shacklab import CONSUL_IMAGE, SWARM_IMAGE, ShackLab, open_shack_lab
 from tests.device.swarmlab import SHACK, wait_for
-from tests.image.real_consul import consul_program
-from tests.tools import need
+from tests.lib.real_consul import consul_program
+from tests.lib.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

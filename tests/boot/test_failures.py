@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot import images, nodes
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path

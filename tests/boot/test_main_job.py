@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from tests.boot.images import GENERATIONS, SECTOR_BYTES, golden
-from tests.image.program import mtype, node_env, rpi_image, succeed
-from tests.image.webserver import cutting_proxy, nginx
-from tests.tools import need, run
+from tests.lib.program import mtype, node_env, rpi_image, succeed
+from tests.lib.tools import need, run
+from tests.lib.webserver import cutting_proxy, nginx
 
 if TYPE_CHECKING:
     from pathlib import Path

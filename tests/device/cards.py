@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from tests.tools import need, need_root, run
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

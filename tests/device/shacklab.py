@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.device.swarmlab import SHACK, SWARM, Docker, Machine, Node, wait_for
-from tests.image.real_consul import consul_program
+from tests.lib.real_consul import consul_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

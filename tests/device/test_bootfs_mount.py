@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import BootEdit
-from tests.image.fat_images import EPOCH, FatImage, make_image
-from tests.image.test_bootfs import EDITS, STOCK, edited, geometry_name
-from tests.tools import need, need_root, run
+from tests.image.disk.fat.test_edit import EDITS, STOCK, edited, geometry_name
+from tests.lib.fat_images import EPOCH, FatImage, make_image
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

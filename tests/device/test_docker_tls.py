@@ -16,8 +16,8 @@ from imagebuilder.model import Classroom, Network
 from imagebuilder.model import Docker as DockerSettings
 from imagebuilder.shack.keystore import client_bundle, with_identities
 from tests.device.swarmlab import Machine, wait_for
-from tests.tools import need, need_root
-from tests.unit.rooms import node, room
+from tests.lib.classroom_samples import node, room
+from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

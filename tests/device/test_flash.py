@@ -39,8 +39,8 @@ from tests.device.cards import (
     rpi_image,
     state_of_nodes,
 )
-from tests.image.webserver import Page, misbehaving
-from tests.tools import need, run
+from tests.lib.tools import need, run
+from tests.lib.webserver import Page, misbehaving
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

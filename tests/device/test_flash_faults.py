@@ -31,7 +31,7 @@ from tests.device.cards import (
     served,
     state_of_nodes,
 )
-from tests.tools import need, run
+from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -30,7 +30,7 @@ from tests.device.cards import (
     head_of,
     loop,
 )
-from tests.tools import need, need_root, run
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -37,7 +37,7 @@ from tests.device.cards import (
     head_of,
     lying_card,
 )
-from tests.tools import run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

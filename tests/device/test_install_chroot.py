@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.pi_tree import HASH, Pi, make_pi
-from tests.tools import need, need_root, run
+from tests.lib.pi_tree import HASH, Pi, make_pi
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from pathlib import Path

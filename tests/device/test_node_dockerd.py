@@ -17,7 +17,7 @@ from tests.device.swarmlab import (
     settings_of,
     wait_for,
 )
-from tests.tools import need, need_root
+from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,8 +21,8 @@ from tests.device.shacklab import (
     open_shack_lab,
 )
 from tests.device.swarmlab import SHACK, Docker, wait_for
-from tests.image.real_consul import consul_program
-from tests.tools import need, need_root
+from tests.lib.real_consul import consul_program
+from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

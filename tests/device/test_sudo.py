@@ -10,7 +10,7 @@ import pytest
 
 from imagebuilder.files import make_folder, write_file
 from tests.device.cards import CARD_BYTES, RPI_IMAGE, SmallImage, card
-from tests.tools import need, need_root, run
+from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -35,8 +35,8 @@ import yaml
 
 from imagebuilder.shack.exports import EXPORTS
 from tests.device.cards import loop
-from tests.image.shack_server import Answer, answering
-from tests.tools import need, need_root
+from tests.lib.shack_server import Answer, answering
+from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

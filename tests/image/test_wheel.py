@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools import run
+from tests.lib.tools import run
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,0 +1,251 @@
+"""What the plans write, judged by the programs that read it on a Pi."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagebuilder.model import Network, Secret, Wifi, WifiNetwork
+from imagebuilder.plan.shared_image import unclaimed_node
+from tests.lib.plan_samples import HOSTILE, boot_of, full_node, plain_node, plan
+from tests.lib.tools import need, run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imagebuilder.model import NodePlan, NodeSettings
+
+CLOUD = ["cloud-init-hypriot", "cloud-init-trixie"]
+SSIDS = [*{text.encode()[:32].decode(errors="ignore") for text in HOSTILE}]
+
+
+def lay(planned: NodePlan, folder: Path) -> Path:
+    """Write a plan's files into a folder."""
+    for edit in planned.edits:
+        if edit.data is not None:
+            target = folder / edit.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(edit.data)
+    return folder
+
+
+def hostile_wifi() -> NodeSettings:
+    """Give a node with one network for each hostile SSID, each with a hostile passphrase."""
+    networks = tuple(
+        WifiNetwork(ssid, Secret((ssid + "-passphrase").encode()[:60].decode(errors="ignore")))
+        for ssid in SSIDS
+    )
+    return replace(full_node(), wifi=Wifi("FR", networks))
+
+
+@pytest.mark.parametrize("name", CLOUD)
+@pytest.mark.parametrize("node", [plain_node(), full_node()], ids=["plain", "full"])
+def test_cloud_init_takes_the_user_data(name: str, node: NodeSettings, tmp_path: Path) -> None:
+    need("cloud-init")
+    stock = b"#cloud-config\n"  # the vendor's own is not valid: it has ssh_pwauth inside a user
+    card = lay(plan(node, boot_of(name, **{"user-data": stock})), tmp_path)
+    said = run("cloud-init", "schema", "--config-file", card / "user-data")
+    assert "Valid" in said
+
+
+INSTANCE = """
+import sys
+from cloudinit.sources import DataSourceNoCloud as nocloud
+said = {}
+assert nocloud.load_cmdline_data(said, sys.argv[1])
+seed = nocloud._merge_new_seed({"meta-data": said}, {"meta-data": sys.argv[2]})
+print(seed["meta-data"]["instance-id"])
+"""
+
+
+def test_a_board_that_becomes_its_node_is_a_new_instance(tmp_path: Path) -> None:
+    """The command line stays that of the one image; what is on it wins over meta-data."""
+    need("cloud-init")
+    boot = boot_of("cloud-init-trixie")
+    fallback, own = (plan(node, boot) for node in (unclaimed_node([full_node()]), full_node()))
+    line = (lay(fallback, tmp_path) / "cmdline.txt").read_text()
+    for planned in (fallback, own):
+        meta_data = (lay(planned, tmp_path) / "meta-data").read_text()
+        said = run("/usr/bin/python3", "-c", INSTANCE, line, meta_data)
+        assert said.strip() == planned.config_hash
+
+
+@pytest.mark.parametrize("node", [plain_node(), full_node()], ids=["plain", "full"])
+def test_cloud_init_makes_interfaces_of_version_1(node: NodeSettings, tmp_path: Path) -> None:
+    need("cloud-init", "ifquery")
+    card = lay(plan(node, boot_of("cloud-init-hypriot")), tmp_path / "card")
+    options = f"-k yaml -D debian -O eni -p {card}/network-config -d {tmp_path}/root"
+    run("cloud-init", "devel", "net-convert", *options.split())
+    (made,) = (tmp_path / "root/etc/network").rglob("50-*")
+    found = facts_of_interface(made)
+    if node.network.address:
+        assert found["address"] in {"192.168.2.103", "192.168.2.103/24"}
+        assert found["gateway"] == "192.168.2.1"
+        assert "192.168.2.1 9.9.9.9" in found.values()
+    else:
+        assert "iface eth0 inet dhcp" in made.read_text()
+
+
+def facts_of_interface(file: Path) -> dict[str, str]:
+    """Read a stanza of eth0 as ifupdown does."""
+    lines = run("ifquery", "--interfaces", file, "eth0").splitlines()
+    return dict(line.split(": ", 1) for line in lines)
+
+
+def test_ifupdown_reads_the_static_address(tmp_path: Path) -> None:
+    need("ifquery")
+    card = lay(plan(full_node(), boot_of("occidentalis")), tmp_path)
+    found = facts_of_interface(card / "rpi-image/network/interfaces")
+    assert found["address"] == "192.168.2.103"
+    assert found["netmask"] == "255.255.255.0"
+    assert found["gateway"] == "192.168.2.1"
+    assert found["dns-nameservers"] == "192.168.2.1 9.9.9.9"
+
+
+def netplan_of(node: NodeSettings, root: Path) -> Path:
+    """Run netplan's generator over the network-config of a trixie card."""
+    card = lay(plan(node, boot_of("cloud-init-trixie")), root / "card")
+    place = root / "etc/netplan/50-cloud-init.yaml"
+    place.parent.mkdir(parents=True)
+    shutil.copy(card / "network-config", place)
+    place.chmod(0o600)
+    run("netplan", "generate", "--root-dir", root)
+    return root / "run"
+
+
+def test_netplan_makes_networks_of_version_2(tmp_path: Path) -> None:
+    need("netplan")
+    made = netplan_of(full_node(), tmp_path)
+    wired = (made / "systemd/network/10-netplan-eth0.network").read_text()
+    assert "Address=192.168.2.103/24" in wired
+    assert "Gateway=192.168.2.1" in wired
+    assert "RequiredForOnline=no" in wired
+    wifi = (made / "netplan/wpa-wlan0.conf").read_text()
+    assert "country=FR" in wifi
+    assert wifi.count("network={") == 3
+    assert "scan_ssid=1" in wifi
+    assert "psk=db8aa120c2b1a9580d2ff80b80fb971841944c8f035a3e2379c2279a314ecef6" in wifi
+
+
+def test_netplan_takes_ipv6(tmp_path: Path) -> None:
+    need("netplan")
+    node = replace(
+        plain_node(), network=Network(address="fd00::103/64", gateway="fd00::1", dns=("fd00::1",))
+    )
+    wired = (netplan_of(node, tmp_path) / "systemd/network/10-netplan-eth0.network").read_text()
+    assert "Address=fd00::103/64" in wired
+    assert "Gateway=fd00::1" in wired
+
+
+def test_keys_are_those_of_wpa_passphrase(tmp_path: Path) -> None:
+    need("wpa_passphrase")
+    card = lay(plan(hostile_wifi(), boot_of("occidentalis", occidentalis_txt=b"")), tmp_path)
+    ours = re.findall(r"^\tpsk=(.*)$", wpa_text(card), re.MULTILINE)
+    theirs = [
+        re.findall(
+            r"^\tpsk=([0-9a-f]{64})$", run("wpa_passphrase", net.ssid, secret), re.MULTILINE
+        )[0]
+        for net in hostile_wifi().wifi.networks
+        if net.passphrase and (secret := net.passphrase.reveal())
+    ]
+    assert ours == theirs
+
+
+def wpa_text(card: Path) -> str:
+    return (card / "rpi-image/wifi/wpa_supplicant.conf").read_text()
+
+
+def test_wpa_supplicant_reads_every_ssid_back(tmp_path: Path) -> None:
+    need("wpa_supplicant")
+    card = lay(plan(hostile_wifi(), boot_of("occidentalis")), tmp_path)
+    config = tmp_path / "wpa.conf"
+    config.write_text(re.sub(r"^ctrl_interface=.*\n", "", wpa_text(card)))
+    said = said_until("Add interface", "wpa_supplicant", "-Dnone", "-ilo", "-dd", "-c", str(config))
+    dumps = re.findall(r"^ssid - hexdump_ascii\(len=(\d+)\):\n((?:     .*\n)+)", said, re.MULTILINE)
+    assert [ssid_of(int(size), dump) for size, dump in dumps] == SSIDS
+    assert said.count("Line: ") == len(SSIDS)
+    assert "country='FR'" in said
+
+
+def ssid_of(size: int, dump: str) -> str:
+    """Read a hex dump, 16 bytes a line with their letters behind."""
+    digits = "".join(line[5:53] for line in dump.splitlines())
+    return bytes.fromhex(digits)[:size].decode()
+
+
+def said_until(word: str, *command: str) -> str:
+    """Run a program that does not end by itself and give its words up to a certain one."""
+    path = shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin") or command[0]
+    with subprocess.Popen(
+        [path, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        lines: list[str] = []
+        for line in process.stdout or ():
+            lines.append(line)
+            if word in line:
+                break
+        process.kill()
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
+def test_firstrun_calls_the_installer_and_ends_well(shell: list[str], tmp_path: Path) -> None:
+    need(shell[0])
+    card = lay(plan(full_node(), boot_of("firstrun-bookworm")), tmp_path / "boot/firmware")
+    marker = tmp_path / "installed"
+    (card / "rpi-image/install").write_text(f"touch {marker}\nexit 3\n")
+    script = bookworm_cut((card / "firstrun.sh").read_text())
+    (card / "firstrun.sh").write_text(script)
+    subprocess.run([*shell, card / "firstrun.sh"], check=True, env={"PATH": stubs(tmp_path)})
+    assert marker.exists()
+    assert (tmp_path / "calls").read_text() == "systemctl enable ssh\n"
+
+
+def bookworm_cut(script: str) -> str:
+    """Do what bookworm's initramfs does: new paths, and an end of its own at the clean-up."""
+    lines = script.replace("/boot/", "/boot/firmware/").splitlines()
+    cut = next(n for n, line in enumerate(lines) if re.search(r"rm.*firstrun\.sh$", line))
+    return "\n".join([*lines[:cut], "exit 0", ""])
+
+
+def stubs(folder: Path) -> str:
+    """Make a PATH on which systemctl only records its call."""
+    place = folder / "bin"
+    place.mkdir()
+    (place / "systemctl").write_text(f'#!/bin/sh\necho systemctl "$@" >>{folder}/calls\n')
+    (place / "systemctl").chmod(0o755)
+    return f"{place}:/usr/bin:/bin"
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
+def test_firstrun_ends_well_without_its_folder(shell: list[str], tmp_path: Path) -> None:
+    need(shell[0])
+    card = lay(plan(full_node(), boot_of("firstrun-bookworm")), tmp_path)
+    shutil.rmtree(card / "rpi-image")
+    script = bookworm_cut((card / "firstrun.sh").read_text())
+    done = subprocess.run([*shell, "-c", script, str(card / "firstrun.sh")], check=False)
+    assert done.returncode == 0
+
+
+def test_firstrun_is_clean_shell(tmp_path: Path) -> None:
+    need("shellcheck")
+    card = lay(plan(full_node(), boot_of("firstrun-bookworm")), tmp_path)
+    run("shellcheck", "-s", "sh", "-e", "SC1091", card / "firstrun.sh")
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
+def test_node_env_is_read_back_by_the_shells_of_a_pi(shell: list[str], tmp_path: Path) -> None:
+    need(shell[0])
+    hostile = Secret("$6$a`b'c\"d\\e$(f)&/;|é📶")
+    user = replace(full_node().user, password_hash=hostile)  # type: ignore[type-var]
+    card = lay(plan(replace(full_node(), user=user), boot_of("occidentalis")), tmp_path)
+    script = '. ./node.env && printf "%s" "$USER_PASSWORD_HASH"'
+    done = subprocess.run(
+        [*shell, "-c", script], cwd=card / "rpi-image", capture_output=True, check=True
+    )
+    assert done.stdout.decode() == hostile.reveal()

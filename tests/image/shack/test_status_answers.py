@@ -1,0 +1,225 @@
+"""Asking a shack: recorded answers over real HTTP, and everything a network can do wrong."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from imagebuilder.errors import SourceError
+from imagebuilder.model import Classroom, Shack
+from imagebuilder.shack.cluster import Client, ask_shack
+from imagebuilder.shack.keystore import client_bundle, shack_certificate
+from imagebuilder.shack.status import Gathering, Member
+from tests.lib.classroom_samples import room
+from tests.lib.shack_server import Answer, answering, consul_answers, manager_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@contextmanager
+def shack(consul: dict[str, Answer], manager: dict[str, Answer]) -> Iterator[Shack]:
+    with answering(consul) as consul_port, answering(manager) as swarm_port:
+        yield Shack(address="127.0.0.1", consul_port=consul_port, swarm_port=swarm_port)
+
+
+def ask(consul: dict[str, Answer], manager: dict[str, Answer] | None = None) -> Gathering:
+    with shack(consul, manager or manager_answers("1.2.9")) as there:
+        return ask_shack(there, timeout_seconds=2)
+
+
+def test_the_seed_s_own_versions() -> None:
+    found = ask(consul_answers("0.5.0"), manager_answers("0.2.0"))
+    assert found.leader == "192.168.2.1:8300"
+    assert found.members == (
+        Member("pi-01", "192.168.2.101"),
+        Member("pi-02", "192.168.2.102", alive=False),
+        Member("shack", "192.168.2.1"),
+    )
+    assert found.registered == ("192.168.2.101:2375", "192.168.2.99:2375")
+    assert found.engines is not None
+    assert [(e.name, e.address, e.arch, e.healthy) for e in found.engines] == [
+        ("pi-01", "192.168.2.101", "armv7", True)
+    ]
+
+
+def test_consul_1_and_swarm_1() -> None:
+    found = ask(consul_answers("1.8.7"), manager_answers("1.2.9"))
+    assert [(m.name, m.alive) for m in found.members] == [
+        ("pi-01", True),
+        ("pi-02", False),
+        ("shack", True),
+    ]
+    assert found.engines is not None
+    pending, well = found.engines
+    assert (pending.name, pending.healthy, pending.status) == ("", False, "Pending")
+    assert pending.error.startswith("Cannot connect")
+    assert (well.name, well.version, well.error) == ("pi-01", "17.03.1-ce", "")
+
+
+def test_nobody_has_registered_yet() -> None:
+    answers = consul_answers("1.8.7")
+    del answers["/v1/kv/swarm/?recurse"]
+    assert ask(answers).registered == ()
+
+
+def test_a_consul_that_lists_the_nodes_and_no_more() -> None:
+    nodes = "/v1/catalog/nodes"
+    found = ask({nodes: consul_answers("0.5.0")[nodes]})
+    assert found.leader == ""
+    assert [(member.name, member.alive) for member in found.members] == [
+        ("pi-01", True),
+        ("pi-02", True),
+        ("shack", True),
+    ]
+    assert found.engines is not None
+
+
+@pytest.mark.parametrize("path", ["/v1/catalog/nodes", "/info"])
+def test_a_path_that_has_to_be_there_is_named(path: str) -> None:
+    words = rf"http://127\.0\.0\.1:\d+{path} answered 404: nf"
+    if path == "/info":
+        assert re.fullmatch(words, ask(consul_answers("0.5.0"), {path: (404, b"nf")}).manager_error)
+        return
+    with pytest.raises(SourceError, match=words):
+        ask(consul_answers("0.5.0") | {path: (404, b"nf")})
+
+
+def test_another_path_of_the_store() -> None:
+    with shack(consul_answers("0.5.0", "class/a"), manager_answers("0.2.0")) as there:
+        assert ask_shack(there, swarm_path="class/a").registered
+        assert not ask_shack(there).registered
+
+
+def test_a_manager_that_is_down_leaves_consul_s_word() -> None:
+    with answering(consul_answers("0.5.0")) as port:
+        closed = Shack(address="127.0.0.1", consul_port=port, swarm_port=free_port())
+        found = ask_shack(closed, timeout_seconds=2)
+    assert found.engines is None
+    assert "refused" in found.manager_error
+    assert len(found.members) == 3
+
+
+def test_a_manager_without_a_swarm_says_so() -> None:
+    refusal = b'{"message":"This node is not a swarm manager."}'
+    with (
+        answering(consul_answers("1.8.7")) as consul_port,
+        answering({"/nodes": (503, refusal)}) as port,
+    ):
+        there = Shack("127.0.0.1", kind="swarm-mode", consul_port=consul_port, swarm_port=port)
+        assert "not a swarm manager" in ask_shack(there).manager_error
+
+
+def test_a_closed_port_is_a_fact_with_a_hint() -> None:
+    with pytest.raises(
+        SourceError, match=r"does not answer at http://127\.0\.0\.1:.*refused"
+    ) as raised:
+        ask_shack(Shack("127.0.0.1", consul_port=free_port()))
+    assert "make status" in raised.value.hint
+    assert raised.value.exit_code == 4
+
+
+def test_a_shack_that_keeps_silent_costs_the_time_limit_only() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        start = time.monotonic()
+        with pytest.raises(SourceError, match="no answer in time"):
+            ask_shack(Shack("127.0.0.1", consul_port=deaf.getsockname()[1]), timeout_seconds=0.3)
+        assert time.monotonic() - start < 15
+
+
+def test_consul_without_a_leader() -> None:
+    with pytest.raises(SourceError, match="no leader yet"):
+        ask(consul_answers("0.5.0") | {"/v1/status/leader": b'""'})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/status/leader", b"null"),
+        ("/v1/status/leader", b"<html>It works!</html>"),
+        ("/v1/catalog/nodes", b'{"Node": "pi-01"}'),
+        ("/v1/catalog/nodes", b'[{"Name": "pi-01"}]'),
+        ("/v1/catalog/nodes", b"[7]"),
+        ("/v1/health/state/any", b"null"),
+        ("/v1/kv/swarm/?recurse", b'[{"Value": "\xff"}]'),
+        ("/v1/kv/swarm/?recurse", b'[{"Value": "gIGC"}]'),
+        ("/v1/catalog/nodes", b"[" * 5000),
+    ],
+)
+def test_something_else_listens_there(path: str, body: bytes) -> None:
+    with pytest.raises(SourceError, match="something else than expected"):
+        ask(consul_answers("0.5.0") | {path: body})
+
+
+@pytest.mark.parametrize(
+    "body", [b"{}", b'{"DriverStatus": null}', b'{"DriverStatus": [["Pool", "x"]]}', b"[]", b"{"]
+)
+def test_a_docker_daemon_is_no_manager(body: bytes) -> None:
+    found = ask(consul_answers("0.5.0"), {"/info": body})
+    assert found.engines is None
+    assert "something else than expected" in found.manager_error
+
+
+def test_a_server_error_shows_its_words() -> None:
+    with pytest.raises(SourceError, match="answered 500: No cluster leader"):
+        ask(consul_answers("0.5.0") | {"/v1/catalog/nodes": (500, b"No cluster leader\n")})
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with pytest.raises(SourceError, match="answered 302"):
+        ask(consul_answers("0.5.0") | {"/v1/status/leader": (302, b"")})
+
+
+def test_a_manager_that_speaks_no_tls(tmp_path: Path) -> None:
+    bundle = client_bundle(room(tmp_path))
+    with shack(consul_answers("0.5.0"), manager_answers("0.2.0")) as there:
+        found = ask_shack(there, client=Client(bundle), timeout_seconds=2)
+    assert found.engines is None
+    assert found.manager_error
+
+
+def manager_tls(classroom: Classroom, folder: Path) -> ssl.SSLContext:
+    """Verify clients as `swarm manage --tlsverify` does, with the certificate it is given."""
+    tls = shack_certificate(classroom)
+    (folder / "ca.pem").write_text(tls.ca)
+    (folder / "both.pem").write_text(tls.certificate + tls.key.reveal())
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(folder / "ca.pem"))
+    context.load_cert_chain(folder / "both.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def test_a_manager_with_tls_answers_this_class_only(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    classroom, other = room(tmp_path), room(tmp_path / "other")
+    with (
+        answering(consul_answers("0.5.0")) as consul_port,
+        answering(manager_answers("1.2.9"), manager_tls(classroom, tmp_path)) as port,
+    ):
+        there = Shack("127.0.0.1", consul_port=consul_port, swarm_port=port)
+        ours = ask_shack(there, client=Client(client_bundle(classroom)), timeout_seconds=5)
+        theirs = ask_shack(there, client=Client(client_bundle(other)), timeout_seconds=5)
+        plain = ask_shack(there, timeout_seconds=5)
+    assert ours.engines is not None
+    assert theirs.engines is None
+    assert "do not trust each other" in theirs.manager_error
+    assert plain.engines is None
+
+
+def test_the_shell_s_proxy_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("no_proxy", "")
+    assert ask(consul_answers("0.5.0")).members
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port: int = taken.getsockname()[1]
+    return port

@@ -1,0 +1,583 @@
+"""check, init, schema and profiles at the terminal, and the flags of one node."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebuilder.cli.console import Console
+from imagebuilder.cli.main import run
+from imagebuilder.cli.options import NodeFlags, document_from_flags, node_from_flags, node_options
+from imagebuilder.cli.session import choose_nodes
+from imagebuilder.errors import InputError, SettingsError
+from imagebuilder.model import Secret
+from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.load import load_classroom
+from imagebuilder.settings.schema.fields import COUNTRIES
+from imagebuilder.settings.starter import Answers, classroom_schema, render_starter
+from tests.lib.classrooms import CHECKSUM
+
+GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
+BAD = "profile: armv7\nwifi:\n  contry: FR\nnodes: [{hostname: Pi}]\ndocker: {tcp: false}\n"
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Path:
+    return tmp_path / "room.yml"
+
+
+# ---- check
+
+
+def test_check_of_a_good_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(GOOD)
+    assert run(["check", str(room)]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "3 nodes, no errors, no warnings\n"
+
+
+def test_check_prints_file_line_and_hint(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(BAD)
+    assert run(["check", str(room)]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        f"{room}:3: wifi.contry: unknown key `contry`",
+        "  hint: did you mean `country`?",
+        (
+            f"{room}:4: nodes[0].hostname: `Pi` is no host name: 1 to 63 of a-z, 0-9 and `-`, "
+            "no `-` at either end"
+        ),
+        "  hint: write `pi`",
+    ]
+
+
+def test_check_marks_warnings_and_passes(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text("profile: armv7\nnodes: [{hostname: a}]\n")
+    assert run(["check", str(room)]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith(f"{room}:1: warning: docker.tcp: ")
+    assert said.err == "1 node, no errors, 1 warning\n"
+
+
+def test_check_as_json(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text(BAD)
+    assert run(["check", str(room), "--json"]) == 3
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert [problem["line"] for problem in report["problems"]] == [3, 4]
+    assert set(report["problems"][0]) == {"file", "line", "message", "hint", "severe"}
+    room.write_text(GOOD)
+    assert run(["check", str(room), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report == {
+        "file": str(room),
+        "ok": True,
+        "nodes": ["pi-1", "pi-2", "pi-3"],
+        "problems": [],
+    }
+
+
+def test_check_of_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["check", str(tmp_path / "gone.yml")]) == 3
+    assert f"{tmp_path / 'gone.yml'}: no such file" in capsys.readouterr().out
+
+
+def test_check_reads_the_environment(
+    room: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "wifi: {country: FR, networks: [{ssid: a, passphrase: {env: CLASS_WIFI}}]}\n"
+    room.write_text(GOOD + text)
+    monkeypatch.setenv("CLASS_WIFI", "hunter2")
+    assert run(["check", str(room)]) == 3
+    said = capsys.readouterr()
+    assert "has 7 bytes" in said.out
+    assert "hunter2" not in said.out + said.err
+
+
+# ---- init
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--hostnames", "pi-[1-4]", "--profile", "armv6", "--image", "sample"],
+        ["--wifi-ssid", "Café \"N\" 'x' \\ 📶", "--wifi-country", "fr", "--shack", "10.0.0.1"],
+    ],
+)
+def test_init_writes_what_check_takes(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "classroom.yml"
+    assert run(["init", str(path), "--no-input", *arguments]) == 0
+    assert run(["check", str(path)]) == 0
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    flags = dict(zip(arguments[::2], arguments[1::2], strict=True))
+    assert data["nodes"][0]["hostname"] == flags.get("--hostnames", "pi-[01-30]")
+    if "--wifi-ssid" in flags:
+        assert data["wifi"]["networks"][0]["ssid"] == flags["--wifi-ssid"]
+        assert data["wifi"]["country"] == "FR"
+        assert data["shack"] == {"address": "10.0.0.1"}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["classroom.yml"]
+    capsys.readouterr()
+
+
+def test_init_does_not_write_over_a_file(room: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    room.write_text("mine")
+    assert run(["init", str(room), "--no-input"]) == 2
+    assert room.read_text() == "mine"
+    assert run(["init", str(room), "--no-input", "--force"]) == 0
+    assert "nodes:" in room.read_text()
+    capsys.readouterr()
+
+
+def test_init_refuses_answers_that_make_no_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "classroom.yml"
+    arguments = ["--hostnames", "Pi_[1-3]", "--shack", "here", "--profile", "armv9"]
+    assert run(["init", str(path), "--no-input", *arguments]) == 3
+    said = capsys.readouterr().err
+    assert "write `pi-1`" in said
+    assert "`here` is no IP address" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_init_into_a_folder_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["init", str(tmp_path / "gone" / "c.yml"), "--no-input"]) == 7
+    assert "no such file" in capsys.readouterr().err
+
+
+def at_a_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
+    leader, follower = pty.openpty()
+    program = [sys.executable, "-m", "imagebuilder", "init", "c.yml"]
+    with subprocess.Popen(
+        program, cwd=folder, stdin=follower, stderr=subprocess.PIPE, text=True
+    ) as process:
+        os.close(follower)
+        os.write(leader, typed)
+        _, said = process.communicate(timeout=60)
+    os.close(leader)
+    return process.returncode, said
+
+
+def test_init_asks_five_questions_at_a_terminal(tmp_path: Path) -> None:
+    code, said = at_a_terminal(tmp_path, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n")
+    assert code == 0
+    assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 5
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert data["nodes"] == [{"hostname": "rpi-[1-5]"}]
+    assert (data["profile"], data["wifi"]["country"]) == ("armv6", "FR")
+
+
+def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
+    typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n"
+    code, said = at_a_terminal(tmp_path, typed)
+    assert code == 0
+    hints = ["`pi-1`", "as `pi-[01-30]`", "`armv7`?", "Kingdom is GB", "instructor's machine"]
+    found = [line for line in said.splitlines() if line.startswith("hint: ")]
+    assert all(hint in line for hint, line in zip(hints, found, strict=True))
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert (data["profile"], data["nodes"]) == ("armv7", [{"hostname": "pi-1"}])
+    assert (data["wifi"]["country"], data["shack"]["address"]) == ("GB", "10.0.0.1")
+
+
+def piped(folder: Path, answers: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "-m", "imagebuilder", "init", "c.yml", *flags]
+    return subprocess.run(
+        program, cwd=folder, input=answers, capture_output=True, text=True, check=False
+    )
+
+
+def test_init_reads_answers_from_a_pipe_and_says_what_it_takes_instead(tmp_path: Path) -> None:
+    done = piped(tmp_path, "rpi-[1-5]\n\nclass\n")
+    assert done.returncode == 0
+    assert [line.partition(" as FR: ")[2] for line in done.stderr.splitlines()[:1]] == [
+        "none, for there was no answer"
+    ]
+    assert "Address of your own machine, empty for none: none, for" in done.stderr
+    assert "Their boards" not in done.stderr
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert (data["nodes"], data["profile"]) == ([{"hostname": "rpi-[1-5]"}], "armv7")
+    assert data["wifi"]["networks"][0]["ssid"] == "class"
+
+
+def test_init_without_any_input_says_its_defaults(tmp_path: Path) -> None:
+    done = piped(tmp_path, "")
+    assert done.returncode == 0
+    assert "Host names of the Pis: pi-[01-30], for there was no answer" in done.stderr
+    said = piped(tmp_path, "never\n", "--force", "--no-input").stderr
+    assert "no answer" not in said
+    assert "pi-[01-30]" in (tmp_path / "c.yml").read_text()
+
+
+def test_init_refuses_wrong_answers_of_a_pipe(tmp_path: Path) -> None:
+    done = piped(tmp_path, "Pi_1\narmv77\n")
+    assert done.returncode == 3
+    assert "write `pi-1`" in done.stderr
+    assert "did you mean `armv7`?" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@given(ssid=st.text(min_size=1, max_size=20), country=st.sampled_from(sorted(COUNTRIES)))
+def test_the_starter_keeps_any_text(ssid: str, country: str) -> None:
+    text = render_starter(Answers(wifi_ssid=ssid, wifi_country=country))
+    assert yaml.safe_load(text)["wifi"]["networks"][0]["ssid"] == ssid
+
+
+# ---- schema
+
+
+def valid(text: str) -> bool:
+    """Ask jsonschema, which knows nothing of our models."""
+    checker = jsonschema.Draft202012Validator(json.loads(classroom_schema()))
+    return not list(checker.iter_errors(yaml.safe_load(text) or {}))
+
+
+def test_the_schema_is_a_schema_and_the_shipped_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(json.loads(classroom_schema()))
+    shipped = shipped_folder("profiles") / "classroom.schema.json"
+    assert shipped.read_text(encoding="utf-8") == classroom_schema()
+
+
+def test_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["schema"]) == 0
+    assert capsys.readouterr().out == classroom_schema()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GOOD,
+        f"""\
+profile: armv7
+image: {{file: a.zip, sha256: {CHECKSUM}}}
+shack: {{address: 192.168.2.1}}
+wifi: {{country: FR, networks: [{{ssid: shack, passphrase: {{env: CLASS_WIFI}}}}]}}
+nodes:
+  - hostname: pi-[01-30]
+""",
+        f"{GOOD}wifi: {{networks: [{{ssid: 1, passphrase: 12345678}}]}}\nssh_keys: a",
+        f"{GOOD}user: {{name: a, password: {{prompt: true}}}}\noverlays: one\nset: {{a: b, x: 1}}",
+        f"{GOOD}name: 2024\ncluster: {{consul: {{version: 1.15}}}}\nx-base: &a {{b: 1}}",
+        "nodes: nodes.csv",
+        "nodes:\nnodes_from: nodes.csv",
+        """\
+docker: {labels: {x: true}}
+nodes:
+  - {hostname: 'pi-[1-3,07]', address: '10.0.0.[1-3,7]/24', mac: 'b8:27:eb:00:00:[1-4]'}
+  - {hostname: 123, labels: {row: 1}, seat: 3, serial: 12345678, owner: true}
+  - {hostname: '[1-3]', serial: '0x0000000[1-3]', address: 'fe80::1%eth0'}
+""",
+        render_starter(Answers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
+    ],
+)
+def test_the_schema_takes_what_we_take(text: str) -> None:
+    assert valid(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nodes: []",
+        "profil: armv7",
+        "image: {file: a.zip, sha256: zz}",
+        "docker: {labels: {x: 'a b'}}",
+        "timezone: europe",
+        "shack: {images: {swarm: Swarm}}",
+        "nodes: [{host: a}]",
+        "nodes: [{hostname: Pi_1}]",
+        "nodes: [{hostname: 'pi-[1-3]-'}]",
+        "nodes: [{hostname: a, mac: nope}]",
+        "nodes: [{hostname: a, address: pi}]",
+        "nodes: [{hostname: a, x-b: c}]",
+        "nodes: [{owner: a}]",
+        "shack: {kind: k8s}",
+        "docker: {port: many}",
+        "user: {password: {inline: x}}",
+        "user: {password: {file: x, env: y}}",
+        "wifi: {networks: [{}]}",
+        "overlays: {a: b}",
+        "network: {dns: {a: b}}",
+    ],
+)
+def test_the_schema_refuses_what_we_refuse(text: str) -> None:
+    assert not valid(text if "nodes:" in text or not text else f"{text}\nnodes: [{{hostname: a}}]")
+    assert valid("nodes: [{hostname: a}]")
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "name: 2024\nset: {x: 1, y: true}\nx-base: &base {timezone: Europe/Paris}\n",
+        "docker: {tcp: false, labels: {x: true}}\n",
+        "nodes_from: nodes.csv\n",
+    ],
+)
+def test_the_schema_agrees_with_check(room: Path, rest: str) -> None:
+    (room.parent / "nodes.csv").write_text("hostname\na\n")
+    node = "{hostname: 7, labels: {row: 1}, seat: 3, serial: 12345678}"
+    text = f"profile: armv7\nimage: sample\nnodes: [{node}]\n{rest}"
+    room.write_text(text)
+    assert valid(text)
+    assert run(["check", str(room)]) == 0
+
+
+# ---- profiles
+
+
+def test_profiles_lists_both(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["profiles"]) == 0
+    said = capsys.readouterr().out
+    for name in ("armv6", "armv7", "hypriotos-1.12.3", "hypriot-20150416", "raspios-lite-trixie"):
+        assert f"\n{name} " in f"\n{said}"
+
+
+def test_profiles_as_json_with_a_folder_of_ones_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pi5.yml").write_text("arch: arm64\nmachines: [aarch64]\n")
+    assert run(["profiles", "--json", "--profiles", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [profile["name"] for profile in report["profiles"]] == ["armv6", "armv7", "pi5"]
+    assert {"name", "url", "sha256", "generation"} <= set(report["images"][0])
+
+
+def test_profiles_say_what_an_image_is_compared_with(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entries = ("bare: {file: a.img}", "beside: {file: b.img}", "web: {url: 'https://h/c.img'}")
+    pinned = f"pinned: {{file: d.img, sha256: {CHECKSUM}}}"
+    text = "".join(f"  {entry}\n" for entry in (*entries, pinned))
+    (tmp_path / "images.yml").write_text(f"images:\n{text}")
+    (tmp_path / "b.img.sha256").touch()
+    assert run(["profiles", "--profiles", str(tmp_path)]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    said = {
+        row[0]: row[1:] for row in rows if row and row[0] in {"bare", "beside", "web", "pinned"}
+    }
+    assert said == {
+        "bare": ["none"], "beside": ["beside", "it"], "web": ["publisher's"], "pinned": ["pinned"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["build", "batch", "diff", "shack", "export", "labels"])
+def test_nothing_goes_to_standard_output(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["--profile", "armv7", "--hostname", "a"] if command == "build" else ["room.yml"]
+    assert run([command, *words, "-o", "-"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: nothing is written to standard output\nhint: ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_profiles_of_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.yml").write_text("arch: a\nmachine: [b]\n")
+    assert run(["profiles", "--profiles", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/a.yml:2: machine: unknown key" in said
+    assert "did you mean `machines`?" in said
+
+
+# ---- the flags of one node
+
+
+def flags_of(*arguments: str) -> NodeFlags:
+    """Parse a command line of a command that has the flags."""
+    seen: list[NodeFlags] = []
+
+    @click.command()
+    @node_options
+    def command(flags: NodeFlags) -> None:
+        seen.append(flags)
+
+    command.main(list(arguments), standalone_mode=False)
+    return seen[0]
+
+
+def node_of(*arguments: str) -> Any:
+    return node_from_flags(flags_of(*arguments), Console(no_input=True))[1]
+
+
+def test_the_seeds_registry_is_registry_and_mirror() -> None:
+    docker = node_of(
+        "--profile", "armv7", "--hostname", "pi-03", "--registry", "10.0.0.1:5000"
+    ).docker
+    assert docker.insecure_registries == ("10.0.0.1:5000",)
+    assert docker.registry_mirrors == ("http://10.0.0.1:5000",)
+
+
+def test_a_shack_flag_promises_no_services() -> None:
+    node = node_of("--profile", "armv7", "--hostname", "pi-03", "--shack", "10.0.0.1")
+    assert node.shack is not None
+    assert node.cluster.enabled
+    assert node.docker.insecure_registries == node.docker.registry_mirrors == ()
+    assert (node.apt_proxy, node.ntp_server) == ("", "")
+
+
+def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text("it's $ecret\n")
+    Path("mine").mkdir()
+    Path("profiles").mkdir()
+    Path("profiles/own.yml").write_text("arch: armv7\nmachines: [armv7l]\n")
+    arguments = ["--profile", "own", "--hostname", "pi-03", "--image", "base.img"]
+    arguments += ["--sha256", CHECKSUM, "--generation", "occidentalis", "--shack", "10.0.0.1"]
+    arguments += ["--wifi-ssid", "shack", "--wifi-passphrase-file", "secret"]
+    arguments += ["--wifi-country", "FR", "--registry", "10.0.0.1:5000", "--label", "a=b=c"]
+    arguments += ["--label", "d=e", "--overlay", "mine", "--set", "x=0123", "--set", "y="]
+    node = node_of(*arguments, "--profiles", "profiles")
+    assert (node.hostname, node.profile, node.generation) == ("pi-03", "own", "occidentalis")
+    assert (node.image.file, node.image.sha256) == (Path("base.img"), CHECKSUM)
+    assert node.wifi.networks[0].passphrase.reveal() == "it's $ecret"
+    assert node.wifi.country == "FR"
+    assert node.docker.labels == (("a", "b=c"), ("d", "e"))
+    assert node.overlays == (Path("mine"),)
+    assert node.variables == (("x", "0123"), ("y", ""))
+
+
+def test_what_is_doubtful_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    node_from_flags(
+        flags_of("--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b"),
+        Console(quiet=True, no_input=True),
+    )
+    said = capsys.readouterr().err
+    assert "warning: docker.tcp: the Docker API is open" in said
+    assert "warning: wifi: wifi without a country" in said
+
+
+def test_the_environment_is_handed_in(tmp_path: Path) -> None:
+    room = tmp_path / "room.yml"
+    text = "wifi: {country: FR, networks: [{ssid: a, passphrase: {env: CLASS_WIFI}}]}\n"
+    room.write_text(GOOD + text)
+    flags, console = flags_of("--config", str(room), "--hostname", "pi-1"), Console(no_input=True)
+    node = node_from_flags(flags, console, {"CLASS_WIFI": "correct horse"})[1]
+    assert node.wifi.networks[0].passphrase == Secret("correct horse")
+    with pytest.raises(SettingsError) as caught:
+        node_from_flags(flags, console, {})
+    assert [problem.line for problem in caught.value.problems] == [5]
+
+
+def test_flags_over_a_file(tmp_path: Path) -> None:
+    room = tmp_path / "room.yml"
+    room.write_text(GOOD + "shack: {address: 10.0.0.1}\n")
+    node = node_of("--config", str(room), "--hostname", "pi-2", "--shack", "10.0.0.9")
+    assert node.docker.insecure_registries == ("10.0.0.9:5000",)
+    assert node.image.name == "sample"
+    with pytest.raises(InputError, match="holds 3 nodes"):
+        node_of("--config", str(room))
+    room.write_text(GOOD.replace("pi-[1-3]", "only"))
+    assert node_of("--config", str(room)).hostname == "only"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--profile", "armv7"], "no name"),
+        (["--hostname", "a"], "no profile"),
+        (["--hostname", "a", "--sha256", CHECKSUM], "without its image"),
+        (["--hostname", "a", "--wifi-passphrase-file", "x"], "without its network"),
+        (
+            ["--hostname", "a", "--image", "x.img", "--sha256", CHECKSUM, "--no-checksum"],
+            "exclude each other",
+        ),
+    ],
+)
+def test_flags_that_lack_their_partner(arguments: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        document_from_flags(flags_of(*arguments))
+
+
+@pytest.mark.parametrize("pair", ["nope", "=x", ""])
+def test_pairs(pair: str) -> None:
+    with pytest.raises(click.BadParameter):
+        flags_of("--hostname", "a", "--label", pair)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--hostname", "Pi"], "no host name"),
+        (["--hostname", ""], "no host name"),
+        (["--hostname", "é"], "no host name"),
+        (["--hostname", "a", "--profile", "armv9"], "no profile"),
+        (["--hostname", "a", "--image", "sampel"], "no base image"),
+        (["--hostname", "a", "--ssh-key", "gone.pub"], "no such file"),
+        (["--hostname", "a", "--overlay", "gone"], "no folder"),
+        (["--hostname", "a", "--registry", "http://x:1"], "is a URL"),
+        (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 in UTF-8"),
+        (["--hostname", "a", "--registry", "10.0.0.1:99999"], "99999 is no port"),
+        (["--hostname", "a", "--label", "a=b c"], "cannot stand here"),
+        (["--hostname", "a", "--label", "a=b$c"], "cannot stand here"),
+        (["--hostname", "a", "--label", "a="], "the value is empty"),
+        (["--hostname", "a", "--set", "a-b=c"], "no variable name"),
+        (["--config", "gone.yml"], "no such file"),
+        (["--hostname", "a", "--profiles", "gone"], "no profiles folder"),
+    ],
+)
+def test_wrong_values_are_settings_errors(arguments: list[str], words: str) -> None:
+    said = arguments if "--profile" in arguments else ["--profile", "armv7", *arguments]
+    with pytest.raises(SettingsError) as caught:
+        node_of(*said)
+    assert words in caught.value.message
+    assert caught.value.hint
+    assert caught.value.problems == ()
+
+
+# ---- the nodes of a roster
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        ("", "pi-1 pi-2 pi-3"),
+        ("pi-3, pi-1", "pi-3 pi-1"),
+        ("pi-[2-3]", "pi-2 pi-3"),
+        ("pi-[1,3]", "pi-1 pi-3"),
+        ("pi-[1,3],pi-[2]", "pi-1 pi-3 pi-2"),
+    ],
+)
+def test_nodes_are_chosen_by_names_and_ranges(room: Path, names: str, chosen: str) -> None:
+    room.write_text(GOOD)
+    classroom = load_classroom(room, environment={})
+    assert [node.hostname for node in choose_nodes(classroom, names)] == chosen.split()
+
+
+@pytest.mark.parametrize("names", ["pi-[3-1]", "pi-[1-4]", "pi-[1,3", ",", "pi-[1-2][1-2]"])
+def test_nodes_that_the_roster_lacks(room: Path, names: str) -> None:
+    room.write_text(GOOD)
+    with pytest.raises(InputError) as caught:
+        choose_nodes(load_classroom(room, environment={}), names)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "command", ["batch room.yml --nodes", "diff room.yml --nodes", "flash -c room.yml x --nodes",
+                "flash -c room.yml x --node", "verify -c room.yml x --node"],
+)  # fmt: skip
+def test_an_unset_variable_names_no_node(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*command.split(), ""]) == 2
+    assert f"{command.rsplit(maxsplit=1)[-1]} names no node" in capsys.readouterr().err
