@@ -13,7 +13,7 @@ class Meter(Protocol):
         """Add `amount` of the unit the meter was opened with."""
 
 
-class Voice(Protocol):
+class Reporter(Protocol):
     """What the library may say while it works; `console` implements it."""
 
     def note(self, text: str) -> None:
@@ -35,7 +35,7 @@ class SilentMeter:
         """Drop `amount`."""
 
 
-class Silent:
+class SilentReporter:
     """The voice of a library call nobody listens to."""
 
     def note(self, text: str) -> None:
@@ -52,7 +52,7 @@ class Silent:
         return nullcontext(SilentMeter())
 
 
-SILENT = Silent()
+SILENT = SilentReporter()
 
 
 def human_bytes(size_bytes: int) -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, TypeVar
 
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ class Stopped(Exception):  # noqa: N818 - a request, not an error
     """The work was asked to end before it was done."""
 
 
-class Stop(Silent):
+class CancelToken(SilentReporter):
     """The voice of work that may be asked to end: then its meters raise Stopped.
 
     Meters advance between two pieces, so that is where the work ends.
@@ -45,11 +45,11 @@ class Stop(Silent):
     ) -> AbstractContextManager[Meter]:
         """Give a meter that nobody reads and that ends the work."""
         del label, total, unit
-        return nullcontext(_StopMeter(self))
+        return nullcontext(_CancelMeter(self))
 
 
-class _StopMeter:
-    def __init__(self, stop: Stop) -> None:
+class _CancelMeter:
+    def __init__(self, stop: CancelToken) -> None:
         self._stop = stop
 
     def advance(self, amount: int) -> None:
@@ -58,7 +58,9 @@ class _StopMeter:
 
 
 @contextmanager
-def ending_pool(threads: int, name: str, stop: Stop | None = None) -> Iterator[ThreadPoolExecutor]:
+def worker_pool(
+    threads: int, name: str, stop: CancelToken | None = None
+) -> Iterator[ThreadPoolExecutor]:
     """Give a pool that ends with the block: what has not begun is dropped, the rest asked to stop.
 
     The rest is waited for however often Ctrl-C is pressed: nobody may still write to a file that

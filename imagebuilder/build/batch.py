@@ -31,8 +31,8 @@ from imagebuilder.disk.copy import check_room
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.files import create_folder, has_file, write_error, write_json, write_text
 from imagebuilder.plan.shared_image import check_identities
-from imagebuilder.progress import SILENT, Voice
-from imagebuilder.workers import Stop, as_they_end, ending_pool
+from imagebuilder.progress import SILENT, Reporter
+from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -83,7 +83,7 @@ class Batch:
     obtain: Callable[[ImageSource], BaseImage | None]
     epoch: int
     jobs: int = 2
-    voice: Voice = SILENT
+    reporter: Reporter = SILENT
     _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
     _found: dict[str, NodeOutcome] = field(init=False, default_factory=dict)
     _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
@@ -121,10 +121,10 @@ class Batch:
         manifest = _class_image_manifest(image)
         base = self.obtain(nodes[0].image)
         if base is None:
-            self.voice.warn(WITHOUT_BASE)
+            self.reporter.warn(WITHOUT_BASE)
             plan = plan_one_image_without_base(nodes, self.epoch)
             return OneImage(image, plan, "planned", _uncompared(image, manifest))
-        with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
+        with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
             made = composer.compose_one_image(nodes)
         changes = _changes(image, made.plan, base, load_manifest(manifest))
         if rehearse:
@@ -139,7 +139,7 @@ class Batch:
         if one.composition and one.state == "planned":
             manifest = _class_image_manifest(one.image)
             write_image(
-                one.composition, one.image, manifest=manifest, digest=True, voice=self.voice
+                one.composition, one.image, manifest=manifest, digest=True, reporter=self.reporter
             )
             one = replace(one, state="built")
         self._write_sums()
@@ -160,10 +160,10 @@ class Batch:
             try:
                 base = self.obtain(source)
                 if base is None:
-                    self.voice.warn(WITHOUT_BASE)
+                    self.reporter.warn(WITHOUT_BASE)
                     found |= {node.hostname: self._plan_without_base(node) for node in group}
                     continue
-                with open_composer(base, epoch=self.epoch, voice=self.voice) as composer:
+                with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
                     found |= {outcome.hostname: outcome for outcome in work(composer, group)}
             except RpiImageError as error:
                 found |= {node.hostname: self._failed(node, error) for node in group}
@@ -181,7 +181,7 @@ class Batch:
         try:
             check_room(self.folder, base, count)
         except WriteError as error:
-            self.voice.warn(f"{error.message}: {error.hint}")
+            self.reporter.warn(f"{error.message}: {error.hint}")
 
     def _built(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         plans = self._planned(composer, nodes)
@@ -196,15 +196,15 @@ class Batch:
         return [written.get(plan.hostname, plan) for plan in plans]
 
     def _write_all(self, todo: Sequence[NodeOutcome], composer: Composer) -> list[NodeOutcome]:
-        stop, written = Stop(), list[NodeOutcome]()
+        stop, written = CancelToken(), list[NodeOutcome]()
 
         def write(outcome: NodeOutcome) -> NodeOutcome:
             self._found[outcome.hostname] = self._write_one(outcome, composer, stop)
             return self._found[outcome.hostname]
 
         with (
-            self.voice.meter("nodes", len(todo), "node") as meter,
-            ending_pool(self.jobs, "image", stop) as pool,
+            self.reporter.meter("nodes", len(todo), "node") as meter,
+            worker_pool(self.jobs, "image", stop) as pool,
         ):
             for ended in as_they_end(pool.submit(write, outcome) for outcome in todo):
                 meter.advance(len(ended))
@@ -248,11 +248,13 @@ class Batch:
             warnings=plan.warnings,
         )
 
-    def _write_one(self, outcome: NodeOutcome, composer: Composer, stop: Stop) -> NodeOutcome:
+    def _write_one(
+        self, outcome: NodeOutcome, composer: Composer, stop: CancelToken
+    ) -> NodeOutcome:
         try:
             with self._turn:  # the editor is pure Python: taking turns costs nothing
                 composition = composer.compose(outcome.settings)
-            written = write_image(composition, outcome.image, digest=True, voice=stop)
+            written = write_image(composition, outcome.image, digest=True, reporter=stop)
         except RpiImageError as error:
             return self._failed(outcome.settings, error)
         return replace(outcome, state="built", sha256=written.sha256)

@@ -16,7 +16,7 @@ from imagebuilder.plan.generations import DictBoot, detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Composer:
     base: BaseImage
     raw: RawFile
     epoch: int
-    voice: Voice = SILENT
+    reporter: Reporter = SILENT
     _boot: edit.BootBase = field(init=False)
     _layers: Layers = field(init=False)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
@@ -83,10 +83,10 @@ class Composer:
         self._layers = Layers()
         partitions = read_partitions(self.raw)
         for fact in cut_off(partitions, self.raw.size_bytes):
-            self.voice.warn(f"{self.base.name} {fact}")
+            self.reporter.warn(f"{self.base.name} {fact}")
         self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
         if not self._boot.volume.clean:
-            self.voice.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
+            self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
 
     def plan(self, settings: NodeSettings) -> NodePlan:
         """Decide what goes onto the boot partition of this node."""
@@ -164,7 +164,9 @@ def _tarball(path: Path) -> OverlayFile:
 
 
 @contextmanager
-def open_composer(base: BaseImage, *, epoch: int, voice: Voice = SILENT) -> Iterator[Composer]:
+def open_composer(
+    base: BaseImage, *, epoch: int, reporter: Reporter = SILENT
+) -> Iterator[Composer]:
     """Open a base for reading and compose nodes over it."""
     with open_raw(base.path) as raw:
-        yield Composer(base=base, raw=raw, epoch=epoch, voice=voice)
+        yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter)

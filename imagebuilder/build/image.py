@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from imagebuilder.build.manifest import block_map_of, manifest_of, manifest_path, withdraw
 from imagebuilder.disk.bmap import render_bmap
 from imagebuilder.disk.copy import copy_raw, pwrite_all
-from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import WriteError
 from imagebuilder.files import create_folder, new_file, part_of, write_json, write_text
 from imagebuilder.images.compress import pack
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -44,7 +44,7 @@ def write_image(
     compress: str = "",
     digest: bool = False,
     manifest: Path | None = None,
-    voice: Voice = SILENT,
+    reporter: Reporter = SILENT,
 ) -> WrittenImage:
     """Write a node's image and its manifest; raises WriteError and leaves nothing half-written.
 
@@ -57,11 +57,11 @@ def write_image(
     create_folder(out.parent)
     with new_file(out) as descriptor:
         if compress:
-            sha256 = _write_packed(composition, descriptor, compress, voice)
+            sha256 = _write_packed(composition, descriptor, compress, reporter)
             how = compress
         else:
-            how = _write_raw(composition, descriptor, voice)
-            sha256 = _digest(composition, voice) if digest else ""
+            how = _write_raw(composition, descriptor, reporter)
+            sha256 = _digest(composition, reporter) if digest else ""
         withdraw(out, manifest)
     write_json(manifest, manifest_of(composition, sha256))
     return WrittenImage(out, manifest, how, sha256)
@@ -91,24 +91,24 @@ def write_bmap(composition: Composition, image: Path) -> Path:
     path = block_map_of(image)
     with open_raw(composition.base.path) as raw:
         extents = plan_write_set(raw, composition.patch)
-        text = render_bmap(Patched(raw, composition.patch), extents, image.name)
+        text = render_bmap(PatchedImage(raw, composition.patch), extents, image.name)
     write_text(path, text)
     return path
 
 
-def _write_raw(composition: Composition, descriptor: int, voice: Voice) -> str:
+def _write_raw(composition: Composition, descriptor: int, reporter: Reporter) -> str:
     with open_raw(composition.base.path) as raw:
-        how = copy_raw(raw.descriptor, descriptor, raw.size_bytes, voice)
+        how = copy_raw(raw.descriptor, descriptor, raw.size_bytes, reporter)
     for run in composition.patch.runs:
         pwrite_all(descriptor, run.data, run.offset_bytes)
     return how
 
 
-def _write_packed(composition: Composition, descriptor: int, form: str, voice: Voice) -> str:
+def _write_packed(composition: Composition, descriptor: int, form: str, reporter: Reporter) -> str:
     digest = hashlib.sha256()
 
     def hashed() -> Iterator[bytes]:
-        for chunk in _chunks(composition, f"packing {form}", voice):
+        for chunk in _chunks(composition, f"packing {form}", reporter):
             digest.update(chunk)
             yield chunk
 
@@ -118,19 +118,19 @@ def _write_packed(composition: Composition, descriptor: int, form: str, voice: V
     return digest.hexdigest()
 
 
-def _digest(composition: Composition, voice: Voice) -> str:
+def _digest(composition: Composition, reporter: Reporter) -> str:
     """Hash what was written from the base, which lies in memory; the copy does not."""
     digest = hashlib.sha256()
-    for chunk in _chunks(composition, "hashing", voice):
+    for chunk in _chunks(composition, "hashing", reporter):
         digest.update(chunk)
     return digest.hexdigest()
 
 
-def _chunks(composition: Composition, label: str, voice: Voice) -> Iterator[bytes]:
+def _chunks(composition: Composition, label: str, reporter: Reporter) -> Iterator[bytes]:
     """Give base ⊕ patch in order, piece by piece."""
     with open_raw(composition.base.path) as raw:
-        disk = Patched(raw, composition.patch)
-        with voice.meter(label, disk.size_bytes) as meter:
+        disk = PatchedImage(raw, composition.patch)
+        with reporter.meter(label, disk.size_bytes) as meter:
             for offset in range(0, disk.size_bytes, CHUNK_BYTES):
                 chunk = disk.read_at(offset, CHUNK_BYTES)
                 yield chunk

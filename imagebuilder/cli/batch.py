@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
-from imagebuilder.cli.options import NodeFlags, dry_run, not_empty, on_disk, voiced
+from imagebuilder.cli.options import NodeFlags, dry_run, not_empty, on_disk, with_console
 from imagebuilder.cli.session import Session, choose_nodes
 from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
 from imagebuilder.progress import counted
@@ -57,7 +57,7 @@ profile_folders = click.option(
 )
 @click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
 @dry_run
-@voiced
+@with_console
 def batch(
     console: Console,
     file: Path,
@@ -87,7 +87,7 @@ def batch(
 @out_folder
 @chosen
 @profile_folders
-@voiced
+@with_console
 def diff(
     console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
 ) -> int:
@@ -117,7 +117,7 @@ def _prepare(
         folder=output,
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
-        voice=console,
+        reporter=console,
     )
     named = {node.hostname for node in choose_nodes(classroom, nodes)}
     return run, tuple(node for node in classroom.nodes if node.hostname in named)

@@ -13,8 +13,8 @@ from imagebuilder.devices.blockdev import RIGHTS_HINT, unmounted
 from imagebuilder.devices.device import describe
 from imagebuilder.devices.inventory import device_holding, list_devices, load_device
 from imagebuilder.devices.safety import (
-    Kept,
-    Wish,
+    ProtectedFile,
+    WritePolicy,
     may_unmount,
     mounted_parts,
     only_mounted,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from imagebuilder.cli.options import NodeFlags
     from imagebuilder.cli.session import Session
     from imagebuilder.devices.device import Device
-    from imagebuilder.flash.content import Recipe
+    from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.flasher import CardOutcome
     from imagebuilder.flash.writer import CardOptions, CardReport
     from imagebuilder.model import Classroom, NodeSettings
@@ -121,20 +121,20 @@ def _built(folder: Path) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def keep_safe(session: Session, *files: Path) -> tuple[Kept, ...]:
+def keep_safe(session: Session, *files: Path) -> tuple[ProtectedFile, ...]:
     """Name what no target may hold: the image, the classroom and the cache."""
     cache = session.cache.folder
-    kept = [
-        Kept(f"the cache ({cache})", device_holding(cache), str(cache.resolve())),
+    protected = [
+        ProtectedFile(f"the cache ({cache})", device_holding(cache), str(cache.resolve())),
         *(_keep_file(file) for file in files),
     ]
-    return tuple(kept)
+    return tuple(protected)
 
 
-def _keep_file(file: Path) -> Kept:
+def _keep_file(file: Path) -> ProtectedFile:
     status = file.stat()
     inode = f"{status.st_dev}/{status.st_ino}"
-    return Kept(str(file), device_holding(file.absolute()), str(file.resolve()), inode)
+    return ProtectedFile(str(file), device_holding(file.absolute()), str(file.resolve()), inode)
 
 
 def load_nodes(
@@ -150,13 +150,13 @@ def load_nodes(
 
 
 def choose_targets(
-    paths: Sequence[str], wish: Wish, allowed: Allowances, console: Console
+    paths: Sequence[str], policy: WritePolicy, allowed: Allowances, console: Console
 ) -> tuple[Device, ...]:
     """Give the devices, every one of them free of reasons against it; raises RefusedError."""
     found: list[Device] = []
     for path in paths:
         device = load_device(path)
-        own = replace(wish, taken=tuple(other.major_minor for other in found))
+        own = replace(policy, taken=tuple(other.major_minor for other in found))
         if only_mounted(device, own) and _wants_unmount(device, allowed, console):
             _need_right(device)
             device = unmounted(device)
@@ -193,24 +193,24 @@ def confirm(targets: Sequence[tuple[Device, str]], allowed: Allowances, console:
 
 def pick_node(
     device: Device,
-    recipe: Recipe,
-    enter: Callable[[Recipe, Device], None],
+    content: CardContent,
+    enter: Callable[[CardContent, Device], None],
     *,
     spare: deque[NodeSettings],
-    compose: Callable[[NodeSettings, Device], Recipe],
+    compose: Callable[[NodeSettings, Device], CardContent],
     console: Console,
-) -> Recipe:
+) -> CardContent:
     """Give the recipe that `enter` takes: this one, or that of the next node no other run took."""
     while True:
         try:
-            enter(recipe, device)
+            enter(content, device)
         except NodeTakenError as error:
             if not spare:
                 raise
-            console.warn(f"{recipe.node} is passed over: {error.message}")
-            recipe = compose(spare.popleft(), device)
+            console.warn(f"{content.node} is passed over: {error.message}")
+            content = compose(spare.popleft(), device)
         else:
-            return recipe
+            return content
 
 
 def agree(question: str, name: str, console: Console) -> None:
@@ -228,10 +228,10 @@ def _content(device: Device) -> str:
     return ", ".join(parts) or "nothing known"
 
 
-def devices_as_rows(wish: Wish) -> list[tuple[Device, tuple[str, ...]]]:
+def devices_as_rows(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]:
     """Give every device with the reasons against it."""
     return [
-        (device, tuple(refusal.message for refusal in refusals(device, wish)))
+        (device, tuple(refusal.message for refusal in refusals(device, policy)))
         for device in list_devices()
     ]
 
@@ -262,7 +262,7 @@ _INTERRUPTED = 130
 
 
 @dataclass(kw_only=True)
-class Teller:
+class OutcomeReporter:
     """Says what became of a card as soon as that is known; used as `finished` of flash_cards.
 
     `settle` notes the outcome in the ledger. Words that cannot be printed are an error only at the

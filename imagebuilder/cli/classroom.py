@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import voiced
+from imagebuilder.cli.options import with_console
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.checksums import SUFFIX
@@ -39,7 +39,7 @@ _profiles = click.option(
 @click.command()
 @click.argument("file", type=_PATH)
 @_profiles
-@voiced
+@with_console
 def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
     """Find everything that is wrong or doubtful in a classroom FILE, with line and hint."""
     reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
@@ -95,7 +95,7 @@ def _report(file: Path, reading: Reading) -> dict[str, Any]:
 @click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR.")
 @click.option("--shack", metavar="ADDRESS", help="Address of your machine; empty for none.")
 @click.option("--force", is_flag=True, help="Write over a file that is there.")
-@voiced
+@with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
     if (has_file(file) or has_folder(file)) and not force:
@@ -145,7 +145,7 @@ def _faults(key: str, said: str) -> tuple[Problem, ...]:
 
 
 @click.command()
-@voiced
+@with_console
 def schema(console: Console) -> None:
     """Print the JSON Schema of the classroom file, for editors."""
     console.result(classroom_schema().rstrip("\n"))
@@ -153,7 +153,7 @@ def schema(console: Console) -> None:
 
 @click.command()
 @_profiles
-@voiced
+@with_console
 def profiles(console: Console, folders: tuple[Path, ...]) -> None:
     """List the profiles and the catalogue of base images."""
     known, images = load_profiles(folders), load_catalogue(folders)

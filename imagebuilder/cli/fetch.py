@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import dry_run, voiced
+from imagebuilder.cli.options import dry_run, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import SourceError
 from imagebuilder.images.cache import choose_cached
@@ -40,7 +40,7 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder with an image catalogue of your own.",
 )
-@voiced
+@with_console
 def fetch(
     console: Console,
     image: str,
@@ -83,7 +83,7 @@ def cache() -> None:
 
 
 @cache.command("list")
-@voiced
+@with_console
 def list_(console: Console) -> None:
     """List the base images that need no download."""
     store = Session(console=console).cache
@@ -123,7 +123,7 @@ def _row(image: Cached) -> tuple[str, ...]:
 @click.argument("which", nargs=-1)
 @click.option("--unfinished", is_flag=True, help="Only what runs left that did not end.")
 @dry_run
-@voiced
+@with_console
 def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
     """Remove the images WHICH (names or digests; all of them without), and unfinished parts."""
     store = Session(console=console).cache
@@ -144,7 +144,7 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
 
 @cache.command()
 @click.argument("which", nargs=-1)
-@voiced
+@with_console
 def verify(console: Console, which: tuple[str, ...]) -> None:
     """Read the images WHICH again (all without) and compare each with its digest."""
     store = Session(console=console).cache

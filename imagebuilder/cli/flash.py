@@ -13,7 +13,7 @@ import click
 
 from imagebuilder.cli.cards import (
     Allowances,
-    Teller,
+    OutcomeReporter,
     agree,
     choose_targets,
     confirm,
@@ -27,15 +27,15 @@ from imagebuilder.cli.cards import (
     show_json,
     show_refusal,
 )
-from imagebuilder.cli.options import NodeFlags, node_options, not_empty, voiced, yes
+from imagebuilder.cli.options import NodeFlags, node_options, not_empty, with_console, yes
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.blockdev import unmounted
 from imagebuilder.devices.inventory import list_devices
-from imagebuilder.devices.safety import Wish, refuse
+from imagebuilder.devices.safety import WritePolicy, refuse
 from imagebuilder.errors import InputError, RpiImageError, WriteError
 from imagebuilder.files import has_file
-from imagebuilder.flash.claims import Account
-from imagebuilder.flash.content import Pantry
+from imagebuilder.flash.claims import CardClaims
+from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.flash.ledger import Ledger
 from imagebuilder.flash.station import Station
@@ -46,7 +46,7 @@ from imagebuilder.progress import human_bytes
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.devices.device import Device
-    from imagebuilder.flash.content import Recipe
+    from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.verify import Comparison
     from imagebuilder.flash.writer import CardJob
     from imagebuilder.model import Classroom, NodeSettings
@@ -116,7 +116,7 @@ class FlashFlags:
     show_default=True,
     help="Report a card that takes longer for one piece.",
 )
-@voiced
+@with_console
 def flash(
     console: Console,
     targets: tuple[str, ...],
@@ -147,10 +147,10 @@ def flash(
 @click.command()
 @allow_loop
 @allow_large
-@voiced
+@with_console
 def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     """List block devices and why each would be refused."""
-    rows = devices_as_rows(Wish(allow_loop=allow_loop, allow_large=allow_large))
+    rows = devices_as_rows(WritePolicy(allow_loop=allow_loop, allow_large=allow_large))
     if console.as_json:
         console.emit({"devices": [device_as_json(device, why) for device, why in rows]})
         return
@@ -190,13 +190,13 @@ class _Flash:
         """Write the devices named."""
         if not targets:
             raise InputError("no device is named", "`rpi-image devices` lists them")
-        wish = self._wish()
+        policy = self._policy()
         # Before anything is fetched or unpacked: a refusal should come at once.
-        found = choose_targets(targets, wish, self._said.allowed, self._console)
-        with self._pantry() as pantry:
+        found = choose_targets(targets, policy, self._said.allowed, self._console)
+        with self._contents() as contents:
             if names_nodes(self._flags):
-                return self._write_nodes(found, pantry)
-            return self._write_image(found, pantry)
+                return self._write_nodes(found, contents)
+            return self._write_image(found, contents)
 
     def queue(self, readers: tuple[str, ...]) -> int:
         """Serve at the flash station until the roster is done; only `readers` where some are named.
@@ -208,14 +208,14 @@ class _Flash:
         if not self._flags.config:
             raise InputError("the flash station needs a roster", "give -c FILE")
         classroom, nodes = self._nodes()
-        account = self._account(again=self._said.again)
-        names = account.pending([node.hostname for node in nodes])
+        claims = self._claims(again=self._said.again)
+        names = claims.pending([node.hostname for node in nodes])
         waiting = [node for node in nodes if node.hostname in names]
-        with self._pantry() as pantry, open_uevents() as events:
+        with self._contents() as contents, open_uevents() as events:
             # A card should not wait for a download, nor the others for its failure.
             for image in {node.image for node in waiting}:
                 self._session.obtain(image)
-            station = self._station(classroom, waiting, readers, pantry, account)
+            station = self._station(classroom, waiting, readers, contents, claims)
             self._agree_to_queue(classroom, names)
             outcomes = station.run(events)
         show_json(outcomes, self._console)
@@ -226,8 +226,8 @@ class _Flash:
         classroom: Classroom,
         nodes: list[NodeSettings],
         readers: tuple[str, ...],
-        pantry: Pantry,
-        account: Account,
+        contents: CardContents,
+        claims: CardClaims,
     ) -> Station:
         settings = {node.hostname: node for node in nodes}
 
@@ -236,102 +236,106 @@ class _Flash:
             return tuple(d for d in list_devices() if not named or d.path in named)
 
         def prepare(name: str, device: Device) -> CardJob:
-            recipe = self._fitting(settings[name], device, pantry)
-            account.begin(recipe, device)
-            return recipe.job(device)
+            content = self._fitting(settings[name], device, contents)
+            claims.begin(content, device)
+            return content.job(device)
 
         return Station(
             nodes=tuple(settings),
             roster=tuple(node.hostname for node in classroom.nodes),
             flasher=Flasher(
                 options=self._said.options,
-                voice=self._console,
+                reporter=self._console,
                 stall_seconds=self._said.stall_seconds,
             ),
             look=look,
             free=lambda device: unmounted(device) if self._said.unmount else device,
             prepare=prepare,
-            settle=account.end,
-            wish=self._wish(),
-            voice=self._console,
+            settle=claims.end,
+            policy=self._policy(),
+            reporter=self._console,
         )
 
-    def _write_image(self, found: tuple[Device, ...], pantry: Pantry) -> int:
+    def _write_image(self, found: tuple[Device, ...], contents: CardContents) -> int:
         base = open_image(self._session, self._flags)
-        recipe = pantry.image(base)
+        content = contents.image(base)
         for device in found:
-            refuse(device, replace(self._wish(base.path), image_bytes=recipe.source.size_bytes))
+            refuse(device, replace(self._policy(base.path), image_bytes=content.source.size_bytes))
         confirm([(device, base.name) for device in found], self._said.allowed, self._console)
-        return self._run([recipe] * len(found), found, self._account(again=True))
+        return self._run([content] * len(found), found, self._claims(again=True))
 
-    def _write_nodes(self, found: tuple[Device, ...], pantry: Pantry) -> int:
+    def _write_nodes(self, found: tuple[Device, ...], contents: CardContents) -> int:
         _, nodes = self._nodes()
         named = bool(self._said.node or self._flags.hostname)
-        account = self._account(again=self._said.again, named=named)
-        order = account.free_nodes(nodes, len(found))
+        claims = self._claims(again=self._said.again, named=named)
+        order = claims.free_nodes(nodes, len(found))
         chosen = [(device, order.popleft()) for device in found]
         # Who named nodes wants these; the roster's next one may be any that is free.
         spare = deque() if self._said.node or self._said.nodes else order
 
-        def compose(node: NodeSettings, device: Device) -> Recipe:
-            return self._fitting(node, device, pantry)
+        def compose(node: NodeSettings, device: Device) -> CardContent:
+            return self._fitting(node, device, contents)
 
         pick = functools.partial(pick_node, spare=spare, compose=compose, console=self._console)
-        recipes = [pick(d, compose(node, d), account.check) for d, node in chosen]
-        pairs = list(zip(found, recipes, strict=True))
-        confirm([(d, recipe.node) for d, recipe in pairs], self._said.allowed, self._console)
+        chosen_contents = [pick(d, compose(node, d), claims.check) for d, node in chosen]
+        pairs = list(zip(found, chosen_contents, strict=True))
+        confirm([(d, content.node) for d, content in pairs], self._said.allowed, self._console)
         try:
-            recipes = [pick(device, recipe, account.begin) for device, recipe in pairs]
+            chosen_contents = [pick(device, content, claims.begin) for device, content in pairs]
         except RpiImageError:
-            account.take_back()
+            claims.take_back()
             raise
-        return self._run(recipes, found, account)
+        return self._run(chosen_contents, found, claims)
 
-    def _fitting(self, node: NodeSettings, device: Device, pantry: Pantry) -> Recipe:
+    def _fitting(self, node: NodeSettings, device: Device, contents: CardContents) -> CardContent:
         """Compose a node; raises RefusedError where the device is not fit for it."""
-        recipe = self._recipe(node, pantry)
-        wish = self._wish(*([node.image.file] if node.image.file else []))
-        refuse(device, replace(wish, image_bytes=recipe.source.size_bytes))
-        return recipe
+        content = self._content_of(node, contents)
+        policy = self._policy(*([node.image.file] if node.image.file else []))
+        refuse(device, replace(policy, image_bytes=content.source.size_bytes))
+        return content
 
-    def _run(self, recipes: list[Recipe], found: tuple[Device, ...], account: Account) -> int:
+    def _run(
+        self, chosen_contents: list[CardContent], found: tuple[Device, ...], claims: CardClaims
+    ) -> int:
         self.begun = True
-        teller = Teller(settle=account.end, console=self._console, options=self._said.options)
+        outcome_reporter = OutcomeReporter(
+            settle=claims.end, console=self._console, options=self._said.options
+        )
         outcomes = flash_cards(
-            [recipe.job(device) for device, recipe in zip(found, recipes, strict=True)],
+            [content.job(device) for device, content in zip(found, chosen_contents, strict=True)],
             self._said.options,
             self._console,
             stall_seconds=self._said.stall_seconds,
-            finished=teller,
+            finished=outcome_reporter,
         )
-        return teller.end(outcomes)
+        return outcome_reporter.end(outcomes)
 
-    def _recipe(self, node: NodeSettings, pantry: Pantry) -> Recipe:
-        recipe = pantry.node(node, self._session.obtain)
-        for warning in recipe.warnings:
+    def _content_of(self, node: NodeSettings, contents: CardContents) -> CardContent:
+        content = contents.node(node, self._session.obtain)
+        for warning in content.warnings:
             self._console.warn(f"{node.hostname}: {warning}")
-        return recipe
+        return content
 
     def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
         return load_nodes(self._session, self._flags, self._said.node or self._said.nodes)
 
-    def _account(self, *, again: bool, named: bool = False) -> Account:
+    def _claims(self, *, again: bool, named: bool = False) -> CardClaims:
         config = self._flags.config
         ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
         epoch = self._session.epoch
-        return Account(ledger, self._console, again=again, named=named, epoch=epoch)
+        return CardClaims(ledger, self._console, again=again, named=named, epoch=epoch)
 
-    def _wish(self, *files: Path) -> Wish:
+    def _policy(self, *files: Path) -> WritePolicy:
         image = Path(self._flags.image) if self._flags.image else None
         named = [path for path in (self._flags.config, image, *files) if path and has_file(path)]
-        return Wish(
+        return WritePolicy(
             allow_loop=self._said.allow_loop,
             allow_large=self._said.allow_large,
-            kept=keep_safe(self._session, *named),
+            protected=keep_safe(self._session, *named),
         )
 
-    def _pantry(self) -> Pantry:
-        return Pantry(full=self._said.full, epoch=self._session.epoch, voice=self._console)
+    def _contents(self) -> CardContents:
+        return CardContents(full=self._said.full, epoch=self._session.epoch, reporter=self._console)
 
     def _agree_to_queue(self, classroom: Classroom, names: tuple[str, ...]) -> None:
         if self._said.yes:
@@ -347,7 +351,7 @@ _MOST_SHOWN = 10
 @click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
 @node_option
 @node_options
-@voiced
+@with_console
 def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
     """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
     check_names(flags, node)
@@ -369,16 +373,16 @@ def _show_whose(console: Console, target: Path) -> int:
 
 def _show_comparison(console: Console, target: Path, flags: NodeFlags, node: str) -> int:
     session = Session(console=console)
-    with Pantry(epoch=build_time_of(target, session.epoch), voice=console) as pantry:
+    with CardContents(epoch=build_time_of(target, session.epoch), reporter=console) as contents:
         if names_nodes(flags):
             _, nodes = load_nodes(session, flags, node)
             if len(nodes) != 1:
                 raise InputError(f"{len(nodes)} nodes to compare with", "name one with --node")
-            recipe = pantry.node(nodes[0], session.obtain)
+            content = contents.node(nodes[0], session.obtain)
         else:
-            recipe = pantry.image(open_image(session, flags))
+            content = contents.image(open_image(session, flags))
         with open_medium(target) as (medium, disk):
-            found = compare(medium, disk, recipe.source, recipe.write_set, console)
+            found = compare(medium, disk, content.source, content.write_set, console)
             size_bytes = medium.size_bytes
     if console.as_json:
         console.emit(_comparison_as_json(target, found))

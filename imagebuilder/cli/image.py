@@ -19,7 +19,7 @@ from imagebuilder.build.compose import WITHOUT_BASE, open_composer, plan_without
 from imagebuilder.build.image import write_bmap, write_image
 from imagebuilder.build.inspect import ImageReport, inspect_disk
 from imagebuilder.build.manifest import manifest_of, plan_as_json
-from imagebuilder.cli.options import NodeFlags, dry_run, node_options, on_disk, voiced
+from imagebuilder.cli.options import NodeFlags, dry_run, node_options, on_disk, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, InputError
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 @click.option("--bmap", is_flag=True, help="Write a block map for bmaptool beside it.")
 @click.option("--digest", is_flag=True, help="Record the image's own sha256 in its manifest.")
 @dry_run
-@voiced
+@with_console
 def build(
     console: Console,
     flags: NodeFlags,
@@ -78,9 +78,11 @@ def build(
         _show_plan(console, _plan(session, settings))
         return
     out = output_path(output, settings.hostname, form)
-    with open_composer(session.obtain(settings.image), epoch=session.epoch, voice=console) as node:
+    with open_composer(
+        session.obtain(settings.image), epoch=session.epoch, reporter=console
+    ) as node:
         composition = node.compose(settings)
-    written = write_image(composition, out, compress=form, digest=digest, voice=console)
+    written = write_image(composition, out, compress=form, digest=digest, reporter=console)
     _show_written(console, composition, written)
     if bmap:
         console.note(f"block map: {write_bmap(composition, out)}")
@@ -88,7 +90,7 @@ def build(
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path, readable=False))
-@voiced
+@with_console
 def inspect(console: Console, image: Path) -> None:
     """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
     with _readable(Session(console=console), image) as disk:
@@ -133,7 +135,7 @@ def _plan(session: Session, settings: NodeSettings) -> NodePlan:
     if base is None:
         plan = plan_without_base(settings, session.epoch)
         return replace(plan, warnings=(WITHOUT_BASE, *plan.warnings))
-    with open_composer(base, epoch=session.epoch, voice=session.console) as node:
+    with open_composer(base, epoch=session.epoch, reporter=session.console) as node:
         return node.plan(settings)
 
 
@@ -182,12 +184,12 @@ def _readable(session: Session, image: Path) -> Iterator[ReadAt]:
         with open_raw(image) as raw:
             yield raw
         return
-    key, voice = f"inspect {image.resolve()}", session.console
+    key, reporter = f"inspect {image.resolve()}", session.console
     with (
-        session.cache.scratch(key, voice) as part,
+        session.cache.scratch(key, reporter) as part,
         open_stream(image) as stream,
         # The boot partition lies at the front: the rest is not unpacked.
-        open_unrolled(stream, part, "unpacking", voice) as disk,
+        open_unrolled(stream, part, "unpacking", reporter) as disk,
     ):
         yield disk
 
@@ -248,7 +250,7 @@ def _pattern(_context: click.Context, _option: click.Parameter, text: str | None
 )
 @click.option("--online", is_flag=True, help="Let the Pi reach this machine and its networks.")
 @click.option("--append", default="", metavar="WORDS", help="Words for the kernel's command line.")
-@voiced
+@with_console
 def boot(
     console: Console,
     image: Path,

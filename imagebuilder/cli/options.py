@@ -217,7 +217,7 @@ def node_from_flags(
     return classroom, classroom.nodes[0]
 
 
-def voiced(command: Callable[..., Any]) -> Callable[..., Any]:
+def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command --json, -q, -v, --color and --no-input, and hand it the Console they make."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import dry_run, on_disk, voiced
+from imagebuilder.cli.options import dry_run, on_disk, with_console
 from imagebuilder.errors import InputError, SourceError
 from imagebuilder.files import write_text
 from imagebuilder.plan.overlays import load_overlay
@@ -24,8 +24,8 @@ from imagebuilder.shack.keystore import client_bundle, with_identities
 from imagebuilder.shack.labels import PAPERS, render_labels, write_labels_pdf
 from imagebuilder.shack.services import uses_tls
 from imagebuilder.shack.status import (
-    Gathering,
-    Presence,
+    ClusterState,
+    NodeStatus,
     compare,
     everyone_joined,
     summarise,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.model import Classroom
     from imagebuilder.shack.folder import Kind
-    from imagebuilder.shack.status import CardReport
+    from imagebuilder.shack.status import PiReport
 
 _PATH = click.Path(path_type=Path)
 _file = click.argument("file", type=_PATH)
@@ -61,7 +61,7 @@ _kind = click.option(
 @_kind
 @_profiles
 @dry_run
-@voiced
+@with_console
 def shack(
     console: Console,
     file: Path,
@@ -97,7 +97,7 @@ def shack(
     "-o", "--output", type=_PATH, callback=on_disk, help="Folder for the files; default: export."
 )
 @_profiles
-@voiced
+@with_console
 def export(
     console: Console,
     file: Path,
@@ -127,7 +127,7 @@ def export(
 )
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
 @_profiles
-@voiced
+@with_console
 def labels(
     console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
 ) -> None:
@@ -159,7 +159,7 @@ def labels(
     help="Card to read as well: its mounted boot folder, its device or an image.",
 )  # fmt: skip
 @_profiles
-@voiced
+@with_console
 def status(
     console: Console,
     *,
@@ -222,13 +222,13 @@ def _list_files(console: Console, paths: Any) -> None:
 class _Seen:
     """One look; `rows` is None where nothing could be seen."""
 
-    gathering: Gathering | None
-    rows: tuple[Presence, ...] | None
+    gathering: ClusterState | None
+    rows: tuple[NodeStatus, ...] | None
     warning: str = ""
 
 
 def _looker(
-    classroom: Classroom, timeout: float, cards: tuple[CardReport, ...], *, forgiving: bool
+    classroom: Classroom, timeout: float, cards: tuple[PiReport, ...], *, forgiving: bool
 ) -> Callable[[], _Seen]:
     """Give a function that looks once; a silent shack is only a warning with cards at hand."""
 
@@ -246,7 +246,7 @@ def _looker(
     return look
 
 
-def _of_manager(classroom: Classroom, found: Gathering) -> str:
+def _of_manager(classroom: Classroom, found: ClusterState) -> str:
     # Swarm mode's nodes run no consul: without the manager nothing is known of them.
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
     words = "the manager does not answer" if swarm_mode else "only consul was asked"
@@ -265,7 +265,7 @@ def _show(console: Console, classroom: Classroom, seen: _Seen, *, watch: bool) -
 
 
 def _show_rows(
-    console: Console, found: Gathering | None, rows: tuple[Presence, ...], *, watch: bool
+    console: Console, found: ClusterState | None, rows: tuple[NodeStatus, ...], *, watch: bool
 ) -> None:
     if console.as_json:
         console.emit(_report(found, rows), on_one_line=watch)
@@ -282,12 +282,12 @@ def _show_rows(
 _HEAD = ("node", "state", "address", "arch", "docker", "what")
 
 
-def _row(row: Presence) -> tuple[str, ...]:
+def _row(row: NodeStatus) -> tuple[str, ...]:
     address = row.address or row.expected_address
     return (row.hostname, row.state, address, row.arch, row.version, row.detail)
 
 
-def _report(found: Gathering | None, rows: tuple[Presence, ...]) -> dict[str, object]:
+def _report(found: ClusterState | None, rows: tuple[NodeStatus, ...]) -> dict[str, object]:
     return {
         "leader": (found.leader or None) if found else None,
         "manager_error": found.manager_error if found else None,

@@ -32,7 +32,7 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class ProtectedFile:
     """Something that must survive: what it is, the block device it lies on, and the file itself.
 
     `major_minor` is "" where no device can be named; `inode` is `device/inode`.
@@ -45,17 +45,17 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
+class WritePolicy:
     """What shall be written, and what the user allowed by flags."""
 
     image_bytes: int = 0
     allow_loop: bool = False
     allow_large: bool = False
-    kept: tuple[Kept, ...] = ()
+    protected: tuple[ProtectedFile, ...] = ()
     taken: tuple[str, ...] = ()
 
 
-def refusals(device: Device, wish: Wish) -> tuple[Refusal, ...]:
+def refusals(device: Device, policy: WritePolicy) -> tuple[Refusal, ...]:
     """Give every reason against writing `device`, the weightiest first; none means safe.
 
     No wish lifts the refusal of a disk that carries the system.
@@ -63,7 +63,7 @@ def refusals(device: Device, wish: Wish) -> tuple[Refusal, ...]:
     unusable = _unusable(device)
     if unusable:
         return (unusable,)
-    found = (refusal for rule in _RULES for refusal in rule(device, wish))
+    found = (refusal for rule in _RULES for refusal in rule(device, policy))
     return tuple(found)
 
 
@@ -98,9 +98,9 @@ def _all_parts(device: Device) -> tuple[DevicePart, ...]:
     return tuple(part for one in (device, *device.relatives) for part in one.parts)
 
 
-def only_mounted(device: Device, wish: Wish) -> bool:
+def only_mounted(device: Device, policy: WritePolicy) -> bool:
     """Tell whether nothing but mounts speaks against a device."""
-    return all(refusal.code == "mounted" for refusal in refusals(device, wish))
+    return all(refusal.code == "mounted" for refusal in refusals(device, policy))
 
 
 def same_device(confirmed: Device, now: Device) -> bool:
@@ -134,8 +134,8 @@ def _unusable(device: Device) -> Refusal | None:
     return None
 
 
-def _system(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _system(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     if device.system_mounts:
         where = ", ".join(device.system_mounts)
         yield Refusal(
@@ -143,8 +143,8 @@ def _system(device: Device, wish: Wish) -> Iterator[Refusal]:
         )
 
 
-def _holders(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _holders(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     if device.holders:
         yield Refusal(
             "held",
@@ -153,15 +153,15 @@ def _holders(device: Device, wish: Wish) -> Iterator[Refusal]:
         )
 
 
-def _above(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _above(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     if device.backing_device:
         yield Refusal("above", f"shows {device.backing}", "give that disk itself")
 
 
-def _kind(device: Device, wish: Wish) -> Iterator[Refusal]:
+def _kind(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.kind == "loop" or device.transport == "loop":
-        if not wish.allow_loop:
+        if not policy.allow_loop:
             yield Refusal("loop", "is a loop device", "give --allow-loop to write it")
     elif device.kind != "disk":
         yield Refusal("kind", f"is no disk but {device.kind}", "give the card's disk")
@@ -176,8 +176,8 @@ def _pluggable(device: Device) -> bool:
     return device.removable or device.hotplug or device.transport == "mmc"
 
 
-def _mounted(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _mounted(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     mounted = mounted_parts(device)
     if mounted and not device.system_mounts:
         where = ", ".join(f"{part} on {printable(point)}" for part, point in mounted)
@@ -185,37 +185,39 @@ def _mounted(device: Device, wish: Wish) -> Iterator[Refusal]:
         yield Refusal("mounted", f"is mounted ({where})", hint)
 
 
-def _keeps(device: Device, wish: Wish) -> Iterator[Refusal]:
+def _keeps(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     family = (device, *device.relatives)
     here = {one.major_minor for one in family} | {p.major_minor for p in _all_parts(device)}
-    for kept in wish.kept:
-        if kept.major_minor in here - {""} or any(_is_backing(kept, one) for one in family):
-            yield Refusal("kept", f"holds {kept.what}", "copy that to another disk first")
+    for protected in policy.protected:
+        if protected.major_minor in here - {""} or any(
+            _is_backing(protected, one) for one in family
+        ):
+            yield Refusal("kept", f"holds {protected.what}", "copy that to another disk first")
 
 
-def _is_backing(kept: Kept, device: Device) -> bool:
+def _is_backing(protected: ProtectedFile, device: Device) -> bool:
     """Tell whether a loop shows the file (by whatever name), or a file of the folder."""
-    same = bool(kept.inode) and kept.inode == device.backing_inode
-    return same or (bool(kept.path) and f"{device.backing}/".startswith(f"{kept.path}/"))
+    same = bool(protected.inode) and protected.inode == device.backing_inode
+    return same or (bool(protected.path) and f"{device.backing}/".startswith(f"{protected.path}/"))
 
 
-def _read_only(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _read_only(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     if device.read_only:
         yield Refusal("read-only", "is read-only", "slide the card's lock open, or take another")
 
 
-def _small(device: Device, wish: Wish) -> Iterator[Refusal]:
-    if device.size_bytes < wish.image_bytes:
+def _small(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    if device.size_bytes < policy.image_bytes:
         yield Refusal(
             "small",
-            f"is too small: {device.size_bytes} bytes, the image needs {wish.image_bytes}",
+            f"is too small: {device.size_bytes} bytes, the image needs {policy.image_bytes}",
             "take a larger card",
         )
 
 
-def _large(device: Device, wish: Wish) -> Iterator[Refusal]:
-    if device.size_bytes > LARGE_BYTES and not wish.allow_large:
+def _large(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    if device.size_bytes > LARGE_BYTES and not policy.allow_large:
         yield Refusal(
             "large",
             f"is larger than a card usually is ({device.size_bytes // 10**9} GB)",
@@ -223,8 +225,8 @@ def _large(device: Device, wish: Wish) -> Iterator[Refusal]:
         )
 
 
-def _sector(device: Device, wish: Wish) -> Iterator[Refusal]:
-    del wish
+def _sector(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    del policy
     if device.logical_sector_bytes != SECTOR_BYTES:
         yield Refusal(
             "sector",
@@ -233,12 +235,12 @@ def _sector(device: Device, wish: Wish) -> Iterator[Refusal]:
         )
 
 
-def _twice(device: Device, wish: Wish) -> Iterator[Refusal]:
-    if any(one.major_minor in wish.taken for one in (device, *device.relatives)):
+def _twice(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
+    if any(one.major_minor in policy.taken for one in (device, *device.relatives)):
         yield Refusal("twice", "is given twice", "name each device once")
 
 
-_RULES: tuple[Callable[[Device, Wish], Iterator[Refusal]], ...] = (
+_RULES: tuple[Callable[[Device, WritePolicy], Iterator[Refusal]], ...] = (
     _system,
     _holders,
     _above,
@@ -253,9 +255,9 @@ _RULES: tuple[Callable[[Device, Wish], Iterator[Refusal]], ...] = (
 )
 
 
-def refuse(device: Device, wish: Wish) -> None:
+def refuse(device: Device, policy: WritePolicy) -> None:
     """Raise RefusedError with every reason against a device."""
-    reasons = refusals(device, wish)
+    reasons = refusals(device, policy)
     if not reasons:
         return
     facts = "; it ".join(reason.message for reason in reasons)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import WriteError
 from imagebuilder.files import has_folder, write_error
 from imagebuilder.progress import human_bytes
-from imagebuilder.workers import Stop, as_they_end, ending_pool
+from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from imagebuilder.model import BaseImage
-    from imagebuilder.progress import Meter, Voice
+    from imagebuilder.progress import Meter, Reporter
 
 FICLONE = 0x40049409  # linux/fs.h
 PIECE_BYTES = 16 << 20
@@ -39,7 +39,7 @@ _THREADS = 4
 _NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EFAULT, errno.ENOMEM)
 
 
-def copy_raw(source: int, target: int, size_bytes: int, voice: Voice) -> str:
+def copy_raw(source: int, target: int, size_bytes: int, reporter: Reporter) -> str:
     """Copy all of `source` into the empty file `target`; gives `reflink` or `sparse copy`.
 
     Holes stay holes. The target is not synced. Raises OSError, ENOSPC before anything is written.
@@ -48,7 +48,7 @@ def copy_raw(source: int, target: int, size_bytes: int, voice: Voice) -> str:
         return "reflink"
     _check_room(source, target)
     os.ftruncate(target, size_bytes)
-    with voice.meter("copying", os.fstat(source).st_blocks * 512) as meter:
+    with reporter.meter("copying", os.fstat(source).st_blocks * 512) as meter:
         ranges = tuple(data_ranges(source, size_bytes))
         done = _copy_direct(source, target, _pieces(ranges, size_bytes), meter)
         for start, end in ranges:
@@ -156,8 +156,8 @@ def _write_pieces(source: int, target: int, pieces: list[tuple[int, int]], meter
         pages.madvise(mmap.MADV_DONTNEED, start, end - start)
         return end - start
 
-    stop = Stop()
-    with ending_pool(_THREADS, "copy", stop) as pool:
+    stop = CancelToken()
+    with worker_pool(_THREADS, "copy", stop) as pool:
         for done in as_they_end(pool.submit(write, *piece) for piece in pieces):
             # Zero, too: through the meter the work may be told to end.
             meter.advance(sum(done))

@@ -11,11 +11,11 @@ from imagebuilder.errors import ImageError
 
 if TYPE_CHECKING:
     from imagebuilder.disk.extent import Patch, Run
-    from imagebuilder.disk.reader import RawFile, ReadAt
+    from imagebuilder.disk.reader import RawFile
 
 
 @dataclass(slots=True)
-class Source:
+class PatchedImage:
     """Base ⊕ patch; a ReadAt, and a filler of buffers that behind the image's end gives zeros.
 
     Threads may share one: every read names its own offset. The image need not be whole sectors.
@@ -23,7 +23,7 @@ class Source:
 
     raw: RawFile
     patch: Patch
-    name: str
+    name: str = "the base image"
     size_bytes: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,21 +52,6 @@ class Source:
 
 
 _AGAIN = "check the disk that holds the image, then try again"
-
-
-class Patched:
-    """The disk that base ⊕ patch makes; a ReadAt."""
-
-    def __init__(self, disk: ReadAt, patch: Patch) -> None:
-        self.size_bytes = disk.size_bytes
-        self._disk = disk
-        self._patch = patch
-
-    def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
-        chunk = bytearray(self._disk.read_at(offset_bytes, size_bytes))
-        merge(self._patch, offset_bytes, chunk)
-        return bytes(chunk)
 
 
 def merge(patch: Patch, offset_bytes: int, chunk: bytearray | memoryview) -> None:

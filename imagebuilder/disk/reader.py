@@ -50,7 +50,7 @@ def open_raw(path: Path) -> Iterator[RawFile]:
         os.close(descriptor)
 
 
-REMEMBERED_BYTES = 64 << 20
+CACHED_BYTES = 64 << 20
 
 
 class ReadAt(Protocol):
@@ -62,7 +62,7 @@ class ReadAt(Protocol):
         """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
 
 
-class Remembered:
+class CachedReader:
     """A ReadAt that keeps what it read, so that many nodes of one base read the disk once."""
 
     def __init__(self, disk: ReadAt) -> None:
@@ -80,7 +80,7 @@ class Remembered:
         return data
 
     def _keep(self, key: tuple[int, int], data: bytes) -> None:
-        if self._kept_bytes + len(data) > REMEMBERED_BYTES:
+        if self._kept_bytes + len(data) > CACHED_BYTES:
             self._kept.clear()
             self._kept_bytes = 0
         self._kept[key] = data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash.flasher import why_of
-from imagebuilder.flash.ledger import FAILED, WRITTEN, Entry, Ledger
+from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import counted
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imagebuilder.devices.device import Device
-    from imagebuilder.flash.content import Recipe
+    from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.flasher import CardOutcome
     from imagebuilder.flash.writer import CardReport
     from imagebuilder.model import NodeSettings
-    from imagebuilder.progress import Voice
+    from imagebuilder.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Begun:
     """A card in work: its entry, what was noted of its node before, and whose card it was."""
 
-    entry: Entry
-    before: Entry | None
-    owner: Entry | None
+    entry: LedgerEntry
+    before: LedgerEntry | None
+    owner: LedgerEntry | None
 
 
-class Account:
+class CardClaims:
     """The ledger's side of a run; without a classroom file nothing is kept.
 
     `again` writes nodes that have a card, and cards that are another node's; `named` only those
@@ -46,7 +46,7 @@ class Account:
     def __init__(
         self,
         ledger: Ledger | None,
-        voice: Voice,
+        reporter: Reporter,
         *,
         again: bool,
         named: bool = False,
@@ -54,7 +54,7 @@ class Account:
     ) -> None:
         self._ledger = ledger
         self._epoch = epoch
-        self._voice = voice
+        self._voice = reporter
         self._again = again
         self._named = named
         self._told = again or named
@@ -77,37 +77,37 @@ class Account:
             raise RefusedError(f"{count} devices for {nodes_left}", "name as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
-    def check(self, recipe: Recipe, device: Device) -> None:
+    def check(self, content: CardContent, device: Device) -> None:
         """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""
         if self._ledger is None:
             return
-        owner = self._owner_of(recipe, device)
-        last = self._ledger.last(recipe.node, again=self._told)
+        owner = self._owner_of(content, device)
+        last = self._ledger.last(content.node, again=self._told)
         if self._named and last and last.state == WRITTEN and owner != last:
             where = f"{last.card or last.device} on {last.finished}"
             self._voice.warn(f"{last.node} was written to {where}: that card is now its twin")
 
-    def begin(self, recipe: Recipe, device: Device) -> None:
+    def begin(self, content: CardContent, device: Device) -> None:
         """Note that a node is being written; raises RefusedError for a node or card done before."""
         if self._ledger is None:
             return
-        owner = self._owner_of(recipe, device)
-        entry = replace(_entry(recipe, device), built=str(self._epoch))
+        owner = self._owner_of(content, device)
+        entry = replace(_entry(content, device), built=str(self._epoch))
         try:
             before = self._ledger.claim(entry, again=self._told)
         except WriteError as error:
             hint = f"{error.hint}; nothing was written to {device.path}"
             raise WriteError(error.message, hint) from error
-        self._begun[recipe.node] = _Begun(entry=entry, before=before, owner=owner)
+        self._begun[content.node] = _Begun(entry=entry, before=before, owner=owner)
 
-    def _owner_of(self, recipe: Recipe, device: Device) -> Entry | None:
+    def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
         """Give whose card this was; raises RefusedError where it must not become another's."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
             raise RefusedError(
                 f"{device.path}: this card became {owner.node} just now", "take another card"
             )
-        if owner and owner.node != recipe.node and not self._again:
+        if owner and owner.node != content.node and not self._again:
             raise RefusedError(
                 f"{device.path}: this card is {owner.node} already, written {owner.finished}",
                 "take another card, or give --again to overwrite it",
@@ -143,14 +143,14 @@ class Account:
         except RpiImageError as error:
             self._voice.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
 
-    def _lose(self, lost: Entry | None, reason: str) -> None:
+    def _lose(self, lost: LedgerEntry | None, reason: str) -> None:
         """Let no node in work fall back to a card that it has no more."""
         for node, begun in self._begun.items():
             if lost and begun.before == lost:
                 gone = replace(lost, state=FAILED, error=reason)
                 self._begun[node] = replace(begun, before=gone)
 
-    def _owner(self, device: Device) -> Entry | None:
+    def _owner(self, device: Device) -> LedgerEntry | None:
         """Find out whether this card was written by this ledger; an unreadable one was not."""
         try:
             with open_medium(Path(device.path)) as (_, disk):
@@ -161,7 +161,7 @@ class Account:
         known = [*(begun.before for begun in self._begun.values()), *self._entries()]
         return next((entry for entry in known if entry and _is_on(entry, *found)), None)
 
-    def _entries(self) -> tuple[Entry, ...]:
+    def _entries(self) -> tuple[LedgerEntry, ...]:
         return self._ledger.entries() if self._ledger else ()
 
 
@@ -173,13 +173,13 @@ def _restore(ledger: Ledger, begun: _Begun) -> None:
         ledger.forget(begun.entry.node)
 
 
-def _is_on(entry: Entry, config_hash: str, built: str) -> bool:
+def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
     """Tell whether a card with this configuration is the one that was written for an entry."""
     same = bool(config_hash) and entry.config_hash == config_hash
     return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
-def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
+def _overwritten(begun: _Begun) -> tuple[LedgerEntry | None, str]:
     """Give the entry of the node that lost its card to this one, and the words for that."""
     owner = begun.owner
     if owner is None or owner.node == begun.entry.node:
@@ -187,20 +187,20 @@ def _overwritten(begun: _Begun) -> tuple[Entry | None, str]:
     return owner, f"its card became {begun.entry.node}"
 
 
-def _entry(recipe: Recipe, device: Device) -> Entry:
-    return Entry(
-        node=recipe.node,
+def _entry(content: CardContent, device: Device) -> LedgerEntry:
+    return LedgerEntry(
+        node=content.node,
         state="",
         device=device.path,
         slot=device.slot,
         card=describe(device).partition(" ")[2].strip("()"),
-        config_hash=recipe.config_hash,
-        base_sha256=recipe.base_sha256,
+        config_hash=content.config_hash,
+        base_sha256=content.base_sha256,
         started=_now(),
     )
 
 
-def _finished(entry: Entry, report: CardReport) -> Entry:
+def _finished(entry: LedgerEntry, report: CardReport) -> LedgerEntry:
     return replace(
         entry,
         state=WRITTEN,

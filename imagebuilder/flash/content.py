@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.disk.extent import Patch
 from imagebuilder.disk.partitions import cut_off, read_partitions
-from imagebuilder.disk.patched import Source
+from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import ImageError
 from imagebuilder.flash.verify import files_of_edits, files_of_image, prover
 from imagebuilder.flash.writer import CardJob
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class CardContent:
     """A card's content, ready to be written to any device that is large enough."""
 
-    source: Source
+    source: PatchedImage
     write_set: tuple[Extent, ...]
     files: Mapping[str, bytes]
     node: str = ""
@@ -52,12 +52,12 @@ class Recipe:
 
 
 @dataclass(kw_only=True)
-class Pantry:
+class CardContents:
     """Opens every base once and composes over it; close it when the last card is done."""
 
     full: bool = False
     epoch: int = 0
-    voice: Voice = SILENT
+    reporter: Reporter = SILENT
     _stack: ExitStack = field(init=False, default_factory=ExitStack)
     _composers: dict[Path, Composer] = field(init=False, default_factory=dict)
 
@@ -72,26 +72,30 @@ class Pantry:
     ) -> None:
         self._stack.close()
 
-    def image(self, base: BaseImage) -> Recipe:
+    def image(self, base: BaseImage) -> CardContent:
         """Give an image as it is."""
-        source = Source(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
+        source = PatchedImage(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
         with suppress(ImageError):  # it may be anything
             for fact in cut_off(read_partitions(source), source.size_bytes):
-                self.voice.warn(f"{base.name} {fact}")
-        return Recipe(
+                self.reporter.warn(f"{base.name} {fact}")
+        return CardContent(
             source=source,
             write_set=plan_write_set(source, source.patch, full=self.full),
             files=files_of_image(source),
             base_sha256=base.sha256,
         )
 
-    def node(self, settings: NodeSettings, obtain: Callable[[ImageSource], BaseImage]) -> Recipe:
+    def node(
+        self, settings: NodeSettings, obtain: Callable[[ImageSource], BaseImage]
+    ) -> CardContent:
         """Compose a node over its base."""
         base = obtain(settings.image)
         composer = self._composer(base)
         composition = composer.compose(settings)
-        source = Source(composer.raw, composition.patch, f"{base.name} for {settings.hostname}")
-        return Recipe(
+        source = PatchedImage(
+            composer.raw, composition.patch, f"{base.name} for {settings.hostname}"
+        )
+        return CardContent(
             source=source,
             write_set=plan_write_set(source, source.patch, full=self.full),
             files=files_of_edits(composition.plan.edits),
@@ -106,6 +110,6 @@ class Pantry:
         from imagebuilder.build.compose import open_composer  # noqa: PLC0415
 
         if base.path not in self._composers:
-            opened = open_composer(base, epoch=self.epoch, voice=self.voice)
+            opened = open_composer(base, epoch=self.epoch, reporter=self.reporter)
             self._composers[base.path] = self._stack.enter_context(opened)
         return self._composers[base.path]

@@ -21,7 +21,7 @@ from imagebuilder.flash.writer import (
     work_bytes,
     write_card,
 )
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -55,7 +55,7 @@ class Flasher:
     """Writes cards in the background; `poll` hands out what is finished."""
 
     options: CardOptions
-    voice: Voice = SILENT
+    reporter: Reporter = SILENT
     stall_seconds: float = STALL_SECONDS
     _working: list[_Worker] = field(init=False, default_factory=list)
     _finished: SimpleQueue[tuple[_Worker, CardOutcome]] = field(
@@ -105,7 +105,7 @@ class Flasher:
 
     def _warn(self, text: str) -> None:
         with suppress(OSError):  # a terminal that went away must not keep the cards going
-            self.voice.warn(text)
+            self.reporter.warn(text)
 
     def _work(self, worker: _Worker) -> None:
         outcome = CardOutcome(job=worker.job, stage=Stage.CLAIM, cancelled=True)
@@ -120,7 +120,7 @@ class Flasher:
         deeds = "write+verify" if self.options.verify else "write"
         label = f"{job.node} {job.device.path} {deeds}".strip()
         try:
-            with self.voice.meter(label, work_bytes(job, self.options)) as meter:
+            with self.reporter.meter(label, work_bytes(job, self.options)) as meter:
                 report = write_card(job, self.options, meter, watch)
         except RpiImageError as error:
             return CardOutcome(job=job, stage=watch.stage, error=error)
@@ -146,7 +146,7 @@ class Flasher:
 def flash_cards(
     jobs: Iterable[CardJob],
     options: CardOptions,
-    voice: Voice = SILENT,
+    reporter: Reporter = SILENT,
     *,
     stall_seconds: float = STALL_SECONDS,
     finished: Callable[[CardOutcome], None] | None = None,
@@ -156,7 +156,7 @@ def flash_cards(
     One card's failure leaves the others alone. On KeyboardInterrupt, or any other exception, every
     card is stopped before its first chunk is written, and the exception goes on.
     """
-    flasher = Flasher(options=options, voice=voice, stall_seconds=stall_seconds)
+    flasher = Flasher(options=options, reporter=reporter, stall_seconds=stall_seconds)
     outcomes: dict[str, CardOutcome] = {}
     order = list(jobs)
     try:

@@ -26,7 +26,7 @@ class NodeTakenError(RefusedError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LedgerEntry:
     """One node's card; times are ISO 8601 with zone, `by` is host:pid of the program.
 
     A card is known by `config_hash` and `built` (epoch seconds, as text): the node of another year
@@ -56,7 +56,7 @@ class Ledger:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[LedgerEntry, ...]:
         """Give all entries; raises InputError where the file is no ledger or cannot be read."""
         try:
             text = self.path.read_text(encoding="utf-8")
@@ -74,11 +74,11 @@ class Ledger:
         """Give the nodes that are written, or being written by a program that still runs."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
 
-    def last(self, node: str, *, again: bool = False) -> Entry | None:
+    def last(self, node: str, *, again: bool = False) -> LedgerEntry | None:
         """Give what is noted of a node; raises NodeTakenError where `claim` would."""
         return _last(self.entries(), node, again=again)
 
-    def claim(self, entry: Entry, *, again: bool = False) -> Entry | None:
+    def claim(self, entry: LedgerEntry, *, again: bool = False) -> LedgerEntry | None:
         """Note that a node is being written, and give what was noted of it before.
 
         Raises NodeTakenError where it is being written or has its card already.
@@ -88,7 +88,7 @@ class Ledger:
             _put(entries, replace(entry, state=WRITING, by=_myself()))
         return last
 
-    def settle(self, entry: Entry, lost: Entry | None = None, why: str = "") -> None:
+    def settle(self, entry: LedgerEntry, lost: LedgerEntry | None = None, why: str = "") -> None:
         """Note how it ended; `lost` lost its card to it, unless it has another one by now."""
         with self._changing() as entries:
             if lost in entries:
@@ -101,7 +101,7 @@ class Ledger:
             entries[:] = [entry for entry in entries if entry.node != node]
 
     @contextmanager
-    def _changing(self) -> Iterator[list[Entry]]:
+    def _changing(self) -> Iterator[list[LedgerEntry]]:
         from filelock import FileLock, Timeout  # noqa: PLC0415 - a card without a class needs none
 
         lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
@@ -121,11 +121,11 @@ class Ledger:
             ) from error
 
 
-def parse_ledger(text: str, name: str) -> tuple[Entry, ...]:
+def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """Read a ledger; unknown keys are left out, so that an older program can read a newer file."""
     import yaml  # noqa: PLC0415 - a card without a class needs none
 
-    known = {field.name for field in fields(Entry)}
+    known = {field.name for field in fields(LedgerEntry)}
     try:
         cards: list[dict[str, Any]] = (yaml.safe_load(text) or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
@@ -137,13 +137,13 @@ def _no_ledger(name: str) -> InputError:
     return InputError(f"{name} is not a ledger of cards", "mend it, or move it away to begin anew")
 
 
-def _parse_entry(found: dict[str, Any]) -> Entry:
+def _parse_entry(found: dict[str, Any]) -> LedgerEntry:
     """Take the values as text or number, whatever YAML made of what a person typed."""
     kinds = {"bytes_written": int, "seconds": float}
-    return Entry(**{key: kinds.get(key, str)(value) for key, value in found.items()})
+    return LedgerEntry(**{key: kinds.get(key, str)(value) for key, value in found.items()})
 
 
-def render_ledger(entries: list[Entry]) -> str:
+def render_ledger(entries: list[LedgerEntry]) -> str:
     """Write the entries for people to read: what is empty is left out."""
     import yaml  # noqa: PLC0415 - as above
 
@@ -152,7 +152,7 @@ def render_ledger(entries: list[Entry]) -> str:
     return _HEAD + body
 
 
-def is_alive(entry: Entry) -> bool:
+def is_alive(entry: LedgerEntry) -> bool:
     """Tell whether the program that writes this node still runs, here or on another machine."""
     if entry.state != WRITING:
         return False
@@ -168,14 +168,14 @@ def is_alive(entry: Entry) -> bool:
     return True
 
 
-def _last(entries: Iterable[Entry], node: str, *, again: bool) -> Entry | None:
+def _last(entries: Iterable[LedgerEntry], node: str, *, again: bool) -> LedgerEntry | None:
     last = next((entry for entry in entries if entry.node == node), None)
     if last and (is_alive(last) or (last.state == WRITTEN and not again)):
         raise _taken(last)
     return last
 
 
-def _taken(last: Entry) -> NodeTakenError:
+def _taken(last: LedgerEntry) -> NodeTakenError:
     if last.state == WRITING:
         return NodeTakenError(
             f"{last.node} is being written to {last.device}", "wait for it, or end that program"
@@ -186,7 +186,7 @@ def _taken(last: Entry) -> NodeTakenError:
     )
 
 
-def _put(entries: list[Entry], entry: Entry) -> None:
+def _put(entries: list[LedgerEntry], entry: LedgerEntry) -> None:
     for at, old in enumerate(entries):
         if old.node == entry.node:
             entries[at] = entry

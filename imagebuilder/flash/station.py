@@ -12,14 +12,14 @@ from imagebuilder.devices.safety import only_mounted, refusals, same_device
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.flash.ledger import NodeTakenError
 from imagebuilder.flash.writer import Stage
-from imagebuilder.progress import SILENT, Voice, counted
+from imagebuilder.progress import SILENT, Reporter, counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from imagebuilder.devices.device import Device
     from imagebuilder.devices.hotplug import Uevents
-    from imagebuilder.devices.safety import Wish
+    from imagebuilder.devices.safety import WritePolicy
     from imagebuilder.flash.flasher import CardOutcome, Flasher
     from imagebuilder.flash.writer import CardJob
 
@@ -90,10 +90,10 @@ class Station:
     look: Callable[[], tuple[Device, ...]]
     prepare: Callable[[str, Device], CardJob]
     settle: Callable[[CardOutcome], None]
-    wish: Wish
+    policy: WritePolicy
     roster: Sequence[str] = ()
     free: Callable[[Device], Device] = _as_it_is
-    voice: Voice = SILENT
+    reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
     _sights: dict[tuple[str, int | None], _Sight] = field(init=False, default_factory=dict)
@@ -111,7 +111,7 @@ class Station:
         """
         there = present_now(self.look())
         nodes = counted(len(self._waiting), "node")
-        self.voice.note(f"{nodes} to write; insert cards, Ctrl-C ends")
+        self.reporter.note(f"{nodes} to write; insert cards, Ctrl-C ends")
         try:
             self._serve(events, there)
         except BaseException:
@@ -159,12 +159,12 @@ class Station:
             self._leave_alone(sight, "it looks like a disk that was here when the station started")
             return
         try:
-            if only_mounted(device, self.wish):
+            if only_mounted(device, self.policy):
                 device = self.free(device)
         except RefusedError as error:
             self._leave_alone(sight, error.message)
             return
-        if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.wish)]:
+        if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.policy)]:
             self._leave_alone(sight, "; ".join(reasons))
         elif self._waiting:
             self._begin(self._waiting.popleft(), sight, device)
@@ -172,14 +172,14 @@ class Station:
     def _leave_alone(self, sight: _Sight, reason: str) -> None:
         """Say why, once: the medium is judged again at every look."""
         if reason != sight.said:
-            self.voice.warn(f"{sight.device.path} is left alone: {reason}")
+            self.reporter.warn(f"{sight.device.path} is left alone: {reason}")
         sight.said = reason
 
     def _begin(self, node: str, sight: _Sight, device: Device) -> None:
         try:
             job = self.prepare(node, device)
         except NodeTakenError as error:
-            self.voice.warn(f"{node} is passed over: {error.message}")
+            self.reporter.warn(f"{node} is passed over: {error.message}")
             if self._waiting:
                 self._begin(self._waiting.popleft(), sight, device)
             return
@@ -191,7 +191,7 @@ class Station:
             self._failure = error
             return
         sight.begun, sight.tries = True, sight.tries + 1
-        self.voice.note(f"{node} goes onto {describe(device)}")
+        self.reporter.note(f"{node} goes onto {describe(device)}")
         self.flasher.start(job)
 
     def _settle(self, outcome: CardOutcome) -> None:
@@ -201,12 +201,12 @@ class Station:
         if outcome.report:
             roster = self.roster or self.nodes
             place = f"label {roster.index(node) + 1} of {len(roster)}"
-            self.voice.note(f"{path} is done: take it out and stick {place}, {node}, on it")
+            self.reporter.note(f"{path} is done: take it out and stick {place}, {node}, on it")
             return
         self._waiting.appendleft(node)
         self._let_try_again(outcome)
         why = outcome.error.message if outcome.error else "stopped"
-        self.voice.warn(f"{path} failed: {why}; {node} waits for another card")
+        self.reporter.warn(f"{path} failed: {why}; {node} waits for another card")
 
     def _let_try_again(self, outcome: CardOutcome) -> None:
         """Judge a card anew that was refused untouched: udev or the desktop had it for a moment."""

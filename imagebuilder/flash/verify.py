@@ -14,17 +14,17 @@ from imagebuilder.devices.inventory import load_device
 from imagebuilder.disk.extent import SECTOR_BYTES, Extent, Partition
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
-from imagebuilder.disk.reader import RawFile, Remembered, open_raw
+from imagebuilder.disk.reader import CachedReader, RawFile, open_raw
 from imagebuilder.disk.write_set import chunks, join, total_bytes
 from imagebuilder.errors import ImageError, RpiImageError, WriteError
 from imagebuilder.flash.readahead import Buffers, read_ahead
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from imagebuilder.disk.patched import Source
+    from imagebuilder.disk.patched import PatchedImage
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.model import BootEdit
 
@@ -92,11 +92,15 @@ def open_medium(path: Path) -> Iterator[tuple[Medium, ReadAt]]:
 
 def identify(disk: ReadAt) -> ImageReport:
     """Tell whose card this is; raises ImageError where no boot partition can be read."""
-    return inspect_disk(Remembered(disk))
+    return inspect_disk(CachedReader(disk))
 
 
 def compare(
-    medium: Medium, disk: ReadAt, source: Source, write_set: Sequence[Extent], voice: Voice = SILENT
+    medium: Medium,
+    disk: ReadAt,
+    source: PatchedImage,
+    write_set: Sequence[Extent],
+    reporter: Reporter = SILENT,
 ) -> Comparison:
     """Compare the write set byte for byte; raises WriteError or ImageError on a read error."""
     if medium.size_bytes < source.size_bytes:
@@ -105,7 +109,7 @@ def compare(
     buffers = Buffers()
     wrong: list[Extent] = []
     with (
-        voice.meter("comparing", total_bytes(pieces)) as meter,
+        reporter.meter("comparing", total_bytes(pieces)) as meter,
         read_ahead(source.fill, pieces, buffers) as expected,
     ):
         for piece, should in expected:
@@ -123,7 +127,7 @@ def compare(
     )
 
 
-def _too_short(size_bytes: int, source: Source) -> Comparison:
+def _too_short(size_bytes: int, source: PatchedImage) -> Comparison:
     missing = Extent(size_bytes, source.size_bytes - size_bytes)
     partition = _holder(missing, _partitions(source))
     lost = Difference(missing.start_bytes, missing.end_bytes, partition)
@@ -151,7 +155,7 @@ def _holder(extent: Extent, partitions: Sequence[Partition]) -> int:
     return 0
 
 
-def _files(disk: ReadAt, source: Source, ranges: Sequence[Extent]) -> tuple[str, ...]:
+def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tuple[str, ...]:
     """Name the differing files of the boot partition, where a difference lies in it."""
     try:
         boot = boot_partition(source, read_partitions(source))
@@ -159,9 +163,9 @@ def _files(disk: ReadAt, source: Source, ranges: Sequence[Extent]) -> tuple[str,
         return ()
     if not any(r.start_bytes < boot.end_bytes and r.end_bytes > boot.start_bytes for r in ranges):
         return ()
-    should = BootVolume(Remembered(source), boot)
+    should = BootVolume(CachedReader(source), boot)
     try:
-        found = BootVolume(Remembered(disk), boot)
+        found = BootVolume(CachedReader(disk), boot)
         return tuple(
             path for path in should.names() if differing_files(found, {path: should.read(path)})
         )
@@ -218,7 +222,7 @@ def files_of_edits(edits: Sequence[BootEdit]) -> dict[str, bytes]:
 def files_of_image(disk: ReadAt) -> dict[str, bytes]:
     """Give some small files of an image's boot partition; none where it has no boot partition."""
     try:
-        volume = open_boot_volume(Remembered(disk))
+        volume = open_boot_volume(CachedReader(disk))
     except ImageError:
         return {}
     chosen = sorted(filter(_tells_who, volume.names()), key=_ours_first)[:_MOST_FILES]
@@ -232,7 +236,7 @@ def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
         if not files:
             return
         try:
-            wrong = differing_files(open_boot_volume(Remembered(card)), files)
+            wrong = differing_files(open_boot_volume(CachedReader(card)), files)
         except ImageError as error:
             raise WriteError(f"{path}: {error.message}", "take another card") from error
         if wrong:

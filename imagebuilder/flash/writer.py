@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.devices.blockdev import BlockDevice
     from imagebuilder.devices.device import Device
-    from imagebuilder.disk.patched import Source
+    from imagebuilder.disk.patched import PatchedImage
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.progress import Meter
 
@@ -65,7 +65,7 @@ class CardJob:
     """
 
     device: Device
-    source: Source
+    source: PatchedImage
     write_set: tuple[Extent, ...]
     prove: Callable[[ReadAt], None]
     node: str = ""

@@ -16,7 +16,7 @@ import platformdirs
 from imagebuilder.errors import InputError, SourceError
 from imagebuilder.files import hand_over, make_folder, write_file
 from imagebuilder.images.sparse import hash_file
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -120,7 +120,7 @@ class Cache:
         return final
 
     @contextlib.contextmanager
-    def lock(self, key: str, voice: Voice = SILENT) -> Iterator[None]:
+    def lock(self, key: str, reporter: Reporter = SILENT) -> Iterator[None]:
         """Hold `key` against other processes; a killed holder lets go of it."""
         import filelock  # noqa: PLC0415 - a raw image is used where it lies
 
@@ -131,7 +131,7 @@ class Cache:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                voice.note("waiting for another rpi-image that works on the same image")
+                reporter.note("waiting for another rpi-image that works on the same image")
                 lock.acquire()
             hand_over(Path(lock.lock_file))
         try:
@@ -176,22 +176,22 @@ class Cache:
                 part.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def scratch(self, key: str, voice: Voice = SILENT) -> Iterator[Path]:
+    def scratch(self, key: str, reporter: Reporter = SILENT) -> Iterator[Path]:
         """Give a path for a file that goes away; of a killed run it is a leftover.
 
         It lies beside the images, for /tmp is often too small for one.
         """
-        with self.lock(key, voice):
+        with self.lock(key, reporter):
             part = self.part_path(key, "scratch")
             try:
                 yield part
             finally:
                 part.unlink(missing_ok=True)
 
-    def is_intact(self, image: Cached, voice: Voice = SILENT) -> bool:
+    def is_intact(self, image: Cached, reporter: Reporter = SILENT) -> bool:
         """Read an image again and compare it with the digest it is named by."""
         label = f"verifying {', '.join(image.names) or image.sha256[:12]}"
-        return hash_file(image.path, label, voice).sha256 == image.sha256
+        return hash_file(image.path, label, reporter).sha256 == image.sha256
 
     def _all_records(self) -> Iterator[tuple[Path, Record]]:
         for path in self._entries(self._records, ".json"):

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from imagebuilder.model import ImageSource
-    from imagebuilder.progress import Voice
+    from imagebuilder.progress import Reporter
 
 PIECE_BYTES = 1 << 18
 CHECKSUM_FILE_BYTES = 1 << 20
@@ -87,12 +87,16 @@ class _AgainError(Exception):
 # ---- checksums
 
 
-def find_published_checksum(source: ImageSource, voice: Voice, patience: Patience) -> str:
+def find_published_checksum(source: ImageSource, reporter: Reporter, patience: Patience) -> str:
     """Give the SHA-256 the publisher states beside the image; empty where there is none."""
     url = source.checksum_url or beside(source.url)
     with _session() as session:
         got = _patiently(
-            lambda: _small_file(session, url, patience), lambda: 0, redacted(url), voice, patience
+            lambda: _small_file(session, url, patience),
+            lambda: 0,
+            redacted(url),
+            reporter,
+            patience,
         )
     if got is None:
         return ""
@@ -119,7 +123,7 @@ def _small_file(session: requests.Session, url: str, patience: Patience) -> tupl
 
 
 def download(
-    url: str, part: Path, expected_sha256: str, voice: Voice, patience: Patience = PATIENT
+    url: str, part: Path, expected_sha256: str, reporter: Reporter, patience: Patience = PATIENT
 ) -> Written:
     """Fetch `url` into `part`, going on where an earlier run stopped, and compare its digest.
 
@@ -127,10 +131,10 @@ def download(
     Raises SourceError; a part that is not what it should be is removed.
     """
     with _session() as session:
-        work = _Download(session, url, part, expected_sha256, voice, patience)
+        work = _Download(session, url, part, expected_sha256, reporter, patience)
         got = work.run()
         if work.resumed and expected_sha256 not in {"", got.sha256}:
-            voice.note("the resumed download does not fit its checksum; fetching it afresh")
+            reporter.note("the resumed download does not fit its checksum; fetching it afresh")
             work.reset()
             got = work.run()
     if expected_sha256 not in {"", got.sha256}:
@@ -151,11 +155,11 @@ class _Download:
         url: str,
         part: Path,
         expected_sha256: str,
-        voice: Voice,
+        reporter: Reporter,
         patience: Patience,
     ) -> None:
         self._session, self._url, self._part = session, url, part
-        self._pinned, self._voice, self._patience = bool(expected_sha256), voice, patience
+        self._pinned, self._voice, self._patience = bool(expected_sha256), reporter, patience
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
         self.resumed = self._have > 0
@@ -340,7 +344,7 @@ def _patiently(
     attempt: Callable[[], _T],
     progress: Callable[[], int],
     what: str,
-    voice: Voice,
+    reporter: Reporter,
     patience: Patience,
 ) -> _T:
     """Attempt until it works or nothing came for `patience.attempts` attempts in a row."""
@@ -358,7 +362,7 @@ def _patiently(
                     "check the network and the proxy; a new run goes on where this one stopped",
                 ) from error
             pause = max(patience.pause_seconds * 2 ** (failures - 1), error.after_seconds)
-            voice.note(f"{error}; trying again in {pause:.0f} s")
+            reporter.note(f"{error}; trying again in {pause:.0f} s")
             time.sleep(pause)
 
 

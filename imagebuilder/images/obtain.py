@@ -16,7 +16,7 @@ from imagebuilder.images.resume import forget
 from imagebuilder.images.sparse import Written, hash_file, write_raw
 from imagebuilder.images.unpack import open_stream
 from imagebuilder.model import BaseImage, ImageSource
-from imagebuilder.progress import SILENT, Voice
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +38,7 @@ class _Expected:
 class _Job:
     source: ImageSource
     cache: Cache
-    voice: Voice
+    reporter: Reporter
     patience: Patience
 
 
@@ -49,14 +49,14 @@ def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
 
 
 def obtain_base(
-    source: ImageSource, cache: Cache, voice: Voice = SILENT, patience: Patience = PATIENT
+    source: ImageSource, cache: Cache, reporter: Reporter = SILENT, patience: Patience = PATIENT
 ) -> BaseImage:
     """Give the base image: from the cache, the user's own raw file, or fetched and unpacked.
 
     Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
     """
     record = _find_record(source, cache)
-    job = _Job(source, cache, voice, patience)
+    job = _Job(source, cache, reporter, patience)
     _warn_of_address(job, record)
     if record:
         _warn_of_beside(job, record.source_sha256)
@@ -75,7 +75,7 @@ def _warn_of_address(job: _Job, record: Record | None) -> None:
     source = job.source
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     if source.unchecked and not pinned and (record is None or record.checked == "none"):
-        job.voice.warn(
+        job.reporter.warn(
             f"{source.name} is taken without a checksum: nothing shows that it is "
             "what its publisher made, or that it arrived whole"
         )
@@ -85,7 +85,7 @@ def _warn_of_beside(job: _Job, sha256: str) -> None:
     """Say that a local file is taken in spite of the checksum beside it."""
     source = job.source
     if source.unchecked and not _fits_beside(sha256, replace(source, unchecked=False)):
-        job.voice.warn(
+        job.reporter.warn(
             f"{source.name} is taken unchecked: it does not fit {source.name}{SUFFIX} beside it"
         )
 
@@ -142,7 +142,7 @@ def _from_file(job: _Job, path: Path) -> BaseImage:
         raise SourceError(_absence(path), job.source.hint or "check the path of the image")
     compressed = is_compressed(path)
     expected = _expected_of_file(job.source, path)
-    found = hash_file(path, f"checking {path.name}", job.voice)
+    found = hash_file(path, f"checking {path.name}", job.reporter)
     _compare(path.name, found.sha256, expected.sha256)
     _warn_of_beside(job, found.sha256)
     if compressed:
@@ -185,7 +185,7 @@ def _remember_quietly(job: _Job, record: Record) -> None:
     try:
         job.cache.remember([_key(job.source)], record)
     except SourceError as error:
-        job.voice.note(f"{error.message}; {job.source.name} will be read again next time")
+        job.reporter.note(f"{error.message}; {job.source.name} will be read again next time")
 
 
 def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> BaseImage:
@@ -200,7 +200,7 @@ def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> Ba
 def _from_url(job: _Job) -> BaseImage:
     source = job.source
     key = f"url {source.url}"
-    with job.cache.lock(key, job.voice):
+    with job.cache.lock(key, job.reporter):
         if found := find_cached(source, job.cache):
             return found
         with _hinting(source):
@@ -216,7 +216,7 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
     """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
     url = job.source.url
     with _hinting(job.source):
-        got = download(url, part, expected.sha256, job.voice, job.patience)
+        got = download(url, part, expected.sha256, job.reporter, job.patience)
     try:
         record = _unpacked(job, part, redacted(url), got, expected.checked)
     except RpiImageError:
@@ -233,7 +233,7 @@ def _expected_of_url(job: _Job) -> _Expected:
         return _Expected(source.sha256.lower(), "given")
     if source.unchecked:
         return _Expected("", "none")
-    published = find_published_checksum(source, job.voice, job.patience)
+    published = find_published_checksum(source, job.reporter, job.patience)
     if published:
         return _Expected(published, "publisher")
     if source.raw_sha256:
@@ -260,7 +260,7 @@ def _hinting(source: ImageSource) -> Iterator[None]:
 def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
     """Give the image of a checked download, unpacked into the cache unless it is there."""
     key = f"sha256 {found.sha256}"
-    with job.cache.lock(key, job.voice):
+    with job.cache.lock(key, job.reporter):
         record = job.cache.find(key)
         if record is None or not _fits(record, job.source):
             raw = _unpack(job, path, job.cache.part_path(key, "image"))
@@ -276,7 +276,7 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
             # A small file may hold terabytes of nothing.
             _refuse_no_disk(source, stream.peek(_SECTOR_BYTES))
-            raw = write_raw(stream, part, f"unpacking {source.name}", job.voice)
+            raw = write_raw(stream, part, f"unpacking {source.name}", job.reporter)
         _check_raw(source, raw)
         job.cache.adopt(part, raw.sha256)
     finally:

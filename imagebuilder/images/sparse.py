@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.reader import RawFile
 from imagebuilder.errors import ImageError
 from imagebuilder.files import hand_over
-from imagebuilder.progress import SILENT, Meter, Voice
-from imagebuilder.workers import ending_pool
+from imagebuilder.progress import SILENT, Meter, Reporter
+from imagebuilder.workers import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,10 +45,12 @@ class Written:
     size_bytes: int
 
 
-def write_raw(stream: ImageStream, out: Path, label: str = "", voice: Voice = SILENT) -> Written:
+def write_raw(
+    stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
+) -> Written:
     """Write a stream to `out` with holes for zeros, fsynced; removes `out` where that fails."""
     try:
-        with voice.meter(label, stream.size_bytes) as meter, _full_disk(out):
+        with reporter.meter(label, stream.size_bytes) as meter, _full_disk(out):
             return _write(stream, out, meter)
     except BaseException:
         out.unlink(missing_ok=True)
@@ -59,8 +61,8 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
     digest, offset = hashlib.sha256(), 0
     with (
         _created(out) as file,
-        ending_pool(1, "hash") as hasher,
-        ending_pool(1, "write") as writer,
+        worker_pool(1, "hash") as hasher,
+        worker_pool(1, "write") as writer,
     ):
         waiting: deque[Future[None]] = deque()
         for chunk in stream:
@@ -77,7 +79,7 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
     return Written(digest.hexdigest(), offset)
 
 
-class Unrolled:
+class LazyUnpackedDisk:
     """A stream as a disk, unpacked into a file as far as is asked for and no further; a ReadAt.
 
     Where nobody states its size all of it is unpacked at once.
@@ -107,13 +109,13 @@ class Unrolled:
 
 @contextmanager
 def open_unrolled(
-    stream: ImageStream, out: Path, label: str = "", voice: Voice = SILENT
-) -> Iterator[Unrolled]:
+    stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
+) -> Iterator[LazyUnpackedDisk]:
     """Give a stream as a disk to read, with `out` to keep what was unpacked of it."""
     with _full_disk(out):
         file = _created(out)
-    with file, voice.meter(label, None) as meter:
-        yield Unrolled(stream, out, file, meter)
+    with file, reporter.meter(label, None) as meter:
+        yield LazyUnpackedDisk(stream, out, file, meter)
 
 
 def _created(out: Path) -> FileIO:
@@ -151,11 +153,14 @@ def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
         yield begun, size
 
 
-def hash_file(path: Path, label: str = "", voice: Voice = SILENT) -> Written:
+def hash_file(path: Path, label: str = "", reporter: Reporter = SILENT) -> Written:
     """Give the digest and size of a file; raises ImageError where it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
-        with path.open("rb", buffering=0) as file, voice.meter(label, path.stat().st_size) as meter:
+        with (
+            path.open("rb", buffering=0) as file,
+            reporter.meter(label, path.stat().st_size) as meter,
+        ):
             while chunk := file.read(READ_BYTES):
                 digest.update(chunk)
                 size += len(chunk)

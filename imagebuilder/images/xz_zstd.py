@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import zstandard
 from isal import isal_zlib
 
-from imagebuilder.workers import ending_pool
+from imagebuilder.workers import worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,7 +161,7 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
     """Decode blocks on several threads, in order; lzma lets go of the interpreter meanwhile."""
     largest = max(block.raw_bytes for block in blocks)
     ahead = max(2, min(os.cpu_count() or 1, AHEAD_BYTES // max(largest, 1)))
-    with ending_pool(ahead, "xz") as pool:
+    with worker_pool(ahead, "xz") as pool:
         waiting: deque[Future[deque[bytes]]] = deque()
         for block in blocks:
             waiting.append(pool.submit(_decode_block, descriptor, block))

@@ -56,7 +56,7 @@ def registry_address(settings: NodeSettings) -> str:
     return next(iter(settings.docker.insecure_registries), "")
 
 
-def public_facts(settings: NodeSettings, generation: str) -> dict[str, object]:
+def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
     """Give what any template may see as `node`; nothing in it is secret."""
     return {
         "hostname": _like(_HOSTNAME, settings.hostname, "a hostname"),
@@ -91,7 +91,7 @@ def public_facts(settings: NodeSettings, generation: str) -> dict[str, object]:
     }
 
 
-def secret_facts(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
+def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
     """Give what only our own templates and a generation's may see.
 
     Without `plaintext` each passphrase is its hash: that form goes into the configuration hash,

@@ -13,7 +13,7 @@ from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayF
 from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
-from imagebuilder.plan.context import public_facts, secret_facts
+from imagebuilder.plan.context import public_context, secret_context
 from imagebuilder.plan.generations import BootFiles, Generation, decode_boot_text, read_boot_text
 from imagebuilder.plan.overlays import check_path, template_of
 
@@ -141,12 +141,12 @@ class _Work:
     def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _Context:
         """Build the names for templates; a user's variables may not hide ours."""
         public: dict[str, object] = {
-            "node": public_facts(self.settings, self.generation.name),
+            "node": public_context(self.settings, self.generation.name),
             "fact": self.generation.facts_of(_StockBoot(self.boot)),
             "config_hash": config_hash,
             "build_time": build_time,
         }
-        secret = public | secret_facts(self.settings, plaintext=plaintext)
+        secret = public | secret_context(self.settings, plaintext=plaintext)
         secret["boot_yaml"] = self._boot_yaml
         variables = dict(self.settings.variables)
         for name in sorted(TAKEN & variables.keys()):

@@ -12,7 +12,7 @@ from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.checksums import redacted
 from imagebuilder.model import ImageSource
 from imagebuilder.resources import shipped_folder
-from imagebuilder.settings.schema.diagnostics import did_you_mean, said
+from imagebuilder.settings.schema.diagnostics import did_you_mean, with_path
 from imagebuilder.settings.schema.documents import (
     CatalogueDocument,
     CatalogueEntry,
@@ -74,11 +74,11 @@ def find_image(
 ) -> ImageSource:
     """Find a base image by catalogue name, local path (against `folder`) or URL."""
     data = {classify_image(text): text, "unchecked": unchecked, "sha256": sha256 or None}
-    document, findings = parse_document(ImageDocument, data, folder=folder)
+    document, diagnostics = parse_document(ImageDocument, data, folder=folder)
     if document is None:
         # An address stays unsaid: it may hold a password, and is not sound enough to part.
-        said = "image" if "://" in text else f"image {text}"
-        raise SettingsError(f"{said}: {findings[0].message}", findings[0].hint)
+        with_path = "image" if "://" in text else f"image {text}"
+        raise SettingsError(f"{with_path}: {diagnostics[0].message}", diagnostics[0].hint)
     return source_of(document, load_catalogue(folders))
 
 
@@ -145,9 +145,10 @@ def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
     problems = [Problem(p.message, p.hint, path, p.line) for p in parsed.problems]
     document = None
     if parsed.data is not None or not problems:
-        document, findings = parse_document(model, parsed.data, folder=path.parent)
+        document, diagnostics = parse_document(model, parsed.data, folder=path.parent)
         problems += [
-            Problem(said(f.loc, f.message), f.hint, path, parsed.line(f.loc)) for f in findings
+            Problem(with_path(f.loc, f.message), f.hint, path, parsed.line(f.loc))
+            for f in diagnostics
         ]
     if document is None or problems:
         raise SettingsError(f"{path} is wrong", problems=tuple(problems))

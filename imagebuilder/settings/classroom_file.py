@@ -17,7 +17,7 @@ from imagebuilder.settings.roster import (
     expand_node,
     parse_table,
 )
-from imagebuilder.settings.schema.diagnostics import Finding, Loc, said
+from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc, with_path
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument, parse_document
 from imagebuilder.settings.schema.fields import host_path
 from imagebuilder.settings.yaml_reader import (
@@ -65,7 +65,7 @@ class Blame:
 
 
 @dataclass
-class Source:
+class ClassroomFile:
     """A classroom file with its rosters, and the way from a finding to its file and line."""
 
     path: Path | None
@@ -87,7 +87,7 @@ class Source:
         """Whether a node could be other than the user meant."""
         return any(problem.severe for problem in self.problems)
 
-    def room(self) -> ClassroomDocument | None:
+    def classroom(self) -> ClassroomDocument | None:
         """Read the file and its rosters; None where they are no classroom."""
         if self.path is None:
             return ClassroomDocument()
@@ -108,20 +108,20 @@ class Source:
             kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
             data = {**kept, "nodes": self._nodes(data)}
         for _ in range(SALVAGE_ROUNDS):
-            document, findings = parse_document(
+            document, diagnostics = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
             )
-            self.note(findings)
+            self.note(diagnostics)
             if document is not None or not isinstance(data, dict):
                 return document
-            data = self._salvage(data, findings)
+            data = self._salvage(data, diagnostics)
         return None
 
-    def _salvage(self, data: dict[str, Any], findings: Sequence[Finding]) -> Any:
+    def _salvage(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
         """Take the faulty parts out of `data`, and their nodes out of the roster."""
-        for finding in findings:
-            self.blame.add(self._identity(self._uncut(finding.loc)))
-        parts = faulty_parts(data, [finding.loc for finding in findings])
+        for diagnostic in diagnostics:
+            self.blame.add(self._identity(self._uncut(diagnostic.loc)))
+        parts = faulty_parts(data, [diagnostic.loc for diagnostic in diagnostics])
         self.cuts.append(holes_of(parts))
         return without(data, parts)
 
@@ -137,20 +137,20 @@ class Source:
             return ("nodes", self.origins[loc[1]], *loc[2:])
         return loc
 
-    def _follows(self, finding: Finding) -> bool:
+    def _follows(self, diagnostic: Diagnostic) -> bool:
         """Tell whether a finding only comes of parts that are faulty already."""
-        if finding.loc == ("nodes",) and self.fatal:
+        if diagnostic.loc == ("nodes",) and self.fatal:
             return True
-        if finding.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
+        if diagnostic.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
             return True
-        return self.blame.covers(self._identity(finding.loc))
+        return self.blame.covers(self._identity(diagnostic.loc))
 
     def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
         """Check what the command line says."""
-        document, findings = parse_document(
+        document, diagnostics = parse_document(
             ClassroomDocument, overrides, folder=Path(), home=self.home
         )
-        self.note([Finding((FLAGS, *f.loc), f.message, f.hint) for f in findings])
+        self.note([Diagnostic((FLAGS, *f.loc), f.message, f.hint) for f in diagnostics])
         return document
 
     def _nodes(self, data: dict[str, Any]) -> list[Any]:
@@ -162,7 +162,7 @@ class Source:
                 expanded += self._expand(node, _Origin(index), ("nodes", index))
         elif listed is not None:
             hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
-            self._place(Finding(("nodes",), "expected a list", hint), None)
+            self._place(Diagnostic(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
@@ -171,7 +171,7 @@ class Source:
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
-            self._add(Finding(loc, str(error), error.hint), origin)
+            self._add(Diagnostic(loc, str(error), error.hint), origin)
             nodes = expand_in_part(node)
         self.origins += [origin] * len(nodes)
         return nodes
@@ -181,61 +181,63 @@ class Source:
         try:
             table = parse_table(decode_table(read_bytes(path, "table")))
         except SettingsError as error:
-            self._place(Finding(loc, error.message, error.hint), None)
+            self._place(Diagnostic(loc, error.message, error.hint), None)
             return []
-        for finding in table.findings:
-            line = finding.loc[0]
-            self.problems.append(Problem(finding.message, finding.hint, path, int(line)))
+        for diagnostic in table.diagnostics:
+            line = diagnostic.loc[0]
+            self.problems.append(Problem(diagnostic.message, diagnostic.hint, path, int(line)))
         return [
             node
             for row in table.rows
             for node in self._expand(row.values, _Origin(-1, path, row.line), ())
         ]
 
-    def note(self, findings: Sequence[Finding]) -> None:
+    def note(self, diagnostics: Sequence[Diagnostic]) -> None:
         """Turn findings into problems with file and line."""
-        for found in findings:
+        for found in diagnostics:
             loc = self._uncut(found.loc)
-            finding = replace(found, loc=loc)
-            if self._follows(finding):
+            diagnostic = replace(found, loc=loc)
+            if self._follows(diagnostic):
                 continue
             if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
-                self._add(finding, self.origins[loc[1]])
+                self._add(diagnostic, self.origins[loc[1]])
             elif loc and loc[0] == FLAGS:
-                self._add_flag(finding)
+                self._add_flag(diagnostic)
             else:
-                self._add(finding, None)
+                self._add(diagnostic, None)
 
-    def _add(self, finding: Finding, origin: _Origin | None) -> None:
-        if origin is None or not self._seen(finding, origin):
-            self._place(finding, origin)
+    def _add(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
+        if origin is None or not self._seen(diagnostic, origin):
+            self._place(diagnostic, origin)
 
-    def _seen(self, finding: Finding, origin: _Origin) -> bool:
+    def _seen(self, diagnostic: Diagnostic, origin: _Origin) -> bool:
         """Tell whether a range's other nodes have said the same but for their numbers."""
-        key = (origin, finding.loc[2:], re.sub(r"\d+", "", finding.message))
+        key = (origin, diagnostic.loc[2:], re.sub(r"\d+", "", diagnostic.message))
         known = key in self.alike
         self.alike.add(key)
         return known
 
-    def _place(self, finding: Finding, origin: _Origin | None) -> None:
-        loc = finding.loc
+    def _place(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
+        loc = diagnostic.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:
-            message = said(loc[2:], finding.message)
+            message = with_path(loc[2:], diagnostic.message)
             where = (origin.file, origin.line)
         else:
             if origin and len(loc) > 1:
                 loc = ("nodes", origin.index, *loc[2:])
-            message = said(loc, finding.message)
+            message = with_path(loc, diagnostic.message)
             where = (self.path, self.parsed.line(loc) if self.parsed else None)
         file, line = where
-        self.problems.append(Problem(message, finding.hint, file, line, finding.severe))
+        self.problems.append(Problem(message, diagnostic.hint, file, line, diagnostic.severe))
 
-    def _add_flag(self, finding: Finding) -> None:
-        loc = finding.loc[1:]
+    def _add_flag(self, diagnostic: Diagnostic) -> None:
+        loc = diagnostic.loc[1:]
         loc = loc[2:] if loc[:1] == ("nodes",) else loc
         self.problems.append(
-            Problem(said(loc, finding.message), finding.hint, None, None, finding.severe)
+            Problem(
+                with_path(loc, diagnostic.message), diagnostic.hint, None, None, diagnostic.severe
+            )
         )
 
     def sorted_problems(self) -> tuple[Problem, ...]:

@@ -12,11 +12,11 @@ from imagebuilder.errors import Problem, SettingsError, problems_of
 from imagebuilder.files import has_file
 from imagebuilder.model import Classroom
 from imagebuilder.progress import counted
-from imagebuilder.settings.classroom_file import Source
+from imagebuilder.settings.classroom_file import ClassroomFile
 from imagebuilder.settings.lint import lint_classroom
-from imagebuilder.settings.references import World
+from imagebuilder.settings.references import References
 from imagebuilder.settings.resolve import FLAGS, resolve_classroom
-from imagebuilder.settings.schema.diagnostics import Finding, Loc
+from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,56 +95,58 @@ def read_classroom(
     checking: bool = False,
 ) -> Reading:
     """Read and resolve a classroom with all problems; `checking` takes missing secrets lightly."""
-    source = Source(path, environment.get("HOME", ""))
-    room, flags = source.room(), source.flags(dict(overrides or {}))
-    if room is None or flags is None:
+    source = ClassroomFile(path, environment.get("HOME", ""))
+    classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
+    if classroom is None or flags is None:
         return Reading(None, source.sorted_problems())
     try:
         # Nobody is asked for secrets of a class that cannot be used.
-        world = World(environment, ask, profile_folders, checking=checking or source.fatal)
+        references = References(
+            environment, ask, profile_folders, checking=checking or source.fatal
+        )
     except SettingsError as error:
         return Reading(None, (*source.sorted_problems(), *problems_of(error)))
-    resolved = resolve_classroom(room, flags, world)
-    source.note(resolved.findings)
+    resolved = resolve_classroom(classroom, flags, references)
+    source.note(resolved.diagnostics)
     source.note(lint_classroom(resolved))
-    source.note(_zone_findings(room, flags))
+    source.note(_zone_findings(classroom, flags))
     source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return Reading(None, problems)
-    classroom = Classroom(
-        name=flags.name or room.name or (path.stem if path else resolved.nodes[0].hostname),
+    result = Classroom(
+        name=flags.name or classroom.name or (path.stem if path else resolved.nodes[0].hostname),
         path=path or Path(),
         nodes=resolved.nodes,
         shack=resolved.shack,
-        secrets=flags.secrets or room.secrets or _secrets_beside(path),
+        secrets=flags.secrets or classroom.secrets or _secrets_beside(path),
     )
-    return Reading(classroom, problems)
+    return Reading(result, problems)
 
 
 def _secrets_beside(path: Path | None) -> Path:
     return path.with_name(f"{path.stem}.secrets") if path else Path("rpi-image.secrets")
 
 
-def _absent_images(resolved: Resolved) -> list[Finding]:
+def _absent_images(resolved: Resolved) -> list[Diagnostic]:
     """Warn of image files that are not here; they may come before the build."""
     nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
     files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
     return [
-        Finding(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
+        Diagnostic(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
         for file, (hint, place) in files.items()
         if not has_file(file)
     ]
 
 
-def _zone_findings(room: ClassroomDocument, flags: ClassroomDocument) -> list[Finding]:
+def _zone_findings(classroom: ClassroomDocument, flags: ClassroomDocument) -> list[Diagnostic]:
     """Warn of time zones this machine does not know; Debian splits old names off, so no error."""
     said: dict[str, Loc] = {}
-    for i, node in enumerate(room.nodes):
+    for i, node in enumerate(classroom.nodes):
         said.setdefault(node.timezone or "", ("nodes", i, "timezone"))
-    said |= {room.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
+    said |= {classroom.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
     return [
-        Finding(loc, f"time zone `{zone}` is not known here", _near_zone(zone), severe=False)
+        Diagnostic(loc, f"time zone `{zone}` is not known here", _near_zone(zone), severe=False)
         for zone, loc in said.items()
         if zone and not _zone_known(zone) and available_timezones()
     ]

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class World:
+class References:
     """Files, environment and prompts; each thing is read or asked once."""
 
     environment: Mapping[str, str]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import ImageSource, NodeSettings, Shack
 from imagebuilder.settings.merge import Layer, Place, lay_over, settings_part
-from imagebuilder.settings.schema.diagnostics import Finding, Loc
+from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
     ImageDocument,
@@ -18,7 +18,7 @@ from imagebuilder.settings.schema.documents import (
 )
 from imagebuilder.settings.sections import (
     Node,
-    Outside,
+    ReferenceResolver,
     apt_proxy_of,
     cluster_of,
     docker_of,
@@ -56,7 +56,7 @@ class Resolved:
     nodes: tuple[NodeSettings, ...]
     places: tuple[Place, ...]
     shack: Shack | None
-    findings: tuple[Finding, ...]
+    diagnostics: tuple[Diagnostic, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +77,25 @@ class _Chosen:
 
 
 def resolve_classroom(
-    room: ClassroomDocument, flags: ClassroomDocument, outside: Outside
+    classroom: ClassroomDocument, flags: ClassroomDocument, references: ReferenceResolver
 ) -> Resolved:
     """Resolve every node; `flags` wins over `room`, and its nodes choose among the roster's.
 
     A node of `flags` that the roster does not hold is a new one with the class's settings.
     """
-    resolver = _Resolver(_layer(room), _layer(flags, FLAGS), outside)
-    made = [resolver.node(chosen) for chosen in _choose(room.nodes, flags.nodes)]
+    resolver = _Resolver(_layer(classroom), _layer(flags, FLAGS), references)
+    made = [resolver.node(chosen) for chosen in _choose(classroom.nodes, flags.nodes)]
     if not made:
-        resolver.findings.append(
-            Finding(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
+        resolver.diagnostics.append(
+            Diagnostic(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
         )
         resolver.node(_NOBODY)
-    shack = shack_of(lay_over(resolver.room.part, resolver.flags.part))
+    shack = shack_of(lay_over(resolver.classroom.part, resolver.flags.part))
     return Resolved(
         tuple(node for node, _ in made),
         tuple(place for _, place in made),
         shack,
-        tuple(dict.fromkeys(resolver.findings)),
+        tuple(dict.fromkeys(resolver.diagnostics)),
     )
 
 
@@ -124,10 +124,10 @@ def _layer(document: SettingsDocument, *loc: str | int) -> Layer:
 class _Resolver:
     """The layers that all nodes share, merged once for each profile."""
 
-    room: Layer
+    classroom: Layer
     flags: Layer
-    outside: Outside
-    findings: list[Finding] = field(default_factory=list)
+    references: ReferenceResolver
+    diagnostics: list[Diagnostic] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
     def node(self, chosen: _Chosen) -> tuple[NodeSettings, Place]:
@@ -135,9 +135,9 @@ class _Resolver:
         try:
             document, merged = self._base(profile)
         except SettingsError as error:
-            self.findings.append(Finding(loc, error.message, error.hint))
-            document, merged = _NO_PROFILE, self.room.part
-        layers = [self.room]
+            self.diagnostics.append(Diagnostic(loc, error.message, error.hint))
+            document, merged = _NO_PROFILE, self.classroom.part
+        layers = [self.classroom]
         if chosen.mine:
             layers.append(_layer(chosen.mine, *chosen.loc))
         layers.append(self.flags)
@@ -145,14 +145,14 @@ class _Resolver:
             layers.append(_layer(chosen.extra, FLAGS, "nodes", 0))
         for layer in layers[1:]:
             merged = lay_over(merged, layer.part)
-        salt = str(getattr(self.room.document, "name", None) or "")
-        node = Node(tuple(layers), merged, self.outside, self.findings.append, salt)
+        salt = str(getattr(self.classroom.document, "name", None) or "")
+        node = Node(tuple(layers), merged, self.references, self.diagnostics.append, salt)
         return _settings(node, chosen, document), Place(chosen.loc, node.layers)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
         if profile not in self.bases:
-            document = self.outside.profile(profile)
-            merged = lay_over(settings_part(document), self.room.part)
+            document = self.references.profile(profile)
+            merged = lay_over(settings_part(document), self.classroom.part)
             self.bases[profile] = document, merged
         return self.bases[profile]
 
@@ -161,7 +161,7 @@ class _Resolver:
             (chosen.extra, (FLAGS, "profile")),
             (self.flags.document, (FLAGS, "profile")),
             (chosen.mine, (*chosen.loc, "profile")),
-            (self.room.document, ("profile",)),
+            (self.classroom.document, ("profile",)),
         )
         for document, loc in said:
             if document is not None and (name := getattr(document, "profile", None)):
@@ -172,7 +172,7 @@ class _Resolver:
 def _image(node: Node) -> ImageSource | None:
     default = ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
     wanted = node.merged.image or default
-    return node.attempt(("image",), lambda: node.outside.image(wanted))
+    return node.attempt(("image",), lambda: node.references.image(wanted))
 
 
 def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings:

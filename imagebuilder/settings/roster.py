@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from imagebuilder.settings.schema.diagnostics import Finding, did_you_mean
+from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean
 
 MAX_NODES = 10_000
 MAX_DIGITS = 18  # a serial number has 16
@@ -43,7 +43,7 @@ class Table:
     """The rows of a CSV file; a finding's loc is (line,)."""
 
     rows: tuple[Row, ...]
-    findings: tuple[Finding, ...] = ()
+    diagnostics: tuple[Diagnostic, ...] = ()
 
 
 def expand_range(text: str, *, lone: bool = True) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ def parse_table(text: str) -> Table:
     `k=v` pairs, and a column `label.k` is one label.
     """
     if "\0" in text:
-        return Table((), (Finding((1,), "the table is no text", "save it as CSV UTF-8"),))
+        return Table((), (Diagnostic((1,), "the table is no text", "save it as CSV UTF-8"),))
     separator = re.match(r"sep=(.)\r?\n", text)
     skipped = 1 if separator else 0
     body = text[separator.end() :] if separator else text
@@ -163,7 +163,7 @@ def parse_table(text: str) -> Table:
     if faults:
         return Table((), faults)
     if not lines:
-        return Table((), (Finding((1,), "the table is empty", "first line: hostname,address"),))
+        return Table((), (Diagnostic((1,), "the table is empty", "first line: hostname,address"),))
     return _below_head(lines[1:] if _is_titled(lines) else lines)
 
 
@@ -176,18 +176,18 @@ def _is_titled(lines: list[tuple[int, list[str]]]) -> bool:
 def _below_head(lines: list[tuple[int, list[str]]]) -> Table:
     line, head = lines[0]
     names = [_column(cell) for cell in head]
-    findings = tuple(_check_head(line, names))
+    diagnostics = tuple(_check_head(line, names))
     if "hostname" not in names:
-        return Table((), findings)
+        return Table((), diagnostics)
     # The rows are looked at under the columns that are known.
     kept = [name if _known(name) and name not in names[:i] else "" for i, name in enumerate(names)]
     table = _rows(kept, lines[1:])
-    return Table(table.rows, findings + table.findings)
+    return Table(table.rows, diagnostics + table.diagnostics)
 
 
 def _records(
     body: str, delimiter: str, skipped: int
-) -> tuple[list[tuple[int, list[str]]], tuple[Finding, ...]]:
+) -> tuple[list[tuple[int, list[str]]], tuple[Diagnostic, ...]]:
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
     records, line = [], skipped + 1
     try:
@@ -197,7 +197,7 @@ def _records(
             line = skipped + reader.line_num + 1
     except csv.Error as error:
         hint = 'close every `"`, and write `""` for one within a quoted cell'
-        return [], (Finding((line,), f"not a CSV table: {error}", hint),)
+        return [], (Diagnostic((line,), f"not a CSV table: {error}", hint),)
     return records, ()
 
 
@@ -216,36 +216,38 @@ def _known(name: str) -> bool:
     return name in COLUMNS or name.lower().startswith("label.")
 
 
-def _check_head(line: int, names: list[str]) -> list[Finding]:
-    findings = []
+def _check_head(line: int, names: list[str]) -> list[Diagnostic]:
+    diagnostics = []
     for name in dict.fromkeys(filter(None, names)):
         if names.count(name) > 1:
-            findings.append(Finding((line,), f"column `{name}` stands twice"))
+            diagnostics.append(Diagnostic((line,), f"column `{name}` stands twice"))
         if not _known(name):
-            findings.append(
-                Finding((line,), f"unknown column `{name}`", did_you_mean(name, COLUMNS))
+            diagnostics.append(
+                Diagnostic((line,), f"unknown column `{name}`", did_you_mean(name, COLUMNS))
             )
     if "hostname" not in names:
-        findings.append(
-            Finding((line,), "no column `hostname`", "the first line names the columns")
+        diagnostics.append(
+            Diagnostic((line,), "no column `hostname`", "the first line names the columns")
         )
-    return findings
+    return diagnostics
 
 
 def _rows(names: list[str], lines: list[tuple[int, list[str]]]) -> Table:
-    rows, findings = [], []
+    rows, diagnostics = [], []
     for line, cells in lines:
         if any(cells[len(names) :]):
-            findings.append(Finding((line,), f"{len(cells)} cells under {len(names)} columns"))
+            diagnostics.append(
+                Diagnostic((line,), f"{len(cells)} cells under {len(names)} columns")
+            )
         values = {n: c for n, c in zip(names, cells, strict=False) if n and c}
         try:
             made = _with_labels(values)
         except ValueError:
             hint = "as `row=3 side=left` or `row=3;a=b`"
-            findings.append(Finding((line,), "labels are not k=v pairs", hint))
+            diagnostics.append(Diagnostic((line,), "labels are not k=v pairs", hint))
             made = _with_labels({**values, "labels": ""})
         rows.append(Row(line, made))
-    return Table(tuple(rows), tuple(findings))
+    return Table(tuple(rows), tuple(diagnostics))
 
 
 def _with_labels(values: dict[str, str]) -> dict[str, Any]:

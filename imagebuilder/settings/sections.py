@@ -26,7 +26,7 @@ from imagebuilder.model import (
     WifiNetwork,
 )
 from imagebuilder.settings.merge import Layer, given, said_at
-from imagebuilder.settings.schema.diagnostics import Finding, Loc
+from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 from imagebuilder.settings.schema.fields import PASSPHRASE_BYTES
 
@@ -48,7 +48,7 @@ CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
 Result = TypeVar("Result")
 
 
-class Outside(Protocol):
+class ReferenceResolver(Protocol):
     """What settings ask of the world; each raises SettingsError with a fact and a hint."""
 
     def profile(self, name: str) -> ProfileDocument:
@@ -79,17 +79,17 @@ class Node:
 
     layers: tuple[Layer, ...]
     merged: SettingsDocument
-    outside: Outside
-    say: Callable[[Finding], None]
+    references: ReferenceResolver
+    say: Callable[[Diagnostic], None]
     salt: str = ""
 
     def at(self, *loc: str | int) -> Loc:
         """Give the place of `loc` in the highest layer that sets it."""
         return said_at(self.layers, loc) or self.layers[-1].loc
 
-    def wrong(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
+    def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
         """Note a finding at `loc` of the highest layer that sets it."""
-        self.say(Finding(self.at(*loc), message, hint, severe))
+        self.say(Diagnostic(self.at(*loc), message, hint, severe))
 
     def attempt(self, loc: Loc, ask: Callable[[], Result]) -> Result | None:
         """Ask the outside; what it refuses becomes a finding."""
@@ -97,24 +97,24 @@ class Node:
             return ask()
         except SettingsError as error:
             for problem in problems_of(error):
-                self.wrong(loc, str(problem), problem.hint)
+                self.invalid(loc, str(problem), problem.hint)
             return None
 
     def secret(self, document: SecretDocument, what: str, loc: Loc) -> Secret | None:
         """Read a secret; an inline one is allowed and spoken of."""
         if document.inline is not None:
             hint = "give {file: …}, {env: …} or {prompt: true}"
-            self.wrong(loc, f"the {what} stands in the file", hint, severe=False)
+            self.invalid(loc, f"the {what} stands in the file", hint, severe=False)
             return Secret(document.inline.get_secret_value())
         try:
-            found = self.outside.secret(document, what)
+            found = self.references.secret(document, what)
         except SettingsError as error:
             for problem in problems_of(error):
-                self.wrong(loc, str(problem), problem.hint)
+                self.invalid(loc, str(problem), problem.hint)
             return None
         if found is None and document.env:
             message = f"${document.env} is not set here: {what} unchecked"
-            self.wrong(loc, message, "set it before building", severe=False)
+            self.invalid(loc, message, "set it before building", severe=False)
         return found
 
 
@@ -173,10 +173,10 @@ def cluster_of(node: Node, shack: Shack | None) -> Cluster:
     values.setdefault("enabled", shack is not None)
     if values["enabled"] and shack is None:
         hint = "add `shack: {address: …}` or say `enabled: false`"
-        node.wrong(("cluster", "enabled"), "a cluster without a shack to join", hint)
+        node.invalid(("cluster", "enabled"), "a cluster without a shack to join", hint)
     files = document.tarballs or () if document else ()
     loc = ("cluster", "tarballs")
-    kept = (node.attempt(loc, functools.partial(node.outside.file, path)) for path in files)
+    kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
     values["tarballs"] = tuple(str(path) for path in kept if path)
     return Cluster(**values, **_consul(node), **_swarm(node))
 
@@ -189,7 +189,7 @@ def _consul(node: Node) -> dict[str, Any]:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
         if found and (fault := consul_key_fault(found)):
-            node.wrong(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
+            node.invalid(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
@@ -243,7 +243,7 @@ def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwo
         return WifiNetwork(**values, psk=Secret(found.reveal().lower()))
     fault = passphrase_fault(found)
     if fault:
-        node.wrong(loc, fault, "8 to 63 letters, or the 64 hex digits of a PSK")
+        node.invalid(loc, fault, "8 to 63 letters, or the 64 hex digits of a PSK")
     return WifiNetwork(**values, passphrase=found)
 
 
@@ -282,7 +282,9 @@ def _with_prefix(
     prefix = 24 if plain.version == 4 else 64  # noqa: PLR2004 - IPv4
     hint = "say it: `network: {subnet: 192.168.2.0/24}`"
     node.say(
-        Finding(("nodes",), f"no prefix length for addresses: taking /{prefix}", hint, severe=False)
+        Diagnostic(
+            ("nodes",), f"no prefix length for addresses: taking /{prefix}", hint, severe=False
+        )
     )
     return f"{plain}/{prefix}"
 
@@ -300,7 +302,7 @@ def user_of(node: Node) -> User | None:
         plain = node.secret(document.password, "password", ("user", "password"))
         hashed = _hash(node, document.name or "", plain) if plain else None
     if document.name is None:
-        node.wrong(("user",), "a user needs a name", "add `name:`")
+        node.invalid(("user",), "a user needs a name", "add `name:`")
         return None
     return User(document.name, hashed, document.groups or ())
 
@@ -308,7 +310,7 @@ def user_of(node: Node) -> User | None:
 def _hash(node: Node, user: str, password: Secret) -> Secret | None:
     text = password.reveal()
     if not text or "\n" in text or "\x00" in text:
-        node.wrong(("user", "password"), "a password is one line and not empty")
+        node.invalid(("user", "password"), "a password is one line and not empty")
         return None
     return hash_password(password, f"{node.salt}\0{user}")
 
@@ -339,13 +341,13 @@ def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
     path = key.file
     if path is None:
         return ()
-    return node.attempt(("ssh_keys", index), lambda: node.outside.public_keys(path)) or ()
+    return node.attempt(("ssh_keys", index), lambda: node.references.public_keys(path)) or ()
 
 
 def overlays_of(node: Node) -> tuple[Path, ...]:
     """Give the user's overlay folders, low to high."""
     asked = (
-        node.attempt(("overlays", i), functools.partial(node.outside.folder, path))
+        node.attempt(("overlays", i), functools.partial(node.references.folder, path))
         for i, path in enumerate(node.merged.overlays or ())
     )
     return tuple(path for path in asked if path)
@@ -360,9 +362,9 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
     name = node.merged.generation
     if not name:
         if image and (named := image.generation):
-            node.attempt(("image",), lambda: node.outside.generation(named, overlays))
+            node.attempt(("image",), lambda: node.references.generation(named, overlays))
         return None
-    return node.attempt(("generation",), lambda: node.outside.generation(name, overlays))
+    return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
 
 
 def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from imagebuilder.errors import SourceError
 from imagebuilder.shack.folder import STATUS_FILE, shack_of
 from imagebuilder.shack.keystore import client_bundle
 from imagebuilder.shack.services import swarm_path, uses_tls
-from imagebuilder.shack.status import NAMELESS, CardReport, Engine, Gathering, Member
+from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -35,7 +35,7 @@ _UNTOLD = "untold"
 
 # What taking apart an answer of another form can raise.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
-_REPORT_KEYS = CardReport.__dataclass_fields__.keys() - {"place"}
+_REPORT_KEYS = PiReport.__dataclass_fields__.keys() - {"place"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def ask_shack(
     swarm_path: str = "swarm",
     client: Client | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
-) -> Gathering:
+) -> ClusterState:
     """Ask consul, then the manager; raises SourceError where consul does not answer or lead.
 
     A consul that knows no path for its leader or its checks may still list the nodes: the leader is
@@ -66,16 +66,16 @@ def ask_shack(
         try:
             engines = _ask_manager(asker, shack, client)
         except SourceError as error:
-            return Gathering(
+            return ClusterState(
                 gathering.leader,
                 gathering.members,
                 registered=gathering.registered,
                 manager_error=error.message,
             )
-    return Gathering(gathering.leader, gathering.members, engines, gathering.registered)
+    return ClusterState(gathering.leader, gathering.members, engines, gathering.registered)
 
 
-def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
+def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> ClusterState:
     leader = asker.ask(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
     if not leader:
         raise SourceError(
@@ -90,7 +90,7 @@ def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> Gathering:
         ),
     )
     registered = asker.ask(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
-    return Gathering("" if leader == _UNTOLD else leader, members, registered=registered)
+    return ClusterState("" if leader == _UNTOLD else leader, members, registered=registered)
 
 
 def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
@@ -251,7 +251,7 @@ def _swarm_engine(node: dict[str, Any]) -> Engine:
     )
 
 
-def parse_card_report(data: bytes, place: str) -> CardReport:
+def parse_card_report(data: bytes, place: str) -> PiReport:
     """Read a card's `rpi-image/status.json`; keys it lacks are empty."""
     try:
         values = json.loads(data)
@@ -261,7 +261,7 @@ def parse_card_report(data: bytes, place: str) -> CardReport:
             f"the status file of {place} is not whole",
             "the Pi may have lost power while writing; boot it again",
         ) from error
-    return CardReport(**words, place=place)
+    return PiReport(**words, place=place)
 
 
 def _word(value: object) -> str:
@@ -271,7 +271,7 @@ def _word(value: object) -> str:
 # ---- status
 
 
-def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> Gathering:
+def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> ClusterState:
     """Ask the class's shack who is there, with the instructor's certificate where it is asked."""
     shack = shack_of(classroom)
     secure = uses_tls(classroom) and shack.kind == "classic"
@@ -281,7 +281,7 @@ def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> Gathering:
     )
 
 
-def read_card(path: Path) -> CardReport:
+def read_card(path: Path) -> PiReport:
     """Read a card's status from its mounted boot partition, or from a device or image."""
     place = str(path)
     if path.is_dir():

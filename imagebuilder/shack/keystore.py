@@ -76,7 +76,7 @@ def client_bundle(classroom: Classroom, *, write: bool = True, now: datetime | N
     return classroom.secrets / "client"
 
 
-def _with_identity(node: NodeSettings, safe: _Safe) -> NodeSettings:
+def _with_identity(node: NodeSettings, safe: KeyStore) -> NodeSettings:
     if node.keep_host_keys:
         node = dataclasses.replace(node, host_keys=safe.host_keys(node.hostname))
     if node.docker.tls:
@@ -107,7 +107,7 @@ def _is_address(text: str) -> bool:
 
 
 @contextmanager
-def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> Iterator[_Safe]:
+def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> Iterator[KeyStore]:
     """Open the secrets folder; two commands at once must not make two authorities."""
     folder, moment = classroom.secrets, now or datetime.now(UTC)
     try:
@@ -119,14 +119,14 @@ def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> It
         )
         with lock:
             hand_over(folder / ".lock")
-            yield _Safe(folder, write=write, now=moment, class_name=classroom.name)
+            yield KeyStore(folder, write=write, now=moment, class_name=classroom.name)
     except OSError as error:
         raise WriteError(
             f"cannot use the secrets folder {folder}: {error.strerror}", "check its rights"
         ) from error
 
 
-class _Safe:
+class KeyStore:
     """Reads, makes and keeps the keys of one class."""
 
     def __init__(self, folder: Path, *, write: bool, now: datetime, class_name: str) -> None:

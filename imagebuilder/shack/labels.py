@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imagebuilder.model import Classroom, NodeSettings
-    from imagebuilder.progress import Voice
+    from imagebuilder.progress import Reporter
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ _BY_HAND = "give -o labels.html and print that from a browser"
 # ---- labels
 
 
-def write_labels_pdf(page: str, path: Path, search_path: str, voice: Voice = SILENT) -> None:
+def write_labels_pdf(page: str, path: Path, search_path: str, reporter: Reporter = SILENT) -> None:
     """Print the label sheet to PDF with the first program of `search_path` that can."""
     programs = [shutil.which(name, path=search_path) for name in (*BROWSERS, "weasyprint")]
     printers = [Path(program) for program in programs if program]
@@ -157,16 +157,16 @@ def write_labels_pdf(page: str, path: Path, search_path: str, voice: Voice = SIL
         with tempfile.TemporaryDirectory(
             prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
         ) as folder:
-            write_file(path, _print_pdf(page, Path(folder), printers, voice))
+            write_file(path, _print_pdf(page, Path(folder), printers, reporter))
     except OSError as error:
         raise WriteError(f"cannot write {path}: {error.strerror}", "check its rights") from error
 
 
-def _print_pdf(page: str, folder: Path, printers: Sequence[Path], voice: Voice) -> bytes:
+def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Reporter) -> bytes:
     source, made = folder / "labels.html", folder / "labels.pdf"
     source.write_text(page, encoding="utf-8")
     for printer in printers:
-        voice.note(f"printing to PDF with {printer.name}")
+        reporter.note(f"printing to PDF with {printer.name}")
         if _succeeds(_pdf_command(printer, source, made)) and made.is_file():
             return made.read_bytes()
     names = ", ".join(printer.name for printer in printers)

@@ -53,7 +53,7 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering:
+class ClusterState:
     """What the shack answered; `engines` is None where the manager did not answer.
 
     `leader` is empty where consul does not tell.
@@ -67,7 +67,7 @@ class Gathering:
 
 
 @dataclass(frozen=True, slots=True)
-class CardReport:
+class PiReport:
     """What a Pi wrote onto its own boot partition (`rpi-image/status.json`)."""
 
     hostname: str = ""
@@ -86,7 +86,7 @@ class CardReport:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class StatusNote:
     """One thing to say about a node."""
 
     state: State
@@ -94,16 +94,16 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Presence:
+class NodeStatus:
     """One line of `status`: a node of the roster, or a stranger."""
 
     hostname: str
-    findings: tuple[Finding, ...]
+    findings: tuple[StatusNote, ...]
     expected_address: str = ""
     address: str = ""
     arch: str = ""
     version: str = ""
-    card: CardReport | None = None
+    card: PiReport | None = None
 
     @property
     def state(self) -> State:
@@ -118,8 +118,8 @@ class Presence:
 
 
 def compare(
-    classroom: Classroom, gathering: Gathering, cards: Iterable[CardReport] = ()
-) -> tuple[Presence, ...]:
+    classroom: Classroom, gathering: ClusterState, cards: Iterable[PiReport] = ()
+) -> tuple[NodeStatus, ...]:
     """Hold the roster against what is there: its nodes in order, then strangers by name."""
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
     known = {node.hostname for node in classroom.nodes}
@@ -148,11 +148,11 @@ def expected_nodes(classroom: Classroom) -> tuple[NodeSettings, ...]:
 
 def with_cards(
     classroom: Classroom,
-    rows: Iterable[Presence],
-    cards: Iterable[CardReport],
+    rows: Iterable[NodeStatus],
+    cards: Iterable[PiReport],
     *,
     shack_answers: bool = True,
-) -> tuple[Presence, ...]:
+) -> tuple[NodeStatus, ...]:
     """Add what the cards say to the nodes they belong to; foreign cards become strangers."""
     reports = {card.hostname.lower(): card for card in cards}
     nodes = {node.hostname: node for node in classroom.nodes}
@@ -163,12 +163,12 @@ def with_cards(
     for name, card in sorted(reports.items()):
         state: State = "missing" if name in nodes else "unknown"
         why = f"card {card.place}" if shack_answers else f"card {card.place}, shack not asked"
-        row = Presence(name, (Finding(state, why),))
+        row = NodeStatus(name, (StatusNote(state, why),))
         done.append(_with_card(row, card, nodes.get(name)))
     return tuple(done)
 
 
-def summarise(rows: Iterable[Presence]) -> dict[str, int]:
+def summarise(rows: Iterable[NodeStatus]) -> dict[str, int]:
     """Count the states, worst last."""
     counts: dict[str, int] = dict.fromkeys(reversed(_WORST_FIRST), 0)
     for row in rows:
@@ -176,15 +176,15 @@ def summarise(rows: Iterable[Presence]) -> dict[str, int]:
     return counts
 
 
-def everyone_joined(classroom: Classroom, rows: Iterable[Presence]) -> bool:
+def everyone_joined(classroom: Classroom, rows: Iterable[NodeStatus]) -> bool:
     """Say whether every node that is expected has joined; strangers keep nobody waiting."""
     joined = {row.hostname for row in rows if row.state == "joined"}
     return joined.issuperset(node.hostname for node in expected_nodes(classroom))
 
 
 def _judge(
-    node: NodeSettings, member: Member | None, engine: Engine | None, gathering: Gathering
-) -> Presence:
+    node: NodeSettings, member: Member | None, engine: Engine | None, gathering: ClusterState
+) -> NodeStatus:
     findings = (
         *_of_member(member),
         *(_of_engine(member, engine) if gathering.engines is not None else ()),
@@ -194,7 +194,9 @@ def _judge(
     return _row(node, findings, engine, member.address if member else "")
 
 
-def _judge_swarm_mode(node: NodeSettings, engine: Engine | None, gathering: Gathering) -> Presence:
+def _judge_swarm_mode(
+    node: NodeSettings, engine: Engine | None, gathering: ClusterState
+) -> NodeStatus:
     findings = (
         *_of_swarm_state(engine, gathering),
         *_of_arch(node, engine),
@@ -204,11 +206,11 @@ def _judge_swarm_mode(node: NodeSettings, engine: Engine | None, gathering: Gath
 
 
 def _row(
-    node: NodeSettings, findings: tuple[Finding, ...], engine: Engine | None, address: str = ""
-) -> Presence:
-    return Presence(
+    node: NodeSettings, findings: tuple[StatusNote, ...], engine: Engine | None, address: str = ""
+) -> NodeStatus:
+    return NodeStatus(
         node.hostname,
-        findings or (Finding("joined"),),
+        findings or (StatusNote("joined"),),
         expected_address=_static_address(node),
         address=address or (engine.address if engine else ""),
         arch=(engine.arch or engine.machine) if engine else "",
@@ -216,69 +218,73 @@ def _row(
     )
 
 
-def _of_swarm_state(engine: Engine | None, gathering: Gathering) -> list[Finding]:
+def _of_swarm_state(engine: Engine | None, gathering: ClusterState) -> list[StatusNote]:
     if gathering.engines is None:
-        return [Finding("missing", "the manager does not answer")]
+        return [StatusNote("missing", "the manager does not answer")]
     if engine is None:
-        return [Finding("missing", "not in the swarm")]
+        return [StatusNote("missing", "not in the swarm")]
     if engine.healthy:
         return []
     state: State = "missing" if engine.status in _SWARM_LOST else "unhealthy"
-    return [Finding(state, _engine_words(engine))]
+    return [StatusNote(state, _engine_words(engine))]
 
 
-def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[Finding]:
+def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     expected = _static_address(node)
     # A manager knows itself by whatever it dialled, as 127.0.0.1.
     if engine is None or engine.manager or not expected or engine.address in ("", expected):
         return []
-    return [Finding("stale-address", f"has {engine.address}, roster says {expected}")]
+    return [StatusNote("stale-address", f"has {engine.address}, roster says {expected}")]
 
 
-def _of_member(member: Member | None) -> list[Finding]:
+def _of_member(member: Member | None) -> list[StatusNote]:
     if member is None:
-        return [Finding("missing", "not in consul")]
-    return [] if member.alive else [Finding("missing", "consul has lost it")]
+        return [StatusNote("missing", "not in consul")]
+    return [] if member.alive else [StatusNote("missing", "consul has lost it")]
 
 
-def _of_engine(member: Member | None, engine: Engine | None) -> list[Finding]:
+def _of_engine(member: Member | None, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         there = member is not None and member.alive
-        return [Finding("unhealthy", "not known to the swarm manager")] if there else []
-    return [] if engine.healthy else [Finding("unhealthy", _engine_words(engine))]
+        return [StatusNote("unhealthy", "not known to the swarm manager")] if there else []
+    return [] if engine.healthy else [StatusNote("unhealthy", _engine_words(engine))]
 
 
 def _engine_words(engine: Engine) -> str:
     return f"engine: {' '.join(filter(None, (engine.status, engine.error)))}"
 
 
-def _of_arch(node: NodeSettings, engine: Engine | None) -> list[Finding]:
+def _of_arch(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         return []
     if engine.machine and engine.machine not in node.machines:
-        return [Finding("wrong-arch", f"is {engine.machine}, profile {node.profile} is not")]
+        return [StatusNote("wrong-arch", f"is {engine.machine}, profile {node.profile} is not")]
     if engine.arch and engine.arch != node.arch:
-        return [Finding("wrong-arch", f"labelled arch={engine.arch}, expected {node.arch}")]
+        return [StatusNote("wrong-arch", f"labelled arch={engine.arch}, expected {node.arch}")]
     return []
 
 
-def _of_address(node: NodeSettings, member: Member | None, engine: Engine | None) -> list[Finding]:
+def _of_address(
+    node: NodeSettings, member: Member | None, engine: Engine | None
+) -> list[StatusNote]:
     expected = _static_address(node)
     findings = []
     if member and expected and member.address != expected:
-        findings.append(Finding("stale-address", f"has {member.address}, roster says {expected}"))
+        findings.append(
+            StatusNote("stale-address", f"has {member.address}, roster says {expected}")
+        )
     if member and engine and engine.address not in ("", member.address):
         findings.append(
-            Finding("stale-address", f"swarm knows {engine.address}, consul {member.address}")
+            StatusNote("stale-address", f"swarm knows {engine.address}, consul {member.address}")
         )
     return findings
 
 
-def _stranger(name: str, member: Member | None, engine: Engine | None) -> Presence:
+def _stranger(name: str, member: Member | None, engine: Engine | None) -> NodeStatus:
     where = [place for place, found in (("consul", member), ("swarm", engine)) if found]
-    return Presence(
+    return NodeStatus(
         name,
-        (Finding("unknown", f"in {' and '.join(where)}, not in the roster"),),
+        (StatusNote("unknown", f"in {' and '.join(where)}, not in the roster"),),
         address=member.address if member else engine.address if engine else "",
         arch=engine.arch if engine else "",
         version=engine.version if engine else "",
@@ -286,8 +292,8 @@ def _stranger(name: str, member: Member | None, engine: Engine | None) -> Presen
 
 
 def _with_left_behind(
-    classroom: Classroom, gathering: Gathering, rows: list[Presence]
-) -> list[Presence]:
+    classroom: Classroom, gathering: ClusterState, rows: list[NodeStatus]
+) -> list[NodeStatus]:
     """Name swarm keys of addresses nobody has: swarm 0.2.0 writes them without a time limit."""
     there = {row.address for row in rows} | {member.address for member in gathering.members}
     owners = {_static_address(node): node.hostname for node in classroom.nodes}
@@ -297,8 +303,8 @@ def _with_left_behind(
         if host in there:
             continue
         name = owners.get(host, host)
-        row = by_name.get(name) or Presence(name, (), address=host)
-        left = Finding("stale-address", f"{address} is still registered with swarm")
+        row = by_name.get(name) or NodeStatus(name, (), address=host)
+        left = StatusNote("stale-address", f"{address} is still registered with swarm")
         kept = tuple(finding for finding in row.findings if finding.state != "joined")
         by_name[name] = replace(row, findings=(*kept, left))
     return list(by_name.values())
@@ -312,7 +318,7 @@ def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
 
 
 def _engines_by_name(
-    classroom: Classroom, gathering: Gathering, members: dict[str, Member]
+    classroom: Classroom, gathering: ClusterState, members: dict[str, Member]
 ) -> dict[str, Engine]:
     """Key engines by hostname; one that has not told its name yet is found by its address."""
     roster = {node.hostname for node in classroom.nodes}
@@ -330,14 +336,14 @@ def _engines_by_name(
     return found
 
 
-def _with_card(row: Presence, card: CardReport, node: NodeSettings | None) -> Presence:
+def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> NodeStatus:
     findings = [finding for finding in row.findings if finding.state != "joined"]
     if node and card.arch and card.arch not in node.machines:
-        findings.append(Finding("wrong-arch", f"card: is {card.arch}"))
+        findings.append(StatusNote("wrong-arch", f"card: is {card.arch}"))
     if card.install.startswith("failed"):
-        findings.append(Finding("unhealthy", f"card: install {card.install}"))
+        findings.append(StatusNote("unhealthy", f"card: install {card.install}"))
     if card.error:
-        findings.append(Finding("unhealthy", f"card: {card.error}"))
+        findings.append(StatusNote("unhealthy", f"card: {card.error}"))
     return replace(
         row,
         findings=tuple(findings) or row.findings,

@@ -17,7 +17,7 @@ import pytest
 
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.inventory import list_devices, load_device
-from imagebuilder.devices.safety import Wish, refusals
+from imagebuilder.devices.safety import WritePolicy, refusals
 from imagebuilder.errors import RefusedError
 from tests.device.cards import (
     CARD_BYTES,
@@ -332,7 +332,7 @@ def test_a_device_without_a_medium(tmp_path: Path, small: SmallImage) -> None:
 def test_nothing_lifts_the_refusal_of_this_machine_s_own_disk() -> None:
     """Asked of the pure function only: a mistake here must not cost the machine."""
     need_root()
-    wish = Wish(allow_loop=True, allow_large=True)
+    policy = WritePolicy(allow_loop=True, allow_large=True)
     number = Path("/").stat().st_dev
     own = [
         device
@@ -344,4 +344,4 @@ def test_nothing_lifts_the_refusal_of_this_machine_s_own_disk() -> None:
     ]
     if not own:
         pytest.skip("the root of this machine lies on no disk of its own")
-    assert refusals(own[0], wish)[0].code == "system"
+    assert refusals(own[0], policy)[0].code == "system"

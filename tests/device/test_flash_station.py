@@ -18,13 +18,13 @@ import pytest
 
 from imagebuilder.devices.hotplug import open_uevents
 from imagebuilder.devices.inventory import list_devices
-from imagebuilder.devices.safety import Wish
-from imagebuilder.flash.content import Pantry
+from imagebuilder.devices.safety import WritePolicy
+from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import CardOutcome, Flasher
 from imagebuilder.flash.station import Station
 from imagebuilder.flash.writer import CardOptions
 from imagebuilder.model import BaseImage
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 from tests.device.cards import (
     BOOT_START,
     CARD_BYTES,
@@ -54,7 +54,7 @@ def pwrite(h, buf, offset, flags):
 """
 
 
-class Diary(Silent):
+class Diary(SilentReporter):
     def __init__(self) -> None:
         self.said: list[str] = []
 
@@ -88,12 +88,12 @@ def test_cards_that_appear_are_written_in_turn(tmp_path: Path, small: SmallImage
     with ExitStack() as stack:
         there = stack.enter_context(card(tmp_path, CARD_BYTES))
         mine.add(there)
-        pantry = stack.enter_context(Pantry())
+        contents = stack.enter_context(CardContents())
         base = BaseImage(small.path, "", small.path.stat().st_size, "small")
-        recipe = pantry.image(base)
+        content = contents.image(base)
 
         def prepare(node: str, device: Device) -> CardJob:
-            return replace(recipe, node=node).job(device)
+            return replace(content, node=node).job(device)
 
         devices: list[str] = []
 
@@ -112,12 +112,12 @@ def test_cards_that_appear_are_written_in_turn(tmp_path: Path, small: SmallImage
         events = stack.enter_context(open_uevents())
         station = Station(
             nodes=["pi-01", "pi-02"],
-            flasher=Flasher(options=CardOptions(eject=True), voice=diary),
+            flasher=Flasher(options=CardOptions(eject=True), reporter=diary),
             look=look,
             prepare=prepare,
             settle=settle,
-            wish=Wish(allow_loop=True),
-            voice=diary,
+            policy=WritePolicy(allow_loop=True),
+            reporter=diary,
         )
         outcomes = station.run(events)
         thread.join(60)

@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def publish_checksum(path: Path) -> Path:
 
 
 @dataclass
-class Recorder(Silent):
+class Recorder(SilentReporter):
     """A voice that keeps what was said."""
 
     notes: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[2] / "imagebuilder"
 RAISED = {
-    "wrong", "InputError", "SettingsError", "SourceError", "ImageError", "RefusedError",
+    "invalid", "InputError", "SettingsError", "SourceError", "ImageError", "RefusedError",
     "WriteError", "Matched",
 }  # fmt: skip
 

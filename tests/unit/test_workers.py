@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from imagebuilder.workers import Stop, Stopped, as_they_end, ending_pool
+from imagebuilder.workers import CancelToken, Stopped, as_they_end, worker_pool
 
 
 def press_ctrl_c(times: int) -> threading.Thread:
@@ -33,7 +33,7 @@ def test_running_work_has_ended_and_waiting_work_is_dropped() -> None:
         ended.append(number)
 
     pressing = press_ctrl_c(4)
-    with pytest.raises(KeyboardInterrupt), ending_pool(1, "test") as pool:
+    with pytest.raises(KeyboardInterrupt), worker_pool(1, "test") as pool:
         list(pool.map(work, range(3)))
     assert ended == [0]
     pressing.join()
@@ -41,14 +41,14 @@ def test_running_work_has_ended_and_waiting_work_is_dropped() -> None:
 
 def test_ctrl_c_while_the_work_ends_by_itself_is_not_lost() -> None:
     pressing = press_ctrl_c(1)
-    with pytest.raises(KeyboardInterrupt), ending_pool(1, "test") as pool:
+    with pytest.raises(KeyboardInterrupt), worker_pool(1, "test") as pool:
         done = pool.submit(time.sleep, 0.4)
     assert done.done()
     pressing.join()
 
 
 def test_work_that_listens_ends_at_its_next_piece() -> None:
-    stop, pieces = Stop(), []
+    stop, pieces = CancelToken(), []
 
     def work() -> None:
         with stop.meter("x", None) as meter:
@@ -57,7 +57,7 @@ def test_work_that_listens_ends_at_its_next_piece() -> None:
                 pieces.append(piece)
                 meter.advance(1)
 
-    with ending_pool(1, "test", stop) as pool:
+    with worker_pool(1, "test", stop) as pool:
         done = pool.submit(work)
         time.sleep(0.1)
     assert isinstance(done.exception(), Stopped)
@@ -65,7 +65,7 @@ def test_work_that_listens_ends_at_its_next_piece() -> None:
 
 
 def test_slow_work_is_looked_at_before_it_ends() -> None:
-    with ending_pool(2, "test") as pool:
+    with worker_pool(2, "test") as pool:
         slow = pool.submit(time.sleep, 0.5)
         seen = list(as_they_end([slow, pool.submit(time.sleep, 0)]))
     assert seen.count([]) >= 2

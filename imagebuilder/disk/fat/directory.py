@@ -30,7 +30,7 @@ FREE, END = 0xE5, 0x00
 _RECORD = struct.Struct("<11sBBBHHHHHHHI")
 
 
-class Entry(NamedTuple):
+class DirectoryEntry(NamedTuple):
     """What a directory says of one file or folder; `at` is the byte offset of its short slot."""
 
     at: int
@@ -53,16 +53,16 @@ class Listing(NamedTuple):
     `end` is the number of the first slot behind the last used one.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[DirectoryEntry, ...]
     label: str
-    dots: tuple[Entry, ...]
+    dots: tuple[DirectoryEntry, ...]
     end: int
 
 
 def parse_listing(content: bytes) -> Listing:
     """Parse a directory's bytes; slots that fit no entry are passed by, as drivers do."""
-    entries: list[Entry] = []
-    dots: list[Entry] = []
+    entries: list[DirectoryEntry] = []
+    dots: list[DirectoryEntry] = []
     label, pending = "", list[bytes]()
     end = len(content) // SLOT_BYTES
     for at in range(0, end * SLOT_BYTES, SLOT_BYTES):
@@ -85,12 +85,12 @@ def parse_listing(content: bytes) -> Listing:
     return Listing(tuple(entries), label, tuple(dots), end)
 
 
-def _parse_entry(content: bytes, at: int, pending: list[bytes]) -> Entry:
+def _parse_entry(content: bytes, at: int, pending: list[bytes]) -> DirectoryEntry:
     stored, attributes, bits, _, _, _, _, high, _, _, low, size = _RECORD.unpack_from(content, at)
     long = long_name(pending, stored) if pending else None
     slots = 1 + (len(pending) if long else 0)
     name = long or shown_short(stored, bits)
-    return Entry(at, slots, name, stored, attributes, high << 16 | low, size)
+    return DirectoryEntry(at, slots, name, stored, attributes, high << 16 | low, size)
 
 
 def new_folder(own: int, parent: int, moment: DosTime, size_bytes: int) -> bytes:
@@ -133,13 +133,13 @@ class Directory:
         for entry in listing.entries:
             self._index(entry)
 
-    def find(self, name: str) -> Entry | None:
+    def find(self, name: str) -> DirectoryEntry | None:
         """Look a name up, long or short, whatever its case."""
         wanted = fold(name)
         at = self._names.get(wanted, self._aliases.get(wanted))
         return None if at is None else self._entries[at]
 
-    def add(self, name: str, attributes: int, moment: DosTime) -> Entry:
+    def add(self, name: str, attributes: int, moment: DosTime) -> DirectoryEntry:
         """Enter a new name without clusters; raises ImageError where a fixed root is full."""
         stored, bits, slots = self._named(name)
         data = slots + _record(stored, attributes, bits, moment, 0)
@@ -147,12 +147,12 @@ class Directory:
         start = self._room(name, count) * SLOT_BYTES
         self.content[start : start + len(data)] = data
         at = start + len(data) - SLOT_BYTES
-        entry = Entry(at, count, name, stored, attributes, 0, 0)
+        entry = DirectoryEntry(at, count, name, stored, attributes, 0, 0)
         self._entries[at] = entry
         self._index(entry)
         return entry
 
-    def remove(self, entry: Entry) -> None:
+    def remove(self, entry: DirectoryEntry) -> None:
         """Mark the entry's slots as free."""
         first = entry.at - (entry.slots - 1) * SLOT_BYTES
         for at in range(first, entry.at + 1, SLOT_BYTES):
@@ -162,19 +162,19 @@ class Directory:
             for name in [name for name, at in table.items() if at == entry.at]:
                 del table[name]
 
-    def stamp(self, entry: Entry, moment: DosTime) -> None:
+    def stamp(self, entry: DirectoryEntry, moment: DosTime) -> None:
         """Note that the content changed; name, creation time and other attributes stay."""
         date, time, _ = moment
         self.content[entry.at + 11] |= ARCHIVE
         struct.pack_into("<H", self.content, entry.at + 18, date)
         struct.pack_into("<HH", self.content, entry.at + 22, time, date)
 
-    def point(self, entry: Entry, cluster: int, size_bytes: int) -> None:
+    def point(self, entry: DirectoryEntry, cluster: int, size_bytes: int) -> None:
         """Set where the content begins and how long it is; 0 and 0 for an empty file."""
         struct.pack_into("<H", self.content, entry.at + 20, cluster >> 16)
         struct.pack_into("<HI", self.content, entry.at + 26, cluster & 0xFFFF, size_bytes)
 
-    def _index(self, entry: Entry) -> None:
+    def _index(self, entry: DirectoryEntry) -> None:
         self._names.setdefault(fold(entry.name), entry.at)
         self._aliases.setdefault(fold(shown_short(entry.stored, 0)), entry.at)
 

@@ -11,7 +11,7 @@ from imagebuilder.disk.fat.directory import (
     FOLDER,
     SLOT_BYTES,
     Directory,
-    Entry,
+    DirectoryEntry,
     Listing,
     new_folder,
     parse_listing,
@@ -20,7 +20,7 @@ from imagebuilder.disk.fat.names import DosTime, dos_time, fold, split_path
 from imagebuilder.disk.fat.table import BootFat, damaged
 from imagebuilder.disk.fat.tree import Census, Tree, check_edited, check_tree
 from imagebuilder.disk.fat.volume import BootVolume
-from imagebuilder.disk.reader import Remembered
+from imagebuilder.disk.reader import CachedReader
 from imagebuilder.errors import ImageError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class BootBase:
     """The boot partition of a base image, parsed once, that gives patches for many nodes."""
 
     def __init__(self, disk: ReadAt, partition: Partition) -> None:
-        self._disk = Remembered(disk)
+        self._disk = CachedReader(disk)
         self._parsed: dict[bytes, Listing] = {}
         self._census: Census | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
@@ -78,9 +78,9 @@ class _Folder:
     directory: Directory
     chain: list[int]
     parent: _Folder | None = None
-    entry: Entry | None = None
+    entry: DirectoryEntry | None = None
     children: dict[int, _Folder] = field(default_factory=dict)
-    files: dict[int, tuple[str, Entry, bytes]] = field(default_factory=dict)
+    files: dict[int, tuple[str, DirectoryEntry, bytes]] = field(default_factory=dict)
 
 
 class _Session:
@@ -183,7 +183,7 @@ class _Session:
         folder.files.pop(entry.at, None)
         folder.directory.remove(entry)
 
-    def _release(self, folder: _Folder, entry: Entry) -> None:
+    def _release(self, folder: _Folder, entry: DirectoryEntry) -> None:
         if entry.at not in folder.files:
             self._fat.free_cluster_chain(self._fat.start_of(entry.cluster))
             folder.directory.point(entry, 0, 0)

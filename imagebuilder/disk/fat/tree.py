@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from imagebuilder.disk.fat.directory import FOLDER, Entry, Listing, parse_listing
+from imagebuilder.disk.fat.directory import FOLDER, DirectoryEntry, Listing, parse_listing
 from imagebuilder.disk.fat.names import fold, shown_short
 from imagebuilder.disk.fat.table import BootFat, damaged
 from imagebuilder.errors import ImageError
@@ -19,7 +19,7 @@ class Found(NamedTuple):
     """An entry with its path and the first cluster of the folder it stands in (0: the root)."""
 
     path: str
-    entry: Entry
+    entry: DirectoryEntry
     folder: int
 
 
@@ -48,7 +48,7 @@ class Tree:
         """Give the folders read so far; all of them after a whole walk."""
         return tuple(self._listings.values())
 
-    def find(self, names: Sequence[str]) -> Entry | None:
+    def find(self, names: Sequence[str]) -> DirectoryEntry | None:
         """Look up a path whatever its case, by long or short names; None where it is absent."""
         cluster, entry = self.fat.root_cluster, None
         for name in names:
@@ -61,7 +61,7 @@ class Tree:
                 return None
         return entry
 
-    def start_of(self, entry: Entry) -> int:
+    def start_of(self, entry: DirectoryEntry) -> int:
         """Give the first cluster an entry names, which must be one where it is a folder."""
         start = self.fat.start_of(entry.cluster)
         if entry.attributes & FOLDER and not self.fat.is_cluster(start):
@@ -90,7 +90,7 @@ class Tree:
                     waiting.append((path + "/", start))
 
 
-def _named(entries: Sequence[Entry], wanted: str) -> Entry | None:
+def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | None:
     for entry in entries:
         if fold(entry.name) == wanted:
             return entry

@@ -33,7 +33,7 @@ _PLAIN = {
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Diagnostic:
     """One finding at `loc`, a path of keys and list indices into a document."""
 
     loc: Loc
@@ -42,7 +42,7 @@ class Finding:
     severe: bool = True
 
 
-def wrong(fact: str, hint: str = "") -> PydanticCustomError:
+def invalid(fact: str, hint: str = "") -> PydanticCustomError:
     """Make the error a validator raises; `fact` must not hold a secret."""
     return PydanticCustomError("rpi_image", "{fact}", {"fact": fact, "hint": hint})
 
@@ -62,30 +62,30 @@ def dotted(loc: Loc) -> str:
     return text.removeprefix(".")
 
 
-def said(loc: Loc, message: str) -> str:
+def with_path(loc: Loc, message: str) -> str:
     """Give a message with the path it is about."""
     name = dotted(loc)
     return f"{name}: {message}" if name else message
 
 
-def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Finding, ...]:
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Diagnostic, ...]:
     """Turn every complaint of pydantic about `model` into a finding; inputs are never shown."""
     details = error.errors(include_url=False, include_input=False)
     return tuple(_explain_one(detail, model) for detail in details)
 
 
-def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Finding:
+def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Diagnostic:
     loc, kind = detail["loc"], detail["type"]
     context: Mapping[str, object] = detail.get("ctx", {})
     if kind == "extra_forbidden":
         return _unknown_key(loc, model)
     if kind == "missing":
-        return Finding(loc, f"`{loc[-1]}` is missing", f"add `{loc[-1]}:`")
+        return Diagnostic(loc, f"`{loc[-1]}` is missing", f"add `{loc[-1]}:`")
     if kind == "literal_error":
-        return Finding(loc, f"expected {context['expected']}")
+        return Diagnostic(loc, f"expected {context['expected']}")
     hint = str(context.get("hint", "")) or _form(loc, kind, model)
     message = _PLAIN.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
-    return Finding(loc, message, hint)
+    return Diagnostic(loc, message, hint)
 
 
 def _form(loc: Loc, kind: str, model: type[BaseModel]) -> str:
@@ -100,10 +100,10 @@ def _form(loc: Loc, kind: str, model: type[BaseModel]) -> str:
     return f"its keys: {', '.join(owner.model_fields)}" if owner else ""
 
 
-def _unknown_key(loc: Loc, model: type[BaseModel]) -> Finding:
+def _unknown_key(loc: Loc, model: type[BaseModel]) -> Diagnostic:
     owner = _model_at(loc[:-1], model)
     known = [field.alias or name for name, field in owner.model_fields.items()] if owner else []
-    return Finding(loc, f"unknown key `{loc[-1]}`", did_you_mean(str(loc[-1]), known))
+    return Diagnostic(loc, f"unknown key `{loc[-1]}`", did_you_mean(str(loc[-1]), known))
 
 
 def _model_at(loc: Loc, model: type[BaseModel]) -> type[BaseModel] | None:

@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from imagebuilder.settings.schema import fields as f
-from imagebuilder.settings.schema.diagnostics import Finding, explain, wrong
+from imagebuilder.settings.schema.diagnostics import Diagnostic, explain, invalid
 from imagebuilder.settings.schema.json_schema import SCALAR, one_or_many_of
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class SecretDocument(TextOrDocument):
         # Keys and values stay unsaid here: a secret typed in the wrong place looks like a key.
         sources = data.keys() & {"file", "env", "prompt"} if isinstance(data, dict) else ()
         if len(sources) != 1 or len(data) != 1 or data[next(iter(sources))] in (None, ""):
-            raise wrong(
+            raise invalid(
                 "expected a text or one of {file: PATH}, {env: NAME}, {prompt: true}",
                 "quote a secret that begins with { or [",
             )
@@ -107,7 +107,7 @@ class SecretDocument(TextOrDocument):
     @classmethod
     def _asks(cls, value: str) -> str:
         if value.lower() in ("no", "false", "off"):
-            raise wrong("prompt is true or a question", "write {prompt: true}")
+            raise invalid("prompt is true or a question", "write {prompt: true}")
         return "" if value.lower() in ("yes", "true", "on") else value
 
 
@@ -142,13 +142,13 @@ class ImageDocument(TextOrDocument):
     @classmethod
     def _no_address(cls, value: Any) -> Any:
         if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
-            raise wrong("only http and https can be downloaded", "or give a local file")
+            raise invalid("only http and https can be downloaded", "or give a local file")
         return value
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageDocument:
         if sum(bool(source) for source in (self.name, self.file, self.url)) != 1:
-            raise wrong("an image takes one of name, file and url", "keep one of them")
+            raise invalid("an image takes one of name, file and url", "keep one of them")
         return self
 
 
@@ -203,7 +203,7 @@ class WifiNetworkDocument(Document):
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if value is None or value == "":
-            raise wrong("the passphrase is empty", "leave the key out for an open network")
+            raise invalid("the passphrase is empty", "leave the key out for an open network")
         return value
 
 
@@ -284,7 +284,7 @@ class UserDocument(Document):
     @model_validator(mode="after")
     def _one_password(self) -> UserDocument:
         if self.password and self.password_hash:
-            raise wrong("a user takes one of password and password_hash", "keep one of them")
+            raise invalid("a user takes one of password and password_hash", "keep one of them")
         return self
 
 
@@ -302,7 +302,9 @@ class KeyDocument(TextOrDocument):
     @model_validator(mode="after")
     def _one_source(self) -> KeyDocument:
         if (self.file is None) == (self.text is None):
-            raise wrong("expected a public key or {file: PATH}", "as {file: ~/.ssh/id_ed25519.pub}")
+            raise invalid(
+                "expected a public key or {file: PATH}", "as {file: ~/.ssh/id_ed25519.pub}"
+            )
         return self
 
 
@@ -383,7 +385,7 @@ class CatalogueEntry(Document):
     @model_validator(mode="after")
     def _one_source(self) -> CatalogueEntry:
         if (self.url is None) == (self.file is None):
-            raise wrong("an image takes one of file and url", "keep one of them")
+            raise invalid("an image takes one of file and url", "keep one of them")
         return self
 
     @property
@@ -403,10 +405,10 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 def parse_document(
     model: type[AnyDocument], data: object, *, folder: Path, home: str = ""
-) -> tuple[AnyDocument | None, tuple[Finding, ...]]:
+) -> tuple[AnyDocument | None, tuple[Diagnostic, ...]]:
     """Check `data` against `model`: the document, or everything that is wrong with it."""
     if not isinstance(data, dict):
-        return None, (Finding((), "expected a mapping (`key: value`)", model.begins),)
+        return None, (Diagnostic((), "expected a mapping (`key: value`)", model.begins),)
     try:
         return model.model_validate(data, context={"folder": folder, "home": home}), ()
     except ValidationError as error:

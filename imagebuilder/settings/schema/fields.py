@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
 from imagebuilder.model import TAKEN
-from imagebuilder.settings.schema.diagnostics import did_you_mean, wrong
+from imagebuilder.settings.schema.diagnostics import did_you_mean, invalid
 from imagebuilder.settings.schema.json_schema import SCALAR, Matched, Shape, shaped
 
 if TYPE_CHECKING:
@@ -57,20 +57,20 @@ COUNTRIES = frozenset(_COUNTRIES.split())
 def one_line(value: str) -> str:
     """Refuse what would break the line it is written on."""
     if any(ord(letter) < ord(" ") or letter == "\x7f" for letter in value):
-        raise wrong("a newline or control character is in the value", "write it on one line")
+        raise invalid("a newline or control character is in the value", "write it on one line")
     if any("\ud800" <= letter <= "\udfff" for letter in value):
-        raise wrong("the value is no valid text", "save the file as UTF-8")
+        raise invalid("the value is no valid text", "save the file as UTF-8")
     return value
 
 
 def hostname(value: str) -> str:
     """Check an RFC 1123 label in lower case."""
     if value == "localhost":
-        raise wrong("every machine calls itself `localhost`", "write another name, as `pi-01`")
+        raise invalid("every machine calls itself `localhost`", "write another name, as `pi-01`")
     if HOSTNAME.fullmatch(value):
         return value
     better = re.sub(r"[^a-z0-9]+", "-", value.lower()).strip("-")[:63].strip("-")
-    raise wrong(
+    raise invalid(
         f"`{value}` is no host name: 1 to 63 of a-z, 0-9 and `-`, no `-` at either end",
         f"write `{better}`" if better else "write a name, as `pi-01`",
     )
@@ -80,7 +80,7 @@ def ssid(value: str) -> str:
     """Check the length of an SSID, which counts bytes, not letters."""
     size = len(value.encode())
     if not 1 <= size <= SSID_BYTES:
-        raise wrong(
+        raise invalid(
             f"an SSID has 1 to {SSID_BYTES} bytes, this one has {size} in UTF-8",
             "accents take two bytes each and emoji four: shorten it",
         )
@@ -93,7 +93,7 @@ def country(value: str) -> str:
     if code in COUNTRIES:
         return code
     hint = "the United Kingdom is GB" if code == "UK" else "two letters of ISO 3166-1, as FR or US"
-    raise wrong(f"`{value}` is no country code", hint)
+    raise invalid(f"`{value}` is no country code", hint)
 
 
 def ip_address(value: str) -> str:
@@ -101,7 +101,7 @@ def ip_address(value: str) -> str:
     try:
         return str(ipaddress.ip_address(value))
     except ValueError:
-        raise wrong(f"`{value}` is no IP address", "as 192.168.2.1") from None
+        raise invalid(f"`{value}` is no IP address", "as 192.168.2.1") from None
 
 
 def ip_interface(value: str) -> str:
@@ -109,7 +109,7 @@ def ip_interface(value: str) -> str:
     try:
         ipaddress.ip_interface(value)
     except ValueError:
-        raise wrong(f"`{value}` is no IP address", "as 192.168.2.101/24") from None
+        raise invalid(f"`{value}` is no IP address", "as 192.168.2.101/24") from None
     return value
 
 
@@ -121,8 +121,8 @@ def ip_network(value: str) -> str:
         try:
             better = ipaddress.ip_network(value, strict=False)
         except ValueError:
-            raise wrong(f"`{value}` is no subnet", "as 192.168.2.0/24") from None
-        raise wrong(f"`{value}` is an address, not a subnet", f"write {better}") from None
+            raise invalid(f"`{value}` is no subnet", "as 192.168.2.0/24") from None
+        raise invalid(f"`{value}` is an address, not a subnet", f"write {better}") from None
 
 
 def ip_range(value: str) -> str:
@@ -134,21 +134,21 @@ def ip_range(value: str) -> str:
     except ValueError:
         in_order = False
     if not in_order:
-        raise wrong(f"`{value}` is no address range", "as 192.168.2.200-192.168.2.250")
+        raise invalid(f"`{value}` is no address range", "as 192.168.2.200-192.168.2.250")
     return f"{first}-{last}"
 
 
 def port(value: int) -> int:
     """Check a TCP port."""
     if not 1 <= value <= LAST_PORT:
-        raise wrong(f"{value} is no port", f"1 to {LAST_PORT}")
+        raise invalid(f"{value} is no port", f"1 to {LAST_PORT}")
     return value
 
 
 def host_port(value: str) -> str:
     """Check HOST:PORT of a registry: no scheme, no path."""
     if "://" in value:
-        raise wrong(f"`{value}` is a URL", "write HOST:PORT without a scheme")
+        raise invalid(f"`{value}` is a URL", "write HOST:PORT without a scheme")
     host, colon, number = value.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if (
@@ -156,7 +156,7 @@ def host_port(value: str) -> str:
         or not re.fullmatch(r"[0-9]{1,5}", number)
         or not re.fullmatch(r"[A-Za-z0-9.:-]+", bare)
     ):
-        raise wrong(f"`{value}` is not HOST:PORT", "as 192.168.2.1:5000")
+        raise invalid(f"`{value}` is not HOST:PORT", "as 192.168.2.1:5000")
     port(int(number))
     return value
 
@@ -169,7 +169,7 @@ def url(value: str) -> str:
 
 def _url_parts(value: str) -> SplitResult:
     """Part a URL; the value stays unsaid: it may hold a password."""
-    fault = wrong("this is no http or https URL", "as http://192.168.2.1:3142")
+    fault = invalid("this is no http or https URL", "as http://192.168.2.1:3142")
     if not re.fullmatch(r"https?://[^\s/\"'`$\\]+[^\s\"'`$\\]*", value):
         raise fault
     try:
@@ -189,14 +189,14 @@ def mirror(value: str) -> str:
     """
     parts = _url_parts(value.removesuffix("/"))
     if parts.path or "?" in value or "#" in value or "@" in parts.netloc:
-        raise wrong("a mirror is a host and a port alone", "as http://192.168.2.1:5001")
+        raise invalid("a mirror is a host and a port alone", "as http://192.168.2.1:5001")
     return value.removesuffix("/")
 
 
 def storage_driver(value: str) -> str:
     """Check the name of a storage driver of dockerd; `default` leaves the choice to it."""
     if value not in STORAGE_DRIVERS:
-        raise wrong(f"no storage driver `{value}`", did_you_mean(value, STORAGE_DRIVERS))
+        raise invalid(f"no storage driver `{value}`", did_you_mean(value, STORAGE_DRIVERS))
     return value
 
 
@@ -209,7 +209,7 @@ def mac(value: str) -> str:
     """Check a MAC address; written as aa:bb:cc:dd:ee:ff."""
     digits = re.sub(r"[:.-]", "", value).lower()
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
-        raise wrong(f"`{value}` is no MAC address", "as b8:27:eb:12:34:56")
+        raise invalid(f"`{value}` is no MAC address", "as b8:27:eb:12:34:56")
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))
 
 
@@ -217,22 +217,22 @@ def serial(value: str) -> str:
     """Check a Pi's serial number as /proc/cpuinfo shows it; short ones get leading zeros."""
     digits = value.lower().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-f]{8,16}", digits):
-        raise wrong(f"`{value}` is no serial number", "8 to 16 hex digits, from /proc/cpuinfo")
+        raise invalid(f"`{value}` is no serial number", "8 to 16 hex digits, from /proc/cpuinfo")
     return digits.zfill(16)
 
 
 def public_key(value: str) -> str:
     """Check one line of an authorized_keys file by decoding its blob."""
     if "PRIVATE KEY" in value:
-        raise wrong("this is a private key", "give the public one, which ends in .pub")
+        raise invalid("this is a private key", "give the public one, which ends in .pub")
     if len(value.strip().splitlines()) > 1:
-        raise wrong("these are several lines", "one key an entry, or {file: PATH} with all")
+        raise invalid("these are several lines", "one key an entry, or {file: PATH} with all")
     words = value.split()
     at = next((i for i, word in enumerate(words) if re.match(r"(ssh|ecdsa|sk)-", word)), None)
     if at is None or at + 1 >= len(words):
-        raise wrong("this is no SSH public key", "as `ssh-ed25519 AAAA… name`")
+        raise invalid("this is no SSH public key", "as `ssh-ed25519 AAAA… name`")
     if not _blob_names(words[at + 1], words[at]):
-        raise wrong("this SSH public key is damaged", "copy the whole line of the .pub file")
+        raise invalid("this SSH public key is damaged", "copy the whole line of the .pub file")
     return value.strip()
 
 
@@ -259,16 +259,16 @@ def _blob_parts(raw: bytes) -> list[bytes]:
 def password_hash(value: str) -> str:
     """Check the outer form of a crypt(3) hash."""
     if not re.fullmatch(r"\$(?:1|5|6|7|y|gy|2[aby])\$[!-9;-~]+", value):
-        raise wrong("this is no crypt(3) password hash", "as printed by `openssl passwd -6`")
+        raise invalid("this is no crypt(3) password hash", "as printed by `openssl passwd -6`")
     return value
 
 
 def word(value: str) -> str:
     """Check one word of a line that a shell splits."""
     if not value:
-        raise wrong("the value is empty", "write a word, or leave it out")
+        raise invalid("the value is empty", "write a word, or leave it out")
     if not re.fullmatch(_WORD, value):
-        raise wrong(
+        raise invalid(
             "blanks, quotes, `$`, backquotes and backslashes cannot stand here",
             "write one plain word, as `room-B12`",
         )
@@ -278,9 +278,9 @@ def word(value: str) -> str:
 def label_key(value: str) -> str:
     """Check a label's name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", value):
-        raise wrong(f"`{value}` is no label name", "letters, digits and `.` `_` `-` `/`")
+        raise invalid(f"`{value}` is no label name", "letters, digits and `.` `_` `-` `/`")
     if re.match(RESERVED_LABELS, value.lower()):
-        raise wrong(f"label `{value}` is reserved: dockerd does not start with it", "rename it")
+        raise invalid(f"label `{value}` is reserved: dockerd does not start with it", "rename it")
     return value
 
 
@@ -293,9 +293,9 @@ def _one_by_one(labels: Mapping[str, str]) -> Mapping[str, str]:
 def _variable_names(variables: Mapping[str, str]) -> Mapping[str, str]:
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise wrong(f"`{name}` is no variable name", "letters, digits and `_`")
+            raise invalid(f"`{name}` is no variable name", "letters, digits and `_`")
         if name in TAKEN:
-            raise wrong(f"the variable `{name}` is taken", "every template has it; rename yours")
+            raise invalid(f"the variable `{name}` is taken", "every template has it; rename yours")
     return variables
 
 
@@ -304,7 +304,7 @@ def _against_folder(value: Any, info: ValidationInfo) -> Any:
     if not isinstance(value, str | Path):
         return value
     if not str(value):
-        raise wrong("the path is empty", "name a file or folder")
+        raise invalid("the path is empty", "name a file or folder")
     one_line(str(value))
     context = info.context or {}
     return host_path(str(value), context.get("folder", ""), context.get("home", ""))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 from pydantic import BeforeValidator
 from pydantic_core import core_schema
 
-from imagebuilder.settings.schema.diagnostics import wrong
+from imagebuilder.settings.schema.diagnostics import invalid
 
 if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -51,7 +51,7 @@ class Matched:
     def check(self, value: str) -> str:
         """Refuse what does not match."""
         if not re.fullmatch(self.pattern, value):
-            raise wrong(self.fact, self.hint)
+            raise invalid(self.fact, self.hint)
         return value
 
     def __get_pydantic_core_schema__(

@@ -226,9 +226,9 @@ def test_a_resumed_mixture_is_found_by_its_checksum_and_fetched_afresh(
     with pytest.raises(SourceError):
         download(site.url + "/x", part, DIGEST, Recorder(), Patience(1, 2, 0.4, 0))
     site.pages["/x"] = Page(DATA)
-    voice = Recorder()
-    assert download(site.url + "/x", part, DIGEST, voice, HASTY).sha256 == DIGEST
-    assert any("afresh" in note for note in voice.notes)
+    reporter = Recorder()
+    assert download(site.url + "/x", part, DIGEST, reporter, HASTY).sha256 == DIGEST
+    assert any("afresh" in note for note in reporter.notes)
 
 
 def test_a_part_of_another_address_is_not_gone_on_with(site: Site, tmp_path: Path) -> None:
@@ -407,12 +407,12 @@ def test_without_a_checksum_it_is_said_loudly_and_not_trusted_later(
     site: Site, cache: Cache, web: Path
 ) -> None:
     site.pages["/pi.img.zip"] = Page((web / "pi.img.zip").read_bytes())
-    voice = Recorder()
+    reporter = Recorder()
     source = ImageSource(name="pi", url=site.url + "/pi.img.zip", unchecked=True)
     for times in (1, 2):
-        obtain_base(source, cache, voice, HASTY)
-        assert "without a checksum" in voice.warnings[-1]
-        assert len(voice.warnings) == times
+        obtain_base(source, cache, reporter, HASTY)
+        assert "without a checksum" in reporter.warnings[-1]
+        assert len(reporter.warnings) == times
     assert find_cached(source, cache)
     with pytest.raises(SourceError, match="no checksum is known"):
         obtain(site, cache)
@@ -461,11 +461,11 @@ def test_passwords_of_an_address_show_nowhere(site: Site, cache: Cache, web: Pat
     zipped = web / "pi.img.zip"
     site.pages["/pi.img.zip?token=hush"] = Page(zipped.read_bytes(), failures=[503])
     url = site.url.replace("//", "//anna:s3cret@") + "/pi.img.zip?token=hush"
-    voice = Recorder()
+    reporter = Recorder()
     source = ImageSource(name="pi", url=url, sha256=sha256sum(zipped))
-    obtain_base(source, cache, voice, HASTY)
+    obtain_base(source, cache, reporter, HASTY)
     kept = b"".join((cache.folder / name).read_bytes() for name in files_in(cache) if "rec" in name)
     assert b"s3cret" not in kept
     assert b"hush" not in kept
-    assert "hush" not in str(voice)
+    assert "hush" not in str(reporter)
     assert site.asked("/pi.img.zip?token=hush", "Authorization")[0].startswith("Basic ")

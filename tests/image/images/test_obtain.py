@@ -154,15 +154,15 @@ def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cac
     packed = pack(image, "gz")
     beside = publish_checksum(packed)
     source = replace(local(packed), unchecked=True)
-    voice = Recorder()
-    obtain_base(source, cache, voice)
-    assert voice.warnings == []
+    reporter = Recorder()
+    obtain_base(source, cache, reporter)
+    assert reporter.warnings == []
     for text in (f"{'0' * 64}  {packed.name}\n", "no checksum"):
         beside.write_text(text)
-        obtain_base(source, cache, voice)
-        obtain_base(source, Cache(cache.folder / text[:2]), voice)
-    assert len(voice.warnings) == 4
-    assert set(voice.warnings) == {
+        obtain_base(source, cache, reporter)
+        obtain_base(source, Cache(cache.folder / text[:2]), reporter)
+    assert len(reporter.warnings) == 4
+    assert set(reporter.warnings) == {
         "pi.img.gz is taken unchecked: it does not fit pi.img.gz.sha256 beside it"
     }
 
@@ -218,10 +218,10 @@ def test_what_is_no_disk_image_is_told_before_it_is_unpacked(
 
 def test_a_raw_image_needs_no_cache_that_can_be_written(image: Path, tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file where the folder should be")
-    voice = Recorder()
-    base = obtain_base(local(image), Cache(tmp_path / "cache"), voice)
+    reporter = Recorder()
+    base = obtain_base(local(image), Cache(tmp_path / "cache"), reporter)
     assert base.sha256 == sha256sum(image)
-    assert "again next time" in voice.notes[0]
+    assert "again next time" in reporter.notes[0]
 
 
 def test_a_cache_that_cannot_be_written_is_told(image: Path, tmp_path: Path) -> None:

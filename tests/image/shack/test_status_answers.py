@@ -15,7 +15,7 @@ from imagebuilder.errors import SourceError
 from imagebuilder.model import Classroom, Shack
 from imagebuilder.shack.cluster import Client, ask_shack
 from imagebuilder.shack.keystore import client_bundle, shack_certificate
-from imagebuilder.shack.status import Gathering, Member
+from imagebuilder.shack.status import ClusterState, Member
 from tests.lib.classroom_samples import room
 from tests.lib.shack_server import Answer, answering, consul_answers, manager_answers
 
@@ -30,7 +30,7 @@ def shack(consul: dict[str, Answer], manager: dict[str, Answer]) -> Iterator[Sha
         yield Shack(address="127.0.0.1", consul_port=consul_port, swarm_port=swarm_port)
 
 
-def ask(consul: dict[str, Answer], manager: dict[str, Answer] | None = None) -> Gathering:
+def ask(consul: dict[str, Answer], manager: dict[str, Answer] | None = None) -> ClusterState:
     with shack(consul, manager or manager_answers("1.2.9")) as there:
         return ask_shack(there, timeout_seconds=2)
 

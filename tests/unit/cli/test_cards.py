@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from imagebuilder.cli.cards import Teller
+from imagebuilder.cli.cards import OutcomeReporter
 from imagebuilder.cli.console import Console
 from imagebuilder.devices.device import Device
 from imagebuilder.errors import WriteError
@@ -18,7 +18,7 @@ from imagebuilder.flash.writer import CardJob, CardOptions, Stage
 from tests.lib.reports import REPORT
 
 if TYPE_CHECKING:
-    from imagebuilder.disk.patched import Source
+    from imagebuilder.disk.patched import PatchedImage
 
 
 class NoImage:
@@ -27,7 +27,7 @@ class NoImage:
 
 def job(path: str) -> CardJob:
     device = Device(path=path, major_minor=path, size_bytes=1)
-    return CardJob(device=device, source=cast("Source", NoImage()), write_set=(), prove=print)
+    return CardJob(device=device, source=cast("PatchedImage", NoImage()), write_set=(), prove=print)
 
 
 GOOD = CardOutcome(job=job("/dev/sdb"), stage=Stage.DONE, report=REPORT)
@@ -36,11 +36,13 @@ BAD = CardOutcome(
 )
 
 
-def make(*, eject: bool = False, as_json: bool = False) -> tuple[Teller, Console]:
+def make(*, eject: bool = False, as_json: bool = False) -> tuple[OutcomeReporter, Console]:
     console = Console(out=io.StringIO(), err=io.StringIO(), as_json=as_json)
     seen: list[CardOutcome] = []
-    teller = Teller(settle=seen.append, console=console, options=CardOptions(eject=eject))
-    return teller, console
+    outcome_reporter = OutcomeReporter(
+        settle=seen.append, console=console, options=CardOptions(eject=eject)
+    )
+    return outcome_reporter, console
 
 
 def text(stream: object) -> str:
@@ -48,22 +50,22 @@ def text(stream: object) -> str:
 
 
 def test_a_card_is_told_as_soon_as_it_ends_and_only_once() -> None:
-    teller, console = make()
-    teller(GOOD)
+    outcome_reporter, console = make()
+    outcome_reporter(GOOD)
     assert text(console.out).startswith("/dev/sdb: 0 MB written and verified")
-    teller(BAD)
+    outcome_reporter(BAD)
     said = "error: /dev/sdc: write failed\nhint: replace it\n"
     assert text(console.err) == said
-    assert teller.end([GOOD, BAD]) == 7
+    assert outcome_reporter.end([GOOD, BAD]) == 7
     assert (text(console.out).count("\n"), text(console.err)) == (1, said)
 
 
 def test_json_comes_at_the_end_in_the_order_of_the_cards() -> None:
-    teller, console = make(as_json=True)
-    teller(BAD)
-    teller(GOOD)
+    outcome_reporter, console = make(as_json=True)
+    outcome_reporter(BAD)
+    outcome_reporter(GOOD)
     assert text(console.out) == ""
-    teller.end([GOOD, BAD])
+    outcome_reporter.end([GOOD, BAD])
     cards = json.loads(text(console.out))["cards"]
     assert [card["device"] for card in cards] == ["/dev/sdb", "/dev/sdc"]
     assert text(console.err).count("write failed") == 1
@@ -73,8 +75,8 @@ def test_json_comes_at_the_end_in_the_order_of_the_cards() -> None:
     ("eject", "ejected", "warns"), [(True, False, True), (True, True, False), (False, False, False)]
 )
 def test_a_card_that_was_not_ejected_is_named(eject: bool, ejected: bool, warns: bool) -> None:
-    teller, console = make(eject=eject)
-    teller(replace(GOOD, report=replace(REPORT, ejected=ejected)))
+    outcome_reporter, console = make(eject=eject)
+    outcome_reporter(replace(GOOD, report=replace(REPORT, ejected=ejected)))
     assert ("/dev/sdb is done, but was not ejected" in text(console.err)) is warns
 
 
@@ -85,9 +87,9 @@ def test_a_lost_output_ends_the_run_but_no_card() -> None:
 
     noted: list[CardOutcome] = []
     console = Console(out=Full(), err=io.StringIO())
-    teller = Teller(settle=noted.append, console=console, options=CardOptions())
-    teller(GOOD)
-    teller(BAD)
+    outcome_reporter = OutcomeReporter(settle=noted.append, console=console, options=CardOptions())
+    outcome_reporter(GOOD)
+    outcome_reporter(BAD)
     assert noted == [GOOD, BAD]
     with pytest.raises(OSError, match="28"):
-        teller.end([GOOD, BAD])
+        outcome_reporter.end([GOOD, BAD])

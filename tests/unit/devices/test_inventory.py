@@ -20,7 +20,7 @@ from imagebuilder.devices.inventory import (
     load_device,
     parse_devices,
 )
-from imagebuilder.devices.safety import Wish, refusals
+from imagebuilder.devices.safety import WritePolicy, refusals
 from imagebuilder.errors import RefusedError
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def test_a_loop_carries_what_is_below_and_beside_it(
         tuple(zip(names, loops, strict=True)),
     )
     found = {device.path: device for device in parse_devices(snapshot)}[f"/dev/{names[-1]}"]
-    codes = [refusal.code for refusal in refusals(found, Wish(allow_loop=True))]
+    codes = [refusal.code for refusal in refusals(found, WritePolicy(allow_loop=True))]
     held = ["held"] if "/dev/" + names[-1] in {loop.backing for loop in loops} else []
     assert sorted(codes) == sorted(expected + held)
 
@@ -224,19 +224,19 @@ def test_a_machine_without_lsblk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 def test_a_mac_s_own_disk_is_refused_through_its_apfs_container() -> None:
     disk = recorded_mac()["/dev/disk0"]
     assert "/" in disk.system_mounts
-    assert refusals(disk, Wish(allow_large=True))[0].code == "system"
+    assert refusals(disk, WritePolicy(allow_large=True))[0].code == "system"
 
 
 def test_a_mac_s_container_is_no_disk() -> None:
-    found = {refusal.code for refusal in refusals(recorded_mac()["/dev/disk1"], Wish())}
+    found = {refusal.code for refusal in refusals(recorded_mac()["/dev/disk1"], WritePolicy())}
     assert {"system", "kind"} <= found
 
 
 def test_cards_of_a_mac() -> None:
     machine = recorded_mac()
     usb, own = machine["/dev/disk4"], machine["/dev/disk5"]
-    assert [r.code for r in refusals(usb, Wish())] == ["mounted"]
-    assert [r.code for r in refusals(own, Wish())] == ["read-only"]
+    assert [r.code for r in refusals(usb, WritePolicy())] == ["mounted"]
+    assert [r.code for r in refusals(own, WritePolicy())] == ["read-only"]
     assert usb.parts[0].label == "HypriotOS"
     assert macos.raw_path(usb.path) == "/dev/rdisk4"
 

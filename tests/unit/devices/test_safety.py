@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from imagebuilder.devices.device import Device, DevicePart
 from imagebuilder.devices.safety import (
     LARGE_BYTES,
-    Kept,
-    Wish,
+    ProtectedFile,
+    WritePolicy,
     may_unmount,
     mounted_parts,
     printable,
@@ -36,7 +36,7 @@ CARD = Device(
     sequence=7,
     parts=(DevicePart(path="/dev/sdb1", major_minor="8:17", size_bytes=GB),),
 )
-ALLOWED = Wish(image_bytes=GB, allow_loop=True, allow_large=True)
+ALLOWED = WritePolicy(image_bytes=GB, allow_loop=True, allow_large=True)
 
 TABLE = [
     ("laptop-luks", "/dev/sda", ["mounted"]),
@@ -58,17 +58,17 @@ TABLE = [
 ]
 
 
-def codes(device: Device, wish: Wish = ALLOWED) -> list[str]:
-    return [refusal.code for refusal in refusals(device, wish)]
+def codes(device: Device, policy: WritePolicy = ALLOWED) -> list[str]:
+    return [refusal.code for refusal in refusals(device, policy)]
 
 
 @pytest.mark.parametrize(("machine", "path", "expected"), TABLE)
 def test_recorded_machines(machine: str, path: str, expected: list[str]) -> None:
-    assert codes(recorded(machine)[path], Wish(image_bytes=GB)) == expected
+    assert codes(recorded(machine)[path], WritePolicy(image_bytes=GB)) == expected
 
 
 def test_a_good_card_is_not_refused() -> None:
-    assert codes(CARD, Wish(image_bytes=GB)) == []
+    assert codes(CARD, WritePolicy(image_bytes=GB)) == []
 
 
 RULES = [
@@ -88,17 +88,21 @@ RULES = [
     ("system", {"system_mounts": ("[SWAP]",)}, {}),
     ("held", {"holders": ("raid1 md0",)}, {}),
     ("mounted", {"parts": (DevicePart(path="/dev/sdb1", mountpoints=("/media/x",)),)}, {}),
-    ("kept", {}, {"kept": (Kept("the image", "8:17"),)}),
-    ("kept", {}, {"kept": (Kept("the cache", "8:16"),)}),
+    ("kept", {}, {"protected": (ProtectedFile("the image", "8:17"),)}),
+    ("kept", {}, {"protected": (ProtectedFile("the cache", "8:16"),)}),
     ("above", {"backing": "/dev/sda", "backing_device": "8:0"}, {}),
-    ("kept", {"backing": "/a.img"}, {"kept": (Kept("the image", "9:9", "/a.img"),)}),
-    ("kept", {"backing": "/a.img"}, {"kept": (Kept("the image", "", "/a.img"),)}),
-    ("kept", {"backing": "/c/b.img"}, {"kept": (Kept("the cache", "", "/c"),)}),
-    ("kept", {"backing_inode": "27/4"}, {"kept": (Kept("the image", "", "/b.img", "27/4"),)}),
+    ("kept", {"backing": "/a.img"}, {"protected": (ProtectedFile("the image", "9:9", "/a.img"),)}),
+    ("kept", {"backing": "/a.img"}, {"protected": (ProtectedFile("the image", "", "/a.img"),)}),
+    ("kept", {"backing": "/c/b.img"}, {"protected": (ProtectedFile("the cache", "", "/c"),)}),
+    (
+        "kept",
+        {"backing_inode": "27/4"},
+        {"protected": (ProtectedFile("the image", "", "/b.img", "27/4"),)},
+    ),
     (
         "kept",
         {"relatives": (Device(path="/l", major_minor="7:1", size_bytes=1),)},
-        {"kept": (Kept("the image", "7:1"),)},
+        {"protected": (ProtectedFile("the image", "7:1"),)},
     ),
     ("read-only", {"read_only": True}, {}),
     ("small", {"size_bytes": GB - 512}, {}),
@@ -113,11 +117,11 @@ RULES = [
 ]
 
 
-@pytest.mark.parametrize(("code", "facts", "wish"), RULES)
-def test_each_rule_alone(code: str, facts: dict[str, object], wish: dict[str, object]) -> None:
+@pytest.mark.parametrize(("code", "facts", "policy"), RULES)
+def test_each_rule_alone(code: str, facts: dict[str, object], policy: dict[str, object]) -> None:
     found = refusals(
         replace(CARD, **facts),  # type: ignore[arg-type]
-        replace(ALLOWED, **wish),  # type: ignore[arg-type]
+        replace(ALLOWED, **policy),  # type: ignore[arg-type]
     )
     assert [refusal.code for refusal in found] == [code]
     assert found[0].hint
@@ -126,13 +130,16 @@ def test_each_rule_alone(code: str, facts: dict[str, object], wish: dict[str, ob
 
 @pytest.mark.parametrize(("size", "expected"), [(GB - 512, ["small"]), (GB, []), (LARGE_BYTES, [])])
 def test_sizes_at_the_edge(size: int, expected: list[str]) -> None:
-    assert codes(replace(CARD, size_bytes=size), Wish(image_bytes=GB)) == expected
+    assert codes(replace(CARD, size_bytes=size), WritePolicy(image_bytes=GB)) == expected
 
 
 def test_a_file_whose_device_is_not_known_lies_on_no_other_one() -> None:
-    kept = (Kept("the image", "", "/a.img", "27/4"), Kept("the cache", "", "/c"))
+    protected = (
+        ProtectedFile("the image", "", "/a.img", "27/4"),
+        ProtectedFile("the cache", "", "/c"),
+    )
     loop = replace(CARD, backing="/cards/a.img", backing_inode="28/4", transport="loop")
-    assert codes(loop, replace(ALLOWED, kept=kept)) == []
+    assert codes(loop, replace(ALLOWED, protected=protected)) == []
 
 
 def test_an_sd_slot_needs_no_removable_flag() -> None:
@@ -142,7 +149,7 @@ def test_an_sd_slot_needs_no_removable_flag() -> None:
 
 @given(
     st.builds(
-        Wish,
+        WritePolicy,
         image_bytes=st.integers(0, 10**12),
         allow_loop=st.booleans(),
         allow_large=st.booleans(),
@@ -151,9 +158,11 @@ def test_an_sd_slot_needs_no_removable_flag() -> None:
     st.sampled_from(["usb", "mmc", "loop", "sata"]),
     st.sampled_from(["/", "/boot", "/boot/efi", "/home", "/usr", "[SWAP]", "/var/lib"]),
 )
-def test_no_flag_lifts_the_refusal_of_the_system(wish: Wish, transport: str, point: str) -> None:
+def test_no_flag_lifts_the_refusal_of_the_system(
+    policy: WritePolicy, transport: str, point: str
+) -> None:
     own = replace(CARD, transport=transport, system_mounts=(point,))
-    assert codes(own, wish)[0] == "system"
+    assert codes(own, policy)[0] == "system"
 
 
 @pytest.mark.parametrize(

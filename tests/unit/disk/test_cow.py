@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.disk.cow import CowView
 from imagebuilder.disk.extent import SECTOR_BYTES, Patch, Run
-from imagebuilder.disk.patched import Patched, merge
-from imagebuilder.disk.reader import REMEMBERED_BYTES, Remembered
+from imagebuilder.disk.patched import PatchedImage, merge
+from imagebuilder.disk.reader import CACHED_BYTES, CachedReader
 from imagebuilder.errors import ImageError
+
+if TYPE_CHECKING:
+    from imagebuilder.disk.reader import RawFile
 
 SIZE = 5 * 4096
 START = 2 * SECTOR_BYTES
@@ -82,7 +87,7 @@ def test_a_patched_disk_reads_as_base_with_patch(
     writes: list[tuple[int, bytes]], offset: int, size: int
 ) -> None:
     view, wanted = written(writes)
-    patched = Patched(Memory(BASE), view.patch())
+    patched = PatchedImage(cast("RawFile", Memory(BASE)), view.patch())
     assert patched.size_bytes == SIZE
     assert patched.read_at(offset, size) == wanted[offset : offset + size]
 
@@ -159,7 +164,7 @@ def test_merge_leaves_a_chunk_between_runs_alone() -> None:
 
 def test_what_was_read_once_is_not_read_again() -> None:
     disk = Memory(BASE)
-    kept = Remembered(disk)
+    kept = CachedReader(disk)
     assert kept.size_bytes == SIZE
     assert [kept.read_at(5, 9) for _ in range(3)] == [BASE[5:14]] * 3
     assert disk.reads == 1
@@ -172,9 +177,9 @@ def test_remembering_is_bounded() -> None:
             return bytes(size_bytes)
 
     disk = Endless(b"")
-    kept = Remembered(disk)
-    half = REMEMBERED_BYTES // 2
+    kept = CachedReader(disk)
+    half = CACHED_BYTES // 2
     for offset in (0, 1, 2, 0):
         kept.read_at(offset, half)
     assert disk.reads == 4
-    assert kept._kept_bytes <= REMEMBERED_BYTES
+    assert kept._kept_bytes <= CACHED_BYTES

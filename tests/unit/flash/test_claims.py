@@ -15,24 +15,25 @@ from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError, WriteError
 from imagebuilder.flash import claims as account_module
 from imagebuilder.flash import ledger
-from imagebuilder.flash.claims import Account
-from imagebuilder.flash.content import Recipe
+from imagebuilder.flash.claims import CardClaims
+from imagebuilder.flash.content import CardContent
 from imagebuilder.flash.flasher import CardOutcome
 from imagebuilder.flash.ledger import Ledger
 from imagebuilder.flash.writer import CardJob, Stage
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 from tests.lib.reports import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from imagebuilder.disk.patched import Source
+    from imagebuilder.disk.patched import PatchedImage
+
 
 LAST_WEEK, TODAY = 1_700_000_000, 1_700_600_000
 
 
-class Diary(Silent):
+class Diary(SilentReporter):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -47,28 +48,28 @@ class Desk:
     ledger: Ledger
     cards: dict[str, tuple[str, int]] = field(default_factory=dict)
 
-    def account(self, epoch: int, *, again: bool = True) -> Account:
-        return Account(self.ledger, Console(), again=again, epoch=epoch)
+    def claims(self, epoch: int, *, again: bool = True) -> CardClaims:
+        return CardClaims(self.ledger, Console(), again=again, epoch=epoch)
 
     def device(self, path: str) -> Device:
         return Device(path=path, major_minor=path, size_bytes=1)
 
-    def recipe(self, node: str) -> Recipe:
-        source = cast("Source", None)
-        return Recipe(source=source, write_set=(), files={}, node=node, config_hash=node)
+    def content(self, node: str) -> CardContent:
+        source = cast("PatchedImage", None)
+        return CardContent(source=source, write_set=(), files={}, node=node, config_hash=node)
 
-    def begin(self, account: Account, node: str, path: str) -> CardJob:
-        recipe, device = self.recipe(node), self.device(path)
-        account.begin(recipe, device)
-        source = recipe.source
+    def begin(self, claims: CardClaims, node: str, path: str) -> CardJob:
+        content, device = self.content(node), self.device(path)
+        claims.begin(content, device)
+        source = content.source
         return CardJob(device=device, source=source, write_set=(), prove=print, node=node)
 
-    def end(self, account: Account, job: CardJob, epoch: int) -> None:
+    def end(self, claims: CardClaims, job: CardJob, epoch: int) -> None:
         self.cards[job.device.path] = (job.node, epoch)
-        account.end(CardOutcome(job=job, stage=Stage.DONE, report=REPORT))
+        claims.end(CardOutcome(job=job, stage=Stage.DONE, report=REPORT))
 
-    def write(self, account: Account, node: str, path: str, epoch: int) -> None:
-        self.end(account, self.begin(account, node, path), epoch)
+    def write(self, claims: CardClaims, node: str, path: str, epoch: int) -> None:
+        self.end(claims, self.begin(claims, node, path), epoch)
 
     def states(self) -> dict[str, str]:
         return {entry.node: entry.state for entry in self.ledger.entries()}
@@ -93,35 +94,35 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
 def test_last_week_s_cards_serve_again_in_any_order(desk: Desk) -> None:
     """The configuration has not changed: an old card of pi-01 is not the one of a minute ago."""
-    first = desk.account(LAST_WEEK)
+    first = desk.claims(LAST_WEEK)
     desk.write(first, "pi-01", "a", LAST_WEEK)
     desk.write(first, "pi-02", "b", LAST_WEEK)
-    second = desk.account(TODAY)
+    second = desk.claims(TODAY)
     desk.write(second, "pi-01", "b", TODAY)
     desk.write(second, "pi-02", "a", TODAY)
     assert desk.states() == {"pi-01": "written", "pi-02": "written"}
 
 
 def test_a_card_of_this_run_is_not_overwritten_by_it(desk: Desk) -> None:
-    account = desk.account(TODAY)
-    desk.write(account, "pi-01", "a", TODAY)
+    claims = desk.claims(TODAY)
+    desk.write(claims, "pi-01", "a", TODAY)
     with pytest.raises(RefusedError, match="became pi-01 just now"):
-        desk.begin(account, "pi-02", "a")
+        desk.begin(claims, "pi-02", "a")
 
 
 def test_another_node_s_card_needs_to_be_told(desk: Desk) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     with pytest.raises(RefusedError, match="is pi-01 already"):
-        desk.begin(desk.account(TODAY, again=False), "pi-02", "a")
-    desk.write(desk.account(TODAY), "pi-02", "a", TODAY)
+        desk.begin(desk.claims(TODAY, again=False), "pi-02", "a")
+    desk.write(desk.claims(TODAY), "pi-02", "a", TODAY)
     assert desk.states() == {"pi-01": "failed", "pi-02": "written"}
 
 
 def test_two_cards_swapped_at_once_are_both_written_whoever_ends_first(desk: Desk) -> None:
-    first = desk.account(LAST_WEEK)
+    first = desk.claims(LAST_WEEK)
     desk.write(first, "pi-01", "a", LAST_WEEK)
     desk.write(first, "pi-02", "b", LAST_WEEK)
-    again = desk.account(TODAY)
+    again = desk.claims(TODAY)
     slow, quick = desk.begin(again, "pi-01", "b"), desk.begin(again, "pi-02", "c")
     desk.end(again, quick, TODAY)
     desk.end(again, slow, TODAY)
@@ -129,8 +130,8 @@ def test_two_cards_swapped_at_once_are_both_written_whoever_ends_first(desk: Des
 
 
 def test_a_node_whose_old_card_was_taken_is_not_restored(desk: Desk) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
-    again = desk.account(TODAY)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    again = desk.claims(TODAY)
     mine = desk.begin(again, "pi-01", "x")
     desk.write(again, "pi-02", "a", TODAY)
     busy = RefusedError("x is in use", "")
@@ -139,9 +140,9 @@ def test_a_node_whose_old_card_was_taken_is_not_restored(desk: Desk) -> None:
 
 
 def test_untouched_it_is_as_before(desk: Desk) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     before = desk.ledger.path.read_text()
-    again = desk.account(TODAY)
+    again = desk.claims(TODAY)
     job = desk.begin(again, "pi-01", "x")
     again.end(CardOutcome(job=job, stage=Stage.CLAIM, cancelled=True))
     assert desk.ledger.path.read_text() == before
@@ -151,18 +152,18 @@ def test_untouched_it_is_as_before(desk: Desk) -> None:
 
 
 def test_untouched_a_node_without_an_entry_gets_none(desk: Desk) -> None:
-    account = desk.account(TODAY)
-    job = desk.begin(account, "pi-01", "a")
-    account.end(CardOutcome(job=job, stage=Stage.CLAIM, error=RefusedError("a is in use", "")))
+    claims = desk.claims(TODAY)
+    job = desk.begin(claims, "pi-01", "a")
+    claims.end(CardOutcome(job=job, stage=Stage.CLAIM, error=RefusedError("a is in use", "")))
     assert desk.states() == {}
 
 
 def test_taken_back_two_nodes_that_swap_their_cards_keep_them(desk: Desk) -> None:
-    first = desk.account(LAST_WEEK)
+    first = desk.claims(LAST_WEEK)
     desk.write(first, "pi-01", "a", LAST_WEEK)
     desk.write(first, "pi-02", "b", LAST_WEEK)
     before = desk.ledger.path.read_text()
-    again = desk.account(TODAY)
+    again = desk.claims(TODAY)
     desk.begin(again, "pi-01", "b")
     desk.begin(again, "pi-02", "a")
     again.take_back()
@@ -175,22 +176,22 @@ def test_taken_back_two_nodes_that_swap_their_cards_keep_them(desk: Desk) -> Non
 def test_a_node_named_on_purpose_gets_a_twin_with_a_warning(
     desk: Desk, *, named: bool, path: str, warned: int
 ) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     diary = Diary()
-    account = Account(desk.ledger, diary, again=not named, named=named, epoch=TODAY)
-    account.check(desk.recipe("pi-01"), desk.device(path))
+    claims = CardClaims(desk.ledger, diary, again=not named, named=named, epoch=TODAY)
+    claims.check(desk.content("pi-01"), desk.device(path))
     assert len(diary.warnings) == warned
     assert all("pi-01 was written to 0.0 GB on 2" in text for text in diary.warnings)
     assert desk.states() == {"pi-01": "written"}
 
 
 def test_what_the_ledger_refuses_is_known_before_it_is_claimed(desk: Desk) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     before = desk.ledger.path.read_text()
-    account = desk.account(TODAY, again=False)
+    claims = desk.claims(TODAY, again=False)
     for node, path, words in (("pi-02", "a", "is pi-01 already"), ("pi-01", "b", "was written")):
         with pytest.raises(RefusedError, match=words):
-            account.check(desk.recipe(node), desk.device(path))
+            claims.check(desk.content(node), desk.device(path))
     assert desk.ledger.path.read_text() == before
 
 
@@ -200,17 +201,17 @@ def test_a_full_disk_under_the_ledger_says_what_became_of_the_card(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    account = desk.account(TODAY)
-    desk.begin(account, "pi-01", "a")
+    claims = desk.claims(TODAY)
+    desk.begin(claims, "pi-01", "a")
     monkeypatch.setattr(ledger, "write_file", full)
     with pytest.raises(WriteError, match="No space left") as failed:
-        desk.begin(account, "pi-02", "b")
+        desk.begin(claims, "pi-02", "b")
     assert failed.value.hint == "make room, or mend its rights; nothing was written to b"
-    account.take_back()
+    claims.take_back()
 
 
 def test_an_entry_of_an_earlier_version_knows_no_time(desk: Desk) -> None:
-    desk.write(desk.account(LAST_WEEK), "pi-01", "a", LAST_WEEK)
+    desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     desk.ledger.settle(replace(desk.ledger.entries()[0], built=""))
     with pytest.raises(RefusedError, match="is pi-01 already"):
-        desk.begin(desk.account(TODAY, again=False), "pi-02", "a")
+        desk.begin(desk.claims(TODAY, again=False), "pi-02", "a")

@@ -18,8 +18,8 @@ from imagebuilder.flash.ledger import (
     FAILED,
     WRITING,
     WRITTEN,
-    Entry,
     Ledger,
+    LedgerEntry,
     NodeTakenError,
     is_alive,
 )
@@ -27,7 +27,7 @@ from imagebuilder.flash.ledger import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-ENTRY = Entry(
+ENTRY = LedgerEntry(
     node="pi-01",
     state="",
     device="/dev/sdb",

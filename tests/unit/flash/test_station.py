@@ -11,19 +11,20 @@ import pytest
 
 from imagebuilder.devices.device import Device, DevicePart, describe
 from imagebuilder.devices.hotplug import Uevents, open_uevents
-from imagebuilder.devices.safety import Wish
+from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash.flasher import CardOutcome, Flasher
 from imagebuilder.flash.ledger import NodeTakenError
 from imagebuilder.flash.station import Station, present_now
 from imagebuilder.flash.writer import CardJob, Stage
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 from tests.lib.reports import REPORT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagebuilder.disk.patched import Source
+    from imagebuilder.disk.patched import PatchedImage
+
 
 STICK = Device(
     path="/dev/sdb",
@@ -42,7 +43,7 @@ def inserted(sequence: int, path: str = "/dev/sdc") -> Device:
     return replace(EMPTY_SLOT, path=path, size_bytes=32 * 10**9, sequence=sequence)
 
 
-class Diary(Silent):
+class Diary(SilentReporter):
     def __init__(self) -> None:
         self.notes: list[str] = []
         self.warnings: list[str] = []
@@ -128,7 +129,7 @@ class Desk:
             raise NodeTakenError(f"{node} is being written to /dev/sdx", "wait")
         if device.sequence in self.refuse:
             raise self.refuse[device.sequence]
-        source = cast("Source", None)
+        source = cast("PatchedImage", None)
         return CardJob(device=device, source=source, write_set=(), prove=print, node=node)
 
     def run(self) -> None:
@@ -138,10 +139,10 @@ class Desk:
             look=self.look,
             prepare=self.prepare,
             settle=self.settled.append,
-            wish=Wish(),
+            policy=WritePolicy(),
             roster=self.roster,
             free=self.free,
-            voice=self.diary,
+            reporter=self.diary,
             clock=lambda: self.now,
         ).run(Uevents(None))
         assert not self._play, "the station stopped too early"

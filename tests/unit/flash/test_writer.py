@@ -13,7 +13,7 @@ import pytest
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.device import Device
 from imagebuilder.disk.extent import Extent, Patch, Run
-from imagebuilder.disk.patched import Source
+from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import CHUNK_BYTES, GRAIN_BYTES, join
 from imagebuilder.errors import WriteError
@@ -28,7 +28,7 @@ from imagebuilder.flash.writer import (
     work_bytes,
     write_card,
 )
-from imagebuilder.progress import Silent
+from imagebuilder.progress import SilentReporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -116,7 +116,7 @@ def job_of(folder: Path, size_bytes: int, used: list[Extent], patch: Patch) -> I
         runs = [Extent(run.offset_bytes, len(run.data)) for run in patch.runs]
         yield CardJob(
             device=Device(path="/dev/card", major_minor="8:16", size_bytes=CARD_BYTES),
-            source=Source(raw, patch, "image"),
+            source=PatchedImage(raw, patch, "image"),
             write_set=join([first, *used, *runs], GRAIN_BYTES, size_bytes),
             prove=no_proof,
         )
@@ -337,7 +337,7 @@ def test_many_jobs_report_in_their_order(tmp_path: Path, card: MemoryCard) -> No
     assert bytes(card.store[:512]) == (tmp_path / "image").read_bytes()[:512]
 
 
-class Recorder(Silent):
+class Recorder(SilentReporter):
     """A voice that keeps its warnings, and calls `heard` with each."""
 
     def __init__(self, heard: Callable[[str], None]) -> None:
@@ -365,23 +365,23 @@ def test_who_stops_hears_which_card_is_awaited(
             freed.set()
 
     monkeypatch.setattr(card, "write", stalling)
-    voice = Recorder(heard)
+    reporter = Recorder(heard)
     with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
-        flasher = Flasher(options=CardOptions(), voice=voice)
+        flasher = Flasher(options=CardOptions(), reporter=reporter)
         flasher.start(job)
         assert stuck.wait(30)
         (outcome,) = flasher.stop()
     assert outcome.cancelled
-    assert voice.warnings[1:] == [
+    assert reporter.warnings[1:] == [
         "waiting for /dev/card to answer; pulling the reader ends that",
     ]
 
 
 def test_who_stops_cards_that_answer_hears_of_no_waiting(tmp_path: Path, card: MemoryCard) -> None:
-    voice = Recorder(lambda _text: None)
+    reporter = Recorder(lambda _text: None)
     with job_of(tmp_path, 12 * MIB, [Extent(0, 12 * MIB)], Patch()) as job:
-        flasher = Flasher(options=CardOptions(), voice=voice)
+        flasher = Flasher(options=CardOptions(), reporter=reporter)
         flasher.start(job)
         flasher.stop()
-    assert len(voice.warnings) == 1
+    assert len(reporter.warnings) == 1
     assert card.path == "/dev/card"

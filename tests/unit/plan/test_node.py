@@ -27,7 +27,7 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.plan.context import docker_options, public_facts, secret_facts
+from imagebuilder.plan.context import docker_options, public_context, secret_context
 from imagebuilder.plan.generations import DictBoot, detect, parse_generation
 from imagebuilder.plan.node import plan_node
 from tests.lib.plan_samples import (
@@ -689,7 +689,7 @@ def test_an_unknown_variable_is_an_error_with_its_place() -> None:
 
 
 def test_every_secret_fact_counts_as_taken() -> None:
-    assert secret_facts(full_node(), plaintext=False).keys() < TAKEN
+    assert secret_context(full_node(), plaintext=False).keys() < TAKEN
 
 
 @pytest.mark.parametrize("name", sorted(TAKEN))
@@ -839,7 +839,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
 
 def test_what_templates_may_use_is_documented() -> None:
     guide = (DOCS / "overlays.md").read_text()
-    facts = public_facts(full_node(), "x")
+    facts = public_context(full_node(), "x")
     assert not [name for name in facts if not re.search(rf"`(node)?\.{name}\b", guide)]
     shipped = [file for file in node_files() if file.path.endswith(".j2")]
     filters = {name for file in shipped for name in re.findall(rb"\| (\w+)", file.data)}

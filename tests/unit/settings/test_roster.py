@@ -143,7 +143,7 @@ def test_every_dialect_gives_the_same_rows(
 ) -> None:
     raw = written(delimiter, quoting=quoting, lineterminator=end).encode(encoding)
     table = parse_table(decode_table(raw))
-    assert not table.findings
+    assert not table.diagnostics
     assert [row.values for row in table.rows] == ROWS
     assert [row.line for row in table.rows] == [2, 3]
 
@@ -155,7 +155,7 @@ def test_old_windows_letters() -> None:
 def test_excel_says_its_separator_and_leaves_empty_rows_and_columns() -> None:
     text = 'sep=;\r\nHostname;Owner;;\r\n;;;\r\npi-01;"two\r\nlines";;\r\n\r\npi-02;;;\r\n'
     table = parse_table(text)
-    assert not table.findings
+    assert not table.diagnostics
     assert [(row.line, row.values["hostname"]) for row in table.rows] == [
         (4, "pi-01"),
         (7, "pi-02"),
@@ -167,7 +167,7 @@ def test_excel_says_its_separator_and_leaves_empty_rows_and_columns() -> None:
 def test_a_title_above_the_header_is_passed_over(delimiter: str, title: str) -> None:
     text = title.format(delimiter) + written(delimiter)
     table = parse_table(text)
-    assert not table.findings
+    assert not table.diagnostics
     assert [row.values for row in table.rows] == ROWS
     assert table.rows[0].line == text.count("\n") - 1
 
@@ -196,25 +196,25 @@ def test_labels_as_pairs_and_as_columns() -> None:
     ],
 )
 def test_faults_of_a_table(text: str, line: int, words: str) -> None:
-    finding = parse_table(text).findings[0]
-    assert finding.loc == (line,)
-    assert words in finding.message
+    diagnostic = parse_table(text).diagnostics[0]
+    assert diagnostic.loc == (line,)
+    assert words in diagnostic.message
 
 
 def test_what_is_sound_beside_a_fault_of_the_table_stays() -> None:
     table = parse_table("hostname,adress,owner,owner,labels\na,10.0.0.1,Ann,Bea,nope\n")
     assert [row.values for row in table.rows] == [{"hostname": "a", "owner": "Ann"}]
-    assert [finding.loc for finding in table.findings] == [(1,), (1,), (2,)]
+    assert [diagnostic.loc for diagnostic in table.diagnostics] == [(1,), (1,), (2,)]
 
 
 def test_unknown_column_gets_a_suggestion() -> None:
-    assert parse_table("hostname,adress\n").findings[0].hint == "did you mean `address`?"
+    assert parse_table("hostname,adress\n").diagnostics[0].hint == "did you mean `address`?"
 
 
 @given(st.binary(max_size=80))
 def test_any_bytes_give_a_table_or_findings(raw: bytes) -> None:
     table = parse_table(decode_table(raw))
-    assert table.findings or isinstance(table.rows, tuple)
+    assert table.diagnostics or isinstance(table.rows, tuple)
 
 
 @given(st.text('ab;,\t"\r\n= hostname', max_size=60))

@@ -13,11 +13,11 @@ from imagebuilder.errors import SourceError
 from imagebuilder.model import Cluster, Network
 from imagebuilder.shack.cluster import parse_card_report, parse_swarm_nodes
 from imagebuilder.shack.status import (
-    CardReport,
+    ClusterState,
     Engine,
-    Gathering,
     Member,
-    Presence,
+    NodeStatus,
+    PiReport,
     compare,
     everyone_joined,
     summarise,
@@ -43,15 +43,15 @@ def engine(number: int, **changes: str | bool) -> Engine:
 
 def gathered(
     *members: Member, engines: tuple[Engine, ...] | None = (), registered: tuple[str, ...] = ()
-) -> Gathering:
-    return Gathering("192.168.2.1:8300", (SHACK, *members), engines, registered)
+) -> ClusterState:
+    return ClusterState("192.168.2.1:8300", (SHACK, *members), engines, registered)
 
 
-def judged(gathering: Gathering, *cards: CardReport) -> dict[str, Presence]:
+def judged(gathering: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
     return {row.hostname: row for row in compare(room(Path("/r")), gathering, cards)}
 
 
-def everyone() -> Gathering:
+def everyone() -> ClusterState:
     return gathered(*map(member, (1, 2, 3)), engines=tuple(map(engine, (1, 2, 3))))
 
 
@@ -177,7 +177,7 @@ def test_names_are_compared_without_case() -> None:
 
 
 def test_a_card_adds_what_the_pi_wrote() -> None:
-    card = CardReport("pi-03", install="failed: no room", arch="armv6l", place="/media/card")
+    card = PiReport("pi-03", install="failed: no room", arch="armv6l", place="/media/card")
     row = judged(gathered(engines=None), card)["pi-03"]
     assert row.state == "missing"
     assert row.card == card
@@ -186,13 +186,13 @@ def test_a_card_adds_what_the_pi_wrote() -> None:
 
 
 def test_a_well_card_keeps_its_node_joined() -> None:
-    card = CardReport("pi-01", install="ok", arch="armv7l", docker="1.6.0")
+    card = PiReport("pi-01", install="ok", arch="armv7l", docker="1.6.0")
     row = judged(everyone(), card)["pi-01"]
     assert (row.state, row.card) == ("joined", card)
 
 
 def test_a_foreign_card_is_a_stranger() -> None:
-    row = judged(everyone(), CardReport("hal", place="/dev/sdz"))["hal"]
+    row = judged(everyone(), PiReport("hal", place="/dev/sdz"))["hal"]
     assert (row.state, row.detail) == ("unknown", "card /dev/sdz")
 
 
@@ -208,7 +208,7 @@ def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
         parse_card_report(data, "card")
 
 
-def swarm_mode_rows(gathering: Gathering, *nodes: NodeSettings) -> dict[str, Presence]:
+def swarm_mode_rows(gathering: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
     shack = replace(ROOM_SHACK, kind="swarm-mode")
     return {row.hostname: row for row in compare(room(Path("/r"), *nodes, shack=shack), gathering)}
 

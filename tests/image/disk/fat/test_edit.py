@@ -16,7 +16,7 @@ from imagebuilder.disk.extent import Partition, Patch, Run
 from imagebuilder.disk.fat.edit import BootBase
 from imagebuilder.disk.fat.names import dos_time
 from imagebuilder.disk.fat.volume import BootVolume
-from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
@@ -141,7 +141,7 @@ def test_an_edit_is_seen_by_every_oracle(image: FatImage) -> None:
     for name, data in wanted.items():
         assert mtype(out, name) == data
     with open_raw(image.path) as raw, open_raw(out.path) as written:
-        view = BootVolume(Patched(raw, patch_of(image, EDITS)), image.partition())
+        view = BootVolume(PatchedImage(raw, patch_of(image, EDITS)), image.partition())
         assert view.names() == tuple(sorted(wanted))
         assert {name: view.read(name) for name in wanted} == wanted
         assert view.free_bytes == BootVolume(written, image.partition()).free_bytes
@@ -565,7 +565,7 @@ def test_a_dirty_volume_is_read_and_edited_and_says_so(
         assert not base.volume.clean
         assert base.volume.read("cmdline.txt") == STOCK["cmdline.txt"]
         patch = base.apply(EDITS, EPOCH)
-        assert not BootVolume(Patched(raw, patch), image.partition()).clean
+        assert not BootVolume(PatchedImage(raw, patch), image.partition()).clean
 
 
 def test_a_base_with_damage_is_not_edited(small: FatImage) -> None:

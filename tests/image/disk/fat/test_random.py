@@ -11,7 +11,7 @@ import pytest
 from imagebuilder.disk.fat.edit import BootBase
 from imagebuilder.disk.fat.names import fold
 from imagebuilder.disk.fat.volume import BootVolume
-from imagebuilder.disk.patched import Patched
+from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
@@ -161,7 +161,7 @@ def test_random_edits_leave_a_sound_volume(
             if patch is None:
                 player.files, player.shown = known
                 continue
-            shown = BootVolume(Patched(raw, patch), image.partition())
+            shown = BootVolume(PatchedImage(raw, patch), image.partition())
             assert {fold(name): shown.read(name) for name in shown.names()} == player.files
         out = write_patched(image, patch, tmp_path / f"{round_}.img")
         fsck(out)

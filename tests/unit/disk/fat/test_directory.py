@@ -11,7 +11,7 @@ from imagebuilder.disk.fat.directory import (
     FOLDER,
     SLOT_BYTES,
     Directory,
-    Entry,
+    DirectoryEntry,
     new_folder,
     parse_listing,
 )
@@ -122,7 +122,7 @@ def test_slots_that_belong_to_no_entry_are_passed_by() -> None:
     content = bytearray(directory.content)
     content[64] = 0x43
     (entry,) = parse_listing(bytes(content)).entries
-    assert entry == Entry(128, 1, "ALONGN~1.TXT", b"ALONGN~1TXT", ARCHIVE, 0, 0)
+    assert entry == DirectoryEntry(128, 1, "ALONGN~1.TXT", b"ALONGN~1TXT", ARCHIVE, 0, 0)
     content[64] = 0x42
     content[96 + 13] ^= 1
     (entry,) = parse_listing(bytes(content)).entries

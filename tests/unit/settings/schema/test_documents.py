@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.settings.schema import fields
-from imagebuilder.settings.schema.diagnostics import Finding, did_you_mean, dotted
+from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean, dotted
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
     Document,
@@ -26,21 +26,21 @@ FOLDER = Path("/class")
 
 
 def parse(data: object, model: type[Document] = ClassroomDocument) -> Any:
-    document, findings = parse_document(model, data, folder=FOLDER, home="/home/ann")
-    assert not findings
+    document, diagnostics = parse_document(model, data, folder=FOLDER, home="/home/ann")
+    assert not diagnostics
     return document
 
 
-def faults(data: object, model: type[Document] = ClassroomDocument) -> tuple[Finding, ...]:
-    document, findings = parse_document(model, data, folder=FOLDER)
-    assert (document is None) == bool(findings)
-    return findings
+def faults(data: object, model: type[Document] = ClassroomDocument) -> tuple[Diagnostic, ...]:
+    document, diagnostics = parse_document(model, data, folder=FOLDER)
+    assert (document is None) == bool(diagnostics)
+    return diagnostics
 
 
-def fault(data: object) -> Finding:
-    findings = faults(data)
-    assert len(findings) == 1, findings
-    return findings[0]
+def fault(data: object) -> Diagnostic:
+    diagnostics = faults(data)
+    assert len(diagnostics) == 1, diagnostics
+    return diagnostics[0]
 
 
 @pytest.mark.parametrize("name", ["a", "pi-01", "0123", "no", "a" * 63, "1"])
@@ -120,9 +120,9 @@ def test_storage_drivers_get_a_suggestion() -> None:
 
 @given(st.text(max_size=70))
 def test_a_better_host_name_is_a_host_name(text: str) -> None:
-    findings = faults({"nodes": [{"hostname": text}]})
-    if findings and findings[0].hint.startswith("write `"):
-        better = findings[0].hint.removeprefix("write `").removesuffix("`")
+    diagnostics = faults({"nodes": [{"hostname": text}]})
+    if diagnostics and diagnostics[0].hint.startswith("write `"):
+        better = diagnostics[0].hint.removeprefix("write `").removesuffix("`")
         assert fields.HOSTNAME.fullmatch(better)
 
 
