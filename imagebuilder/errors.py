@@ -52,7 +52,7 @@ class SettingsError(RpiImageError):
 
 
 def problems_of(error: SettingsError) -> tuple[Problem, ...]:
-    """Give what an error found, or the error itself as the one problem."""
+    """Return what an error found, or the error itself as the one problem."""
     return error.problems or (Problem(error.message, error.hint),)
 
 

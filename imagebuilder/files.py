@@ -20,7 +20,7 @@ _ROOT = 0
 
 
 def has_file(path: Path) -> bool:
-    """Tell whether a file is there; what cannot be looked at (no right, too long) is not."""
+    """Return whether a file is there; what cannot be looked at (no right, too long) is not."""
     try:
         return path.is_file()
     except OSError:
@@ -28,7 +28,7 @@ def has_file(path: Path) -> bool:
 
 
 def has_folder(path: Path) -> bool:
-    """Tell whether a folder is there; what cannot be looked at is not."""
+    """Return whether a folder is there; what cannot be looked at is not."""
     try:
         return path.is_dir()
     except OSError:
@@ -36,7 +36,7 @@ def has_folder(path: Path) -> bool:
 
 
 def hand_over(path: Path) -> None:
-    """Give what root just made to whoever owns its folder: under sudo, the one who called it.
+    """Return what root just made to whoever owns its folder: under sudo, the one who called it.
 
     Does nothing for anyone but root, and where the file system knows no owners.
     """
@@ -90,7 +90,7 @@ def remove_file(path: Path) -> None:
 
 
 def part_of(path: Path) -> Path:
-    """Give the name under which a file is written until it is complete."""
+    """Return the name under which a file is written until it is complete."""
     return path.with_name(f"{path.name}.part")
 
 
@@ -104,7 +104,7 @@ def create_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[int]:
-    """Give a descriptor of `path`.part; on success it is synced and takes its name.
+    """Return a descriptor of `path`.part; on success it is synced and takes its name.
 
     What a killed run left under that name is written over; two runs at once are refused.
     """

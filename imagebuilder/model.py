@@ -22,7 +22,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Give the text; only what lands on a card may call this."""
+        """Return the text; only what lands on a card may call this."""
         return self._text
 
     def __repr__(self) -> str:
@@ -297,6 +297,6 @@ _UNKNOWN_VERSION = (99, 0, 0)
 
 
 def image_version(image: str) -> tuple[int, int, int]:
-    """Give the version of an image's tag; what it leaves out counts as new."""
+    """Return the version of an image's tag; what it leaves out counts as new."""
     found = re.search(r":v?(\d+)\.(\d+)(?:\.(\d+))?[^/]*$", image)
     return (int(found[1]), int(found[2]), int(found[3] or 99)) if found else _UNKNOWN_VERSION

@@ -47,7 +47,7 @@ class SilentReporter:
     def meter(
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
-        """Give a meter nobody reads."""
+        """Return a meter nobody reads."""
         del label, total, unit
         return nullcontext(SilentMeter())
 
@@ -56,7 +56,7 @@ SILENT = SilentReporter()
 
 
 def human_bytes(size_bytes: int) -> str:
-    """Give a size in the units on a card's label (powers of 1000)."""
+    """Return a size in the units on a card's label (powers of 1000)."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:  # noqa: PLR2004 - the SI step
@@ -66,5 +66,5 @@ def human_bytes(size_bytes: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Give a count for people: no errors, 1 node, 30 nodes."""
+    """Return a count for people: no errors, 1 node, 30 nodes."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def shipped_folder(name: str) -> Path:
-    """Give the folder `profiles` or `overlays` that came with the program."""
+    """Return the folder `profiles` or `overlays` that came with the program."""
     package = Path(__file__).parent
     inside = package / "_data" / name
     return inside if inside.is_dir() else package.parent / name

@@ -43,7 +43,7 @@ class CancelToken(SilentReporter):
     def meter(
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
-        """Give a meter that nobody reads and that ends the work."""
+        """Return a meter that nobody reads and that ends the work."""
         del label, total, unit
         return nullcontext(_CancelMeter(self))
 
@@ -61,7 +61,7 @@ class _CancelMeter:
 def worker_pool(
     threads: int, name: str, stop: CancelToken | None = None
 ) -> Iterator[ThreadPoolExecutor]:
-    """Give a pool that ends with the block: what has not begun is dropped, the rest asked to stop.
+    """Yield a pool that ends with the block: what has not begun is dropped, the rest asked to stop.
 
     The rest is waited for however often Ctrl-C is pressed: nobody may still write to a file that
     the caller is about to close or remove.
@@ -76,7 +76,7 @@ def worker_pool(
 
 
 def as_they_end(futures: Iterable[Future[_T]]) -> Iterator[list[_T]]:
-    """Give the results of what has ended, at least ten times a second, be it of nothing.
+    """Return the results of what has ended, at least ten times a second, be it of nothing.
 
     Python sees a Ctrl-C that comes just as a wait begins only when that is over.
     """

@@ -57,7 +57,7 @@ def make_card(image: Path, card: Path) -> Path:
 
 
 def card_bytes(image_bytes: int) -> int:
-    """Give the smallest power of two that holds the image."""
+    """Return the smallest power of two that holds the image."""
     return max(SMALLEST_CARD_BYTES, 1 << (image_bytes - 1).bit_length())
 
 
@@ -85,7 +85,7 @@ class Card:
         self.size_bytes = sum(piece.size_bytes for piece in self._pieces)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the card."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the card."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         parts = []
         for piece in self._pieces:

@@ -20,7 +20,7 @@ class BootPartition(Protocol):
         """Whether the file is there."""
 
     def read(self, path: str) -> bytes:
-        """Give the file's bytes."""
+        """Return the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +164,7 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
 
 
 def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
-    """Give the first machine whose kernel and device tree are on the boot partition.
+    """Return the first machine whose kernel and device tree are on the boot partition.
 
     A boot partition without any Raspberry Pi device tree holds a general kernel: `virt`.
     """
@@ -177,7 +177,7 @@ def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
 
 
 def command_line(text: str, words: Sequence[str]) -> str:
-    """Give the kernel's command line: ours, then the first line of cmdline.txt, for QEMU's UART."""
+    """Return the kernel command line for QEMU's UART: ours, then line 1 of cmdline.txt."""
     line = text.splitlines()[0].strip() if text.strip() else ""
     own = line.replace("console=serial0", "console=ttyAMA0").replace(
         "console=ttyS0", "console=ttyAMA0"

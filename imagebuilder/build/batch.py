@@ -260,12 +260,12 @@ class Batch:
         return replace(outcome, state="built", sha256=written.sha256)
 
     def image_of(self, node: NodeSettings) -> Path:
-        """Give the path of a node's image."""
+        """Return the path of a node's image."""
         return self.folder / f"{node.hostname}.img"
 
     @property
     def image_of_all(self) -> Path:
-        """Give the path of the one image for the class, which may be called anything, as a node."""
+        """Return the path of the one image of the class, which may have any name."""
         name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "-", self.classroom.name).strip(". ")
         short = name.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
         taken = short.lower() in {node.hostname.lower() for node in self.classroom.nodes}
@@ -334,7 +334,7 @@ class Batch:
 
 
 def _class_image_manifest(image: Path) -> Path:
-    """Give the manifest of the one image; by its stem it could be the class's classroom.json."""
+    """Return the manifest of the one image; by its stem it could be the class's classroom.json."""
     return manifest_path(image, whole_name=True)
 
 
@@ -360,7 +360,7 @@ def _uncompared(image: Path, manifest: Path) -> tuple[str, ...]:
 
 
 def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
-    """Give the stable keys of one node's outcome."""
+    """Return the stable keys of one node's outcome."""
     settings = outcome.settings
     return {
         "hostname": outcome.hostname,

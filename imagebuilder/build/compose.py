@@ -46,14 +46,14 @@ class Layers:
     _generations: dict[tuple[Path, ...], tuple[Generation, ...]] = field(default_factory=dict)
 
     def generations(self, settings: NodeSettings) -> tuple[Generation, ...]:
-        """Give the generations that are shipped, and those of the node's own folders."""
+        """Return the generations that are shipped, and those of the node's own folders."""
         if settings.overlays not in self._generations:
             folders = (shipped_folder("overlays"), *settings.overlays)
             self._generations[settings.overlays] = load_generations(folders)
         return self._generations[settings.overlays]
 
     def of(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
-        """Give what lies over a node's boot partition, lowest first."""
+        """Return what lies over a node's boot partition, lowest first."""
         folders = (shipped_folder("overlays") / "node", *settings.overlays)
         tarballs = tuple(_tarball(Path(path)) for path in settings.cluster.tarballs)
         return tuple(file for folder in folders for file in self._folder(folder)) + tarballs

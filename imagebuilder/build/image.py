@@ -127,7 +127,7 @@ def _digest(composition: Composition, reporter: Reporter) -> str:
 
 
 def _chunks(composition: Composition, label: str, reporter: Reporter) -> Iterator[bytes]:
-    """Give base ⊕ patch in order, piece by piece."""
+    """Return base ⊕ patch in order, piece by piece."""
     with open_raw(composition.base.path) as raw:
         disk = PatchedImage(raw, composition.patch)
         with reporter.meter(label, disk.size_bytes) as meter:

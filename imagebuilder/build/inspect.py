@@ -58,7 +58,7 @@ class ImageReport:
     status: Mapping[str, Any] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Give the stable keys that scripts rely on."""
+        """Return the stable keys that scripts rely on."""
         node = self.node
         return {
             "generation": self.generation,

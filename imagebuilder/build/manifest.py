@@ -28,7 +28,7 @@ _DIGEST_COLUMNS = 66  # 64 digits, a blank, and a blank or `*`
 
 
 def manifest_path(image: Path, *, whole_name: bool = False) -> Path:
-    """Give where an image's manifest lies: pi-01.json, or pi-01.img.json by the whole name."""
+    """Return where an image's manifest lies: pi-01.json, or pi-01.img.json by the whole name."""
     return image.with_name(f"{image.name}.json") if whole_name else image.with_suffix(".json")
 
 
@@ -87,7 +87,7 @@ def withdraw(image: Path, manifest: Path) -> None:
 
 
 def block_map_of(image: Path) -> Path:
-    """Give the place where bmaptool looks for an image's block map."""
+    """Return the place where bmaptool looks for an image's block map."""
     return image.with_name(f"{image.name}.bmap")
 
 
@@ -126,7 +126,7 @@ def load_class(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
-    """Tell whether what classroom.json says of a node holds for the image that is there now."""
+    """Return whether what classroom.json says of a node holds for the image that is there now."""
     return manifest is not None and (
         (entry.get("config_hash"), entry.get("sha256") or None)
         == (manifest.get("config_hash"), manifest.get("image_sha256"))

@@ -57,7 +57,7 @@ class Allowances:
 
 
 def open_image(session: Session, flags: NodeFlags) -> BaseImage:
-    """Give the image to write as it is: a raw file where it lies, another from the cache.
+    """Return the image to write as it is: a raw file where it lies, another from the cache.
 
     --image is a file, else a name of the catalogue or a URL, under the rules of `build`; without it
     the one image in build/ is taken. With --sha256 a raw file goes through the cache too, which
@@ -113,7 +113,7 @@ def _only_build(console: Console) -> Path:
 
 
 def _built(folder: Path) -> list[Path]:
-    """Give the images in a folder; of one that lies there raw and compressed, the raw one."""
+    """Return the images in a folder; of one that lies there raw and compressed, the raw one."""
     found: dict[str, Path] = {}
     for suffix in ("", *(f".{packed}" for packed in SUFFIXES)):
         for path in sorted(folder.glob(f"*.img{suffix}")):
@@ -152,7 +152,7 @@ def load_nodes(
 def choose_targets(
     paths: Sequence[str], policy: WritePolicy, allowed: Allowances, console: Console
 ) -> tuple[Device, ...]:
-    """Give the devices, every one of them free of reasons against it; raises RefusedError."""
+    """Return the devices, every one of them free of reasons against it; raises RefusedError."""
     found: list[Device] = []
     for path in paths:
         device = load_device(path)
@@ -200,7 +200,7 @@ def pick_node(
     compose: Callable[[NodeSettings, Device], CardContent],
     console: Console,
 ) -> CardContent:
-    """Give the recipe that `enter` takes: this one, or that of the next node no other run took."""
+    """Return the content that `enter` accepts: this one, or that of the next free node."""
     while True:
         try:
             enter(content, device)
@@ -229,7 +229,7 @@ def _content(device: Device) -> str:
 
 
 def devices_as_rows(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]:
-    """Give every device with the reasons against it."""
+    """Return every device with the reasons against it."""
     return [
         (device, tuple(refusal.message for refusal in refusals(device, policy)))
         for device in list_devices()
@@ -237,14 +237,14 @@ def devices_as_rows(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]
 
 
 def device_row(device: Device) -> tuple[str, ...]:
-    """Give the table's cells of a device."""
+    """Return the table's cells of a device."""
     name = f"{device.vendor} {device.model}".strip()
     size = human_bytes(device.size_bytes)
     return (device.path, size, device.transport, name, device.serial, device.slot)
 
 
 def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
-    """Give the stable keys that scripts rely on."""
+    """Return the stable keys that scripts rely on."""
     return {
         "path": device.path,
         "size_bytes": device.size_bytes,
@@ -317,7 +317,7 @@ def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console)
 
 
 def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
-    """Give the stable keys that scripts rely on."""
+    """Return the stable keys that scripts rely on."""
     device, report, error = outcome.job.device, outcome.report, outcome.error
     facts: dict[str, Any] = {
         "device": device.path,

@@ -193,13 +193,13 @@ class _BarMeter:
 
 
 def _percent(done: int, total: int) -> int:
-    """Give the share in whole percent, 100 only when all is done."""
+    """Return the share in whole percent, 100 only when all is done."""
     return 100 * done // total
 
 
 @functools.cache
 def _bar_class() -> Any:
-    """Give tqdm with a percentage that is not rounded up; one class: bars know each other."""
+    """Return tqdm with a percentage that is not rounded up; one class: bars know each other."""
     from tqdm import tqdm  # noqa: TID251 - this is its one place, and only bars pay
 
     class Bar(tqdm):  # type: ignore[type-arg]

@@ -172,7 +172,7 @@ def _check_flags(said: FlashFlags) -> None:
 
 
 def names_nodes(flags: NodeFlags) -> bool:
-    """Tell whether the flags are about nodes, not about an image as it is."""
+    """Return whether the flags are about nodes, not about an image as it is."""
     return bool(flags.config or flags.hostname or flags.profile)
 
 

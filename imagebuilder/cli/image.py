@@ -103,7 +103,7 @@ def inspect(console: Console, image: Path) -> None:
 
 
 def form_of(output: Path, compress: str) -> str:
-    """Give the compression: the one said, or that of the file's name.
+    """Return the compression: the one said, or that of the file's name.
 
     Raises InputError where the two differ, and where a name could be a file's or a folder's.
     """
@@ -124,7 +124,7 @@ _RAW = ("img", "raw")
 
 
 def output_path(output: Path, hostname: str, compress: str) -> Path:
-    """Give the file to write: `output` itself, or <hostname>.img in that folder."""
+    """Return the file to write: `output` itself, or <hostname>.img in that folder."""
     if output.suffix and not has_folder(output):
         return output
     return output / f"{hostname}.img{'.' + compress if compress else ''}"
@@ -277,7 +277,7 @@ def boot(
 
 
 def _stream(console: Console) -> Callable[[bytes], None]:
-    """Give what shows the Pi's console: on stdout, or on stderr where that holds JSON."""
+    """Return what shows the Pi's console: on stdout, or on stderr where that holds JSON."""
     stream = sys.stderr if console.as_json else sys.stdout
     if console.as_json and console.quiet:
         return lambda _: None

@@ -88,7 +88,7 @@ _FLAGS = (
 
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags that describe a node, handed to it as `flags`."""
+    """Return a command the flags that describe a node, handed to it as `flags`."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **rest: Any) -> Any:
@@ -99,7 +99,7 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def document_from_flags(flags: NodeFlags) -> dict[str, object]:
-    """Give what the flags say in the form of a classroom file's top level.
+    """Return what the flags say in the form of a classroom file's top level.
 
     Raises InputError where flags contradict each other or lack their partner.
     """
@@ -218,7 +218,7 @@ def node_from_flags(
 
 
 def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command --json, -q, -v, --color and --no-input, and hand it the Console they make."""
+    """Add --json, -q, -v, --color and --no-input to a command, and pass it their Console."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
     @click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")

@@ -43,12 +43,12 @@ class Session:
 
     @property
     def cache(self) -> Cache:
-        """Give the cache of base images, in RPI_IMAGE_CACHE where that is set."""
+        """Return the cache of base images, in RPI_IMAGE_CACHE where that is set."""
         folder = self.environment.get("RPI_IMAGE_CACHE", "")
         return Cache(Path(folder) if folder else default_folder())
 
     def obtain(self, source: ImageSource) -> BaseImage:
-        """Give the unpacked base of an image, from the cache or from its publisher.
+        """Return the unpacked base of an image, from the cache or from its publisher.
 
         What is doubtful about it is said once in a run, however many nodes share it.
         """
@@ -59,7 +59,7 @@ class Session:
         return self._obtained[source]
 
     def find(self, source: ImageSource) -> BaseImage | None:
-        """Give the base of an image without any network: cached, or a file of the user's."""
+        """Return the base of an image without any network: cached, or a file of the user's."""
         from imagebuilder.images.obtain import find_cached
 
         return self.obtain(source) if source.file or find_cached(source, self.cache) else None
@@ -83,7 +83,7 @@ class Session:
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Give the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+    """Return the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
 
     All, in roster order, when empty.
     """

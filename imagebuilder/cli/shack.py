@@ -230,7 +230,7 @@ class _Seen:
 def _looker(
     classroom: Classroom, timeout: float, cards: tuple[PiReport, ...], *, forgiving: bool
 ) -> Callable[[], _Seen]:
-    """Give a function that looks once; a silent shack is only a warning with cards at hand."""
+    """Return a function that looks once; a silent shack is only a warning with cards at hand."""
 
     def look() -> _Seen:
         try:

@@ -130,7 +130,7 @@ class DeviceReader:
         self._device = device
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         begin = offset_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         if begin >= end:

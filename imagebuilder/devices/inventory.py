@@ -54,14 +54,14 @@ class Snapshot:
 
 
 def list_devices() -> tuple[Device, ...]:
-    """Give every disk of this machine; raises RefusedError where they cannot be examined."""
+    """Return every disk of this machine; raises RefusedError where they cannot be examined."""
     if sys.platform == "darwin":
         return macos.list_devices()
     return parse_devices(take_snapshot())
 
 
 def load_device(path: str) -> Device:
-    """Give the facts of one device; what is no block device gets the kind `absent` or `file`."""
+    """Return the facts of one device; what is no block device gets the kind `absent` or `file`."""
     _check_system()
     real = os.path.realpath(path)
     try:
@@ -76,7 +76,7 @@ def load_device(path: str) -> Device:
 
 
 def load_identity(path: str) -> Device:
-    """Give one disk's facts anew without reading its content or another disk's."""
+    """Return one disk's facts anew without reading its content or another disk's."""
     if sys.platform == "darwin":
         return macos.load_device(path)
     try:
@@ -87,7 +87,7 @@ def load_identity(path: str) -> Device:
 
 
 def find_device(devices: tuple[Device, ...], path: str, major_minor: str) -> Device:
-    """Give the disk with these numbers, or the partition of a disk, or one without a medium."""
+    """Return the disk with these numbers, or the partition of a disk, or one without a medium."""
     for device in devices:
         if device.major_minor == major_minor:
             return device
@@ -98,7 +98,7 @@ def find_device(devices: tuple[Device, ...], path: str, major_minor: str) -> Dev
 
 
 def device_holding(path: Path) -> str:
-    """Give major:minor of the block device under a file, or "" where none can be named."""
+    """Return major:minor of the block device under a file, or "" where none can be named."""
     while not path.exists():
         path = path.parent
     numbers = _numbers(path.stat().st_dev)
@@ -230,7 +230,7 @@ def _holder(entry: Mapping[str, Any]) -> str:
 
 
 def _transport(entry: Mapping[str, Any], known: SysFacts) -> str:
-    """Give usb, mmc (an SD card), emmc (soldered), loop, or what lsblk says."""
+    """Return usb, mmc (an SD card), emmc (soldered), loop, or what lsblk says."""
     if _text(entry, "name").startswith("mmcblk"):
         return "emmc" if known.card_type == "MMC" else "mmc"
     if _text(entry, "type") == "loop":
@@ -263,7 +263,7 @@ def _load_sys(path: Path, *, ask: bool) -> SysFacts:
 
 
 def _ask_backing(name: str, backing: str) -> tuple[int, int, int]:
-    """Give device, inode and own number of what is behind a loop; zeros where none is known."""
+    """Return device, inode and own number of what is behind a loop; zeros where none is known."""
     return _ask_loop(name) or _ask_file(backing) or (0, 0, 0)
 
 

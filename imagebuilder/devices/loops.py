@@ -32,7 +32,7 @@ def _related(device: Device, listed: Sequence[Device]) -> Device:
 
 
 def _family(device: Device, listed: Sequence[Device]) -> list[Device]:
-    """Give the device and all that is joined to it, over however many loops."""
+    """Return the device and all that is joined to it, over however many loops."""
     found = [device]
     for member in found:
         paths = {one.path for one in found}
@@ -41,7 +41,7 @@ def _family(device: Device, listed: Sequence[Device]) -> list[Device]:
 
 
 def _share(one: Device, other: Device) -> bool:
-    """Tell whether a loop is one of both and shows the other, or what the other shows."""
+    """Return whether a loop is one of both and shows the other, or what the other shows."""
     shown, seen = _shown(one), _shown(other)
     return bool(shown & seen or shown & _nodes(other) or seen & _nodes(one))
 
@@ -58,12 +58,12 @@ def _below(device: Device, listed: Sequence[Device]) -> str:
 
 
 def _nodes(device: Device) -> set[str]:
-    """Give the names and numbers of a disk and of all that stands on it."""
+    """Return the names and numbers of a disk and of all that stands on it."""
     names = {device.path, device.major_minor}
     names |= {name for part in device.parts for name in (part.path, part.major_minor)}
     return names - {""}
 
 
 def _shown(device: Device) -> set[str]:
-    """Give what a loop stands on; a path can be out of date, the kernel's numbers cannot."""
+    """Return what a loop stands on; a path can be out of date, the kernel's numbers cannot."""
     return ({device.backing_inode or device.backing, device.backing_device}) - {""}

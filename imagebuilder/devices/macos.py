@@ -19,7 +19,7 @@ def list_devices() -> tuple[Device, ...]:
 
 
 def load_device(path: str) -> Device:
-    """Give one disk's facts by its /dev/diskN or /dev/rdiskN path."""
+    """Return one disk's facts by its /dev/diskN or /dev/rdiskN path."""
     name = path.removeprefix("/dev/").removeprefix("r")
     listed = _ask("list", "-plist")
     for entry in listed.get("AllDisksAndPartitions", []):
@@ -29,7 +29,7 @@ def load_device(path: str) -> Device:
 
 
 def raw_path(path: str) -> str:
-    """Give the unbuffered twin of /dev/diskN."""
+    """Return the unbuffered twin of /dev/diskN."""
     return path.replace("/dev/disk", "/dev/rdisk")
 
 

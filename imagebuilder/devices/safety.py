@@ -56,7 +56,7 @@ class WritePolicy:
 
 
 def refusals(device: Device, policy: WritePolicy) -> tuple[Refusal, ...]:
-    """Give every reason against writing `device`, the weightiest first; none means safe.
+    """Return every reason against writing `device`, the weightiest first; none means safe.
 
     No wish lifts the refusal of a disk that carries the system.
     """
@@ -78,19 +78,19 @@ def printable(text: str) -> str:
 
 
 def is_system_mount(point: str) -> bool:
-    """Tell whether the running system needs what is mounted there."""
+    """Return whether the running system needs what is mounted there."""
     return point in _SYSTEM_MOUNTS or point.startswith(_SYSTEM_BELOW)
 
 
 def may_unmount(device: Device) -> bool:
-    """Tell whether what is mounted may be unmounted: removable media, nothing of the system."""
+    """Return whether what is mounted may be unmounted: removable media, nothing of the system."""
     return device.transport in _REMOVABLE_TRANSPORTS and not (
         device.system_mounts or device.holders or device.backing_device
     )
 
 
 def mounted_parts(device: Device) -> tuple[tuple[str, str], ...]:
-    """Give (partition, mount point) of everything mounted, also by a relative."""
+    """Return (partition, mount point) of everything mounted, also by a relative."""
     return tuple((part.path, point) for part in _all_parts(device) for point in part.mountpoints)
 
 
@@ -99,12 +99,12 @@ def _all_parts(device: Device) -> tuple[DevicePart, ...]:
 
 
 def only_mounted(device: Device, policy: WritePolicy) -> bool:
-    """Tell whether nothing but mounts speaks against a device."""
+    """Return whether nothing but mounts speaks against a device."""
     return all(refusal.code == "mounted" for refusal in refusals(device, policy))
 
 
 def same_device(confirmed: Device, now: Device) -> bool:
-    """Tell whether this is still the medium that was confirmed, in the same place."""
+    """Return whether this is still the medium that was confirmed, in the same place."""
     return _identity(confirmed) == _identity(now)
 
 
@@ -196,7 +196,7 @@ def _keeps(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
 
 
 def _is_backing(protected: ProtectedFile, device: Device) -> bool:
-    """Tell whether a loop shows the file (by whatever name), or a file of the folder."""
+    """Return whether a loop shows the file (by whatever name), or a file of the folder."""
     same = bool(protected.inode) and protected.inode == device.backing_inode
     return same or (bool(protected.path) and f"{device.backing}/".startswith(f"{protected.path}/"))
 

@@ -66,7 +66,7 @@ def reflink(source: int, target: int) -> bool:
 
 
 def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Give the ranges of a file that are no holes (lseek(2), SEEK_DATA)."""
+    """Return the ranges of a file that are no holes (lseek(2), SEEK_DATA)."""
     end = 0
     while end < size_bytes:
         try:

@@ -37,7 +37,7 @@ class CowView:
         return offset_bytes
 
     def tell(self) -> int:
-        """Give where the next read or write begins."""
+        """Return where the next read or write begins."""
         return self._position
 
     def read(self, size_bytes: int = -1) -> bytes:
@@ -54,7 +54,7 @@ class CowView:
         return len(data)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give exactly `size_bytes` as they are with the writes so far."""
+        """Return exactly `size_bytes` as they are with the writes so far."""
         self._confine(offset_bytes, size_bytes)
         data = self._base(offset_bytes, size_bytes)
         if not self._blocks or not size_bytes:
@@ -72,7 +72,7 @@ class CowView:
             done += amount
 
     def patch(self) -> Patch:
-        """Give the 512-byte sectors that differ from the disk, at offsets of the whole disk."""
+        """Return the 512-byte sectors that differ from the disk, at offsets of the whole disk."""
         return Patch(tuple(_joined(self._changed_sectors())))
 
     def _confine(self, offset_bytes: int, size_bytes: int) -> None:

@@ -79,7 +79,7 @@ class _Geometry:
         return min(self.blocks_per_group, self.blocks - self.start_of(group))
 
     def has_super(self, group: int) -> bool:
-        """Tell whether `group` begins with a (backup) super block."""
+        """Return whether `group` begins with a (backup) super block."""
         if self.backups is not None:
             return group == 0 or group in self.backups
         return not self.sparse or group <= 1 or any(_is_power(group, base) for base in (3, 5, 7))
@@ -95,7 +95,7 @@ class _Group:
 
 
 def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
-    """Give the byte ranges in use (from the start of the disk), or None where that is not sure.
+    """Return the byte ranges in use (from the start of the disk), or None where that is not sure.
 
     Sure means: every feature is known, the file system is clean and fits its partition, and the
     free blocks counted in the bitmaps are those that the group descriptors state.
@@ -232,7 +232,7 @@ def _tables_of(group: _Group, geometry: _Geometry) -> tuple[tuple[int, int], ...
 def _load_bitmap(
     disk: ReadAt, start_bytes: int, geometry: _Geometry, number: int, group: _Group
 ) -> bytes | None:
-    """Give the group's bitmap without padding; zeros for one that was never written."""
+    """Return the group's bitmap without padding; zeros for one that was never written."""
     size_bytes = geometry.blocks_per_group // 8
     if group.uninit:
         return bytes(size_bytes)
@@ -264,7 +264,7 @@ def _mark_metadata(used: bytearray, geometry: _Geometry, groups: list[_Group]) -
 
 
 def _super_blocks(geometry: _Geometry, number: int) -> tuple[int, int]:
-    """Give first and last-plus-one block of the super block and descriptors in a group."""
+    """Return first and last-plus-one block of the super block and descriptors in a group."""
     start = geometry.start_of(number)
     after = start + (1 if geometry.has_super(number) else 0)
     meta = geometry.first_meta_group
@@ -296,7 +296,7 @@ def _to_extents(
 
 
 def _runs(used: bytearray) -> Iterator[tuple[int, int]]:
-    """Give half-open runs of set bits, least significant bit first."""
+    """Return half-open runs of set bits, least significant bit first."""
     begin: int | None = None
     for at, byte in enumerate(used):
         if byte == (0xFF if begin is not None else 0):

@@ -86,7 +86,7 @@ def _holds_others(partition: Partition) -> bool:
 
 
 def boot_partition(disk: ReadAt, partitions: Sequence[Partition]) -> Partition:
-    """Give the first partition that holds a FAT volume; raises ImageError where none does."""
+    """Return the first partition that holds a FAT volume; raises ImageError where none does."""
     for partition in partitions:
         if not _holds_others(partition) and holds_fat(
             disk.read_at(partition.start_bytes, SECTOR_BYTES)
@@ -99,7 +99,7 @@ def boot_partition(disk: ReadAt, partitions: Sequence[Partition]) -> Partition:
 
 
 def holds_fat(sector: bytes) -> bool:
-    """Tell whether a boot sector's parameters are those of a FAT volume (as Linux decides)."""
+    """Return whether a boot sector's parameters are those of a FAT volume (as Linux decides)."""
     if len(sector) < SECTOR_BYTES or sector[510:512] != SIGNATURE:
         return False
     sector_bytes, cluster_sectors, reserved, fats = struct.unpack_from("<HBHB", sector, 11)
@@ -116,7 +116,7 @@ def holds_fat(sector: bytes) -> bool:
 
 
 def parse_mbr(sector: bytes) -> tuple[MbrEntry, ...]:
-    """Give the four slots of an MBR or EBR, empty ones included."""
+    """Return the four slots of an MBR or EBR, empty ones included."""
     slots = struct.iter_unpack("<B3xB3xII", sector[446:510])
     return tuple(MbrEntry(*slot) for slot in slots)
 
@@ -187,7 +187,7 @@ def _load_gpt_header(disk: ReadAt, lba: int) -> GptHeader | None:
 
 
 def parse_gpt_header(sector: bytes, lba: int) -> GptHeader | None:
-    """Give the header that lies at `lba`, or None where a checksum or a field is wrong."""
+    """Return the header that lies at `lba`, or None where a checksum or a field is wrong."""
     if len(sector) < SECTOR_BYTES or not sector.startswith(GPT_MAGIC):
         return None
     _, _, size, crc, _, own, backup, _, _, _, entries_lba, count, entry_bytes, entries_crc = (
@@ -213,7 +213,7 @@ def _load_gpt_table(disk: ReadAt, header: GptHeader) -> bytes | None:
 
 
 def parse_gpt_table(table: bytes, entry_bytes: int) -> Iterator[Partition]:
-    """Give the used entries; the number is the slot's, from 1, and the type GUID upper case."""
+    """Return the used entries; the number is the slot's, from 1, and the type GUID upper case."""
     for index in range(len(table) // entry_bytes):
         kind, _, first, last = GPT_ENTRY.unpack_from(table, index * entry_bytes)
         if any(kind) and first <= last:

@@ -30,7 +30,7 @@ class PatchedImage:
         self.size_bytes = self.raw.size_bytes
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
         chunk = bytearray(self.raw.read_at(offset_bytes, size_bytes))
         merge(self.patch, offset_bytes, chunk)
         return bytes(chunk)

@@ -22,7 +22,7 @@ class RawFile:
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
         parts = []
         while size_bytes > 0 and (
             part := os.pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
@@ -59,7 +59,7 @@ class ReadAt(Protocol):
     size_bytes: int
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
 
 
 class CachedReader:
@@ -72,7 +72,7 @@ class CachedReader:
         self._kept_bytes = 0
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
         key = (offset_bytes, size_bytes)
         if (data := self._kept.get(key)) is None:
             data = self._disk.read_at(offset_bytes, size_bytes)

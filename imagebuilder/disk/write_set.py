@@ -22,7 +22,7 @@ GRAIN_BYTES = 1 << 20
 
 
 def plan_write_set(disk: ReadAt, patch: Patch, *, full: bool = False) -> tuple[Extent, ...]:
-    """Give the ranges to write, sorted, apart, rounded to GRAIN_BYTES and within the disk.
+    """Return the ranges to write, sorted, apart, rounded to GRAIN_BYTES and within the disk.
 
     `disk` is the patched disk. The first chunk is always in it; so is every byte of the patch,
     every gap, and every partition whose file system is not understood.
@@ -55,7 +55,7 @@ def _used(disk: ReadAt) -> Iterator[Extent]:
 
 
 def used_of(disk: ReadAt, partition: Partition) -> tuple[Extent, ...]:
-    """Give the ranges of one partition in use; all of it where its content is not understood."""
+    """Return the ranges of one partition in use; all of it where its content is not understood."""
     where = (partition.start_bytes, partition.size_bytes)
     for used_extents in (ext4.used_extents, usage.used_extents):
         found = used_extents(disk, *where)
@@ -101,5 +101,5 @@ def chunks(extents: Iterable[Extent], sector_bytes: int = 512) -> Iterator[Exten
 
 
 def total_bytes(extents: Iterable[Extent]) -> int:
-    """Give the sum of the sizes."""
+    """Return the sum of the sizes."""
     return sum(extent.size_bytes for extent in extents)

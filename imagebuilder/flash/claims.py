@@ -70,7 +70,7 @@ class CardClaims:
         return left
 
     def free_nodes(self, nodes: Sequence[NodeSettings], count: int) -> deque[NodeSettings]:
-        """Give the nodes that may be written; raises RefusedError for fewer than `count`."""
+        """Return the nodes that may be written; raises RefusedError for fewer than `count`."""
         names = self.pending([node.hostname for node in nodes])
         if count > len(names):
             nodes_left = counted(len(names), "node")
@@ -101,7 +101,7 @@ class CardClaims:
         self._begun[content.node] = _Begun(entry=entry, before=before, owner=owner)
 
     def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
-        """Give whose card this was; raises RefusedError where it must not become another's."""
+        """Return whose card this was; raises RefusedError where it must not become another's."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
             raise RefusedError(
@@ -174,13 +174,13 @@ def _restore(ledger: Ledger, begun: _Begun) -> None:
 
 
 def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
-    """Tell whether a card with this configuration is the one that was written for an entry."""
+    """Return whether a card with this configuration is the one that was written for an entry."""
     same = bool(config_hash) and entry.config_hash == config_hash
     return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
 def _overwritten(begun: _Begun) -> tuple[LedgerEntry | None, str]:
-    """Give the entry of the node that lost its card to this one, and the words for that."""
+    """Return the entry of the node that lost its card to this one, and the words for that."""
     owner = begun.owner
     if owner is None or owner.node == begun.entry.node:
         return None, ""

@@ -73,7 +73,7 @@ class CardContents:
         self._stack.close()
 
     def image(self, base: BaseImage) -> CardContent:
-        """Give an image as it is."""
+        """Return an image as it is."""
         source = PatchedImage(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
         with suppress(ImageError):  # it may be anything
             for fact in cut_off(read_partitions(source), source.size_bytes):

@@ -64,7 +64,7 @@ class Flasher:
 
     @property
     def busy(self) -> tuple[CardJob, ...]:
-        """Give the jobs that are being written."""
+        """Return the jobs that are being written."""
         return tuple(worker.job for worker in self._working)
 
     def start(self, job: CardJob) -> None:
@@ -129,7 +129,7 @@ class Flasher:
         return CardOutcome(job=job, stage=Stage.DONE, report=report)
 
     def _stalled(self) -> CardOutcome | None:
-        """Give up the first card that has been silent for too long."""
+        """Return up the first card that has been silent for too long."""
         now = time.monotonic()
         for worker in self._working:
             if now - worker.watch.beat > self.stall_seconds:

@@ -57,7 +57,7 @@ class Ledger:
         self.path = path
 
     def entries(self) -> tuple[LedgerEntry, ...]:
-        """Give all entries; raises InputError where the file is no ledger or cannot be read."""
+        """Return all entries; raises InputError where the file is no ledger or cannot be read."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -71,11 +71,11 @@ class Ledger:
         return parse_ledger(text, str(self.path))
 
     def done(self) -> frozenset[str]:
-        """Give the nodes that are written, or being written by a program that still runs."""
+        """Return the nodes that are written, or being written by a program that still runs."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
 
     def last(self, node: str, *, again: bool = False) -> LedgerEntry | None:
-        """Give what is noted of a node; raises NodeTakenError where `claim` would."""
+        """Return what is noted of a node; raises NodeTakenError where `claim` would."""
         return _last(self.entries(), node, again=again)
 
     def claim(self, entry: LedgerEntry, *, again: bool = False) -> LedgerEntry | None:
@@ -153,7 +153,7 @@ def render_ledger(entries: list[LedgerEntry]) -> str:
 
 
 def is_alive(entry: LedgerEntry) -> bool:
-    """Tell whether the program that writes this node still runs, here or on another machine."""
+    """Return whether the program that writes this node still runs, here or on another machine."""
     if entry.state != WRITING:
         return False
     host, _, pid = entry.by.rpartition(":")

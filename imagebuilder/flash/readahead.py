@@ -33,7 +33,7 @@ class Buffers:
 def read_ahead(
     fill: Fill, pieces: Iterable[Extent], buffers: Buffers
 ) -> Iterator[Iterator[tuple[Extent, memoryview]]]:
-    """Give an iterator of (piece, bytes); each view is valid until the next step.
+    """Return an iterator of (piece, bytes); each view is valid until the next step.
 
     What `fill` raises is raised from the iterator. The reader stops at the end of the block.
     """

@@ -37,7 +37,7 @@ class Present:
     disks: frozenset[tuple[str, str, str, int]]
 
     def holds(self, device: Device) -> bool:
-        """Tell whether this medium was there, or one that cannot be told from it."""
+        """Return whether this medium was there, or one that cannot be told from it."""
         return medium_of(device) in self.media or (
             bool(device.serial) and _disk_of(device) in self.disks
         )

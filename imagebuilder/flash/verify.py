@@ -174,7 +174,7 @@ def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tupl
 
 
 def build_time_of(path: Path, otherwise: int) -> int:
-    """Give when a card's node was composed (epoch seconds): it is part of what the card holds."""
+    """Return when a card's node was composed (epoch seconds): it is part of what the card holds."""
     try:
         with open_medium(path) as (_, disk):
             built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
@@ -214,13 +214,13 @@ def open_boot_volume(disk: ReadAt) -> BootVolume:
 
 
 def files_of_edits(edits: Sequence[BootEdit]) -> dict[str, bytes]:
-    """Give what the files of a plan must hold; the last edit of a path counts."""
+    """Return what the files of a plan must hold; the last edit of a path counts."""
     last = {edit.path: edit.data for edit in edits}
     return {path: data for path, data in last.items() if data is not None}
 
 
 def files_of_image(disk: ReadAt) -> dict[str, bytes]:
-    """Give some small files of an image's boot partition; none where it has no boot partition."""
+    """Return some small files of an image's boot partition; none where it has no boot partition."""
     try:
         volume = open_boot_volume(CachedReader(disk))
     except ImageError:
@@ -230,7 +230,7 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
 
 
 def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
-    """Give what PROOF calls: compares the card's files and raises WriteError on the first wrong."""
+    """Return a check of the card's files; it raises WriteError at the first difference."""
 
     def prove(card: ReadAt) -> None:
         if not files:
@@ -246,7 +246,7 @@ def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
 
 
 def differing_files(volume: BootVolume, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Give the paths whose content differs or that are missing."""
+    """Return the paths whose content differs or that are missing."""
     return tuple(
         path for path, data in files.items() if not volume.exists(path) or volume.read(path) != data
     )

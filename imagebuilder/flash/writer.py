@@ -276,7 +276,7 @@ class _Writer:
         self._meter.advance(piece.size_bytes)
 
     def _holds(self, piece: Extent) -> bool:
-        """Tell whether the card holds this piece already."""
+        """Return whether the card holds this piece already."""
         return self._read_digest(piece) == self._digests[piece.start_bytes]
 
     def _read_digest(self, extent: Extent) -> bytes:
@@ -309,7 +309,7 @@ class _Writer:
 
 
 def _last(extent: Extent, size_bytes: int) -> Extent:
-    """Give the end of an extent: `size_bytes` of it, or all, or nothing."""
+    """Return the end of an extent: `size_bytes` of it, or all, or nothing."""
     size = max(0, min(size_bytes, extent.size_bytes))
     return Extent(extent.end_bytes - size, size)
 
@@ -325,5 +325,5 @@ def _sha256(view: memoryview) -> bytes:
 
 
 def work_bytes(job: CardJob, options: CardOptions) -> int:
-    """Give what the meter of this card counts to: each byte once written and once verified."""
+    """Return what the meter of this card counts to: each byte once written and once verified."""
     return total_bytes(chunks(job.write_set, SECTOR_BYTES)) * (2 if options.verify else 1)

@@ -56,7 +56,7 @@ class Cached:
 
 
 def default_folder() -> Path:
-    """Give the platform's cache folder for this program."""
+    """Return the platform's cache folder for this program."""
     return platformdirs.user_cache_path("rpi-image", appauthor=False)
 
 
@@ -78,15 +78,15 @@ class Cache:
         self._locks = folder / "locks"
 
     def image_path(self, raw_sha256: str) -> Path:
-        """Give where the image of that digest lies or would lie."""
+        """Return where the image of that digest lies or would lie."""
         return self._images / f"{raw_sha256}.img"
 
     def part_path(self, key: str, suffix: str) -> Path:
-        """Give where unfinished work on `key` lies: the same path in every run, to be resumed."""
+        """Return where unfinished work on `key` lies: the same path in every run, to be resumed."""
         return self._parts / f"{_hashed(key)}.{suffix}.part"
 
     def find(self, key: str) -> Record | None:
-        """Give what is remembered under `key`, where the image is still there in full size."""
+        """Return what is remembered under `key`, where the image is still there in full size."""
         record = _load_record(self._records / f"{_hashed(key)}.json")
         if record is None:
             return None
@@ -97,7 +97,7 @@ class Cache:
         return record if complete else None
 
     def path_of(self, record: Record) -> Path:
-        """Give where the raw image of a record lies."""
+        """Return where the raw image of a record lies."""
         return Path(record.in_place) if record.in_place else self.image_path(record.raw_sha256)
 
     def remember(self, keys: Iterable[str], record: Record) -> None:
@@ -109,7 +109,7 @@ class Cache:
                 write_file(self._records / f"{_hashed(key)}.json", text.encode())
 
     def adopt(self, part: Path, raw_sha256: str) -> Path:
-        """Give a finished, fsynced part its final name, read-only."""
+        """Return a finished, fsynced part its final name, read-only."""
         final = self.image_path(raw_sha256)
         with self._writable():
             make_folder(self._images)
@@ -140,7 +140,7 @@ class Cache:
             lock.release()
 
     def listing(self) -> tuple[Cached, ...]:
-        """Give the images there are, by name."""
+        """Return the images there are, by name."""
         records = [record for _, record in self._all_records()]
         with self._writable():
             found = [
@@ -150,11 +150,11 @@ class Cache:
         return tuple(sorted(found, key=lambda image: (image.names, image.sha256)))
 
     def leftovers(self) -> tuple[Path, ...]:
-        """Give the parts of downloads and unpackings that did not end."""
+        """Return the parts of downloads and unpackings that did not end."""
         return tuple(self._entries(self._parts))
 
     def leftover_bytes(self) -> int:
-        """Give what the unfinished parts take on disk."""
+        """Return what the unfinished parts take on disk."""
         with self._writable():
             return sum(part.stat().st_blocks * 512 for part in self.leftovers())
 
@@ -177,7 +177,7 @@ class Cache:
 
     @contextlib.contextmanager
     def scratch(self, key: str, reporter: Reporter = SILENT) -> Iterator[Path]:
-        """Give a path for a file that goes away; of a killed run it is a leftover.
+        """Return a path for a file that goes away; of a killed run it is a leftover.
 
         It lies beside the images, for /tmp is often too small for one.
         """
@@ -200,7 +200,7 @@ class Cache:
                 yield path, record
 
     def _entries(self, folder: Path, suffix: str = "") -> list[Path]:
-        """Give what lies in a folder; one that is not there yet holds nothing."""
+        """Return what lies in a folder; one that is not there yet holds nothing."""
         with self._writable(), contextlib.suppress(FileNotFoundError):
             return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
         return []
@@ -215,7 +215,7 @@ class Cache:
 
 
 def choose_cached(images: Sequence[Cached], which: Sequence[str]) -> tuple[Cached, ...]:
-    """Give the images named by name or first digits of the digest; all where none is named."""
+    """Return the images named by name or first digits of the digest; all where none is named."""
     chosen = tuple(i for i in images if not which or any(_is_called(i, word) for word in which))
     missing = [word for word in which if not any(_is_called(i, word) for i in images)]
     if missing:

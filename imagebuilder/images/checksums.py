@@ -15,7 +15,7 @@ _LONE_DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
 
 
 def parse_checksums(text: str, names: set[str], where: str) -> str:
-    """Give the digest of one of `names` from the text of a checksum file.
+    """Return the digest of one of `names` from the text of a checksum file.
 
     That is the output of sha256sum, of BSD's sha256 and openssl, or a digest and nothing else,
     which is of the file it lies beside.
@@ -39,20 +39,20 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Give an address without what may be secret in it: user, password, query."""
+    """Return an address without what may be secret in it: user, password, query."""
     parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def beside(url: str) -> str:
-    """Give the address of the checksum file that publishers put beside a download."""
+    """Return the address of the checksum file that publishers put beside a download."""
     parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path + SUFFIX, "", ""))
 
 
 def basename(url: str) -> str:
-    """Give the file name an address ends in."""
+    """Return the file name an address ends in."""
     return PurePosixPath(unquote(_split(url).path)).name
 
 

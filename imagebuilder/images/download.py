@@ -88,7 +88,7 @@ class _AgainError(Exception):
 
 
 def find_published_checksum(source: ImageSource, reporter: Reporter, patience: Patience) -> str:
-    """Give the SHA-256 the publisher states beside the image; empty where there is none."""
+    """Return the SHA-256 the publisher states beside the image; empty where there is none."""
     url = source.checksum_url or beside(source.url)
     with _session() as session:
         got = _patiently(
@@ -106,7 +106,7 @@ def find_published_checksum(source: ImageSource, reporter: Reporter, patience: P
 
 
 def _small_file(session: requests.Session, url: str, patience: Patience) -> tuple[str, str] | None:
-    """Give a text file and where redirects led; None where there is none, or a page saying so."""
+    """Return a text file and where redirects led; None where there is none, or a page saying so."""
     with _get(session, url, {}, patience) as response:
         if response.status_code in _ABSENT:
             return None
@@ -295,7 +295,7 @@ def _get(
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Give the body as the server sent it, undecoded."""
+    """Return the body as the server sent it, undecoded."""
     try:
         yield from response.raw.stream(PIECE_BYTES, decode_content=False)
     except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
@@ -303,7 +303,7 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
 
 
 def _reason(error: Exception, otherwise: str = "the connection failed") -> str:
-    """Give the innermost cause in few words; the outer ones repeat addresses and objects."""
+    """Return the innermost cause in few words; the outer ones repeat addresses and objects."""
     text = str(error)
     for words, reason in _REASONS:
         if words in text:
@@ -328,7 +328,7 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _validator(response: requests.Response) -> str:
-    """Give what If-Range may hold: a strong ETag or a date (RFC 9110, 13.1.5)."""
+    """Return what If-Range may hold: a strong ETag or a date (RFC 9110, 13.1.5)."""
     tag: str = response.headers.get("ETag", "")
     if tag and not tag.startswith("W/"):
         return tag

@@ -42,12 +42,12 @@ def kind_of(path: Path, name: str = "") -> Kind:
 
 
 def is_compressed(path: Path) -> bool:
-    """Tell whether `path` must be unpacked to give a raw image."""
+    """Return whether `path` must be unpacked to give a raw image."""
     return kind_of(path) != "raw"
 
 
 def looks_like_web_page(head: bytes) -> bool:
-    """Tell whether these first bytes of a file are HTML."""
+    """Return whether these first bytes of a file are HTML."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower()
     return text.startswith((b"<!doctype html", b"<html", b"<head"))
 

@@ -43,7 +43,7 @@ class _Job:
 
 
 def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
-    """Give the base image where it is already there; touches no network."""
+    """Return the base image where it is already there; touches no network."""
     record = _find_record(source, cache)
     return _base_image(source, cache, record) if record else None
 
@@ -51,7 +51,7 @@ def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
 def obtain_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT, patience: Patience = PATIENT
 ) -> BaseImage:
-    """Give the base image: from the cache, the user's own raw file, or fetched and unpacked.
+    """Return the base image: from the cache, the user's own raw file, or fetched and unpacked.
 
     Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
     """
@@ -91,7 +91,7 @@ def _warn_of_beside(job: _Job, sha256: str) -> None:
 
 
 def _key(source: ImageSource) -> str:
-    """Give the key the source is remembered by: a pinned digest, else the address or the file."""
+    """Return the key the source is remembered by: a pinned digest, else the address or the file."""
     if source.file is not None:
         return file_key(source.file) if has_file(source.file) else ""
     if source.sha256:
@@ -100,14 +100,14 @@ def _key(source: ImageSource) -> str:
 
 
 def _acceptable(record: Record, source: ImageSource) -> bool:
-    """Tell whether what is in the cache passed what is asked of the source now."""
+    """Return whether what is in the cache passed what is asked of the source now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     enough = pinned or source.unchecked or record.checked != "none"
     return enough and _fits(record, source) and _fits_beside(record.source_sha256, source)
 
 
 def _fits_beside(sha256: str, source: ImageSource) -> bool:
-    """Tell whether a local file has the digest that stands beside it by now."""
+    """Return whether a local file has the digest that stands beside it by now."""
     if source.file is None:
         return True
     try:
@@ -119,7 +119,7 @@ def _fits_beside(sha256: str, source: ImageSource) -> bool:
 
 
 def _fits(record: Record, source: ImageSource) -> bool:
-    """Tell whether a record has the digests that the source states."""
+    """Return whether a record has the digests that the source states."""
     given, raw = source.sha256.lower(), source.raw_sha256.lower()
     return given in {"", record.source_sha256} and raw in {"", record.raw_sha256}
 
@@ -258,7 +258,7 @@ def _hinting(source: ImageSource) -> Iterator[None]:
 
 
 def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
-    """Give the image of a checked download, unpacked into the cache unless it is there."""
+    """Return the image of a checked download, unpacked into the cache unless it is there."""
     key = f"sha256 {found.sha256}"
     with job.cache.lock(key, job.reporter):
         record = job.cache.find(key)

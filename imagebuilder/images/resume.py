@@ -28,7 +28,7 @@ class PartState:
 
 
 def nothing_yet() -> tuple[hashlib._Hash, int]:
-    """Give the digest and size of no bytes."""
+    """Return the digest and size of no bytes."""
     return hashlib.sha256(), 0
 
 
@@ -46,7 +46,7 @@ def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
 
 
 def state_path(part: Path) -> Path:
-    """Give where the state of a part lies."""
+    """Return where the state of a part lies."""
     return part.with_name(part.name + ".json")
 
 

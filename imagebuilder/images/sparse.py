@@ -93,7 +93,7 @@ class LazyUnpackedDisk:
         self.size_bytes = self._have if stream.size_bytes is None else stream.size_bytes
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Give up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
         self._unpack(offset_bytes + size_bytes)
         return self._file.read_at(offset_bytes, size_bytes)
 
@@ -111,7 +111,7 @@ class LazyUnpackedDisk:
 def open_unrolled(
     stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
 ) -> Iterator[LazyUnpackedDisk]:
-    """Give a stream as a disk to read, with `out` to keep what was unpacked of it."""
+    """Return a stream as a disk to read, with `out` to keep what was unpacked of it."""
     with _full_disk(out):
         file = _created(out)
     with file, reporter.meter(label, None) as meter:
@@ -132,7 +132,7 @@ def _write_chunk(descriptor: int, chunk: bytes, offset_bytes: int) -> None:
 
 
 def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
-    """Give the [start, end) of a chunk that are not zeros, cut at blocks of the file."""
+    """Return the [start, end) of a chunk that are not zeros, cut at blocks of the file."""
     size, begun = len(chunk), -1
     edge = -offset_bytes % BLOCK_BYTES
     position = 0
@@ -154,7 +154,7 @@ def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def hash_file(path: Path, label: str = "", reporter: Reporter = SILENT) -> Written:
-    """Give the digest and size of a file; raises ImageError where it cannot be read."""
+    """Return the digest and size of a file; raises ImageError where it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
         with (

@@ -79,7 +79,7 @@ class ImageStream:
         yield from self._chunks
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Give exactly `size_bytes`, fewer only at the end; all that is left when negative."""
+        """Return exactly `size_bytes`, fewer only at the end; all that is left when negative."""
         parts, have = [self._rest], len(self._rest)
         while size_bytes < 0 or have < size_bytes:
             chunk = next(self._chunks, b"")
@@ -93,7 +93,7 @@ class ImageStream:
         return whole[:end]
 
     def peek(self, size_bytes: int) -> bytes:
-        """Give the bytes to come, up to `size_bytes`, and keep them."""
+        """Return the bytes to come, up to `size_bytes`, and keep them."""
         head = self.read(size_bytes)
         self._rest = head + self._rest
         return head
@@ -290,7 +290,7 @@ def _refuse_form(name: str, what: str) -> NoReturn:
 
 
 def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Give the bytes of one entry; the central directory knows the sizes of streamed zips too."""
+    """Return the bytes of one entry; the central directory knows the sizes of streamed zips too."""
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):

@@ -40,7 +40,7 @@ _XZ_FOOTER = struct.Struct("<II2s2s")
 
 
 def zst_size(descriptor: int) -> int | None:
-    """Give the raw size of a zstd file, None where it is not stated; raises EOFError if cut."""
+    """Return the raw size of a zstd file, None where it is not stated; raises EOFError if cut."""
     end, at = os.fstat(descriptor).st_size, 0
     total: int | None = 0
     while at < end:
@@ -52,7 +52,7 @@ def zst_size(descriptor: int) -> int | None:
 
 
 def _zst_frame(descriptor: int, at: int) -> tuple[int, int | None]:
-    """Give where the frame at `at` ends, and the raw bytes it states."""
+    """Return where the frame at `at` ends, and the raw bytes it states."""
     head = os.pread(descriptor, _ZST_HEADER_BYTES, at)
     magic = int.from_bytes(head[:4], "little")
     if magic & ~0xF == _ZST_SKIPPABLE:
@@ -109,7 +109,7 @@ def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
 
 
 def _xz_stream(descriptor: int, end: int) -> tuple[list[XzBlock], int]:
-    """Give the blocks of the stream that ends at `end`, and where it starts."""
+    """Return the blocks of the stream that ends at `end`, and where it starts."""
     if end < 2 * _XZ_FOOTER.size:
         raise EOFError("it ends in the middle")
     checksum, backward, flags, magic = _XZ_FOOTER.unpack(
@@ -172,7 +172,7 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
 
 
 def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:
-    """Give chunks and let go of each at once: two blocks in memory are enough."""
+    """Return chunks and let go of each at once: two blocks in memory are enough."""
     while chunks:
         yield chunks.popleft()
 

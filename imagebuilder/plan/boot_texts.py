@@ -87,7 +87,7 @@ def split_lines(text: str) -> list[str]:
 
 
 def check_line(value: str) -> str:
-    """Give the text back if it can stand on one line; raises SettingsError otherwise."""
+    """Return the text back if it can stand on one line; raises SettingsError otherwise."""
     found = _CONTROL.search(value)
     if found:
         raise SettingsError(
@@ -131,7 +131,7 @@ def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
 
 
 def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
-    """Give each line with the filters it stands under, by kind; a filter's own line is blank.
+    """Return each line with the filters it stands under, by kind; a filter's own line is blank.
 
     Filters of different kinds narrow each other, one of the same kind takes the other's place.
     https://www.raspberrypi.com/documentation/computers/config_txt.html#conditional-filters
@@ -152,7 +152,7 @@ def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
 
 
 def _switch(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """Give the lines that lead from some filters to others."""
+    """Return the lines that lead from some filters to others."""
     if now == then:
         return []
     head = ["[all]"] if now.keys() - then.keys() else []

@@ -42,7 +42,7 @@ NO_EDIT = CmdlineEdit()
 
 
 def groups_of(text: str) -> list[str]:
-    """Give the words on a user's or a generation's lines; `init=` keeps its arguments."""
+    """Return the words on a user's or a generation's lines; `init=` keeps its arguments."""
     lines = [line.strip() for line in split_lines(text)]
     groups: list[str] = []
     for line in lines:
@@ -99,7 +99,7 @@ def _end_of(words: list[str]) -> int:
 
 
 def _gives_way(word: str, ours: tuple[str, ...]) -> bool:
-    """Tell whether a word of ours replaces this one: it has the same name and may stand once."""
+    """Return whether a word of ours replaces this one: it has the same name and may stand once."""
     rivals = [group for group in ours if _name(group) == _name(word)]
     return bool(rivals and _ONCE.match(word)) and word != rivals[-1]
 

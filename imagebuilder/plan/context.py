@@ -47,17 +47,17 @@ def docker_options(settings: NodeSettings) -> tuple[str, ...]:
 
 
 def docker_port(docker: Docker) -> int:
-    """Give dockerd's TCP port: with TLS, 2376 unless another was asked for."""
+    """Return dockerd's TCP port: with TLS, 2376 unless another was asked for."""
     return TLS_PORT if docker.tls and docker.port == PLAIN_PORT else docker.port
 
 
 def registry_address(settings: NodeSettings) -> str:
-    """Give host:port of the registry that a node pulls from first, or an empty text."""
+    """Return host:port of the registry that a node pulls from first, or an empty text."""
     return next(iter(settings.docker.insecure_registries), "")
 
 
 def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
-    """Give what any template may see as `node`; nothing in it is secret."""
+    """Return what any template may see as `node`; nothing in it is secret."""
     return {
         "hostname": _like(_HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
@@ -92,7 +92,7 @@ def public_context(settings: NodeSettings, generation: str) -> dict[str, object]
 
 
 def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
-    """Give what only our own templates and a generation's may see.
+    """Return what only our own templates and a generation's may see.
 
     Without `plaintext` each passphrase is its hash: that form goes into the configuration hash,
     so that nobody can try passphrases against it faster than against the air.
@@ -188,7 +188,7 @@ def _wifi(settings: NodeSettings) -> dict[str, object]:
 
 
 def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
-    """Give the networks with a priority each: by number, then in the order they are written."""
+    """Return the networks with a priority each: by number, then in the order they are written."""
     networks = settings.wifi.networks
     order = sorted(range(len(networks)), key=lambda index: -networks[index].priority)
     rank = {index: len(networks) - place for place, index in enumerate(order)}

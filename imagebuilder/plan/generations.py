@@ -33,13 +33,13 @@ class BootFiles(Protocol):
     """The files of a boot partition; paths are '/'-separated and compared without case."""
 
     def names(self) -> tuple[str, ...]:
-        """Give all file paths."""
+        """Return all file paths."""
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether there is such a file."""
 
     def read(self, path: str) -> bytes:
-        """Give a file's content; raises ImageError where it is absent."""
+        """Return a file's content; raises ImageError where it is absent."""
 
 
 class Condition(BaseModel):
@@ -61,7 +61,7 @@ class Condition(BaseModel):
         return self
 
     def holds(self, boot: BootFiles) -> bool:
-        """Tell whether this is so on a boot partition."""
+        """Return whether this is so on a boot partition."""
         if self.exists:
             return boot.exists(self.exists)
         if self.missing:
@@ -119,7 +119,7 @@ class Generation:
     files: tuple[OverlayFile, ...] = ()
 
     def fits(self, boot: BootFiles) -> bool:
-        """Tell whether the boot partition looks like this generation."""
+        """Return whether the boot partition looks like this generation."""
         return all(condition.holds(boot) for condition in self.when)
 
     def facts_of(self, boot: BootFiles) -> dict[str, bool]:
@@ -127,7 +127,7 @@ class Generation:
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
 
     def wants(self, path: str) -> bool:
-        """Tell whether a node file is of use to this generation."""
+        """Return whether a node file is of use to this generation."""
         return not any(fnmatchcase(path.lower(), pattern.lower()) for pattern in self.without)
 
 
@@ -193,15 +193,15 @@ class DictBoot:
     files: Mapping[str, bytes]
 
     def names(self) -> tuple[str, ...]:
-        """Give all file paths."""
+        """Return all file paths."""
         return tuple(self.files)
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether there is such a file."""
         return path.lower() in {name.lower() for name in self.files}
 
     def read(self, path: str) -> bytes:
-        """Give a file's content; raises ImageError where it is absent."""
+        """Return a file's content; raises ImageError where it is absent."""
         for name, data in self.files.items():
             if name.lower() == path.lower():
                 return data
@@ -230,7 +230,7 @@ def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
 
 
 def read_boot_text(boot: BootFiles, path: str) -> str:
-    """Give the text of a file of the boot partition; empty where it is absent."""
+    """Return the text of a file of the boot partition; empty where it is absent."""
     return decode_boot_text(boot.read(path)) if boot.exists(path) else ""
 
 

@@ -35,15 +35,15 @@ class _StockBoot:
     boot: BootFiles
 
     def names(self) -> tuple[str, ...]:
-        """Give all file paths."""
+        """Return all file paths."""
         return self.boot.names()
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file."""
+        """Return whether there is such a file."""
         return self.boot.exists(path)
 
     def read(self, path: str) -> bytes:
-        """Give the vendor's content of a file, where it was kept, else what is there."""
+        """Return the vendor's content of a file, where it was kept, else what is there."""
         kept = STOCK + path
         return self.boot.read(kept if self.boot.exists(kept) else path)
 
@@ -94,7 +94,7 @@ class _Rendered:
     appended: Mapping[str, str]
 
     def digest(self, generation: str) -> str:
-        """Give the configuration hash: of what is set, not of what the image held before."""
+        """Return the configuration hash: of what is set, not of what the image held before."""
         parts = {path: _sha256(data) for path, data in self.files.items()}
         whole = [generation, self.cmdline, self.lines, self.appended, parts]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
@@ -109,7 +109,7 @@ class _Context:
     secret: Mapping[str, object]
 
     def of(self, file: OverlayFile) -> Mapping[str, object]:
-        """Give what this file's template may see."""
+        """Return what this file's template may see."""
         return self.secret if file.secrets else self.public
 
 
@@ -157,7 +157,7 @@ class _Work:
         return _Context(public | given, secret | given)
 
     def _boot_yaml(self, path: str) -> Mapping[str, object]:
-        """Give a vendor's YAML file so that templates can keep what they do not set.
+        """Return a vendor's YAML file so that templates can keep what they do not set.
 
         It is kept on the card, so that planning again starts from it and not from our own file.
         """
@@ -229,7 +229,7 @@ def _is_late(file: OverlayFile) -> bool:
 
 
 def _outputs(file: OverlayFile, context: Mapping[str, object]) -> Iterator[tuple[str, bytes]]:
-    """Give the file or files of one overlay file; a template that gives only blanks gives none."""
+    """Yield the file or files of one overlay file; a template that renders blank yields none."""
     if not file.path.endswith(".j2"):
         yield file.path, file.data
         return
@@ -277,7 +277,7 @@ class _Record:
             return cls()
 
     def after(self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles) -> _Record:
-        """Give the record to leave behind once these files are there."""
+        """Return the record to leave behind once these files are there."""
         earlier = {path.lower() for path in self.files}
         made = [
             path
@@ -289,7 +289,7 @@ class _Record:
 
     @property
     def worth_keeping(self) -> bool:
-        """Tell whether there is anything to remember."""
+        """Return whether there is anything to remember."""
         return bool(self.files or self.cmdline.added or self.cmdline.replaced)
 
     def as_bytes(self) -> bytes:
@@ -304,7 +304,7 @@ class _Record:
 def _edited_texts(
     final: _Rendered, boot: BootFiles, record: _Record
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
-    """Give the vendors' texts with our edits, and what to remember about cmdline.txt."""
+    """Return the vendors' texts with our edits, and what to remember about cmdline.txt."""
     texts: dict[str, str] = {}
     edit = NO_EDIT
     own = {path.lower(): data for path, data in final.files.items()}

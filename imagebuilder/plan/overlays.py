@@ -76,7 +76,7 @@ def template_of(file: OverlayFile) -> Template:
 
 
 def check_path(path: str, origin: str) -> str:
-    """Give a path back if FAT can hold it; raises SettingsError with the part that cannot be."""
+    """Return a path back if FAT can hold it; raises SettingsError with the part that cannot be."""
     for name in path.split("/"):
         reason = _fault_of(name)
         if reason:
@@ -120,7 +120,7 @@ def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Give all files under a folder, those behind links to folders too.
+    """Return all files under a folder, those behind links to folders too.
 
     `above` are the device and inode numbers of the folders on the way here.
     """

@@ -60,7 +60,7 @@ def check_identities(nodes: Sequence[NodeSettings]) -> None:
 
 
 def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
-    """Give what a board becomes that is in no roster: no more than what all nodes agree on.
+    """Return what a board becomes that is in no roster: no more than what all nodes agree on.
 
     It has no address, keys, or cluster of its own. A variable that differs from node to node is
     blank, for a template that every node has asks for it.
@@ -95,7 +95,7 @@ def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
 
 
 def _agreed(values: Sequence[Any], blank: Any) -> Any:
-    """Give what all values have in common: field by field, of tuples the members, else `blank`."""
+    """Return what all values share: field by field, for tuples the members, else `blank`."""
     first = values[0]
     if all(value == first for value in values):
         return first
@@ -143,7 +143,7 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
 
 
 def _tarballs_of_all(fallback: NodePlan, plans: Sequence[NodePlan]) -> Iterable[BootEdit]:
-    """Give the container images that every node loads: once, for thirty copies have no room.
+    """Return the container images that every node loads: once, for thirty copies have no room.
 
     `unclaimed` has no cluster and leaves them alone.
     """
@@ -162,14 +162,14 @@ def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:
 
 
 def _command_line(plan: NodePlan) -> bytes:
-    """Give what a plan makes of the kernel command line, without cloud-init's id of the node."""
+    """Return what a plan makes of the kernel command line, without cloud-init's id of the node."""
     edit = _find(plan, CMDLINE)
     data = edit.data if edit else None
     return (data or b"").replace(f";i={plan.config_hash}".encode(), b"")
 
 
 def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:
-    """Give the edit where every plan makes the file, a removal where one of them removes it."""
+    """Return the edit where every plan makes the file, a removal where one of them removes it."""
     found = [_find(plan, edit.path) for plan in plans]
     if (
         edit.path in SHARED

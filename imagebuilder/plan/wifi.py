@@ -15,7 +15,7 @@ SSID_MAX_BYTES = 32
 
 
 def check_ssid(ssid: str) -> str:
-    """Give the SSID back if it is 1 to 32 bytes (IEEE 802.11) on one line."""
+    """Return the SSID back if it is 1 to 32 bytes (IEEE 802.11) on one line."""
     size = len(ssid.encode())
     if not 1 <= size <= SSID_MAX_BYTES:
         raise SettingsError(

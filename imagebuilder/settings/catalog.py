@@ -52,7 +52,7 @@ def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
 
 
 def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
-    """Give the profile called `name`."""
+    """Return the profile called `name`."""
     if not name:
         known = ", ".join(profile.name for profile in profiles)
         raise SettingsError("no profile is named", f"add one: {known}")
@@ -83,7 +83,7 @@ def find_image(
 
 
 def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
-    """Give the source of an image document; what it says wins over the catalogue."""
+    """Return the source of an image document; what it says wins over the catalogue."""
     if image.url:
         name = Path(urlsplit(image.url).path).name or redacted(image.url)
         known = _generation_of(name, catalogue)
@@ -104,7 +104,7 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
 
 
 def _generation_of(name: str, catalogue: Sequence[CatalogueEntry]) -> str | None:
-    """Give what the catalogue says of a file by its vendor's name, packed or unpacked."""
+    """Return what the catalogue says of a file by its vendor's name, packed or unpacked."""
     same = (e for e in catalogue if name in (e.basename, Path(e.basename).stem))
     return next((entry.generation for entry in same), None)
 

@@ -59,7 +59,7 @@ class Blame:
         self._above |= {loc[:depth] for depth in range(1, len(loc) + 1)}
 
     def covers(self, loc: tuple[object, ...]) -> bool:
-        """Tell whether `loc` is a faulty part, within one, or holds one."""
+        """Return whether `loc` is a faulty part, within one, or holds one."""
         within = any(loc[:depth] in self._faulty for depth in range(1, len(loc) + 1))
         return within or loc in self._above
 
@@ -126,19 +126,19 @@ class ClassroomFile:
         return without(data, parts)
 
     def _uncut(self, loc: Loc) -> Loc:
-        """Give the path in the roster as it was read, before faulty parts were taken out."""
+        """Return the path in the roster as it was read, before faulty parts were taken out."""
         for holes in reversed(self.cuts):
             loc = restored(loc, holes)
         return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
-        """Give a path that stays the same when nodes before it are taken out."""
+        """Return a path that stays the same when nodes before it are taken out."""
         if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
             return ("nodes", self.origins[loc[1]], *loc[2:])
         return loc
 
     def _follows(self, diagnostic: Diagnostic) -> bool:
-        """Tell whether a finding only comes of parts that are faulty already."""
+        """Return whether a finding only comes of parts that are faulty already."""
         if diagnostic.loc == ("nodes",) and self.fatal:
             return True
         if diagnostic.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
@@ -211,7 +211,7 @@ class ClassroomFile:
             self._place(diagnostic, origin)
 
     def _seen(self, diagnostic: Diagnostic, origin: _Origin) -> bool:
-        """Tell whether a range's other nodes have said the same but for their numbers."""
+        """Return whether a range's other nodes have said the same but for their numbers."""
         key = (origin, diagnostic.loc[2:], re.sub(r"\d+", "", diagnostic.message))
         known = key in self.alike
         self.alike.add(key)
@@ -241,7 +241,7 @@ class ClassroomFile:
         )
 
     def sorted_problems(self) -> tuple[Problem, ...]:
-        """Give each problem once, in file order."""
+        """Return each problem once, in file order."""
         unique = dict.fromkeys(self.problems)
         return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
 
@@ -255,7 +255,7 @@ NAMES = {"hostname": "unnamed-{}", "ssid": "unnamed-{}"}
 
 
 def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
-    """Give the paths to take out: each of `locs`, or what lacks it where it is not there."""
+    """Return the paths to take out: each of `locs`, or what lacks it where it is not there."""
     return frozenset(_faulty_part(data, loc) for loc in locs)
 
 
@@ -265,7 +265,7 @@ def without(data: Any, parts: frozenset[Loc]) -> Any:
 
 
 def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
-    """Give the places that taking `parts` out leaves in each list, in order."""
+    """Return the places that taking `parts` out leaves in each list, in order."""
     holes: dict[Loc, list[int]] = defaultdict(list)
     for part in parts:
         if part and isinstance(part[-1], int):
@@ -274,7 +274,7 @@ def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
 
 
 def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
-    """Give the path that `loc` had before the lists above it got their `holes`."""
+    """Return the path that `loc` had before the lists above it got their `holes`."""
     found: Loc = ()
     for step in loc:
         place = step

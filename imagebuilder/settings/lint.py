@@ -37,7 +37,7 @@ def lint_classroom(resolved: Resolved) -> tuple[Diagnostic, ...]:
 
 
 def _once(diagnostics: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
-    """Give what holds for many nodes at the first of them, not at each."""
+    """Return what holds for many nodes at the first of them, not at each."""
     first: dict[str, Diagnostic] = {}
     for diagnostic in diagnostics:
         first.setdefault(diagnostic.message, diagnostic)

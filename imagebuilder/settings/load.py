@@ -74,7 +74,7 @@ def check_classroom(
     profile_folders: Sequence[Path] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[Problem, ...]:
-    """Give everything wrong or doubtful in a classroom file; secrets need not be at hand."""
+    """Return everything wrong or doubtful in a classroom file; secrets need not be at hand."""
     reading = read_classroom(
         path,
         overrides=overrides,

@@ -42,12 +42,12 @@ class Place:
     layers: tuple[Layer, ...]
 
     def at(self, *locs: Loc) -> Loc:
-        """Give where the highest layer says one of `locs`; the class's place where none does."""
+        """Return where the highest layer says one of `locs`; the class's place where none does."""
         return said_at(self.layers, *locs) or locs[0]
 
 
 def said_at(layers: tuple[Layer, ...], *locs: Loc) -> Loc | None:
-    """Give the place of the first of `locs` in the highest layer that says any of them."""
+    """Return the place of the first of `locs` in the highest layer that says any of them."""
     for layer in reversed(layers):
         for loc in locs:
             short = SHORT.get(loc)
@@ -69,13 +69,13 @@ def _says(document: Any, loc: Loc) -> bool:
 
 
 def lay_over(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:
-    """Give `base` with everything that `over` says."""
+    """Return `base` with everything that `over` says."""
     merged: SettingsDocument = _merge(base, over)
     return merged
 
 
 def settings_part(document: SettingsDocument) -> SettingsDocument:
-    """Give what a classroom, node or profile shares with the others, shorthands written out."""
+    """Return what a classroom, node or profile shares with the others, shorthands written out."""
     given = {
         name: getattr(document, name)
         for name in document.model_fields_set
@@ -87,7 +87,7 @@ def settings_part(document: SettingsDocument) -> SettingsDocument:
 
 
 def given(document: Document | None, *names: str) -> dict[str, Any]:
-    """Give the values that a section sets, of the keys `names` or of all."""
+    """Return the values that a section sets, of the keys `names` or of all."""
     if document is None:
         return {}
     wanted = names or tuple(type(document).model_fields)

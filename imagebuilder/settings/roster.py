@@ -168,7 +168,7 @@ def parse_table(text: str) -> Table:
 
 
 def _is_titled(lines: list[tuple[int, list[str]]]) -> bool:
-    """Tell whether a title stands above the header, as Numbers writes it."""
+    """Return whether a title stands above the header, as Numbers writes it."""
     cells = [[_column(cell) for cell in line if cell] for _, line in lines[:2]]
     return len(cells[0]) == 1 and cells[0] != ["hostname"] and "hostname" in cells[-1]
 

@@ -84,7 +84,7 @@ class Node:
     salt: str = ""
 
     def at(self, *loc: str | int) -> Loc:
-        """Give the place of `loc` in the highest layer that sets it."""
+        """Return the place of `loc` in the highest layer that sets it."""
         return said_at(self.layers, loc) or self.layers[-1].loc
 
     def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
@@ -122,7 +122,7 @@ class Node:
 
 
 def shack_of(merged: SettingsDocument) -> Shack | None:
-    """Give the shack, None where no address is set."""
+    """Return the shack, None where no address is set."""
     document = merged.shack
     if document is None or not document.address:
         return None
@@ -134,7 +134,7 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
 
 
 def docker_of(node: Node, shack: Shack | None) -> Docker:
-    """Give dockerd's options; registry and mirror are the shack's unless they are said."""
+    """Return dockerd's options; registry and mirror are the shack's unless they are said."""
     document = node.merged.docker
     values = given(document)
     if values.get("tls"):
@@ -149,14 +149,14 @@ def docker_of(node: Node, shack: Shack | None) -> Docker:
 
 
 def apt_proxy_of(merged: SettingsDocument, shack: Shack | None) -> str:
-    """Give the apt proxy: said, else the shack's, else none."""
+    """Return the apt proxy: said, else the shack's, else none."""
     if merged.apt_proxy is not None or shack is None or "apt" not in shack.services:
         return merged.apt_proxy or ""
     return f"http://{_host(shack)}:{shack.apt_port}"
 
 
 def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
-    """Give the time server: said, else the shack, else none."""
+    """Return the time server: said, else the shack, else none."""
     if merged.ntp_server is not None or shack is None or not shack.ntp:
         return merged.ntp_server or ""
     return shack.address
@@ -167,7 +167,7 @@ def _host(shack: Shack) -> str:
 
 
 def cluster_of(node: Node, shack: Shack | None) -> Cluster:
-    """Give the cluster agents; on where there is a shack to join."""
+    """Return the cluster agents; on where there is a shack to join."""
     document = node.merged.cluster
     values = given(document, "enabled", "images")
     values.setdefault("enabled", shack is not None)
@@ -221,7 +221,7 @@ def _version_of_tag(values: dict[str, Any]) -> None:
 
 
 def wifi_of(node: Node) -> Wifi:
-    """Give the networks in order of preference."""
+    """Return the networks in order of preference."""
     document = node.merged.wifi
     if document is None:
         return Wifi()
@@ -262,7 +262,7 @@ def passphrase_fault(passphrase: Secret) -> str:
 
 
 def network_of(node: Node) -> Network:
-    """Give the wired addressing, the address with its prefix length."""
+    """Return the wired addressing, the address with its prefix length."""
     values = given(node.merged.network)
     subnet = ipaddress.ip_network(values["subnet"]) if "subnet" in values else None
     if "address" in values:
@@ -293,7 +293,7 @@ def _with_prefix(
 
 
 def user_of(node: Node) -> User | None:
-    """Give the login, its password hashed."""
+    """Return the login, its password hashed."""
     document = node.merged.user
     if document is None:
         return None
@@ -330,7 +330,7 @@ def hash_password(password: Secret, context: str) -> Secret:
 
 
 def ssh_keys_of(node: Node) -> tuple[str, ...]:
-    """Give the public keys, each once, in order."""
+    """Return the public keys, each once, in order."""
     found = (_keys(node, key, index) for index, key in enumerate(node.merged.ssh_keys or ()))
     return tuple(dict.fromkeys(line for lines in found for line in lines))
 
@@ -345,7 +345,7 @@ def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
 
 
 def overlays_of(node: Node) -> tuple[Path, ...]:
-    """Give the user's overlay folders, low to high."""
+    """Return the user's overlay folders, low to high."""
     asked = (
         node.attempt(("overlays", i), functools.partial(node.references.folder, path))
         for i, path in enumerate(node.merged.overlays or ())
@@ -354,7 +354,7 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
 
 
 def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, ...]) -> str | None:
-    """Give the generation that is said, None where the image is to be asked.
+    """Return the generation that is said, None where the image is to be asked.
 
     What the catalogue says of the image has to be there as well: it counts where the image itself
     tells nothing.
@@ -368,7 +368,7 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
 
 
 def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
-    """Give serial, mac, seat and owner; later documents win."""
+    """Return serial, mac, seat and owner; later documents win."""
     facts: dict[str, str] = {}
     for document in documents:
         facts |= given(document, "serial", "mac", "seat", "owner")

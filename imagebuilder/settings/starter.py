@@ -144,7 +144,7 @@ _MORE = """
 
 
 def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Give what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    """Return what is severe in a starter file; no lines, for nobody has seen the file yet."""
     with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
         path = Path(folder) / "classroom.yml"
         path.write_text(text, encoding="utf-8")

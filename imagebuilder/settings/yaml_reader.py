@@ -54,7 +54,7 @@ class YamlFile:
     root: yaml.Node | None = None
 
     def line(self, loc: Loc) -> int:
-        """Give the line of the deepest part of `loc` that is there; 1 for an empty document."""
+        """Return the line of the deepest part of `loc` that is there; 1 for an empty document."""
         node, line = self.root, 1
         if node is not None:
             line = _line(node)
@@ -82,7 +82,7 @@ def parse_yaml(text: str) -> YamlFile:
 
 
 def _too_deep(text: str) -> int:
-    """Give the line where the nesting passes MAX_DEPTH, else 0.
+    """Return the line where the nesting passes MAX_DEPTH, else 0.
 
     The C composer recurses on the stack and kills the process at some ten thousand levels; its
     parser does not.

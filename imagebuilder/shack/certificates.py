@@ -101,7 +101,7 @@ def _builder(
 def still_serves(
     pem: bytes, subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
 ) -> bool:
-    """Say whether a kept certificate is this key's, this CA's, valid a while yet, and names all."""
+    """Return whether a kept certificate is of this key and CA, names all, and stays valid."""
     try:
         kept = x509.load_pem_x509_certificate(pem)
         kept.verify_directly_issued_by(ca.certificate)
@@ -191,7 +191,7 @@ def new_ecdsa() -> bytes:
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Give a key as SEC 1 PEM."""
+    """Return a key as SEC 1 PEM."""
     # SEC 1 form: Go of 2015 (Docker 1.6) and OpenSSH 6.0 read it.
     return key.private_bytes(
         serialization.Encoding.PEM,
@@ -201,12 +201,12 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def certificate_pem(certificate: x509.Certificate) -> bytes:
-    """Give a certificate as PEM."""
+    """Return a certificate as PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def ssh_public(private: bytes, path: Path) -> str:
-    """Give the public half of a private key as `<kind> <base64>`."""
+    """Return the public half of a private key as `<kind> <base64>`."""
     key = load_key(private, path)
     return (
         key.public_key()

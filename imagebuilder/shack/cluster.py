@@ -103,7 +103,7 @@ def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[En
 
 
 def _host(shack: Shack) -> str:
-    """Give the address as a URL takes it; an IPv6 one in brackets."""
+    """Return the address as a URL takes it; an IPv6 one in brackets."""
     return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 

@@ -29,13 +29,13 @@ class Export:
 
 
 def node_address(node: NodeSettings) -> str:
-    """Give the node's fixed address, or "" under DHCP."""
+    """Return the node's fixed address, or "" under DHCP."""
     address = node.network.address
     return str(ipaddress.ip_interface(address).ip) if address else ""
 
 
 def reachable_name(node: NodeSettings) -> str:
-    """Give what a client dials: the fixed address, else the mDNS name."""
+    """Return what a client dials: the fixed address, else the mDNS name."""
     return node_address(node) or f"{node.hostname}.local"
 
 
@@ -177,7 +177,7 @@ def _is_address(text: str) -> bool:
 
 
 def _group_name(text: str) -> str:
-    """Give a name that Ansible takes for a group: letters, digits and underscores."""
+    """Return a name that Ansible takes for a group: letters, digits and underscores."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)
     return name if not name[:1].isdigit() else f"_{name}"
 

@@ -85,7 +85,7 @@ def plan_shack(
 
 
 def shack_of(classroom: Classroom, kind: Kind | None = None) -> Shack:
-    """Give the class's shack; raises SettingsError where there is none."""
+    """Return the class's shack; raises SettingsError where there is none."""
     if classroom.shack is None:
         raise SettingsError(
             f"{classroom.path.name} names no shack", "give shack: {address: …} in it"
@@ -136,7 +136,7 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
 
 
 def has_open_socket(classroom: Classroom) -> bool:
-    """Say whether anyone on the network may use a node's Docker."""
+    """Return whether anyone on the network may use a node's Docker."""
     return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
 
 

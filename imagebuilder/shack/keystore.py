@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 def with_identities(
     classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> Classroom:
-    """Give every node the host keys and the Docker certificate its settings ask for.
+    """Return every node the host keys and the Docker certificate its settings ask for.
 
     What the secrets folder holds is used again, so the same class gives the same bytes; what is
     missing, nearly expired or no longer fits the node's names is made (`write=False`: in memory).
@@ -59,7 +59,7 @@ def with_identities(
 def shack_certificate(
     classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> DockerTls:
-    """Give the swarm manager's certificate: server for its clients, client of the engines."""
+    """Return the swarm manager's certificate: server for its clients, client of the engines."""
     shack = classroom.shack
     if shack is None:
         raise SettingsError("the class has no shack", "give shack: {address: …}")
@@ -134,7 +134,7 @@ class KeyStore:
         self._authority: Authority | None = None
 
     def certificate(self, place: str, subject: Subject) -> DockerTls:
-        """Give the certificate kept under `place`, a new one where it no longer serves."""
+        """Return the certificate kept under `place`, a new one where it no longer serves."""
         ca = self._ca()
         key = self._key(f"{place}/key.pem")
         kept = self._read(f"{place}/cert.pem")
@@ -147,7 +147,7 @@ class KeyStore:
         return DockerTls(ca_pem.decode(), kept.decode(), Secret(private_pem(key).decode()))
 
     def host_keys(self, hostname: str) -> tuple[HostKey, ...]:
-        """Give the kept SSH host keys; ECDSA in PEM form because OpenSSH 6.0 reads no other."""
+        """Return the kept SSH host keys; ECDSA in PEM form because OpenSSH 6.0 reads no other."""
         return (
             self._host_key(hostname, "ed25519", new_ed25519),
             self._host_key(hostname, "ecdsa", new_ecdsa),

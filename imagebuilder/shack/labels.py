@@ -52,7 +52,7 @@ PAPERS = {
 
 
 def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
-    """Give the sheets as HTML; `skip` leaves the first labels of a sheet used before."""
+    """Return the sheets as HTML; `skip` leaves the first labels of a sheet used before."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
     cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
     sheets = "".join(_sheet(cells[i : i + paper.count]) for i in range(0, len(cells), paper.count))
@@ -65,7 +65,7 @@ def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
 
 
 def link_of(classroom: Classroom, node: NodeSettings) -> str:
-    """Give what the QR code says: the node's line on the class page, or how to log in."""
+    """Return what the QR code says: the node's line on the class page, or how to log in."""
     shack = classroom.shack
     if shack and "web" in shack.services:
         return f"http://{shack.address}:{shack.web_port}/#{node.hostname}"

@@ -59,7 +59,7 @@ class Service:
 
 
 def plan_services(classroom: Classroom, shack: Shack) -> tuple[Service, ...]:
-    """Give the services in the order they start; raises SettingsError for what cannot join."""
+    """Return the services in the order they start; raises SettingsError for what cannot join."""
     makers = {
         "registry": _registry,
         "mirror": _mirror,
@@ -75,12 +75,12 @@ def plan_services(classroom: Classroom, shack: Shack) -> tuple[Service, ...]:
 
 
 def uses_tls(classroom: Classroom) -> bool:
-    """Say whether the nodes' Docker sockets ask for the class's certificates."""
+    """Return whether the nodes' Docker sockets ask for the class's certificates."""
     return any(node.docker.tls for node in classroom.nodes)
 
 
 def encryption_key(classroom: Classroom) -> Secret | None:
-    """Give the gossip key the class shares; raises SettingsError where nodes differ."""
+    """Return the gossip key the class shares; raises SettingsError where nodes differ."""
     keys = {node.cluster.consul_encrypt for node in _joining(classroom)}
     if len(keys) > 1:
         raise SettingsError(
@@ -91,7 +91,7 @@ def encryption_key(classroom: Classroom) -> Secret | None:
 
 
 def swarm_path(classroom: Classroom) -> str:
-    """Give the path in the KV store that the class registers under."""
+    """Return the path in the KV store that the class registers under."""
     paths = {node.cluster.swarm_path for node in _joining(classroom)}
     if len(paths) > 1:
         raise SettingsError(
@@ -102,7 +102,7 @@ def swarm_path(classroom: Classroom) -> str:
 
 
 def bootstrap_expect(classroom: Classroom) -> int:
-    """Give the number of consul servers to wait for, the shack among them."""
+    """Return the number of consul servers to wait for, the shack among them."""
     nodes = _joining(classroom)
     expect = max((node.cluster.consul_bootstrap_expect for node in nodes), default=0) or 1
     servers = 1 + sum(node.cluster.consul_server for node in nodes)
@@ -115,7 +115,7 @@ def bootstrap_expect(classroom: Classroom) -> int:
 
 
 def project_name(classroom: Classroom) -> str:
-    """Give the name that a class's containers and volumes have in common, on a shack of many.
+    """Return the name that a class's containers and volumes have in common, on a shack of many.
 
     A class that is called as its file, `classroom` for most, is told apart by its folder.
     """
@@ -131,7 +131,7 @@ def _digest(text: str) -> str:
 
 
 def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
-    """Give the container images the cards need from elsewhere, each once, in the roster's order."""
+    """Return the container images that cards need from elsewhere, each once, in roster order."""
     names = [name for node in _joining(classroom) for name in _images_of(node, shack)]
     own = tuple(f"{host}:{shack.registry_port}/" for host in (shack.address, shack.hostname))
     return tuple(dict.fromkeys(name for name in names if name and not name.startswith(own)))
@@ -145,13 +145,13 @@ def _images_of(node: NodeSettings, shack: Shack) -> tuple[str, ...]:
 
 
 def class_platform(classroom: Classroom) -> str:
-    """Give the platform that every board of the class can run."""
+    """Return the platform that every board of the class can run."""
     archs = {node.arch for node in classroom.nodes}
     return next((_PLATFORMS[arch] for arch in _PLATFORMS if arch in archs), "linux/arm/v7")
 
 
 def manager_image(classroom: Classroom, shack: Shack) -> str:
-    """Give the classic manager's image: what the file says, else one for the class's Docker."""
+    """Return the classic manager's image: what the file says, else one for the class's Docker."""
     generations = {node.generation or node.image.generation for node in _joining(classroom)}
     old = not generations.isdisjoint(_GENERATIONS_OF_OLD_DOCKER)
     return shack.swarm_image or (_MANAGER_OF_OLD_DOCKER if old else _MANAGER)
@@ -219,7 +219,7 @@ def _manager(classroom: Classroom, shack: Shack) -> Service:
 
 
 def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[str, ...]:
-    """Give `swarm manage …`, looking where the nodes' own version of swarm registers."""
+    """Return `swarm manage …`, looking where the nodes' own version of swarm registers."""
     path, store = swarm_path(classroom), f"consul://{shack.address}:{shack.consul_port}"
     nodes = {image_version(f":{n.cluster.swarm_version}") for n in _joining(classroom)}
     old_nodes = {version < _SWARM_KV_MOVED for version in nodes}

@@ -107,13 +107,13 @@ class NodeStatus:
 
     @property
     def state(self) -> State:
-        """Give the worst finding."""
+        """Return the worst finding."""
         found = {finding.state for finding in self.findings}
         return next((state for state in _WORST_FIRST if state in found), "joined")
 
     @property
     def detail(self) -> str:
-        """Give every finding's words."""
+        """Return every finding's words."""
         return "; ".join(finding.detail for finding in self.findings if finding.detail)
 
 
@@ -142,7 +142,7 @@ def compare(
 
 
 def expected_nodes(classroom: Classroom) -> tuple[NodeSettings, ...]:
-    """Give the nodes that are to join."""
+    """Return the nodes that are to join."""
     return tuple(node for node in classroom.nodes if node.cluster.enabled)
 
 
@@ -177,7 +177,7 @@ def summarise(rows: Iterable[NodeStatus]) -> dict[str, int]:
 
 
 def everyone_joined(classroom: Classroom, rows: Iterable[NodeStatus]) -> bool:
-    """Say whether every node that is expected has joined; strangers keep nobody waiting."""
+    """Return whether every node that is expected has joined; strangers keep nobody waiting."""
     joined = {row.hostname for row in rows if row.state == "joined"}
     return joined.issuperset(node.hostname for node in expected_nodes(classroom))
 
@@ -360,5 +360,5 @@ def _static_address(node: NodeSettings) -> str:
 
 
 def _host(address: str) -> str:
-    """Give the host of `host:port`."""
+    """Return the host of `host:port`."""
     return address.rpartition(":")[0] or address

@@ -49,7 +49,7 @@ def make_base(folder: Path) -> Path:
 
 
 def settings(base: Path) -> NodeSettings:
-    """Give a node over the base."""
+    """Return a node over the base."""
     source = ImageSource("base", file=base, unchecked=True)
     return NodeSettings(
         hostname="pi-03", profile="armv7", arch="armv7", machines=("armv7l",), image=source
@@ -57,7 +57,7 @@ def settings(base: Path) -> NodeSettings:
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Give the seconds that `work` takes."""
+    """Return the seconds that `work` takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
@@ -74,7 +74,7 @@ def edits_as_files(composition: Composition, folder: Path) -> Path:
 
 
 def measure(folder: Path, *, synced: bool) -> tuple[float, float, str]:
-    """Give the medians of our seconds and of cp's and mtools', taken in turns, and how we wrote."""
+    """Return the medians of our seconds and of cp and mtools, in turns, and how we wrote."""
     path = make_base(folder)
     base = BaseImage(path, "0" * 64, SIZE_BYTES, "base")
     node = settings(path)

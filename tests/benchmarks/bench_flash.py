@@ -103,7 +103,7 @@ def flash(devices: Sequence[str], image: Path, *options: str) -> Finished:
 
 
 def write_bmap(image: Path, bmap: Path) -> None:
-    """Give bmaptool the blocks that the file systems use.
+    """Return bmaptool the blocks that the file systems use.
 
     `bmaptool create` would leave out blocks that are in use and zero: over garbage such a card
     is corrupt, so that is not the same work.

@@ -33,7 +33,7 @@ CERTIFICATE_BYTES = 900  # of the ECDSA ones that `batch` makes
 
 
 def stock(mib: int) -> dict[str, bytes]:
-    """Give a boot partition's files as a vendor ships them: a kernel and many dtoverlays."""
+    """Return a boot partition's files as a vendor ships them: a kernel and many dtoverlays."""
     kernel = bytes(range(256)) * (mib * MIB // 4 // 256)
     return {**STOCK[VENDOR], "kernel7.img": kernel}
 

@@ -56,7 +56,7 @@ def _files_of_this_machine() -> list[Path]:
 
 
 def readable(path: Path) -> bool:
-    """Tell whether this user may read a file that is not huge."""
+    """Return whether this user may read a file that is not huge."""
     return os.access(path, os.R_OK) and path.stat().st_size < 64 << 20
 
 

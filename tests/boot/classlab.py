@@ -155,7 +155,7 @@ def _import(docker: Docker, tree: Path, name: str, entrypoint: str) -> None:
 
 
 def consul_of_arm() -> Path:
-    """Give Debian's consul for armhf; the test is skipped where none is to be had, in CI too."""
+    """Return Debian's consul for armhf; the test is skipped where none is to be had, in CI too."""
     key = roots.digest_of([], SUITE, "armhf")
     return roots.once("consul-armhf", key, _make_consul)
 

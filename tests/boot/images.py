@@ -61,7 +61,7 @@ GENERATIONS = {
 
 
 def layers_of(generation: str) -> list[Path]:
-    """Give the folders laid over a root, in order; each may hold boot/, root/ and setup."""
+    """Return the folders laid over a root, in order; each may hold boot/, root/ and setup."""
     return [HERE / name for name in (*GENERATIONS[generation].layers, f"generations/{generation}")]
 
 
@@ -72,7 +72,7 @@ def make_image(kind: str, generation: str, path: Path, size: int = HYPRIOT_SIZE_
 
 
 def golden(generation: str, kind: str = "", size: int = HYPRIOT_SIZE_BYTES) -> Path:
-    """Give the cached image of a generation; it is read-only by its mode."""
+    """Return the cached image of a generation; it is read-only by its mode."""
     kind = kind or GENERATIONS[generation].kind
     kernel = roots.kernel()
     key = roots.digest_of(

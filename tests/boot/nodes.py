@@ -54,7 +54,7 @@ class Node:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def document(self, base: Path) -> dict[str, Any]:
-        """Give the classroom file."""
+        """Return the classroom file."""
         return {
             **SETTINGS,
             "image": {"file": str(base), "unchecked": True},
@@ -64,7 +64,7 @@ class Node:
 
 
 def psk_of(ssid: str, passphrase: str) -> str:
-    """Give the PSK as IEEE 802.11i has it, by the standard library."""
+    """Return the PSK as IEEE 802.11i has it, by the standard library."""
     return hashlib.pbkdf2_hmac("sha1", passphrase.encode(), ssid.encode(), 4096, 32).hex()
 
 
@@ -93,7 +93,7 @@ def tarball(folder: Path) -> Path:
 
 
 def key(folder: Path) -> Path:
-    """Give the public half of an SSH key of the teacher's in that folder."""
+    """Return the public half of an SSH key of the teacher's in that folder."""
     private = folder / "key"
     if not private.exists():
         run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "teacher@shack", "-f", private)

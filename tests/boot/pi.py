@@ -82,7 +82,7 @@ class Pi:
         self.boots += 1
 
     def command(self, firmware: Firmware, witness: int) -> list[str]:
-        """Give QEMU's command line; `witness` is the descriptor that answers `tell`."""
+        """Return QEMU's command line; `witness` is the descriptor that answers `tell`."""
         clock = datetime.now(UTC) - self.clock_lag
         words = emulator.qemu_command(
             firmware,
@@ -260,7 +260,7 @@ class Pi:
         return raw
 
     def partitions(self) -> tuple[Path, Path]:
-        """Give copies of the boot and the root partition, for fsck.vfat and e2fsck."""
+        """Return copies of the boot and the root partition, for fsck.vfat and e2fsck."""
         raw = self.raw()
         with raw.open("rb") as file:
             table = file.read(512)

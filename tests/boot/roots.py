@@ -69,7 +69,7 @@ def cache_folder() -> Path:
 
 
 def digest_of(paths: Iterable[Path], *words: str) -> str:
-    """Give a key that changes with any of the files (folders are walked) and words."""
+    """Return a key that changes with any of the files (folders are walked) and words."""
     digest = hashlib.sha256("\0".join(words).encode())
     for path in paths:
         inside = sorted(path.rglob("*")) if path.is_dir() else [path]
@@ -80,7 +80,7 @@ def digest_of(paths: Iterable[Path], *words: str) -> str:
 
 
 def once(name: str, key: str, make: Callable[[Path], None]) -> Path:
-    """Give the cached file or folder `name`, made by `make` if this key is new."""
+    """Return the cached file or folder `name`, made by `make` if this key is new."""
     final = cache_folder() / f"{name}-{key}"
     with FileLock(f"{final}.lock"):
         if not final.exists():
@@ -121,7 +121,7 @@ def _kind_key(kind: str) -> str:
 
 
 def mirror() -> str:
-    """Give the Debian mirror that this machine already uses."""
+    """Return the Debian mirror that this machine already uses."""
     listed = run(
         "apt-get", "indextargets", "--format", "$(SITE) $(COMPONENT) $(ORIGIN) $(LABEL)",
         "Created-By: Packages",
@@ -143,7 +143,7 @@ def enable_armhf() -> None:
 
 
 def base_folder() -> Path:
-    """Give the root that all kinds grow from; it has no init yet."""
+    """Return the root that all kinds grow from; it has no init yet."""
     return once("base", _base_key(), _make_base)
 
 
@@ -159,7 +159,7 @@ def _make_base(part: Path) -> None:
 
 
 def root_folder(kind: str) -> Path:
-    """Give the folder of a root of packages: one of KINDS."""
+    """Return the folder of a root of packages: one of KINDS."""
     return once(f"root-{kind}", _kind_key(kind), lambda part: _make_root(kind, part))
 
 
@@ -187,7 +187,7 @@ def in_root(root: Path, *command: str) -> None:
 
 
 def _kernel_package() -> Path:
-    """Give the unpacked Debian kernel package."""
+    """Return the unpacked Debian kernel package."""
     return once("kernel", digest_of([], _base_key(), "armmp"), _make_kernel_package)
 
 
@@ -224,7 +224,7 @@ def _lay_modules(package: Path, root: Path) -> None:
 
 
 def kernel() -> Kernel:
-    """Give the kernel, an initramfs that makes it like a Pi's, and the device trees."""
+    """Return the kernel, an initramfs that makes it like a Pi's, and the device trees."""
     package = _kernel_package()
     (image,) = (package / "boot").glob("vmlinuz-*")
     (trees,) = (package / "usr/lib").glob("linux-image-*")

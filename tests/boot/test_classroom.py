@@ -149,7 +149,7 @@ def test_three_cards_of_one_file_join_the_shack(
 
 
 def report_of(seat: Seat) -> str:
-    """Give what a Pi has to say that has not joined."""
+    """Return what a Pi has to say that has not joined."""
     return seat.tell("hostname; ip -4 addr show eth0; tail -n 30 /var/log/rpi-image.log; docker ps")
 
 

@@ -60,7 +60,7 @@ def test_with_a_full_root_the_pi_boots_and_the_card_says_why(image: Path, start:
 
 
 def fill_root(image: Path) -> None:
-    """Give every free block of the root file system to one file."""
+    """Return every free block of the root file system to one file."""
     root = f"{image}?offset={ROOT_OFFSET}"
     shown = run("dumpe2fs", "-h", root)
     free = int(re.findall(r"Free blocks:\s+(\d+)", shown)[0])

@@ -30,7 +30,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the zip of a real base and its publisher's checksum file."""
+    """Return a folder with the zip of a real base and its publisher's checksum file."""
     need("zip", "sha256sum")
     root = tmp_path_factory.mktemp("site")
     run("cp", "--sparse=always", "--reflink=auto", golden(GENERATION), root / NAME)
@@ -42,7 +42,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give the folder where two nodes were built, over a slow line that broke once."""
+    """Return the folder where two nodes were built, over a slow line that broke once."""
     work = tmp_path_factory.mktemp("work")
     size = (site / f"{NAME}.zip").stat().st_size
     with nginx(site, work / "nginx", rate="40m") as server:

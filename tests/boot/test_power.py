@@ -37,7 +37,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state_of(pi: Pi) -> dict[str, str]:
-    """Give what the installer makes, as the booted system has it."""
+    """Return what the installer makes, as the booted system has it."""
     reads = {
         "hostname": "hostname",
         "docker": "grep ^DOCKER_OPTS /etc/default/docker",

@@ -27,7 +27,7 @@ GARBAGE = bytes((i * 37 + 11) % 251 + 1 for i in range(1 << 20))  # 1 MiB withou
 def loop(
     file: Path, *, read_only: bool = False, sector_bytes: int = 512, direct: bool = True
 ) -> Iterator[str]:
-    """Give a loop device over a file; not `direct`: as a plain `losetup` makes it."""
+    """Return a loop device over a file; not `direct`: as a plain `losetup` makes it."""
     need_root()
     need("losetup")
     options = ["--read-only"] if read_only else []
@@ -57,7 +57,7 @@ def garbage_file(path: Path, size_bytes: int) -> Path:
 
 @contextmanager
 def card(folder: Path, size_bytes: int) -> Iterator[str]:
-    """Give a good card full of garbage, in memory where the machine has room there."""
+    """Return a good card full of garbage, in memory where the machine has room there."""
     memory = Path("/dev/shm")
     place = memory if os.access(memory, os.W_OK) else folder
     with (
@@ -69,7 +69,7 @@ def card(folder: Path, size_bytes: int) -> Iterator[str]:
 
 @contextmanager
 def served(folder: Path, *plugin: str | Path, speed: int = 0, direct: bool = True) -> Iterator[str]:
-    """Give a loop device over what an nbdkit plugin serves, at most at `speed` MB/s."""
+    """Return a loop device over what an nbdkit plugin serves, at most at `speed` MB/s."""
     need_root()
     need("nbdkit", "nbdfuse", "fusermount3")
     point = folder / "served"
@@ -110,7 +110,7 @@ def plain_write(buf, offset): store[offset:offset + len(buf)] = buf
 
 @contextmanager
 def lying_card(folder: Path, size_bytes: int, body: str, *, direct: bool = True) -> Iterator[str]:
-    """Give a card whose `pread` and `pwrite` a few lines of Python decide.
+    """Return a card whose `pread` and `pwrite` a few lines of Python decide.
 
     The lines see `store` (a bytearray), `plain_read`, `plain_write`, and `seen`, a dict of theirs.
     """
@@ -222,7 +222,7 @@ RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
 
 
 def state_of_nodes(classroom: Path) -> dict[str, str]:
-    """Give what the ledger says of each node."""
+    """Return what the ledger says of each node."""
     ledger = yaml.safe_load(classroom.with_suffix(".cards.yml").read_text())
     return {entry["node"]: entry["state"] for entry in ledger["cards"]}
 
@@ -235,10 +235,10 @@ def head_of(device: str | Path, size_bytes: int = 4 * MIB, offset_bytes: int = 0
 
 
 def boots(device: str | Path) -> bool:
-    """Tell whether a Pi would find anything: a signature in the first sector."""
+    """Return whether a Pi would find anything: a signature in the first sector."""
     return head_of(device, 512)[510:] == b"\x55\xaa"
 
 
 def is_void(device: str | Path) -> bool:
-    """Tell whether the first chunk is all zeros."""
+    """Return whether the first chunk is all zeros."""
     return not any(head_of(device))

@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SmallImage:
-    """Give the common small image."""
+    """Return the common small image."""
     return make_image(tmp_path_factory.mktemp("small"))
 
 
 @pytest.fixture
 def classroom(tmp_path: Path, small: SmallImage) -> Path:
-    """Give a classroom of three over the small image."""
+    """Return a classroom of three over the small image."""
     file = tmp_path / "class" / "class.yml"
     file.parent.mkdir()
     file.write_text(

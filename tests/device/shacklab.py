@@ -197,7 +197,7 @@ def import_card_images(docker: Docker) -> None:
 
 @contextmanager
 def node_of(pupil: Pupil) -> Iterator[Node]:
-    """Give a pupil's machine a real dockerd and the node script of the card."""
+    """Return a pupil's machine a real dockerd and the node script of the card."""
     node = Node(pupil.lab, pupil.name, pupil.folder / "node", address=pupil.address)
     node.folder.mkdir()
     try:

@@ -195,7 +195,7 @@ class Node(Docker):
         return self.root / "boot" / "rpi-image"
 
     def set_address(self, address: str) -> None:
-        """Give the interface this address and no other."""
+        """Return the interface this address and no other."""
         self.run("ip", "addr", "flush", "dev", "eth0")
         self.run("ip", "addr", "add", f"{address}/24", "dev", "eth0")
         self.address = address
@@ -339,7 +339,7 @@ class Lab:
 
 
 def settings_of(hostname: str) -> dict[str, str]:
-    """Give what the plan renders into node.env for a node of this lab."""
+    """Return what the plan renders into node.env for a node of this lab."""
     return {
         "RPI_IMAGE_HASH": "c0ffee" * 10 + "beef",
         "RPI_IMAGE_BUILT": "1700000000",

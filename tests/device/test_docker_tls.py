@@ -80,7 +80,7 @@ def ask(machine: Machine, certificates: Path | None, address: str = "127.0.0.1")
 
 
 def answers(machine: Machine, certificates: Path) -> bool:
-    """Say whether the engine told its version."""
+    """Return whether the engine told its version."""
     return ask(machine, certificates)[:1].isdigit()
 
 

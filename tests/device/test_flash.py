@@ -50,7 +50,7 @@ SAFE = ("--yes", "--allow-loop")
 
 
 def cut(folder: Path, device: str, start: int, size: int) -> Path:
-    """Give a partition of a card as a file of its own (this kernel may know no partitions)."""
+    """Return a partition of a card as a file of its own (this kernel may know no partitions)."""
     part = folder / f"part-{start}"
     part.write_bytes(head_of(device, size * MIB, start * MIB))
     return part

@@ -40,7 +40,7 @@ EVERY_FLAG = (*SAFE, "--allow-large", "--unmount", "--again", "--full")
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> bool:
-    """Tell whether it ended as a refusal that says these words, with a hint."""
+    """Return whether it ended as a refusal that says these words, with a hint."""
     said = done.stderr.replace("\n", " ")
     return done.returncode == 6 and "hint:" in said and all(word in said for word in words)
 

@@ -237,7 +237,7 @@ class RunningStation:
             self.program = subprocess.Popen([*RPI_IMAGE, *words], stdout=out, stderr=err)
 
     def said(self) -> str:
-        """Give everything it printed for people."""
+        """Return everything it printed for people."""
         return self._err.read_text() + self.out.read_text()
 
     def wait_for(self, pattern: str, seconds: float = 60) -> None:

@@ -36,7 +36,7 @@ def enter(pi: Pi) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(params=["wheezy", "jessie", "cloud-init"])
 def pi(request: pytest.FixtureRequest, tmp_path: Path) -> Pi:
-    """Give a Pi with busybox for its programs."""
+    """Return a Pi with busybox for its programs."""
     need_root()
     need("busybox", "unshare", "chroot")
     made = make_pi(tmp_path, request.param)

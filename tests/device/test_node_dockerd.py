@@ -35,7 +35,7 @@ def running() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(running: Lab) -> Iterator[Lab]:
-    """Give the lab with the shack up, nothing registered, the nodes as after their first boot."""
+    """Return the lab with the shack up, nothing registered, the nodes as after their first boot."""
     running.shack.stop_server()
     running.shack.refuse_pulls(0)
     running.shack.start_server()

@@ -133,7 +133,7 @@ def test_status_shows_three_joined_nodes(lab: ShackLab, shack: Path) -> None:
 
 
 def json_of(text: str) -> str:
-    """Give the JSON text of an output that warnings may follow."""
+    """Return the JSON text of an output that warnings may follow."""
     return text[: text.rindex("\n}") + 2]
 
 

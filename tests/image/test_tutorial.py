@@ -113,7 +113,7 @@ class Reader:
         self._lead_curl_here()
 
     def _dependencies(self) -> Path:
-        """Give a folder of what this test runs with, the program itself left out."""
+        """Return a folder of what this test runs with, the program itself left out."""
         folder = self.folder / "packages"
         folder.mkdir()
         for package in Path(sysconfig.get_path("purelib")).iterdir():

@@ -61,7 +61,7 @@ def pack(image: Path, form: str, folder: Path | None = None) -> Path:
 
 
 def sha256sum(path: Path) -> str:
-    """Give the digest that coreutils computes."""
+    """Return the digest that coreutils computes."""
     return run("sha256sum", path).split()[0].lstrip("\\")
 
 

@@ -53,7 +53,7 @@ class Room:
         return check_classroom(self.path, environment=self.environment)
 
     def said(self) -> list[str]:
-        """Give the findings of a check as `LINE word: message`."""
+        """Return the findings of a check as `LINE word: message`."""
         return [
             f"{problem.line} {'error' if problem.severe else 'warning'}: {problem.message}"
             for problem in self.check()

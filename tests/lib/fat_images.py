@@ -48,7 +48,7 @@ class FatImage:
         return f"{self.path}@@{self.start_bytes}"
 
     def partition(self) -> Partition:
-        """Give the boot partition as the product sees it."""
+        """Return the boot partition as the product sees it."""
         with open_raw(self.path) as raw:
             return boot_partition(raw, read_partitions(raw))
 
@@ -138,7 +138,7 @@ def fsck(image: FatImage) -> str:
 
 
 def mtype(image: FatImage, name: str) -> bytes:
-    """Give a file's bytes as mtools reads them."""
+    """Return a file's bytes as mtools reads them."""
     out = image.path.with_suffix(".mtype")
     run("mcopy", "-n", "-o", "-i", image.drive, f"::{name}", out)
     data = out.read_bytes()
@@ -147,11 +147,11 @@ def mtype(image: FatImage, name: str) -> bytes:
 
 
 def mlist(image: FatImage) -> tuple[str, ...]:
-    """Give the paths of all files as mtools lists them, sorted."""
+    """Return the paths of all files as mtools lists them, sorted."""
     lines = run("mdir", "-/", "-b", "-a", "-i", image.drive, "::").splitlines()
     return tuple(sorted(line.removeprefix("::/") for line in lines if not line.endswith("/")))
 
 
 def mattrib(image: FatImage, name: str) -> str:
-    """Give a file's attribute letters as mtools shows them."""
+    """Return a file's attribute letters as mtools shows them."""
     return re.sub(r"::.*", "", run("mattrib", "-i", image.drive, f"::{name}")).strip()

@@ -60,7 +60,7 @@ class RawVolume:
         self.bits = 32 if not short_fat else 12 if self.clusters < 4085 else 16
 
     def fat(self, number: int, copy: int = 0) -> int:
-        """Give one entry of one FAT copy, reserved bits included."""
+        """Return one entry of one FAT copy, reserved bits included."""
         at = self.fat_at + copy * self.fat_bytes + number * self.bits // 8
         if self.bits == 12:
             pair = int(struct.unpack_from("<H", self.bytes, at)[0])
@@ -68,7 +68,7 @@ class RawVolume:
         return int(struct.unpack_from("<H" if self.bits == 16 else "<I", self.bytes, at)[0])
 
     def chain(self, number: int) -> bytes:
-        """Give the bytes of a chain."""
+        """Return the bytes of a chain."""
         parts = []
         end = {12: 0xFF8, 16: 0xFFF8, 32: 0x0FFFFFF8}[self.bits]
         while number < end:
@@ -82,13 +82,13 @@ class RawVolume:
         return sum(self.fat(n) & 0x0FFFFFFF == 0 for n in range(2, self.clusters + 2))
 
     def root(self) -> bytes:
-        """Give the root directory's bytes."""
+        """Return the root directory's bytes."""
         if self.bits == 32:
             return self.chain(struct.unpack_from("<I", self.bytes, 44)[0])
         return self.bytes[self.root_at : self.data_at]
 
     def records(self) -> dict[bytes, Record]:
-        """Give all files and folders by their path of 11-byte short names."""
+        """Return all files and folders by their path of 11-byte short names."""
         return dict(self._walk(self.root(), b""))
 
     def _walk(self, content: bytes, prefix: bytes) -> Iterator[tuple[bytes, Record]]:
@@ -119,7 +119,7 @@ class RawVolume:
 
 
 def short(path: str) -> bytes:
-    """Give the 11-byte form of each name of an 8.3 path."""
+    """Return the 11-byte form of each name of an 8.3 path."""
     names = []
     for name in path.upper().split("/"):
         base, _, extension = name.partition(".")

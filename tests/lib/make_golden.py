@@ -26,7 +26,7 @@ CASES = tuple(f"{boot}.{node}" for boot in STOCK for node in NODES)
 
 
 def golden(case: str) -> str:
-    """Give a plan as one text: every file in order, its content behind its name."""
+    """Return a plan as one text: every file in order, its content behind its name."""
     name, _, node = case.rpartition(".")
     boot = boot_of(name)
     files = tuple(file for file in node_files() if file.path.endswith(".j2"))

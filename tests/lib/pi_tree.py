@@ -185,7 +185,7 @@ class Pi:
         return self.card.parent
 
     def path(self, name: str) -> Path:
-        """Give a path inside the root."""
+        """Return a path inside the root."""
         return self.root / name.lstrip("/")
 
     def write(self, name: str, text: str, mode: int = 0o644) -> None:
@@ -258,7 +258,7 @@ class Pi:
         return dict(json.loads((self.card / "status.json").read_bytes()))
 
     def snapshot(self) -> dict[str, tuple[int, int, bytes]]:
-        """Give inode, mode and content of every file of the root and the boot partition."""
+        """Return inode, mode and content of every file of the root and the boot partition."""
         return {
             str(path.relative_to(self.root)): (
                 path.lstat().st_ino,
@@ -291,7 +291,7 @@ def give(pi: Pi, name: str, hostname: str, digest: str) -> None:
 
 
 def board(pi: Pi, serial: str, mac: str | None = "b8:27:eb:99:99:99") -> None:
-    """Give the Pi its serial number, and its network card where that has its driver by now."""
+    """Return the Pi its serial number, and its network card where that has its driver by now."""
     pi.write("proc/cpuinfo", CPUINFO.format(serial=serial))
     if mac:
         pi.write("sys/class/net/eth0/address", f"{mac}\n")

@@ -151,7 +151,7 @@ HOSTILE = (
 
 
 def plain_node() -> NodeSettings:
-    """Give the workshop's node: one network, the shack's registry, nothing else."""
+    """Return the workshop's node: one network, the shack's registry, nothing else."""
     return NodeSettings(
         hostname="pi-03",
         profile="armv7",
@@ -168,7 +168,7 @@ def plain_node() -> NodeSettings:
 
 
 def full_node() -> NodeSettings:
-    """Give a node that uses everything there is."""
+    """Return a node that uses everything there is."""
     return replace(
         plain_node(),
         network=Network(
@@ -207,18 +207,18 @@ SECRETS = ("パスワード123", "correct horse", "KEY-PEM", "PRIVATE", "cg8StVX
 
 @cache
 def generations() -> tuple[Generation, ...]:
-    """Give the generations that come with the program."""
+    """Return the generations that come with the program."""
     return load_generations((shipped_folder("overlays"),))
 
 
 @cache
 def node_files() -> tuple[OverlayFile, ...]:
-    """Give what every node gets."""
+    """Return what every node gets."""
     return load_overlay(shipped_folder("overlays") / "node")
 
 
 def boot_of(name: str, **more: bytes) -> DictBoot:
-    """Give a stock boot partition, with further files (`_` in a name standing for a dot)."""
+    """Return a stock boot partition, with further files (`_` in a name standing for a dot)."""
     return DictBoot(STOCK[name] | {path.replace("_", "."): data for path, data in more.items()})
 
 
@@ -234,7 +234,7 @@ def plan(
 
 
 def after(boot: DictBoot, planned: NodePlan) -> DictBoot:
-    """Give the boot partition once a plan is carried out."""
+    """Return the boot partition once a plan is carried out."""
     files = dict(boot.files)
     for edit in planned.edits:
         files.pop(edit.path, None)

@@ -47,13 +47,13 @@ def rpi_image(
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
-    """Give back what ran, which must have gone well."""
+    """Return what ran, which must have gone well."""
     assert done.returncode == 0, done.stderr
     return done
 
 
 def emitted(done: subprocess.CompletedProcess[str]) -> Any:
-    """Give the JSON that a successful run printed."""
+    """Return the JSON that a successful run printed."""
     return json.loads(succeed(done).stdout)
 
 

@@ -24,7 +24,7 @@ SUITE = "bullseye"
 
 
 def consul_program() -> Path:
-    """Give a consul; the test is skipped where none is to be had, in CI too."""
+    """Return a consul; the test is skipped where none is to be had, in CI too."""
     if found := shutil.which("consul"):
         return Path(found)
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -67,7 +67,7 @@ def _unpack(folder: Path) -> bool:
 
 
 def _debian_site() -> str:
-    """Give the mirror that this machine uses, or nothing."""
+    """Return the mirror that this machine uses, or nothing."""
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE)", "Created-By: Packages"],
         capture_output=True, text=True, check=False,
@@ -89,7 +89,7 @@ def running(*arguments: str | Path, log: Path) -> Iterator[None]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Give ports of 127.0.0.1 that nobody has just now."""
+    """Return ports of 127.0.0.1 that nobody has just now."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [s.getsockname()[1] for s in sockets]
     for taken in sockets:

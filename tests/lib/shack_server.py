@@ -49,7 +49,7 @@ def answering(answers: Mapping[str, Answer], tls: ssl.SSLContext | None = None) 
 
 
 def consul_answers(version: str, path: str = "swarm") -> dict[str, Answer]:
-    """Give what a consul of this version answered."""
+    """Return what a consul of this version answered."""
     folder = RECORDINGS / f"consul-{version}"
     return {
         "/v1/status/leader": (folder / "status_leader.json").read_bytes(),
@@ -60,5 +60,5 @@ def consul_answers(version: str, path: str = "swarm") -> dict[str, Answer]:
 
 
 def manager_answers(version: str) -> dict[str, Answer]:
-    """Give what a classic swarm manager of this version answers."""
+    """Return what a classic swarm manager of this version answers."""
     return {"/info": (RECORDINGS / f"swarm-{version}" / "info.json").read_bytes()}

@@ -41,7 +41,7 @@ http {{
 
 
 def free_port() -> int:
-    """Give a port nobody listens on now."""
+    """Return a port nobody listens on now."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
 
@@ -54,7 +54,7 @@ class Nginx:
     work: Path
 
     def requests(self) -> list[str]:
-        """Give the request lines with their status, as logged."""
+        """Return the request lines with their status, as logged."""
         return [
             line.split('"', 1)[1] for line in (self.work / "access.log").read_text().splitlines()
         ]
@@ -115,7 +115,7 @@ class Site:
     seen: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     def asked(self, path: str, header: str = "Range") -> list[str]:
-        """Give that header of every request for `path`, empty where it had none."""
+        """Return that header of every request for `path`, empty where it had none."""
         return [headers.get(header, "") for name, headers in self.seen if name == path]
 
 

@@ -94,7 +94,7 @@ def _parse_entry(content: bytes, at: int, pending: list[bytes]) -> DirectoryEntr
 
 
 def new_folder(own: int, parent: int, moment: DosTime, size_bytes: int) -> bytes:
-    """Give the content of an empty folder; `parent` is 0 for a child of the root."""
+    """Return the content of an empty folder; `parent` is 0 for a child of the root."""
     dots = (
         _record(name.ljust(11), FOLDER, 0, moment, cluster)
         for name, cluster in ((b".", own), (b"..", parent))

@@ -46,7 +46,7 @@ class BootBase:
             raise damaged("its two FAT copies differ")
 
     def apply(self, edits: Sequence[BootEdit], epoch: int) -> Patch:
-        """Give the patch that makes the edits, in their order, with times of `epoch` (UTC).
+        """Return the patch that makes the edits, in their order, with times of `epoch` (UTC).
 
         The same base, edits and epoch give the same patch. Raises ImageError before anything
         is written where there is no room or a path cannot be, and after the edit where the
@@ -209,7 +209,7 @@ class _Session:
         return len(folder.directory.content) // self._fat.bytes_per_cluster - len(folder.chain)
 
     def _place(self, folder: _Folder) -> None:
-        """Give a new or grown folder its clusters."""
+        """Return a new or grown folder its clusters."""
         if (missing := self._missing(folder)) == 0:
             return
         added = self._fat.allocate_bytes(missing * self._fat.bytes_per_cluster)

@@ -36,7 +36,7 @@ class DosTime(NamedTuple):
 
 
 def dos_time(epoch: int) -> DosTime:
-    """Give the UTC moment, moved into 1980-2107 where it lies outside."""
+    """Return the UTC moment, moved into 1980-2107 where it lies outside."""
     when = datetime.fromtimestamp(min(max(epoch, _EARLIEST), _LATEST), UTC)
     date = (when.year - 1980) << 9 | when.month << 5 | when.day
     time = when.hour << 11 | when.minute << 5 | when.second // 2
@@ -44,7 +44,7 @@ def dos_time(epoch: int) -> DosTime:
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """Give a '/'-separated path's names, checked; raises ImageError for what FAT cannot hold."""
+    """Return a '/'-separated path's names, checked; raises ImageError for what FAT cannot hold."""
     names = tuple(path.split("/"))
     for name in names:
         if (fault := fault_of(name)) is not None:
@@ -77,7 +77,7 @@ def _fault_of_length(name: str) -> str | None:
 
 
 def fold(name: str) -> str:
-    """Give what is equal for names that differ in case only, character by character.
+    """Return what is equal for names that differ in case only, character by character.
 
     Letters that merely look for a case elsewhere (dotless i, long s) keep to themselves.
     """
@@ -90,7 +90,7 @@ def _fold_character(character: str) -> str:
 
 
 def short_form(name: str) -> tuple[bytes, int] | None:
-    """Give 11 bytes and the NT case bits where these alone carry the name, else None."""
+    """Return 11 bytes and the NT case bits where these alone carry the name, else None."""
     base, _, extension = name.partition(".")
     parts = (base, extension) if extension else (base,)
     if len(base) > 8 or len(extension) > 3 or not all(_is_one_case(part) for part in parts):  # noqa: PLR2004 - 8.3
@@ -111,7 +111,7 @@ def _padded(base: str, extension: str) -> bytes:
 
 
 def alias_of(name: str, taken: Container[bytes]) -> bytes:
-    """Give the 11-byte short name that goes with a long one, with `~n` where it must."""
+    """Return the 11-byte short name that goes with a long one, with `~n` where it must."""
     wanted = fold(name).lstrip(".").replace(" ", "")
     base, dot, extension = wanted.rpartition(".")
     if not dot:
@@ -131,7 +131,7 @@ def alias_of(name: str, taken: Container[bytes]) -> bytes:
 
 
 def shown_short(stored: bytes, bits: int) -> str:
-    """Give an 11-byte short name as users see it, by the NT case bits."""
+    """Return an 11-byte short name as users see it, by the NT case bits."""
     first = b"\xe5" if stored[0] == ESCAPED_E5 else stored[:1]
     base = (first + stored[1:8]).decode(CODEPAGE).rstrip(" ")
     extension = stored[8:11].decode(CODEPAGE).rstrip(" ")
@@ -141,7 +141,7 @@ def shown_short(stored: bytes, bits: int) -> str:
 
 
 def checksum_of(stored: bytes) -> int:
-    """Give the checksum that ties long-name slots to their short name (fatgen103)."""
+    """Return the checksum that ties long-name slots to their short name (fatgen103)."""
     total = 0
     for byte in stored:
         total = ((total >> 1) + ((total & 1) << 7) + byte) & 0xFF
@@ -149,7 +149,7 @@ def checksum_of(stored: bytes) -> int:
 
 
 def long_slots(name: str, stored: bytes) -> bytes:
-    """Give the long-name slots that stand before the short entry, last part first."""
+    """Return the long-name slots that stand before the short entry, last part first."""
     units = name.encode("utf-16-le")
     if len(units) % (UNITS_PER_SLOT * 2):
         units += b"\0\0"
@@ -166,7 +166,7 @@ def long_slots(name: str, stored: bytes) -> bytes:
 
 
 def long_name(slots: list[bytes], stored: bytes) -> str | None:
-    """Give the name that `slots`, in the order of the disk, spell; None where they do not fit."""
+    """Return the name that `slots`, in the order of the disk, spell; None where they do not fit."""
     count = len(slots)
     if not count or slots[0][0] != LAST_LONG | count:
         return None

@@ -83,7 +83,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         self._parse_fat()
 
     def fork(self, view: CowView) -> BootFat:
-        """Give the same volume on a fresh view, without reading or parsing anew."""
+        """Return the same volume on a fresh view, without reading or parsing anew."""
         other = copy.copy(self)
         other.view = other._PyFat__fp = view  # noqa: SLF001 - its own class
         other.fat = self.fat[:]
@@ -163,11 +163,11 @@ class BootFat(PyFat):  # type: ignore[misc]
         return self.copies_agree and self.fat[1] & bits == bits and not state & 0x01
 
     def is_cluster(self, number: int) -> bool:
-        """Tell whether `number` names a cluster of the data area."""
+        """Return whether `number` names a cluster of the data area."""
         return FIRST_CLUSTER <= number < self.cluster_count + FIRST_CLUSTER
 
     def start_of(self, cluster: int) -> int:
-        """Give an entry's first cluster; its high half means other things before FAT32."""
+        """Return an entry's first cluster; its high half means other things before FAT32."""
         return cluster if self.fat_type == 32 else cluster & 0xFFFF  # noqa: PLR2004
 
     # ---- the FAT
@@ -264,7 +264,7 @@ class BootFat(PyFat):  # type: ignore[misc]
     # ---- the free count that FAT32 keeps beside
 
     def read_fsinfo(self) -> tuple[int, int] | None:
-        """Give free count and next free as stored; None where there is no such sector."""
+        """Return free count and next free as stored; None where there is no such sector."""
         at = self._fsinfo_at()
         return None if at is None else struct.unpack("<II", self.view.read_at(at + FSINFO_AT, 8))
 
@@ -292,7 +292,7 @@ class BootFat(PyFat):  # type: ignore[misc]
     # ---- clusters
 
     def read_chain(self, chain: list[int]) -> bytes:
-        """Give the bytes of whole clusters, neighbours in one read."""
+        """Return the bytes of whole clusters, neighbours in one read."""
         parts = []
         for start, count in _stretches(chain):
             at = self.get_data_cluster_address(start)
@@ -311,7 +311,7 @@ class BootFat(PyFat):  # type: ignore[misc]
             done += size
 
     def read_folder(self, cluster: int) -> bytes:
-        """Give a directory's bytes; cluster 0 is the root of FAT12 and FAT16."""
+        """Return a directory's bytes; cluster 0 is the root of FAT12 and FAT16."""
         if cluster == 0 and self.root_cluster == 0:
             start = self.root_dir_sector * self.sector_bytes
             return self.view.read_at(start, self.bpb_header["BPB_RootEntCnt"] * SLOT_BYTES)
@@ -381,7 +381,7 @@ def _put(raw: bytearray, fat_type: int, number: int, fat: array[int]) -> tuple[i
 
 
 def _stretches(chain: list[int]) -> list[tuple[int, int]]:
-    """Give (first cluster, how many) for each row of neighbours in a chain."""
+    """Return (first cluster, how many) for each row of neighbours in a chain."""
     stretches: list[tuple[int, int]] = []
     for number in chain:
         if stretches and number == sum(stretches[-1]):

@@ -39,13 +39,13 @@ class Tree:
         self._listings: dict[int, Listing] = {}
 
     def listing(self, cluster: int) -> Listing:
-        """Give the folder that begins at `cluster`; the root's is `fat.root_cluster`."""
+        """Return the folder that begins at `cluster`; the root's is `fat.root_cluster`."""
         if (known := self._listings.get(cluster)) is None:
             known = self._listings[cluster] = self._parse(self.fat.read_folder(cluster))
         return known
 
     def read_listings(self) -> tuple[Listing, ...]:
-        """Give the folders read so far; all of them after a whole walk."""
+        """Return the folders read so far; all of them after a whole walk."""
         return tuple(self._listings.values())
 
     def find(self, names: Sequence[str]) -> DirectoryEntry | None:
@@ -62,14 +62,14 @@ class Tree:
         return entry
 
     def start_of(self, entry: DirectoryEntry) -> int:
-        """Give the first cluster an entry names, which must be one where it is a folder."""
+        """Return the first cluster an entry names, which must be one where it is a folder."""
         start = self.fat.start_of(entry.cluster)
         if entry.attributes & FOLDER and not self.fat.is_cluster(start):
             raise damaged(f"the folder {entry.name!r} lies outside")
         return start
 
     def walk(self) -> Iterator[Found]:
-        """Give every entry, folders before what they hold; ends on any input."""
+        """Return every entry, folders before what they hold; ends on any input."""
         root = self.fat.root_cluster
         waiting = [("", root)]
         seen = {root}

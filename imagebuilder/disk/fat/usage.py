@@ -46,7 +46,7 @@ class _Layout:
 
 
 def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
-    """Give the byte ranges in use (from the start of the disk), or None where this is no FAT.
+    """Return the byte ranges in use (from the start of the disk), or None where this is no FAT.
 
     A cluster counts as used when any copy of the table says so.
     """
@@ -105,7 +105,7 @@ def _sound(layout: _Layout, size_bytes: int) -> bool:
 
 
 def _entries(table: bytes, layout: _Layout) -> Iterator[int]:
-    """Give the table's entries of clusters 2 and up."""
+    """Return the table's entries of clusters 2 and up."""
     if layout.entry_bits == 12:  # noqa: PLR2004 - FAT12 packs two entries into three bytes
         for cluster in range(2, layout.clusters + 2):
             pair = table[cluster * 3 // 2] | table[cluster * 3 // 2 + 1] << 8

@@ -78,11 +78,11 @@ class BootVolume:
         return tuple(sorted(f.path for f in self.tree.walk() if not f.entry.is_folder))
 
     def exists(self, path: str) -> bool:
-        """Tell whether there is such a file or folder, whatever the case of its letters."""
+        """Return whether there is such a file or folder, whatever the case of its letters."""
         return self.tree.find(path.strip("/").split("/")) is not None
 
     def read(self, path: str) -> bytes:
-        """Give a file's content; raises ImageError where there is no such file."""
+        """Return a file's content; raises ImageError where there is no such file."""
         entry = self.tree.find(path.strip("/").split("/"))
         if entry is None or entry.is_folder:
             fact = "is not on" if entry is None else "is a folder on"

@@ -48,7 +48,7 @@ def invalid(fact: str, hint: str = "") -> PydanticCustomError:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give a hint naming the known word nearest to `word`, or listing them all when none is."""
+    """Return a hint naming the known word nearest to `word`, or listing them all when none is."""
     names = sorted(known)
     near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     if near:
@@ -57,13 +57,13 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def dotted(loc: Loc) -> str:
-    """Give a path as people write it: nodes[2].hostname."""
+    """Return a path as people write it: nodes[2].hostname."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".")
 
 
 def with_path(loc: Loc, message: str) -> str:
-    """Give a message with the path it is about."""
+    """Return a message with the path it is about."""
     name = dotted(loc)
     return f"{name}: {message}" if name else message
 

@@ -36,7 +36,7 @@ SCALAR = Shape({"type": ["string", "number", "boolean"]})
 
 
 def shaped(pattern: str) -> Shape:
-    """Give the shape of a scalar whose texts match `pattern`, which may be laxer than the check."""
+    """Return the shape of a scalar whose texts match `pattern`, which may allow more."""
     return Shape({**SCALAR.keywords, "pattern": f"^(?:{pattern})$"})
 
 

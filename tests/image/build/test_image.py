@@ -35,7 +35,7 @@ PATCH = Patch((Run(512, b"\xaa" * 512), Run(9 << 20, b"\xbb" * 4096)))
 
 @pytest.fixture
 def base(tmp_path: Path) -> BaseImage:
-    """Give a sparse base with data at both ends, made by truncate and dd."""
+    """Return a sparse base with data at both ends, made by truncate and dd."""
     path = tmp_path / "base.img"
     run("truncate", "-s", str(SIZE_BYTES + 100), path)
     for seek in (0, 4, 23):
@@ -50,7 +50,7 @@ def base(tmp_path: Path) -> BaseImage:
 
 @pytest.fixture
 def composition(base: BaseImage) -> Composition:
-    """Give a node over the base; its plan holds a secret."""
+    """Return a node over the base; its plan holds a secret."""
     settings = NodeSettings(
         hostname="pi-03",
         profile="armv7",

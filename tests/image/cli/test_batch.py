@@ -34,20 +34,20 @@ ENVIRONMENT = {"CLASS_WIFI": "correct horse"}
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a cache that one module shares."""
+    """Return a cache that one module shares."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a small base image that one module shares."""
+    """Return a small base image that one module shares."""
     need("sfdisk", "zstd")
     return small_base(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture
 def room(tmp_path: Path, base: Path) -> Path:
-    """Give a classroom of three nodes."""
+    """Return a classroom of three nodes."""
     return write_room(tmp_path, 3, base)
 
 
@@ -59,7 +59,7 @@ def write_room(folder: Path, count: int, base: Path) -> Path:
 
 @pytest.fixture
 def program(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Give rpi-image, run beside the classroom file with its secret in the environment."""
+    """Return rpi-image, run beside the classroom file with its secret in the environment."""
     need("mtype")
 
     def call(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -351,7 +351,7 @@ def test_an_error_of_all_nodes_is_said_once(
 
 @pytest.fixture
 def one(room: Path) -> Path:
-    """Give a classroom of three whose boards have their MACs."""
+    """Return a classroom of three whose boards have their MACs."""
     room.write_text(room.read_text() + "    mac: b8:27:eb:00:00:[11-13]\n")
     return room
 

@@ -40,13 +40,13 @@ SEED_OPTS = (
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a cache that one module shares."""
+    """Return a cache that one module shares."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def program(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Give rpi-image, run in a folder of its own."""
+    """Return rpi-image, run in a folder of its own."""
     need("mtype", "fsck.vfat")
 
     def call(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +57,7 @@ def program(cache: Path, tmp_path: Path) -> Callable[..., subprocess.CompletedPr
 
 @pytest.fixture
 def wifi_file(tmp_path: Path) -> Path:
-    """Give a file with a passphrase that shells and sed would spoil."""
+    """Return a file with a passphrase that shells and sed would spoil."""
     path = tmp_path / "wifi.txt"
     path.write_text("p$a`b\"c'd\\e/f&g h\n")
     return path

@@ -37,7 +37,7 @@ ROOM = "profile: armv7\nimage: {{file: {image}, unchecked: true}}\nnodes:\n  - h
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a base image with 40 MiB of data."""
+    """Return a base image with 40 MiB of data."""
     need("sfdisk", "zstd")
     path = small_base(tmp_path_factory.mktemp("base"))
     fill = ("bs=1M", "seek=66", "count=40", "conv=notrunc", "status=none")
@@ -47,7 +47,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def room(tmp_path: Path, base: Path) -> Path:
-    """Give a class of four."""
+    """Return a class of four."""
     path = tmp_path / "room.yml"
     path.write_text(ROOM.format(image=base))
     return path

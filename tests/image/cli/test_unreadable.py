@@ -24,13 +24,13 @@ ROOM = "profile: armv7\nimage: sample\nnodes: [{hostname: pi-01}]\n"
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a cache that one module shares."""
+    """Return a cache that one module shares."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture
 def program(cache: Path, tmp_path: Path) -> Iterator[Callable[..., tuple[int, str]]]:
-    """Give rpi-image without root's power, beside a folder `priv` that nobody may look into."""
+    """Return rpi-image without root's power, beside a folder `priv` that nobody may look into."""
     need("setpriv")
     before = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
     (tmp_path / "room.yml").write_text(ROOM)

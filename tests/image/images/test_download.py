@@ -41,7 +41,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def web(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with a zipped image and its checksum file, as a publisher has it."""
+    """Return a folder with a zipped image and its checksum file, as a publisher has it."""
     folder = tmp_path_factory.mktemp("web")
     publish_checksum(pack(make_image(folder / "pi.img"), "zip"))
     return folder
@@ -59,7 +59,7 @@ def cache(tmp_path: Path) -> Cache:
 
 
 def files_in(cache: Cache) -> list[str]:
-    """Give what lies in the cache that is not a lock."""
+    """Return what lies in the cache that is not a lock."""
     found = (path.relative_to(cache.folder) for path in cache.folder.rglob("*") if path.is_file())
     return sorted(str(path) for path in found if path.parts[0] != "locks")
 

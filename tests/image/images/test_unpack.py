@@ -29,13 +29,13 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def packs(image: Path) -> Callable[[str], bytes]:
-    """Give the bytes of the image in a form, packed once."""
+    """Return the bytes of the image in a form, packed once."""
     return functools.cache(lambda form: pack(image, form).read_bytes())
 
 
 @pytest.fixture
 def packed(packs: Callable[[str], bytes], form: str, tmp_path: Path) -> Path:
-    """Give a copy of the packed image, for the test to spoil."""
+    """Return a copy of the packed image, for the test to spoil."""
     path = tmp_path / f"pi.img.{form}"
     path.write_bytes(packs(form))
     return path

@@ -35,7 +35,7 @@ def lay(planned: NodePlan, folder: Path) -> Path:
 
 
 def hostile_wifi() -> NodeSettings:
-    """Give a node with one network for each hostile SSID, each with a hostile passphrase."""
+    """Return a node with one network for each hostile SSID, each with a hostile passphrase."""
     networks = tuple(
         WifiNetwork(ssid, Secret((ssid + "-passphrase").encode()[:60].decode(errors="ignore")))
         for ssid in SSIDS

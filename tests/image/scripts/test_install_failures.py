@@ -58,7 +58,7 @@ def calls_of(folder: Path, kind: str) -> int:
 
 
 def contents(pi: Pi) -> dict[str, tuple[int, bytes]]:
-    """Give mode and content of what an installation leaves, without times and logs.
+    """Return mode and content of what an installation leaves, without times and logs.
 
     What is left to do in the running system differs rightly: a reboot has done some of it.
     """

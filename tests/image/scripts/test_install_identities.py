@@ -36,7 +36,7 @@ exec /bin/rm "$@"
 
 @pytest.fixture
 def pi(tmp_path: Path) -> Pi:
-    """Give a wheezy Pi with an image for two nodes in it."""
+    """Return a wheezy Pi with an image for two nodes in it."""
     made = make_pi(tmp_path, "wheezy")
     made.configure(NODE_HOSTNAME="unclaimed", RPI_IMAGE_HASH=HASH)
     (made.boot / "occidentalis.txt").write_text("# name\nhostname=unclaimed\n")
@@ -122,7 +122,7 @@ def test_a_power_cut_over_the_other_identities(pi: Pi) -> None:
 
 @pytest.fixture
 def trixie(tmp_path: Path) -> Pi:
-    """Give a Pi with the planned image of a class on a base image with cloud-init."""
+    """Return a Pi with the planned image of a class on a base image with cloud-init."""
     pi = make_pi(tmp_path, "trixie")
     boot = boot_of("cloud-init-trixie")
     full = replace(full_node(), serial="abcdef01")

@@ -53,7 +53,7 @@ esac
 
 @pytest.fixture
 def pi(tmp_path: Path) -> Pi:
-    """Give a node whose installer has run, with docker, images and a leader."""
+    """Return a node whose installer has run, with docker, images and a leader."""
     pi = make_pi(tmp_path, "wheezy")
     assert pi.run().returncode == 0
     run_docker(pi)

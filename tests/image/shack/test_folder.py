@@ -67,7 +67,7 @@ def text_of(files: Sequence[ShackFile], path: str) -> str:
 
 
 def command_of(classroom: Classroom, templates: Sequence[OverlayFile], service: str) -> list[str]:
-    """Give a service's command as YAML reads it out of the compose file."""
+    """Return a service's command as YAML reads it out of the compose file."""
     text = text_of(plan_shack(classroom, templates), "docker-compose.yml")
     command: list[str] = yaml.safe_load(text)["services"][service]["command"]
     return command
@@ -394,7 +394,7 @@ def test_the_logs_of_all_are_followed_until_ctrl_c(
 
 
 def ended(job: str) -> bool:
-    """Say whether a process is gone, or about to be collected, within a second."""
+    """Return whether a process is gone, or about to be collected, within a second."""
     for _ in range(20):
         try:
             if Path("/proc", job, "stat").read_text().rpartition(")")[2].split()[0] == "Z":

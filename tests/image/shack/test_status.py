@@ -287,7 +287,7 @@ def test_a_card_that_is_no_card(tmp_path: Path) -> None:
 
 
 def agent(folder: Path, name: str, address: str, http: int, server: int) -> list[str | Path]:
-    """Give the arguments of an agent with ports of its own at one of the loopback's addresses."""
+    """Return the arguments of an agent with ports of its own at one of the loopback's addresses."""
     ports = {"http": http, "server": server, "serf_lan": server + 1, "serf_wan": -1, "dns": -1}
     config = folder / f"{name}.json"
     config.write_text(json.dumps({"ports": ports}))

@@ -134,7 +134,7 @@ def test_quiet_draws_no_meter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def screen(rows: int, columns: int) -> Iterator[tuple[Console, Callable[[], str]]]:
-    """Give a console at a terminal of this size, and a way to see what was drawn since."""
+    """Return a console at a terminal of this size, and a way to see what was drawn since."""
     leader, follower = pty.openpty()
     termios.tcsetwinsize(leader, (rows, columns))
 

@@ -31,7 +31,7 @@ MACHINES = sorted(path.stem for path in RECORDINGS.glob("*.json"))
 
 
 def recorded(machine: str) -> dict[str, Device]:
-    """Give the devices of a recorded machine by path."""
+    """Return the devices of a recorded machine by path."""
     text: dict[str, Any] = json.loads((RECORDINGS / f"{machine}.json").read_text())
     snapshot = Snapshot(
         lsblk=json.dumps(text["lsblk"]),

@@ -53,7 +53,7 @@ def make(folder: Path, options: list[str], size: str = "96M", *, filled: bool = 
 
 
 def free_blocks(image: Path) -> tuple[set[int], int, int]:
-    """Give what dumpe2fs calls free, the size of a block and the count of blocks."""
+    """Return what dumpe2fs calls free, the size of a block and the count of blocks."""
     text = run("dumpe2fs", image)
     free: set[int] = set()
     for line in re.findall(r"^  Free blocks: (.+)$", text, re.MULTILINE):

@@ -151,7 +151,7 @@ def test_only_what_differs_lies_under_an_identity() -> None:
 
 
 def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
-    """Give the card once a board has claimed an identity: its files over the image's."""
+    """Return the card once a board has claimed an identity: its files over the image's."""
     card = dict(after(boot, merged).files)
     others = {path: card.pop(path) for path in list(card) if path.startswith(FOLDER)}
     folder = f"{FOLDER}/{name}/"
@@ -160,7 +160,7 @@ def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
 
 
 def alone(boot: DictBoot, own: NodePlan) -> dict[str, bytes]:
-    """Give the card of a node that has an image of its own."""
+    """Return the card of a node that has an image of its own."""
     files = after(boot, own).files
     return {path: data for path, data in files.items() if path not in SHARED}
 

@@ -88,7 +88,7 @@ class Player:
 
 
 def contents(image: FatImage, folder: Path) -> dict[str, bytes]:
-    """Give all files as one mcopy takes them off, by folded path."""
+    """Return all files as one mcopy takes them off, by folded path."""
     folder.mkdir()
     run("mcopy", "-s", "-n", "-p", "-i", image.drive, "::*", folder, check=False)
     return {
