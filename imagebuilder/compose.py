@@ -11,7 +11,7 @@ from imagebuilder import bootfs, disk
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile, Patch
 from imagebuilder.oneimage import identity_of, merge_plans, unclaimed_node
-from imagebuilder.overlays import load_generations, load_overlay
+from imagebuilder.overlays import load_generations, load_overlay, node_overlay
 from imagebuilder.plan import DictBoot, detect, plan_node
 from imagebuilder.progress import SILENT, Voice
 from imagebuilder.reading import RawFile, open_raw
@@ -119,7 +119,8 @@ class Layers:
 
     def _folder(self, folder: Path) -> tuple[OverlayFile, ...]:
         if folder not in self._read:
-            self._read[folder] = load_overlay(folder)
+            ours = folder == shipped_folder("overlays") / "node"
+            self._read[folder] = node_overlay() if ours else load_overlay(folder)
         return self._read[folder]
 
 

@@ -22,7 +22,7 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.overlays import load_generations, load_overlay
+from imagebuilder.overlays import load_generations, node_overlay
 from imagebuilder.plan import DictBoot, detect, plan_node
 from imagebuilder.shipped import shipped_folder
 
@@ -213,7 +213,7 @@ def generations() -> tuple[Generation, ...]:
 @cache
 def node_files() -> tuple[OverlayFile, ...]:
     """Give what every node gets."""
-    return load_overlay(shipped_folder("overlays") / "node")
+    return node_overlay()
 
 
 def boot_of(name: str, **more: bytes) -> DictBoot:

@@ -39,6 +39,7 @@ FLOORS: dict[str, int] = {
             "presence",
             "safety",
             "salvage",
+            "scripts",
             "fields",
             "findings",
             "layers",

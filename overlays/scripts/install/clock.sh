@@ -1,0 +1,15 @@
+# The clock: never before the time at which the card was built.
+# Reads: RPI_IMAGE_BUILT.
+# Writes: /etc/fake-hwclock.data, the clock.
+
+floor_clock() {
+    clock_now=$(date -u +%s)
+    if [ "$clock_now" -lt "${RPI_IMAGE_BUILT:-0}" ]; then
+        on_machine date -u -s "@$RPI_IMAGE_BUILT" >/dev/null
+    fi
+    [ -f "$root/etc/fake-hwclock.data" ] || return 0
+    clock_built=$(date -u -d "@$RPI_IMAGE_BUILT" '+%Y-%m-%d %H:%M:%S')
+    clock_saved=$(text_of /etc/fake-hwclock.data)
+    clock_last=$(printf '%s\n%s\n' "$clock_built" "$clock_saved" | sort | tail -n 1)
+    edit /etc/fake-hwclock.data 644 "$clock_last"
+}

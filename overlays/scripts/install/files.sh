@@ -1,0 +1,88 @@
+# Files of the root. A new file is complete and on the card before it gets its name.
+# Reads: no setting.
+# Writes: the files that are named to it.
+
+# put PATH MODE TEXT: the text and a newline become the file, owned by root
+put() {
+    put_target=$root$1
+    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
+    mkdir -p "${put_target%/*}"
+    rm -f "$put_part"
+    (umask 077 && printf '%s\n' "$3" >"$put_part")
+    chmod "$2" "$put_part"
+    place "$1"
+}
+
+# edit PATH MODE TEXT: as put, but a file that is there keeps its mode and owner
+edit() {
+    put_target=$root$1
+    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
+    if [ ! -f "$put_target" ]; then
+        put "$@"
+        return
+    fi
+    rm -f "$put_part"
+    cp -p "$put_target" "$put_part"
+    printf '%s\n' "$3" >"$put_part"
+    place "$1"
+}
+
+# copy FROM PATH MODE: a file of the boot partition becomes a file of the root
+copy() {
+    put_target=$root$2
+    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
+    mkdir -p "${put_target%/*}"
+    rm -f "$put_part"
+    (umask 077 && cat "$1" >"$put_part")
+    chmod "$3" "$put_part"
+    place "$2"
+}
+
+place() {
+    if [ -f "$put_target" ] && [ ! -L "$put_target" ] && cmp -s "$put_part" "$put_target" 2>/dev/null &&
+        [ "$(mode_of "$put_part")" = "$(mode_of "$put_target")" ]; then
+        rm -f "$put_part"
+        return 0
+    fi
+    sync
+    mv -f "$put_part" "$put_target"
+    printf 'wrote %s\n' "$1" >&2
+}
+
+mode_of() {
+    # shellcheck disable=SC2012 # `stat` is not everywhere; only the first word is taken
+    ls -ld "$1" | sed 's/ .*//'
+}
+
+drop() {
+    if [ -e "$root$1" ] || [ -L "$root$1" ]; then
+        rm -rf "$root$1"
+        printf 'removed %s\n' "$1" >&2
+    fi
+}
+
+# link TARGET PATH
+link() {
+    link_path=$root$2
+    [ "$(readlink "$link_path" 2>/dev/null)" = "$1" ] && return 0
+    mkdir -p "${link_path%/*}"
+    rm -f "$link_path.rpi-image"
+    ln -s "$1" "$link_path.rpi-image"
+    mv -f "$link_path.rpi-image" "$link_path"
+    printf 'wrote %s\n' "$2" >&2
+}
+
+# text_of PATH: the file, or nothing where there is none
+text_of() {
+    if [ -f "$root$1" ]; then
+        cat "$root$1"
+    fi
+}
+
+# through PATH FILTER...: the filter's output for that file (none there: for nothing)
+through() {
+    through_path=$root$1
+    [ -f "$through_path" ] || through_path=/dev/null
+    shift
+    "$@" <"$through_path"
+}

@@ -1,0 +1,8 @@
+# What the installer says, on stderr and for the report.
+# Reads: no setting.
+# Writes: nothing.
+
+say() {
+    printf 'rpi-image: %s\n' "$1" >&2
+    log_text="$log_text$1$newline"
+}
