@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,54 @@ def test_a_script_is_its_parts_in_the_order_of_the_list(folder: Path) -> None:
     assert node.data.decode() == f'{SAY}\n{MAIN}\nmain "$@"\n'
 
 
+def test_the_steps_of_the_parts_are_made_in_the_order_of_the_list(folder: Path) -> None:
+    for name in ("first", "second"):
+        (folder / f"install/{name}.sh").write_text(
+            f"# {name}\n\nset_{name}() {{\n    say {name}\n}}\n"
+        )
+    (folder / "install/main.sh").write_text(
+        'step() {\n    say "$1:"\n    $2\n}\nmain() {\n    steps\n}\n'
+    )
+    write_list(
+        folder,
+        "install",
+        "install/head.sh\nlib/say.sh\ninstall/second.sh  set_second  the second\n"
+        "install/main.sh\ninstall/first.sh\tset_first\tfirst\n",
+    )
+    script = load_scripts(folder)[0].data.decode()
+    for shell in (("dash",), ("busybox", "sh")):
+        said = run(*shell, "-c", script, "install")
+        assert said == "the second:\nsecond\nfirst:\nfirst\n"
+
+
+def test_a_step_that_its_part_does_not_define(folder: Path) -> None:
+    write_list(folder, "node", "lib/say.sh set_it it\nnode/main.sh\n")
+    with pytest.raises(SettingsError, match=r"lib/say\.sh does not define set_it"):
+        load_scripts(folder)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later"),
+    [
+        ("clock", "node service"),
+        ("node service", "hostname"),
+        ("name of the board", "hostname"),
+        ("identity", "host keys"),
+        ("docker TLS", "docker options"),
+        ("login", "SSH keys"),
+        ("wifi", "address"),
+        ("time server", "own scripts"),
+        ("own scripts", "running system"),
+    ],
+)
+def test_steps_that_need_each_other_are_in_order(earlier: str, later: str) -> None:
+    install, _ = load_scripts(shipped_folder("overlays") / "scripts")
+    steps = re.findall(r"^    step '([^']+)' [a-z_]+$", install.data.decode(), re.MULTILINE)
+    assert steps.index(earlier) < steps.index(later)
+    assert steps[0] == "clock"
+    assert steps[-1] == "running system"
+
+
 def test_a_part_without_a_last_newline_does_not_run_into_the_next(folder: Path) -> None:
     (folder / "lib/say.sh").write_text(SAY.rstrip("\n"))
     script = load_scripts(folder)[0].data.decode()
@@ -84,7 +133,8 @@ def test_a_part_in_no_list(folder: Path, part: str) -> None:
     [
         "../install/head.sh", "install/../lib/say.sh", "/etc/profile.sh", "install/./main.sh",
         "install//main.sh", "head.sh", "install/main", "install/main.sh lib/say.sh",
-        "install/sub/main.sh", "install/MAIN.sh", "install/main.sh\\",
+        "install/sub/main.sh", "install/MAIN.sh", "install/main.sh\\", "lib/say.sh say",
+        "lib/say.sh say it's", "lib/say.sh say; it", "lib/say.sh say $(id)",
     ],
 )  # fmt: skip
 def test_a_line_that_is_no_part(folder: Path, part: str) -> None:

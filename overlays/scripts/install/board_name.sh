@@ -14,6 +14,10 @@ name_unclaimed() {
 
 # native_name: the vendor's own files would set the name of the image again
 native_name() {
+    case $NODE_HOSTNAME in
+        unclaimed-*) ;;
+        *) return 0 ;;
+    esac
     set_setting "$state/node.env" NODE_HOSTNAME "NODE_HOSTNAME='$NODE_HOSTNAME'"
     for native in occidentalis.txt device-init.yaml user-data; do
         scrub_file "$native" with_own_name

@@ -114,27 +114,7 @@ install_all() {
     chmod 700 "$root$state" 2>/dev/null
     rm -f "$root$state"/.*.rpi-image 2>/dev/null
     if [ "$(text_of "$state/installed")" != "$RPI_IMAGE_HASH" ]; then
-        step clock floor_clock
-        step 'node service' node_service
-        case $NODE_HOSTNAME in
-            unclaimed-*) step 'name of the board' native_name ;;
-        esac
-        step hostname host_name
-        step identity new_identity
-        step 'host keys' given_host_keys
-        step 'docker TLS' tls_files
-        step 'docker options' docker_options
-        step login login
-        step 'SSH keys' ssh_keys
-        step wifi wifi
-        step address address
-        step 'time zone' time_zone
-        step keyboard keyboard
-        step locale locale
-        step 'apt proxy' apt_proxy
-        step 'time server' ntp_server
-        step 'own scripts' own_scripts
-        step 'running system' follow_up
+        steps # of install.parts
         if [ -z "$failure" ]; then
             sync
             step marker set_marker
