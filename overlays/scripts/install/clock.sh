@@ -2,11 +2,8 @@
 # Reads: RPI_IMAGE_BUILT.
 # Writes: /etc/fake-hwclock.data, the clock.
 
-floor_clock() {
-    clock_now=$(date -u +%s)
-    if [ "$clock_now" -lt "${RPI_IMAGE_BUILT:-0}" ]; then
-        on_machine date -u -s "@$RPI_IMAGE_BUILT" >/dev/null
-    fi
+set_clock() {
+    floor_clock
     [ -f "$root/etc/fake-hwclock.data" ] || return 0
     clock_built=$(date -u -d "@$RPI_IMAGE_BUILT" '+%Y-%m-%d %H:%M:%S')
     clock_saved=$(text_of /etc/fake-hwclock.data)

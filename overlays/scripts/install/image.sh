@@ -2,20 +2,12 @@
 # Reads: NODE_GENERATION.
 # Writes: nothing.
 
-is_running() {
-    [ -d "$root/run/systemd/system" ]
-}
-
 is_systemd() {
     is_running && return 0
     case $(readlink "$root/sbin/init" 2>/dev/null) in
         *systemd*) return 0 ;;
     esac
     return 1
-}
-
-is_masked() {
-    [ "$(readlink "$root/etc/systemd/system/$1.service" 2>/dev/null)" = /dev/null ]
 }
 
 # native WORD: the image's own configuration on the boot partition has taken care of it
@@ -30,16 +22,20 @@ has_network_manager() {
     ! grep -q "^[[:space:]]*iface[[:space:]]*${1:-wlan0}[[:space:]]" "$root/etc/network/interfaces" 2>/dev/null
 }
 
-has_dhcpcd() {
-    [ -f "$root/etc/dhcpcd.conf" ] || return 1
-    is_masked dhcpcd && return 1
-    [ -x "$root/sbin/dhcpcd" ] || [ -x "$root/usr/sbin/dhcpcd" ] || [ -x "$root/sbin/dhcpcd5" ] ||
-        [ -x "$root/usr/sbin/dhcpcd5" ]
-}
-
 has_wifi() {
     for profile in "$here"/wifi/wpa_supplicant.conf "$here"/wifi/*.nmconnection; do
         [ ! -s "$profile" ] || return 0
     done
     return 1
+}
+
+is_masked() {
+    [ "$(readlink "$root/etc/systemd/system/$1.service" 2>/dev/null)" = /dev/null ]
+}
+
+has_dhcpcd() {
+    [ -f "$root/etc/dhcpcd.conf" ] || return 1
+    is_masked dhcpcd && return 1
+    [ -x "$root/sbin/dhcpcd" ] || [ -x "$root/usr/sbin/dhcpcd" ] || [ -x "$root/sbin/dhcpcd5" ] ||
+        [ -x "$root/usr/sbin/dhcpcd5" ]
 }

@@ -39,7 +39,7 @@ docker_answers() {
 
 # docker_words: the last thing the daemon had to say
 docker_words() {
-    if is_systemd; then
+    if is_running; then
         words=$(on_machine limit 20 journalctl -q -n 20 -o cat -u docker 2>/dev/null |
             grep -i -e 'err' -e 'fail' -e 'unable' | tail -n 1)
     else

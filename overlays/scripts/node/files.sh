@@ -1,4 +1,4 @@
-# Small files, and which commands there are.
+# Small files; and which commands there are.
 # Reads: no setting.
 # Writes: the files that are named to it.
 
@@ -15,8 +15,4 @@ put() {
 
 has() {
     command -v "$1" >/dev/null 2>&1
-}
-
-is_systemd() {
-    [ -d "$root/run/systemd/system" ]
 }

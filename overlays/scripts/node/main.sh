@@ -45,7 +45,7 @@ alone() {
 not_alone() {
     [ "${1-}" = once ] || exit 0
     again='/etc/init.d/rpi-image-node restart'
-    if is_systemd; then
+    if is_running; then
         again='systemctl restart rpi-image-node'
     fi
     printf 'rpi-image: the node service runs (process %s); to have it try again: sudo %s\n' "$other" "$again" >&2

@@ -4,7 +4,7 @@
 
 restart_service() {
     say "restarting $1"
-    if is_systemd; then
+    if is_running; then
         on_machine limit 30 systemctl daemon-reload
         on_machine limit 180 systemctl restart "$1"
     else
@@ -16,7 +16,7 @@ restart_service() {
 restart_time() {
     say 'restarting the time service'
     for service in systemd-timesyncd chrony ntp; do
-        if is_systemd; then
+        if is_running; then
             on_machine limit 60 systemctl try-restart "$service"
         elif [ -x "$root/etc/init.d/$service" ]; then
             on_machine limit 60 "$root/etc/init.d/$service" restart
@@ -27,7 +27,7 @@ restart_time() {
 # start_service NAME: nothing happens where it runs already
 start_service() {
     say "starting $1"
-    if is_systemd; then
+    if is_running; then
         on_machine limit 30 systemctl reset-failed "$1"
         on_machine limit 30 systemctl start --no-block "$1"
     else

@@ -1,10 +1,6 @@
-# The clock: never before the time at which the card was built, and right before an upgrade.
-# Reads: NTP_SERVER, RPI_IMAGE_BUILT.
+# The right time, before what needs it.
+# Reads: NTP_SERVER.
 # Writes: the clock.
-
-floor_clock() {
-    [ "$(date -u +%s)" -ge "${RPI_IMAGE_BUILT:-0}" ] || on_machine date -u -s "@$RPI_IMAGE_BUILT" >/dev/null
-}
 
 # sync_time: waits for the right time, but not forever: TLS and apt refuse a clock that is behind
 sync_time() {
