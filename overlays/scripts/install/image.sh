@@ -28,14 +28,3 @@ has_wifi() {
     done
     return 1
 }
-
-is_masked() {
-    [ "$(readlink "$root/etc/systemd/system/$1.service" 2>/dev/null)" = /dev/null ]
-}
-
-has_dhcpcd() {
-    [ -f "$root/etc/dhcpcd.conf" ] || return 1
-    is_masked dhcpcd && return 1
-    [ -x "$root/sbin/dhcpcd" ] || [ -x "$root/usr/sbin/dhcpcd" ] || [ -x "$root/sbin/dhcpcd5" ] ||
-        [ -x "$root/usr/sbin/dhcpcd5" ]
-}

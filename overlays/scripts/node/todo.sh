@@ -76,7 +76,7 @@ join_wifi() {
     if has nmcli; then
         on_machine limit 60 nmcli connection reload
         on_machine limit 60 nmcli radio wifi on
-    elif [ -f "$root/etc/dhcpcd.conf" ]; then
+    elif has_dhcpcd; then
         on_machine limit 60 wpa_cli -i wlan0 reconfigure || restart_service dhcpcd
     else
         on_machine limit 60 ifdown --force wlan0
