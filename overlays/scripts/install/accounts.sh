@@ -2,7 +2,7 @@
 # Reads: USER_NAME.
 # Writes: /etc/passwd, /etc/shadow, /etc/group, /etc/gshadow.
 
-# entry FILE NAME: the line of passwd(5), shadow(5) or group(5)
+# entry FILE NAME: print the line of NAME in /etc/FILE
 entry() {
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
@@ -14,7 +14,7 @@ entry() {
     done <"$root/etc/$1"
 }
 
-# with_entry NAME LINE: stdin with NAME's line replaced or added
+# with_entry NAME LINE: print stdin with the line of NAME replaced, or added at the end
 with_entry() {
     entry_done=0
     while IFS= read -r line || [ -n "$line" ]; do
@@ -30,13 +30,14 @@ with_entry() {
     [ "$entry_done" = 1 ] || printf '%s\n' "$2"
 }
 
-# set_entry FILE MODE NAME LINE
+# set_entry FILE MODE NAME LINE: write NAME's line into /etc/FILE
 set_entry() {
     entry_new=$(with_entry "$3" "$4" <"$root/etc/$1")
     [ -n "$entry_new" ]
     edit "/etc/$1" "$2" "$entry_new"
 }
 
+# free_id: print the first number from 1000 on that no user and no group has
 free_id() {
     free=1000
     while grep -q -e "^[^:]*:[^:]*:$free:" "$root/etc/passwd" "$root/etc/group"; do
@@ -45,7 +46,7 @@ free_id() {
     printf '%s' "$free"
 }
 
-# with_member LINE: the line of group(5) or gshadow(5) with the user as a member
+# with_member LINE: print a line of group(5) or gshadow(5) with USER_NAME as a member
 with_member() {
     case ",${1##*:}," in
         *",$USER_NAME,"*) printf '%s' "$1" ;;
@@ -54,7 +55,7 @@ with_member() {
     esac
 }
 
-# group_shadow GROUP MEMBER: gshadow(5) says the same as group(5)
+# group_shadow GROUP MEMBER: keep gshadow(5) in step with group(5); MEMBER may be empty
 group_shadow() {
     [ -f "$root/etc/gshadow" ] || return 0
     shadow_line=$(entry gshadow "$1")
@@ -63,11 +64,13 @@ group_shadow() {
     set_entry gshadow 640 "$1" "$shadow_line"
 }
 
+# home_of LINE: print the home directory in a line of passwd(5)
 home_of() {
     home=${1#*:*:*:*:*:}
     printf '%s' "${home%%:*}"
 }
 
+# owner_of LINE: print UID:GID of a line of passwd(5)
 owner_of() {
     owner=${1#*:*:}
     owner_uid=${owner%%:*}

@@ -1,9 +1,9 @@
-# The name of a board that is in no roster, on the image of a class.
+# The hostname of a board that is not in the roster, on an image for a whole class.
 # Reads: NODE_HOSTNAME.
 # Writes: NODE_HOSTNAME in /var/lib/rpi-image/node.env; on the boot partition occidentalis.txt,
 # device-init.yaml, user-data.
 
-# name_unclaimed: a board in no roster says which one it is
+# name_unclaimed: name a board without an identity after its serial number
 name_unclaimed() {
     [ -d "$here/identities" ] && [ "$NODE_HOSTNAME" = unclaimed ] || return 0
     unclaimed_serial=$(board_serial)
@@ -12,7 +12,7 @@ name_unclaimed() {
     warning="this board is in no roster (serial $unclaimed_serial)"
 }
 
-# native_name: the vendor's own files would set the name of the image again
+# native_name: put the name into the vendor's files too; they would set `unclaimed` again
 native_name() {
     case $NODE_HOSTNAME in
         unclaimed-*) ;;

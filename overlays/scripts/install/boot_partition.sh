@@ -1,17 +1,19 @@
 # Files of the boot partition (FAT: no modes, no owners).
 # Reads: no setting.
-# Writes: the files that are named to it, below the mount point of the boot partition.
+# Writes: the files that its callers name, below the mount point of the boot partition.
 
+# writable FOLDER: check by writing; a mount option does not tell
 writable() {
     (: >"$1/.rpi-image.try") 2>/dev/null && rm -f "$1/.rpi-image.try"
 }
 
-# open_boot: the kernel leaves a boot partition read-only after an error on it
+# open_boot: make the boot partition writable again; after an error on a FAT volume the kernel
+# remounts it read-only (mount option errors=remount-ro, the default of vfat)
 open_boot() {
     writable "$here" || on_machine mount -n -o remount,rw "$boot" 2>/dev/null
 }
 
-# boot_put NAME TEXT: as put, for the boot partition (FAT: no modes, no owners)
+# boot_put NAME TEXT: as put, for a file of the boot partition
 boot_put() {
     part=$boot/$1.new
     {
@@ -24,7 +26,7 @@ boot_put() {
     } 2>/dev/null
 }
 
-# scrub_file PATH FILTER
+# scrub_file PATH FILTER: replace a file by what FILTER makes of it, if that differs
 scrub_file() {
     [ -f "$boot/$1" ] || return 0
     scrub_text=$("$2" <"$boot/$1")

@@ -1,4 +1,4 @@
-# The clock: never before the time at which the card was built.
+# The clock, and the time that fake-hwclock restores: not before the card was built.
 # Reads: RPI_IMAGE_BUILT.
 # Writes: /etc/fake-hwclock.data, the clock.
 

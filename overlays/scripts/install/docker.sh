@@ -1,11 +1,12 @@
-# Docker's options.
+# Docker's options, in a file that the image's unit reads or is made to read.
 # Reads: DOCKER_OPTS.
 # Writes: /etc/default/docker, /etc/systemd/system/docker.service.d/zz-rpi-image.conf,
 # /var/lib/rpi-image/no_docker, /var/lib/rpi-image/install_warning.
 
 docker_options() {
     if is_systemd && [ -z "$(docker_unit | unit_start)" ] && [ ! -e "$root/etc/init.d/docker" ]; then
-        # Not even the file: a package that brings its own would stop and ask which one to keep.
+        # Do not write the file either: installing a package that ships it would stop and ask
+        # which version to keep (a conffile of dpkg).
         printf 'warning: %s\n' "$no_docker" >&2
         [ -e "$root$state/no_docker" ] || put "$state/no_docker" 644 "$no_docker"
         return 0
@@ -50,7 +51,7 @@ ExecStart=$docker_drop_in\$DOCKER_OPTS"
     fi
 }
 
-# quoted TEXT: one form that both a shell and systemd read as TEXT
+# quoted TEXT: print TEXT in quotes that a shell and systemd (EnvironmentFile=) read alike
 quoted() {
     case $1 in
         *[\\\"\$\`]*)

@@ -1,8 +1,8 @@
-# The image's daemon.json, without what is an option of ours.
+# The image's daemon.json, without the keys that our options set.
 # Reads: no setting.
-# Writes: /etc/docker/daemon.json and once its copy daemon.json.before-rpi-image.
+# Writes: /etc/docker/daemon.json, and the original once as daemon.json.before-rpi-image.
 
-# daemon_json: dockerd refuses to start where the file and a flag set the same thing
+# daemon_json: remove keys that a flag sets too; dockerd does not start with both
 daemon_json() {
     [ -s "$root/etc/docker/daemon.json" ] || return 0
     json_keys=hosts
@@ -31,7 +31,8 @@ daemon_json() {
     fi
 }
 
-# without_members KEYS: the JSON object on stdin without those members; unchanged if it has none
+# without_members KEYS: print the JSON object on stdin without those members, unchanged if it has
+# none of them
 without_members() {
     awk -v keys="$1" '
         function flush(    name, bare) {

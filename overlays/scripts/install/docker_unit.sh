@@ -1,8 +1,8 @@
-# The image's docker.service and the flags that it gives the daemon.
+# The image's docker.service, and the flags that it passes to the daemon.
 # Reads: no setting.
 # Writes: nothing.
 
-# docker_unit: the unit and its drop-ins but ours, in the order systemd reads them
+# docker_unit: print the unit and its drop-ins, without ours, in the order of systemd
 docker_unit() {
     for unit in /etc/systemd/system /lib/systemd/system /usr/lib/systemd/system; do
         if [ -f "$root$unit/docker.service" ]; then
@@ -21,7 +21,7 @@ docker_unit() {
     done
 }
 
-# unit_start: the ExecStart that is in effect, from a unit's text; continued lines are joined
+# unit_start: print the last ExecStart of the unit on stdin, with continued lines joined
 unit_start() {
     start=
     # shellcheck disable=SC2162 # without -r on purpose: a backslash joins lines
@@ -33,7 +33,7 @@ unit_start() {
     printf '%s' "$start"
 }
 
-# without_flags COMMAND OPTIONS: the command's words but those flags that OPTIONS sets too
+# without_flags COMMAND OPTIONS: print COMMAND without the flags that OPTIONS sets too
 without_flags() {
     flag_skip=0
     flag_host=0
@@ -77,7 +77,7 @@ without_flags() {
     done
 }
 
-# without_unix_socket OPTIONS: fd:// serves it already
+# without_unix_socket OPTIONS: print OPTIONS without -H unix://*/docker.sock, which fd:// serves
 without_unix_socket() {
     socket_held=
     socket_words=

@@ -1,8 +1,9 @@
-# Single settings, and blocks between our marks, in files that belong to others.
+# Edits of files that others own: one KEY= line, or a block between our two marker lines.
 # Reads: no setting.
-# Writes: the files that are named to it.
+# Writes: the files that its callers name.
 
-# with_setting KEY LINE: stdin with the first active KEY= line replaced, further ones dropped
+# with_setting KEY LINE: print stdin with the first KEY= line replaced and further ones removed;
+# a line that ends with a backslash goes on in the next one
 with_setting() {
     setting_done=0
     setting_skip=0
@@ -32,13 +33,13 @@ with_setting() {
     fi
 }
 
-# set_setting PATH KEY LINE
+# set_setting PATH KEY LINE: as with_setting, in a file
 set_setting() {
     setting_new=$(through "$1" with_setting "$2" "$3")
     edit "$1" 644 "$setting_new"
 }
 
-# with_block TEXT: stdin with what stands between our two marks replaced (nothing: taken out)
+# with_block TEXT: print stdin with our block replaced by TEXT; without TEXT it is removed
 with_block() {
     block_inside=0
     block_done=0
@@ -59,7 +60,7 @@ with_block() {
     fi
 }
 
-# set_block PATH MODE TEXT
+# set_block PATH MODE TEXT: as with_block, in a file
 set_block() {
     if [ -z "$3" ] && ! grep -q -x '# rpi-image begin' "$root$1" 2>/dev/null; then
         return 0

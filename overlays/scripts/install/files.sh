@@ -1,8 +1,9 @@
-# Files of the root. A new file is complete and on the card before it gets its name.
+# Files of the root file system. A new file is complete and synced before it gets its name, so a
+# power cut leaves the old file or the new one.
 # Reads: no setting.
-# Writes: the files that are named to it.
+# Writes: the files that its callers name.
 
-# put PATH MODE TEXT: the text and a newline become the file, owned by root
+# put PATH MODE TEXT: write TEXT and a newline, owned by root
 put() {
     put_target=$root$1
     put_part=${put_target%/*}/.${put_target##*/}.rpi-image
@@ -13,7 +14,7 @@ put() {
     place "$1"
 }
 
-# edit PATH MODE TEXT: as put, but a file that is there keeps its mode and owner
+# edit PATH MODE TEXT: as put, but an existing file keeps its mode and owner
 edit() {
     put_target=$root$1
     put_part=${put_target%/*}/.${put_target##*/}.rpi-image
@@ -27,7 +28,7 @@ edit() {
     place "$1"
 }
 
-# copy FROM PATH MODE: a file of the boot partition becomes a file of the root
+# copy FROM PATH MODE: copy a file of the boot partition
 copy() {
     put_target=$root$2
     put_part=${put_target%/*}/.${put_target##*/}.rpi-image
@@ -38,6 +39,7 @@ copy() {
     place "$2"
 }
 
+# place PATH: rename what was prepared, unless the same file is there already
 place() {
     if [ -f "$put_target" ] && [ ! -L "$put_target" ] && cmp -s "$put_part" "$put_target" 2>/dev/null &&
         [ "$(mode_of "$put_part")" = "$(mode_of "$put_target")" ]; then
@@ -49,11 +51,13 @@ place() {
     printf 'wrote %s\n' "$1" >&2
 }
 
+# mode_of FILE: print its type and permissions as ls does
 mode_of() {
     # shellcheck disable=SC2012 # `stat` is not everywhere; only the first word is taken
     ls -ld "$1" | sed 's/ .*//'
 }
 
+# drop PATH: remove a file or folder
 drop() {
     if [ -e "$root$1" ] || [ -L "$root$1" ]; then
         rm -rf "$root$1"
@@ -61,7 +65,7 @@ drop() {
     fi
 }
 
-# link TARGET PATH
+# link TARGET PATH: make a symbolic link
 link() {
     link_path=$root$2
     [ "$(readlink "$link_path" 2>/dev/null)" = "$1" ] && return 0
@@ -72,14 +76,14 @@ link() {
     printf 'wrote %s\n' "$2" >&2
 }
 
-# text_of PATH: the file, or nothing where there is none
+# text_of PATH: print the file, or nothing if there is none
 text_of() {
     if [ -f "$root$1" ]; then
         cat "$root$1"
     fi
 }
 
-# through PATH FILTER...: the filter's output for that file (none there: for nothing)
+# through PATH FILTER...: print what FILTER makes of the file, or of nothing if there is none
 through() {
     through_path=$root$1
     [ -f "$through_path" ] || through_path=/dev/null

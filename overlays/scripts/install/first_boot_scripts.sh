@@ -1,9 +1,9 @@
-# The user's own scripts of rpi-image/first-boot.
+# The user's own scripts in rpi-image/first-boot.
 # Reads: RPI_IMAGE_HASH.
 # Writes: /var/lib/rpi-image/first-boot, /var/lib/rpi-image/done.
 
-# own_scripts: the user's, once per configuration; one that fails is told, not fatal. What it prints
-# goes through a file: a pipe would be waited for as long as anything it started holds it open.
+# own_scripts: run each script once per configuration; a failure is a warning. The output goes
+# through a file: a pipe stays open as long as any process that the script has started.
 own_scripts() {
     alone=
     if command -v setsid >/dev/null 2>&1; then

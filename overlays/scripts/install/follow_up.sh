@@ -1,8 +1,8 @@
-# What the running system has to do after the installer.
+# What is left for the running system to do: restarts, and one reboot at most.
 # Reads: NODE_GENERATION.
 # Writes: /var/lib/rpi-image/todo.
 
-# later WORD: something the node script has to do once the system runs
+# later WORD: add WORD to the list of what the node script does once the system runs
 later() {
     todo=$(text_of "$state/todo")
     case " $todo " in
@@ -11,14 +11,14 @@ later() {
     esac
 }
 
-# reboots_anyway: systemd runs firstrun.sh, and reboots after it
+# reboots_anyway: started by firstrun.sh (systemd.run=), after which systemd reboots
 reboots_anyway() {
     grep -q systemd.run= "$root/proc/cmdline" 2>/dev/null
 }
 
-# follow_up: in a running system, what cannot wait for the next boot
+# follow_up: look at what the steps have changed; early in a boot nothing needs a restart
 follow_up() {
-    is_running || [ "$caller" = node ] || return 0
+    is_systemd_running || [ "$caller" = node ] || return 0
     ! reboots_anyway || return 0
     case $changes in
         *'wrote /etc/default/docker'* | *docker.service.d* | *daemon.json* | *key.json* | *docker/tls*)
@@ -29,7 +29,7 @@ follow_up() {
     esac
     case $changes in
         *'wrote /etc/wpa_supplicant/'* | *'system-connections/rpi-image-wifi-'*) later wifi ;;
-        # it runs by now, and read its switch before
+        # NetworkManager runs, and has read whether wifi is on before we changed that
         *) if has_wifi && has_network_manager wlan0; then later wifi; fi ;;
     esac
     case $changes in
@@ -39,14 +39,14 @@ follow_up() {
         *'/static_address'*) later reboot ;;
     esac
     if [ -n "$claimed_now" ] && [ "$NODE_GENERATION" = cloud-init ]; then
-        # it has read the files of `unclaimed` at this boot, and reads the node's at the next
+        # cloud-init has read the files of `unclaimed` at this boot; it reads the node's at the next
         later reboot
     fi
 }
 
-# start_service: at the next boot the service starts by itself
+# start_service: start the node service now; at the next boot it starts by itself
 start_service() {
-    is_running || return 0
+    is_systemd_running || return 0
     on_machine limit 30 systemctl daemon-reload >/dev/null 2>&1
     if [ "$caller" != node ] && ! reboots_anyway; then
         on_machine limit 30 systemctl restart --no-block rpi-image-node.service >/dev/null 2>&1

@@ -1,14 +1,17 @@
 #!/bin/sh
-# Makes this Pi the node that node.env beside this file describes: once per configuration, by
-# whoever calls it (init=, runcmd, firstrun.sh, the node script). It does no network and no docker
-# work, every step may be repeated, and it always ends with 0: whatever fails, the Pi goes on
-# booting, the reason stands in `status` and `install.log` beside this file, and the next boot
-# tries again. Its name holds no dot because the kernel drops words with a dot from `init=` lines.
+# Makes this Pi the node that node.env beside this file describes, once per configuration. It is
+# called by init=, runcmd, firstrun.sh or the node script. It uses neither network nor Docker, and
+# every step can be repeated. It always exits with 0: if a step fails, the Pi still boots, the
+# reason is in `status` and `install.log` beside this file, and the next boot tries again.
+# The name has no dot: the kernel drops words with a dot from its command line, as parameters of
+# modules (init/main.c, unknown_bootoption).
 #
-# `install docker` makes the Docker step alone, for a Docker that came after the first boot.
+# `install docker` runs the Docker step only, for a Docker that was installed after the first boot.
 #
-# RPI_IMAGE_ROOT: a folder to configure instead of `/`; commands that would touch the running
-# machine are then left out unless RPI_IMAGE_FAKES is set.
+# RPI_IMAGE_ROOT: a folder to configure instead of `/`; commands that would act on the running
+# machine are then skipped unless RPI_IMAGE_FAKES is set.
+#
+# This file is joined from the parts in overlays/scripts, in the order of install.parts.
 # shellcheck disable=SC2153
 
 root=${RPI_IMAGE_ROOT-}

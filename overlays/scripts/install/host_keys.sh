@@ -1,9 +1,10 @@
-# SSH host keys: new ones for a new identity, or those that came with the card.
+# SSH host keys: new ones for a new identity, or those of the settings.
 # Reads: no setting.
 # Writes: /etc/ssh/ssh_host_*_key and .pub, /var/lib/rpi-image/ssh, /var/lib/rpi-image/keys_due.
 
-# new_host_keys: the mark makes up for a power cut; `old`: keys of another identity are there,
-# `new`: those are gone, what is there was made by a run that was cut short
+# new_host_keys: replace the keys of another identity. The file keys_due survives a power cut:
+# with `old`, some of those keys may still be there; with `new` they are gone, and a run that was
+# cut short may have left half of the new ones.
 new_host_keys() {
     keys_due=$(text_of "$state/keys_due")
     if [ "$keys_due" = new ]; then
@@ -20,7 +21,7 @@ new_host_keys() {
     fi
     printf 'removed the SSH host keys of another identity\n' >&2
     if ! command -v ssh-keygen >/dev/null 2>&1; then
-        # whatever serves SSH here makes its keys itself
+        # without OpenSSH, the SSH server of the image makes its own keys
         drop "$state/keys_due"
         return 0
     fi
@@ -32,7 +33,7 @@ new_host_keys() {
     drop "$state/keys_due"
 }
 
-# half_host_keys: takes away keys that are not whole; ssh-keygen leaves alone what is there
+# half_host_keys: remove incomplete pairs; ssh-keygen -A does not replace existing files
 half_host_keys() {
     for key in "$root"/etc/ssh/ssh_host_*_key; do
         [ ! -s "$key" ] || [ ! -s "$key.pub" ] || continue
@@ -40,6 +41,7 @@ half_host_keys() {
     done
 }
 
+# given_host_keys: install the keys of the card; the node script compares with those in $state
 given_host_keys() {
     for key in "$here"/ssh/ssh_host_*_key; do
         [ -s "$key" ] || continue

@@ -1,4 +1,4 @@
-# The hostname, and the shack's beside it.
+# The hostname, and the name of the shack in /etc/hosts.
 # Reads: NODE_HOSTNAME, SHACK_ADDRESS, SHACK_HOSTNAME.
 # Writes: /etc/hostname, /etc/hosts, the running kernel's name.
 
@@ -9,6 +9,7 @@ host_name() {
     on_machine hostname "$NODE_HOSTNAME" || true
 }
 
+# with_hosts: print hosts(5) from stdin with this node's and the shack's line
 with_hosts() {
     hosts_local=0
     hosts_named=0

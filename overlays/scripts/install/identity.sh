@@ -1,4 +1,4 @@
-# What must differ from card to card: the machine id, Docker's ids and the SSH host keys.
+# What must differ between cards: the machine id, Docker's ids and the SSH host keys.
 # Reads: NODE_GENERATION, NODE_HOSTNAME.
 # Writes: /etc/machine-id, /var/lib/dbus/machine-id, /var/lib/rpi-image/identity; removes
 # /etc/docker/key.json, /var/lib/docker/engine-id.

@@ -1,8 +1,8 @@
-# Stanzas of interfaces(5).
+# Stanzas of interfaces(5), for images with ifupdown.
 # Reads: no setting.
 # Writes: /etc/network/interfaces, /etc/network/interfaces.d.
 
-# interfaces_set NAME STANZA: ours replaces what there is for that interface and family
+# interfaces_set NAME STANZA: replace the stanzas of that interface and address family by STANZA
 interfaces_set() {
     stanza_done=0
     stanza_family=inet
@@ -30,7 +30,7 @@ $2
     edit /etc/network/interfaces 644 "$stanza_new"
 }
 
-# without_stanza NAME: interfaces(5) on stdin without NAME's stanza of that family
+# without_stanza NAME: print interfaces(5) from stdin without the stanza of NAME and $stanza_family
 without_stanza() {
     set -f
     stanza_skip=0
@@ -76,7 +76,7 @@ without_stanza() {
     set +f
 }
 
-# without_own_marks: a pair of our marks with nothing between them goes too
+# without_own_marks: print stdin without pairs of our marker lines that have nothing between them
 without_own_marks() {
     marks_held=0
     while IFS= read -r line || [ -n "$line" ]; do

@@ -1,4 +1,4 @@
-# The keyboard's layout.
+# The keyboard layout; the node script loads it (setupcon).
 # Reads: KEYBOARD.
 # Writes: /etc/default/keyboard.
 

@@ -1,4 +1,4 @@
-# The locale; the node script generates it.
+# The locale; the node script generates it, which takes minutes.
 # Reads: LOCALE.
 # Writes: /etc/default/locale, /etc/locale.gen.
 

@@ -1,4 +1,4 @@
-# What the installer says, on stderr and for the report.
+# Messages of the installer: on stderr, and collected for the report.
 # Reads: no setting.
 # Writes: nothing.
 

@@ -1,9 +1,9 @@
-# The run: the steps in order. Each runs in a subshell under `set -e`; its last words on stderr
-# are the reason of a failure.
+# One run of the installer. Each step runs in a subshell under `set -e`; its last line on stderr is
+# the reason of a failure.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH.
 # Writes: /var/lib/rpi-image/installed, /var/lib/rpi-image/scrubbed.
 
-# step WORDS FUNCTION
+# step LABEL FUNCTION: run one step; a failure does not stop the others
 step() {
     words=$(
         set -e
@@ -38,15 +38,15 @@ root_is_read_only() {
     return 1
 } 2>/dev/null
 
-# finish: from now on a run with this configuration leaves at once
+# finish: make further runs with this configuration return at once
 finish() {
     put "$state/scrubbed" 644 "$RPI_IMAGE_HASH"
     sync
 }
 
-# locked: one installer at a time; a lock of the running system dies with it
+# locked: let one installer run at a time; the lock is in /run, so it does not survive a boot
 locked() {
-    [ -z "$lock_held" ] && is_running || return 0
+    [ -z "$lock_held" ] && is_systemd_running || return 0
     lock_held=1
     tries=0
     until mkdir "$root/run/rpi-image-install" 2>/dev/null; do
@@ -66,7 +66,7 @@ main() {
         rm -rf "$here/identities.done"
         sync
     fi
-    # a file that a shell cannot read would end this script: look first
+    # a file with a syntax error would end this shell: try it in another one first
     # shellcheck source=/dev/null
     if [ ! -r "$here/node.env" ] || ! (. "$here/node.env" && [ -n "$RPI_IMAGE_HASH" ]) >/dev/null 2>&1; then
         failure='rpi-image/node.env is missing or broken'
@@ -130,6 +130,7 @@ install_all() {
     start_service
 }
 
+# set_marker: everything is set up; what is left is to remove the secrets and to report
 set_marker() {
     put "$state/installed" 644 "$RPI_IMAGE_HASH"
     sync

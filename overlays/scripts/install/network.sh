@@ -1,4 +1,4 @@
-# The fixed address, by whatever runs the wire on this image.
+# A static address, set in whatever runs the wired network on this image.
 # Reads: NETWORK_ADDRESS, NETWORK_DNS, NETWORK_GATEWAY, NETWORK_INTERFACE.
 # Writes: /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection, /etc/dhcpcd.conf,
 # /etc/network/interfaces, /etc/resolv.conf, /var/lib/rpi-image/static_address.
@@ -10,7 +10,7 @@ address() {
         return
     fi
     if native "$NETWORK_ADDRESS" && ! { native 'version: 1' && has_dhcpcd; }; then
-        # HypriotOS before 1.12.1 leaves the wire to dhcpcd, whatever network-config says
+        # HypriotOS before 1.12.1 runs dhcpcd on the wired network, whatever network-config says
         return 0
     fi
     if has_network_manager "$NETWORK_INTERFACE"; then
@@ -31,7 +31,7 @@ address() {
 $NETWORK_ADDRESS $NETWORK_GATEWAY"
 }
 
-# address_dhcp: takes back what an earlier configuration of ours had set
+# address_dhcp: undo the static address of an earlier configuration
 address_dhcp() {
     [ -f "$root$state/static_address" ] || return 0
     drop /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection
@@ -48,6 +48,7 @@ iface $address_own inet dhcp"
     drop "$state/static_address"
 }
 
+# address_dns: name the DNS servers in resolv.conf, unless something else writes that file
 address_dns() {
     [ -n "$NETWORK_DNS" ] || return 0
     [ ! -x "$root/sbin/resolvconf" ] && [ ! -L "$root/etc/resolv.conf" ] || return 0

@@ -1,4 +1,4 @@
-# The node service, for systemd and for sysvinit.
+# The service that runs the node script, for systemd and for sysvinit.
 # Reads: RPI_IMAGE_HASH, RPI_IMAGE_SCRUBBED.
 # Writes: /var/lib/rpi-image/node, /var/lib/rpi-image/node.env,
 # /etc/systemd/system/rpi-image-node.service, /etc/init.d/rpi-image-node and its links.
@@ -60,7 +60,7 @@ case \$1 in
 esac
 exit 0"
     if is_systemd; then
-        # the unit of the same name goes first there
+        # systemd prefers the unit to an init script of the same name
         return 0
     fi
     if [ ! -e "$root/etc/rc2.d/S99rpi-image-node" ]; then
@@ -72,7 +72,7 @@ exit 0"
             link ../init.d/rpi-image-node "/etc/rc$level.d/S99rpi-image-node"
         fi
     done
-    # startpar runs only what stands in this list
+    # startpar runs only what this list of insserv names
     depend=$(text_of /etc/init.d/.depend.start)
     case $depend in
         '' | *rpi-image-node*) ;;

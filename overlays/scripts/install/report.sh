@@ -1,9 +1,8 @@
-# What a person finds on the card, and the node script in its state.
+# The result of the installation: on the card for people, in $state for the node script.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH.
 # Writes: on the boot partition rpi-image/install.log, status, status.json;
 # /var/log/rpi-image.log, /var/lib/rpi-image/install_time, install_result, install_warning.
 
-# report: what a person finds on the card
 report() {
     report_time=$(now)
     if [ -n "$failure" ]; then

@@ -1,4 +1,5 @@
-# Secrets leave the boot partition once they are in place. Never touches cmdline.txt.
+# Removes secrets from the boot partition once they are installed. It never touches cmdline.txt:
+# without it nothing boots.
 # Reads: no setting.
 # Writes: on the boot partition rpi-image/node.env, rpi-image/wifi, occidentalis.txt,
 # device-init.yaml; removes private keys.
@@ -19,12 +20,14 @@ scrub() {
     sync
 }
 
-# a quoted value may not hold a newline, so a secret is always one line
+# without_secrets: print node.env from stdin without secrets; a value never holds a newline, so
+# each is on one line
 without_secrets() {
     sed -e "s/^\\(USER_PASSWORD_HASH\\|CONSUL_ENCRYPT\\)=.*/\\1=''/" -e '/^RPI_IMAGE_SCRUBBED=/d'
     printf "RPI_IMAGE_SCRUBBED='1'\n"
 }
 
+# without_psk: print a file of wpa_supplicant or NetworkManager without its keys
 without_psk() {
     sed 's/^\([[:space:]]*\)\(psk\|wep-key[0-9]*\|wep_key[0-9]*\|password\)[[:space:]]*=.*/\1#\2=installed/'
 }
@@ -33,6 +36,7 @@ without_occidentalis_wifi() {
     sed 's/^[Ww][Ii][Ff][Ii]_\([A-Za-z]*\)=.*/# wifi is installed (rpi-image)/'
 }
 
+# without_wifi_member: print device-init.yaml from stdin without the top-level key `wifi`
 without_wifi_member() {
     member_skip=0
     while IFS= read -r line || [ -n "$line" ]; do

@@ -1,9 +1,9 @@
-# One image for a whole class: identities/serial-* and identities/mac-* on the boot partition hold
-# the files of one node each.
+# An image for a whole class. Each folder identities/serial-* or identities/mac-* has the files of
+# one node; a board claims the one of its serial number or network address.
 # Reads: NODE_HOSTNAME.
 # Writes: the files of this board's node, in their places on the boot partition.
 
-# identity_here: the folder of this board, or nothing
+# identity_here: print the name of this board's folder, or nothing
 identity_here() {
     serial=$(board_serial)
     if [ -n "$serial" ] && [ -d "$here/identities/serial-$serial" ]; then
@@ -20,7 +20,7 @@ identity_here() {
     done
 }
 
-# board_serial: its last eight digits, which differ from board to board
+# board_serial: print the last eight digits of the serial number, those that differ between boards
 board_serial() {
     serial_line=$(grep -i '^serial[[:space:]]*:' "$root/proc/cpuinfo" 2>/dev/null | tail -n 1)
     serial_digits=$(printf '%s' "${serial_line##*:}" | tr 'A-F' 'a-f' | tr -cd '0-9a-f')
@@ -28,8 +28,9 @@ board_serial() {
     printf '00000000%s' "$serial_digits" | tail -c 8
 }
 
-# claim: this board's files take their places, node.env last, and the other nodes' are removed.
-# A claim that is for good is made once, so that nothing it asks for happens at every boot.
+# claim: move this board's files to their places, node.env last, and remove those of other nodes.
+# claimed_now is set only if the folders are really gone: a claim that is repeated at every boot
+# must not ask for a reboot every time.
 claim() {
     claimed=$(identity_here)
     [ -n "$claimed" ] || return 0
@@ -44,14 +45,14 @@ claim() {
     fi
 }
 
-# is_claimed FOLDER: a power cut while the folders were removed left one without its node.env
+# is_claimed FOLDER: a power cut during the removal of the folders may leave one without node.env
 is_claimed() {
     # shellcheck source=/dev/null
     [ ! -f "$1/rpi-image/node.env" ] &&
         (. "$here/node.env" && [ "$NODE_HOSTNAME" != unclaimed ]) >/dev/null 2>&1
 }
 
-# forget_others: under another name first, so that a power cut leaves no half identity behind
+# forget_others: rename the folders first, so that a power cut leaves no half identity
 forget_others() {
     rm -rf "$here/identities.done"
     mv "$here/identities" "$here/identities.done" 2>/dev/null && sync
@@ -59,8 +60,8 @@ forget_others() {
     sync
 }
 
-# claim_files FOLDER: meta-data after what it is for; a power cut before it must not make cloud-init
-# take half of the files for a whole new instance
+# claim_files FOLDER: move meta-data after the other files: it has the new instance id, with which
+# cloud-init would take them for complete after a power cut
 claim_files() {
     (
         cd "$1" || exit 1
@@ -72,6 +73,7 @@ claim_files() {
     )
 }
 
+# take_place PATH: copy a file of the current folder to its place on the boot partition
 take_place() {
     case $1 in
         */*) mkdir -p "$boot/${1%/*}" || return 1 ;;

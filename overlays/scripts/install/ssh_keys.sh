@@ -1,7 +1,6 @@
-# The SSH keys that may log in, and the SSH service.
+# The SSH keys that may log in; the SSH service is enabled with them.
 # Reads: USER_NAME.
-# Writes: ~/.ssh/authorized_keys of the user, a link in
-# /etc/systemd/system/multi-user.target.wants.
+# Writes: .ssh/authorized_keys in the user's home, /etc/systemd/system/multi-user.target.wants.
 
 ssh_keys() {
     [ -s "$here/authorized_keys" ] || return 0

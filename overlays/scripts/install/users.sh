@@ -19,7 +19,8 @@ login_user() {
     done
 }
 
-# login_sudo: who has no password cannot be asked for it; a scrubbed card no longer knows
+# login_sudo: sudo cannot ask a user without a password for it. On a card without its secrets it is
+# unknown whether there is one, so nothing changes.
 login_sudo() {
     [ -z "$RPI_IMAGE_SCRUBBED" ] || return 0
     sudoers=
@@ -35,9 +36,9 @@ login_sudo() {
     fi
 }
 
-# login_vendor: Raspberry Pi OS renames its first user and calls off its own questions
+# login_vendor: let Raspberry Pi OS rename its first user; this also ends its first-boot dialogue
 login_vendor() {
-    [ -x "$root/usr/lib/userconf-pi/userconf" ] && [ -n "$USER_PASSWORD_HASH" ] && is_running || return 1
+    [ -x "$root/usr/lib/userconf-pi/userconf" ] && [ -n "$USER_PASSWORD_HASH" ] && is_systemd_running || return 1
     on_machine limit 60 "$root/usr/lib/userconf-pi/userconf" "$USER_NAME" "$USER_PASSWORD_HASH" || return 1
     [ -n "$(entry passwd "$USER_NAME")" ]
 }
@@ -52,7 +53,7 @@ login_new() {
     login_gid=$(entry group "$USER_NAME")
     login_gid=${login_gid#*:*:}
     login_gid=${login_gid%%:*}
-    # the group may be there from a run that was cut short
+    # the group may exist from a run that was cut short
     login_id=$login_gid
     ! grep -q -e "^[^:]*:[^:]*:$login_id:" "$root/etc/passwd" && [ "$login_id" -ge 1000 ] || login_id=$(free_id)
     set_entry passwd 644 "$USER_NAME" \

@@ -1,4 +1,4 @@
-# Wifi, by whatever runs it on this image.
+# Wifi, set up in whatever runs it on this image.
 # Reads: WIFI_COUNTRY.
 # Writes: /etc/wpa_supplicant/wpa_supplicant.conf,
 # /etc/NetworkManager/system-connections/rpi-image-wifi-*, /etc/network/interfaces,
@@ -13,7 +13,7 @@ wifi() {
             wifi_interface
         fi
     fi
-    # cloud-init 22.4 leaves the keys readable to everyone
+    # cloud-init 22.4 writes the keys into a file that everyone may read
     for profile in "$root"/etc/netplan/*-cloud-init.yaml; do
         [ ! -f "$profile" ] || chmod 600 "$profile"
     done
@@ -25,7 +25,7 @@ wifi() {
     fi
 }
 
-# wifi_copy FROM PATH: unless the card has handed its keys over before
+# wifi_copy FROM PATH: copy a file, unless its keys were removed after an earlier installation
 wifi_copy() {
     if ! grep -q '#[a-z_]*=installed$' "$1"; then
         copy "$1" "$2" 600
@@ -46,7 +46,7 @@ wifi_network_manager() {
     done
 }
 
-# wifi_unblocked: Raspberry Pi OS keeps it switched off until someone names a country
+# wifi_unblocked: Raspberry Pi OS keeps wifi switched off until a country is set
 wifi_unblocked() {
     if [ -f "$root/var/lib/NetworkManager/NetworkManager.state" ]; then
         set_setting /var/lib/NetworkManager/NetworkManager.state WirelessEnabled WirelessEnabled=true
@@ -56,7 +56,7 @@ wifi_unblocked() {
     done
 }
 
-# wifi_interface: ifupdown needs a stanza that names the wpa_supplicant file; dhcpcd does not
+# wifi_interface: add the stanza that names the wpa_supplicant file; dhcpcd does not need one
 wifi_interface() {
     has_dhcpcd && return 0
     [ -f "$root/etc/network/interfaces" ] || return 0

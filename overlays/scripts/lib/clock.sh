@@ -1,4 +1,4 @@
-# The clock is never before the time at which the card was built.
+# The clock, which a Pi does not keep without power: not before the card was built.
 # Reads: RPI_IMAGE_BUILT.
 # Writes: the clock.
 

@@ -1,4 +1,4 @@
-# Words for logs and status files.
+# Time stamps and JSON strings for logs and status files.
 # Reads: no setting.
 # Writes: nothing.
 
@@ -6,7 +6,7 @@ now() {
     date -u +%Y-%m-%dT%H:%M:%SZ 2>/dev/null
 }
 
-# json TEXT: a JSON string; what is not printable ASCII is left out
+# json TEXT: print TEXT as a JSON string, without what is not printable ASCII
 json() {
     printf '"%s"' "$(printf '%s' "$1" | tr '\n\t\r' '   ' | tr -cd '\040-\176' | sed 's/[\\"]/\\&/g')"
 }

@@ -1,9 +1,9 @@
-# Run commands: with a time limit, and only on the machine itself.
+# Ways to run a command: with a time limit; only on the machine itself.
 # Reads: no setting.
 # Writes: nothing.
 
-# limit SECONDS COMMAND...: its exit code, or that of a killed command once the time is up; all of
-# its session goes with a command that was started by setsid
+# limit SECONDS COMMAND...: return its exit code; once the time is up it is killed. A command
+# that was started by setsid is killed with its whole process group.
 limit() {
     limit_seconds=$1
     shift
@@ -24,7 +24,7 @@ limit() {
     return "$limit_code"
 }
 
-# on_machine COMMAND...: only where the folder we configure is the running system
+# on_machine COMMAND...: run it only if the system that we set up is the running one
 on_machine() {
     [ -z "$root" ] || [ -n "${RPI_IMAGE_FAKES-}" ] || return 0
     "$@"

@@ -1,8 +1,9 @@
-# The address of this Pi, as the shack sees it.
+# The address of this Pi, as the shack sees it: the source address of the route there.
 # Reads: SHACK_ADDRESS.
 # Writes: nothing.
 
-# source_address: the source of the route to the shack; without a shack, of the way out
+# source_address: without a shack, ask for the default route; 192.0.2.1 is for documentation
+# (RFC 5737) and never a neighbour
 source_address() {
     target=$SHACK_ADDRESS
     case $target in

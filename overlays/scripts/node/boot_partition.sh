@@ -1,4 +1,4 @@
-# The boot partition, and the installer on it where the card has changed.
+# The boot partition, and the installer on it if the configuration of the card has changed.
 # Reads: RPI_IMAGE_HASH.
 # Writes: nothing.
 
@@ -14,13 +14,13 @@ find_boot() {
     done
 }
 
-# hash_in FILE: the configuration that a node.env is of
+# hash_in FILE: print the hash of the configuration in a node.env
 hash_in() {
     # shellcheck source=/dev/null
     (. "$1" >/dev/null 2>&1 && printf '%s' "$RPI_IMAGE_HASH")
 }
 
-# reinstall: a card with another configuration, or one whose installation failed
+# reinstall: run the installer if the card has another configuration, or its installation failed
 reinstall() {
     [ -n "$boot" ] || return 0
     card_hash=$(hash_in "$boot/rpi-image/node.env")
@@ -30,7 +30,7 @@ reinstall() {
         [ -d "$boot/rpi-image/identities" ] || [ -d "$boot/rpi-image/identities.done" ] || return 0
     say "installing the configuration on the card"
     limit 900 env RPI_IMAGE_CALLER=node sh "$boot/rpi-image/install" 2>/dev/null
-    # not the hash from before: the installer may have claimed another node for this board
+    # the hash is read again: the installer may have claimed another node for this board
     new_hash=$(content "$state/installed")
     if [ -n "$new_hash" ] && [ "$new_hash" != "$RPI_IMAGE_HASH" ] &&
         [ "$new_hash" = "$(hash_in "$state/node.env")" ]; then

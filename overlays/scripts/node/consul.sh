@@ -1,4 +1,4 @@
-# Consul's agent.
+# The consul agent, in a container.
 # Reads: CONSUL_BOOTSTRAP_EXPECT, CONSUL_ENCRYPT, CONSUL_IMAGE, CONSUL_SERVER, NODE_HOSTNAME,
 # SHACK_ADDRESS.
 # Writes: /var/lib/rpi-image/consul.
@@ -6,7 +6,7 @@
 consul() {
     keeps consul && return 0
     consul_state=
-    # a key on the command line could be read by everyone on the Pi; the folder above is 0700
+    # everyone on the Pi can read a command line; $state has mode 0700
     rm -rf "$state/consul"
     volume=
     file=

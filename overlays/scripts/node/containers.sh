@@ -1,8 +1,8 @@
-# Containers that belong to this boot, address and configuration.
+# Containers. Each belongs to one boot, address and configuration, and is replaced for another.
 # Reads: no setting.
 # Writes: /var/lib/rpi-image/*.run.
 
-# starts_with IMAGE WORD: whether its entrypoint holds that word
+# entrypoint IMAGE: print it; the words to add depend on it
 entrypoint() {
     limit 60 docker inspect --format '{{.Config.Entrypoint}}' "$1" 2>/dev/null
 }
@@ -11,12 +11,12 @@ is_up() {
     [ "$(limit 60 docker inspect --format '{{.State.Running}}' "$1" 2>/dev/null)" = true ]
 }
 
-# keeps NAME: the container runs and was made in this boot, for this address and configuration
+# keeps NAME: the container runs, and belongs to this boot, address and configuration
 keeps() {
     [ "$(content "$state/$1.run")" = "$run_key" ] && is_up "$1"
 }
 
-# run NAME WORDS...: removes what has that name and starts it anew
+# run NAME WORDS...: replace the container of that name
 run() {
     run_name=$1
     shift

@@ -1,4 +1,4 @@
-# Docker: whether it answers, and its options where it came later.
+# Docker: wait until it answers, and set its options if it was installed after the first boot.
 # Reads: no setting.
 # Writes: /var/lib/rpi-image/no_docker.
 
@@ -10,8 +10,8 @@ docker_ready() {
     fi
     docker_answers || return 1
     if [ -e "$state/no_docker" ] && [ -n "$boot" ]; then
-        # It came later. Only a daemon that answers has all its files in place, and the installer
-        # may look at them; it takes the mark away once Docker has its options.
+        # Docker was installed later. Once the daemon answers, its package is complete, and the
+        # installer can read the unit. It removes this mark when the options are set.
         limit 300 env RPI_IMAGE_CALLER=node sh "$boot/rpi-image/install" docker 2>/dev/null
         todo
         docker_answers || return 1
@@ -29,7 +29,7 @@ docker_answers() {
         [ "$waited" -lt "$wait_seconds" ] || {
             docker_state=
             fail "docker does not answer$(docker_words)"
-            # A slow card makes its first start time out, and no one else tries again.
+            # On a slow card the first start may time out, and nothing else tries again.
             [ -n "$docker_seen" ] || start_service docker
             return 1
         }
@@ -37,9 +37,9 @@ docker_answers() {
     done
 }
 
-# docker_words: the last thing the daemon had to say
+# docker_words: print the last error in the daemon's log
 docker_words() {
-    if is_running; then
+    if is_systemd_running; then
         words=$(on_machine limit 20 journalctl -q -n 20 -o cat -u docker 2>/dev/null |
             grep -i -e 'err' -e 'fail' -e 'unable' | tail -n 1)
     else

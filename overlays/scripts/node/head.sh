@@ -1,14 +1,17 @@
 #!/bin/sh
-# Joins this Pi to its cluster, at every boot and for as long as it runs: address, docker, images,
-# consul, leader, swarm, status. Whatever is missing (network, shack, docker, registry) is waited
-# for with a growing pause; nothing here can hold up the boot. `node once` makes a single pass and
-# ends with its success.
+# Joins this Pi to its cluster, as a service that runs all the time: address, Docker, images,
+# consul, leader, swarm, status. It waits for what is missing (network, shack, Docker, registry)
+# with a growing pause, and does not delay the boot. `node once` makes a single pass and exits with
+# 0 if that succeeded.
 #
-# RPI_IMAGE_ROOT: a folder that stands for `/`; the clock, the name, the services and the LED of
-# the running machine are then left alone unless RPI_IMAGE_FAKES is set.
-# RPI_IMAGE_PAUSE, _CHECK, _WAIT, _SETTLE: seconds of the first pause after a failure, of the pause
-# between two checks, of the patience with docker and the leader in one pass, and until a container
-# that was started has to be running.
+# RPI_IMAGE_ROOT: a folder instead of `/`; the clock, the name, the services and the LED of the
+# running machine are then left alone unless RPI_IMAGE_FAKES is set.
+# RPI_IMAGE_PAUSE: seconds of the first pause after a failure.
+# RPI_IMAGE_CHECK: seconds between two checks.
+# RPI_IMAGE_WAIT: seconds to wait for Docker, and for a leader, in one pass.
+# RPI_IMAGE_SETTLE: seconds after which a new container must still run.
+#
+# This file is joined from the parts in overlays/scripts, in the order of node.parts.
 # shellcheck disable=SC2153
 
 root=${RPI_IMAGE_ROOT-}

@@ -1,4 +1,4 @@
-# HTTP with what the image has.
+# HTTP requests with what the image has: curl, wget or nc.
 # Reads: no setting.
 # Writes: nothing.
 
@@ -12,7 +12,7 @@ http_get() {
     fi 2>/dev/null
 }
 
-# http_delete HOST:PORT PATH
+# http_delete HOST:PORT PATH: busybox's wget has no --method
 http_delete() {
     if has curl; then
         curl -f -s -m 10 --noproxy '*' -X DELETE "http://$1$2"
@@ -26,7 +26,7 @@ http_delete() {
     fi >/dev/null 2>&1
 }
 
-# in_url ADDRESS: IPv6 goes into brackets
+# in_url ADDRESS: print it as a URL has it, with IPv6 in brackets (RFC 3986, 3.2.2)
 in_url() {
     case $1 in
         *:*) printf '[%s]' "$1" ;;

@@ -1,8 +1,8 @@
-# This machine: its name, its keys and its architecture.
+# This machine: its hostname, its SSH host keys and its architecture.
 # Reads: NODE_ARCH, NODE_HOSTNAME, NODE_MACHINES.
 # Writes: /etc/hostname, /etc/ssh/ssh_host_*.
 
-# same_name: the vendor's own first boot may have put another name or other keys in place
+# same_name: set name and keys again; the vendor's own first boot may have replaced them
 same_name() {
     current=$(on_machine hostname)
     if [ -n "$current" ] && [ "$current" != "$NODE_HOSTNAME" ]; then
@@ -20,6 +20,7 @@ same_name() {
     [ "$keys_changed" = 0 ] || restart_service ssh
 }
 
+# wrong_machine: say so if this Pi cannot run what the card is for
 wrong_machine() {
     [ -n "$NODE_MACHINES" ] || return 1
     machine=$(uname -m)

@@ -1,4 +1,4 @@
-# Images of containers: from the card's tarballs, the shack's registry or anywhere.
+# Docker images: from tarballs on the card, from the registry of the shack, or from the Internet.
 # Reads: REGISTRY_ADDRESS.
 # Writes: /var/lib/rpi-image/loaded.
 
@@ -6,7 +6,7 @@ has_image() {
     limit 60 docker inspect "$1" >/dev/null 2>&1
 }
 
-# load_tarballs [again]: every tarball of the card once, or all of them again
+# load_tarballs [again]: load every tarball of the card once; with `again` all of them
 load_tarballs() {
     [ -n "$boot" ] || return 0
     for tarball in "$boot"/rpi-image/images/*.tar*; do
@@ -22,7 +22,7 @@ load_tarballs() {
     done
 }
 
-# has_port IMAGE: its host has a port, so its name cannot stand behind another registry's
+# has_port IMAGE: its name starts with HOST:PORT, so no other registry can serve it
 has_port() {
     case ${1%%/*} in
         "$1") return 1 ;;
@@ -31,7 +31,7 @@ has_port() {
     return 1
 }
 
-# pull IMAGE: three tries, the shack's registry first
+# pull IMAGE: try three times, each time the shack's registry first
 pull() {
     tries=0
     while [ "$tries" -lt 3 ]; do

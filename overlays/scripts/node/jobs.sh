@@ -1,4 +1,4 @@
-# Work beside the cluster: upgrade and own scripts, in the background, once a configuration.
+# Jobs in the background, once per configuration: the upgrade, and the user's own scripts.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_ADDRESS, UPGRADE.
 # Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error.
 

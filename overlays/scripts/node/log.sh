@@ -1,7 +1,8 @@
-# What the node script says, on stderr and in its log.
+# Messages of the node script: on stderr and in its log.
 # Reads: no setting.
 # Writes: /var/log/rpi-image.log.
 
+# say WORDS: the same words are not repeated
 say() {
     [ "$1" != "$last_said" ] || return 0
     last_said=$1
@@ -9,7 +10,7 @@ say() {
     keep "$1" 2>/dev/null
 }
 
-# keep WORDS: a line of the log, which stays short
+# keep WORDS: add a line to the log; above 256 KiB its older half is removed
 keep() {
     mkdir -p "${log%/*}"
     printf '%s %s\n' "$(now)" "$1" >>"$log"
@@ -18,7 +19,7 @@ keep() {
     fi
 }
 
-# fail WORDS: the error of this pass
+# fail WORDS: set the error of this pass
 fail() {
     error=$1
     say "$1"

@@ -1,4 +1,4 @@
-# The loop: one pass after the other, with a growing pause while something is missing.
+# The loop of passes, with a growing pause while something is missing.
 # Reads: CLUSTER, CLUSTER_IMAGES, CONSUL_IMAGE, NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_KIND,
 # SWARM_IMAGE.
 # Writes: /run/rpi-image-node.pid.
@@ -29,7 +29,7 @@ pass() {
     consul && leader && swarm
 }
 
-# alone: a second copy leaves; a number that another program has by now does not count
+# alone: check that no other copy runs; the process number may belong to another program by now
 alone() {
     lock=$root/run/rpi-image-node.pid
     other=$(content "$lock")
@@ -41,18 +41,18 @@ alone() {
     printf '%s\n' "$$" >"$lock"
 }
 
-# not_alone: who asked for a pass by hand is told why there is none
+# not_alone: tell a user who runs `node once` why nothing happens
 not_alone() {
     [ "${1-}" = once ] || exit 0
     again='/etc/init.d/rpi-image-node restart'
-    if is_running; then
+    if is_systemd_running; then
         again='systemctl restart rpi-image-node'
     fi
     printf 'rpi-image: the node service runs (process %s); to have it try again: sudo %s\n' "$other" "$again" >&2
     exit 1
 }
 
-# jitter: thirty Pis do not ask the registry in the same second
+# jitter: print some seconds at random, so that 30 Pis do not ask the registry at the same time
 jitter() {
     letters=$(cut -c 1-2 /proc/sys/kernel/random/uuid 2>/dev/null)
     printf '%s' "$((0x${letters:-0} * pause_seconds / 256))"
@@ -70,7 +70,7 @@ back_off() {
 }
 
 main() {
-    # a file that a shell cannot read would end this script: look first
+    # a file with a syntax error would end this shell: try it in another one first
     # shellcheck source=/dev/null
     if [ ! -r "$state/node.env" ] || ! (. "$state/node.env") >/dev/null 2>&1; then
         say "$state/node.env is missing or broken"

@@ -1,10 +1,10 @@
-# Services of the image.
+# Services of the image, under systemd or sysvinit.
 # Reads: no setting.
 # Writes: nothing.
 
 restart_service() {
     say "restarting $1"
-    if is_running; then
+    if is_systemd_running; then
         on_machine limit 30 systemctl daemon-reload
         on_machine limit 180 systemctl restart "$1"
     else
@@ -12,11 +12,11 @@ restart_service() {
     fi >/dev/null 2>&1
 }
 
-# restart_time: whichever of them runs
+# restart_time: restart the time service that the image has
 restart_time() {
     say 'restarting the time service'
     for service in systemd-timesyncd chrony ntp; do
-        if is_running; then
+        if is_systemd_running; then
             on_machine limit 60 systemctl try-restart "$service"
         elif [ -x "$root/etc/init.d/$service" ]; then
             on_machine limit 60 "$root/etc/init.d/$service" restart
@@ -24,10 +24,10 @@ restart_time() {
     done >/dev/null 2>&1
 }
 
-# start_service NAME: nothing happens where it runs already
+# start_service NAME: start it, unless it runs already
 start_service() {
     say "starting $1"
-    if is_running; then
+    if is_systemd_running; then
         on_machine limit 30 systemctl reset-failed "$1"
         on_machine limit 30 systemctl start --no-block "$1"
     else

@@ -1,9 +1,9 @@
-# The status: on the card, in the root and on the LED.
+# The status: in $state, on the card and on the LED.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH.
 # Writes: /var/lib/rpi-image/status.json; on the boot partition rpi-image/node.log, status,
 # status.json.
 
-# light error|ok: blinks the activity LED where the board has one
+# light error|ok: blink the activity LED, if the board has one
 light() {
     [ "$1" != "$light_now" ] || return 0
     light_now=$1
@@ -19,7 +19,7 @@ light() {
     done
 } 2>/dev/null
 
-# write_status: onto the card only when something else than the time of writing has changed
+# write_status: write only if more than the time has changed; cards wear out
 write_status() {
     problem=$error
     [ -n "$problem" ] || problem=$(head -n 1 "$state/job_error" 2>/dev/null)
@@ -53,7 +53,7 @@ ERROR: $problem"
     card_status
 } 2>/dev/null
 
-# card_status: what `rpi-image inspect` shows when the card is back in a reader
+# card_status: write what `rpi-image inspect` shows when the card is back in a reader
 card_status() {
     [ -n "$boot" ] || return 0
     (: >"$boot/rpi-image/.try") || on_machine mount -n -o remount,rw "${boot#"$root"}"

@@ -1,8 +1,8 @@
-# Classic Swarm.
+# Classic Swarm (standalone, registered in consul).
 # Reads: DOCKER_PORT, DOCKER_TCP, SWARM_IMAGE, SWARM_PATH, SWARM_VERSION.
 # Writes: /var/lib/rpi-image/last_address.
 
-# is_old_swarm: before 0.3 the flag is --addr and the entry is PATH/<host:port>
+# is_old_swarm: before 0.3 the flag is --addr, and the key is PATH/HOST:PORT
 is_old_swarm() {
     case $SWARM_VERSION in
         0.[0-2] | 0.[0-2].*) return 0 ;;
@@ -10,7 +10,7 @@ is_old_swarm() {
     return 1
 }
 
-# forget_old: addresses under which this Pi joined before stay listed until someone deletes them
+# forget_old: delete the keys of earlier addresses of this Pi; nothing else removes them
 forget_old() {
     forget_failed=
     [ -f "$state/last_address" ] || return 0
@@ -34,7 +34,7 @@ swarm() {
     if ! keeps swarm || [ "$(content "$state/last_address")" != "$here" ]; then
         swarm_state=
         forget_old
-        # written before the join: an address once announced is never forgotten
+        # before the join, so that an address that was announced is always deleted later
         put "$state/last_address" "$forget_failed$here"
     fi
     if ! keeps swarm; then

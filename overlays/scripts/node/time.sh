@@ -1,8 +1,9 @@
-# The right time, before what needs it.
+# The right time, for work that needs it.
 # Reads: NTP_SERVER.
 # Writes: the clock.
 
-# sync_time: waits for the right time, but not forever: TLS and apt refuse a clock that is behind
+# sync_time: wait for the right time, a few minutes at most; TLS and apt fail with a
+# clock that is behind
 sync_time() {
     tries=0
     while [ "$tries" -lt 12 ]; do

@@ -1,8 +1,8 @@
-# What the installer had to leave for the running system.
+# What the installer has left for the running system to do.
 # Reads: no setting.
 # Writes: /var/lib/rpi-image/todo.
 
-# due WORD: it was on the list of what the installer had to leave, and is now off it
+# due WORD: take WORD off the list; fail if it was not there
 due() {
     is_due "$1" || return 1
     due_left=
@@ -10,7 +10,7 @@ due() {
         [ "$due_word" = "$1" ] || due_left="$due_left $due_word"
     done
     put "$state/todo" "$due_left"
-    # a list that cannot be changed must not reboot the Pi again and again
+    # if the list cannot be changed, do not reboot again and again
     ! is_due "$1"
 }
 
@@ -21,7 +21,7 @@ is_due() {
     return 1
 }
 
-# first_boot_done: cloud-init's commands are not cut short by a reboot; it has its time
+# first_boot_done: wait up to ten minutes for cloud-init, so that a reboot does not interrupt it
 first_boot_done() {
     waited=0
     cloud=$root/run/cloud-init
@@ -31,11 +31,11 @@ first_boot_done() {
     done
 }
 
-# todo: what the installer had to leave for the running system; the network may depend on it
+# todo: do what is on the list and quick; the network may depend on it
 todo() {
     [ -f "$state/todo" ] || return 0
     if due reboot; then
-        # a boot does these by itself
+        # the reboot includes these
         for word in wifi ssh time docker; do
             due "$word"
         done
@@ -58,7 +58,7 @@ todo() {
     [ -n "$(content "$state/todo" | tr -d ' \n')" ] || rm -f "$state/todo"
 }
 
-# todo_slow: minutes on an old Pi, in which the network can come up
+# todo_slow: do what takes minutes on an old Pi, once the network is up
 todo_slow() {
     is_due locale || return 0
     on_machine limit 900 locale-gen >/dev/null 2>&1
@@ -66,7 +66,7 @@ todo_slow() {
     todo
 }
 
-# join_wifi: lets whoever runs the wifi read its files again
+# join_wifi: make whatever runs the wifi read its files again
 join_wifi() {
     [ -e "$root/sys/class/net/wlan0" ] || return 0
     say 'starting wifi'
