@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from functools import reduce
@@ -92,3 +93,34 @@ def test_the_page_names_each_way() -> None:
     assert len(re.findall(r"^## The way of ", PAGE, re.MULTILINE)) == 3
     assert len(names_in(PAGE)) > 30
     assert "`overlays/" in PAGE
+
+
+DOORS = [path for path in MODULES if path.name == "__init__.py" and path.parent != PACKAGE]
+
+
+@pytest.mark.parametrize("path", DOORS, ids=name_of)
+def test_the_entry_points_of_a_room_exist(path: Path) -> None:
+    """A docstring names a module, a value of it, or a room within."""
+    room = ".".join(path.parent.relative_to(ROOT).parts)
+    doors = re.findall(r"`([\w.]+)`", _docstring(path).partition("Entry point")[2])
+    assert doors
+    for name, _, value in (door.partition(".") for door in doors):
+        module = importlib.import_module(f"{room}.{name}")
+        assert not value or hasattr(module, value), f"{room} has no {name}.{value}"
+
+
+@pytest.mark.parametrize("path", DOORS, ids=name_of)
+def test_the_docstring_of_a_room_lists_what_it_may_import(path: Path) -> None:
+    room = path.parent.relative_to(PACKAGE).as_posix()
+    text = " ".join(_docstring(path).split())
+    allowed = re.search(r"May import the ground \(([^)]*)\)(?: and ([\w, ]*))?\.", text)
+    if "/" in room or room == "cli":
+        assert not allowed
+        return
+    assert allowed
+    named = {*allowed[1].split(", "), *(allowed[2] or "").split(", ")} - {""}
+    assert named == set(ORDER[: ORDER.index(room)])
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
