@@ -1,3 +1,3 @@
 """Raspberry Pi images that boot, name themselves and join the cluster."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
