@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256
 
+# RFC 1123, and what every file format and shell leaves alone.
+HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+# IEEE 802.11: an SSID of 1 to 32 bytes, a passphrase of 8 to 63 or a key of 256 bits.
+SSID_BYTES = range(1, 33)
+PASSPHRASE_BYTES = range(8, 64)
+PSK = re.compile(r"[0-9a-f]{64}")
+
+# As registered with IANA: Docker's REST API in plain text, and over TLS.
+DOCKER_PORT = 2375
+DOCKER_TLS_PORT = 2376
+
 
 class Secret:
     """A text that shows itself only when asked by name; equal and hashable by value."""
@@ -168,7 +180,7 @@ class Shack:
 
 @dataclass(frozen=True, slots=True)
 class DockerTls:
-    """PEM texts for dockerd's --tlsverify on 2376."""
+    """PEM texts for dockerd's --tlsverify."""
 
     ca: str
     certificate: str
@@ -185,7 +197,7 @@ class Docker:
     storage_driver: str = ""
     debug: bool = True
     tcp: bool = True
-    port: int = 2375
+    port: int = DOCKER_PORT
     labels: tuple[tuple[str, str], ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
