@@ -137,10 +137,15 @@ class Network:
     dhcp_range: str = ""
 
     @property
+    def fixed_address(self) -> str:
+        """The address without its prefix length; empty under DHCP."""
+        return str(ipaddress.ip_interface(self.address).ip) if self.address else ""
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """Every address the node may answer on: its own, or all that DHCP may give it."""
         if self.address:
-            return (str(ipaddress.ip_interface(self.address).ip),)
+            return (self.fixed_address,)
         bounds = [part.strip() for part in self.dhcp_range.replace(",", "-").split("-")]
         try:
             first, last = (ipaddress.IPv4Address(part) for part in bounds[:2])
@@ -176,6 +181,11 @@ class Shack:
     apt_image: str = ""
     ntp_image: str = ""
     web_image: str = "nginx:1.26-alpine"
+
+    @property
+    def url_host(self) -> str:
+        """The address as a URL takes it: an IPv6 one in brackets (RFC 3986, 3.2.2)."""
+        return f"[{self.address}]" if ":" in self.address else self.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,9 +141,9 @@ def docker_of(node: Node, shack: Shack | None) -> Docker:
     if values.get("tls"):
         values.setdefault("port", DOCKER_TLS_PORT)
     if shack and "registry" in shack.services:
-        values.setdefault("insecure_registries", (f"{_host(shack)}:{shack.registry_port}",))
+        values.setdefault("insecure_registries", (f"{shack.url_host}:{shack.registry_port}",))
     if shack and "mirror" in shack.services:
-        mirror = f"http://{_host(shack)}:{shack.mirror_port}"
+        mirror = f"http://{shack.url_host}:{shack.mirror_port}"
         values.setdefault("registry_mirrors", (mirror,))
     values["labels"] = tuple(sorted(values.get("labels", {}).items()))
     return Docker(**values)
@@ -153,7 +153,7 @@ def apt_proxy_of(merged: SettingsDocument, shack: Shack | None) -> str:
     """Return the apt proxy: said, else the shack's, else none."""
     if merged.apt_proxy is not None or shack is None or "apt" not in shack.services:
         return merged.apt_proxy or ""
-    return f"http://{_host(shack)}:{shack.apt_port}"
+    return f"http://{shack.url_host}:{shack.apt_port}"
 
 
 def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
@@ -161,10 +161,6 @@ def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
     if merged.ntp_server is not None or shack is None or not shack.ntp:
         return merged.ntp_server or ""
     return shack.address
-
-
-def _host(shack: Shack) -> str:
-    return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 
 def cluster_of(node: Node, shack: Shack | None) -> Cluster:
