@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256
 
+# What partition tables of cards count in; larger sectors are refused.
+SECTOR_BYTES = 512
+
 # RFC 1123, and what every file format and shell leaves alone.
 HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
