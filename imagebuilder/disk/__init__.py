@@ -1,4 +1,4 @@
-"""Partition tables, ext4 and FAT: read them, and edit FAT into a patch.
+"""Read partition tables, ext4 and FAT, and edit FAT as a patch.
 
 May import the ground (errors, progress, model, workers, files, resources) and devices.
 Entry points: `reader.open_raw`, `partitions.read_partitions`, `patched.PatchedImage`,

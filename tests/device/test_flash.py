@@ -365,7 +365,7 @@ def test_a_cut_off_image_is_written_with_a_warning(
     cut_off = tmp_path / "cut-off.img"
     cut_off.write_bytes(small.path.read_bytes()[: 30 * MIB])
     classroom.write_text(classroom.read_text().replace(str(small.path), str(cut_off)))
-    words = f"cut-off.img is cut off: partition 2 ends {11 * MIB} bytes behind its end"
+    words = f"cut-off.img is truncated: partition 2 extends {11 * MIB} bytes past the end"
     with card(tmp_path, CARD_BYTES) as device:
         for what in (("--image", cut_off), ("-c", classroom)):
             done = flash(device, *what, *SAFE)
