@@ -1,4 +1,4 @@
-"""Decide, without side effects, which files make a boot partition one node.
+"""Plan the files of a node's boot partition, without side effects.
 
 May import the ground (errors, model, progress, files, workers, resources), devices, disk,
 images.
