@@ -230,9 +230,7 @@ def test_a_file_of_the_users_wins_and_that_is_said() -> None:
     )
     assert files_of(planned)["Device-Init.yaml"] == b"hostname: mine\n"
     assert "device-init.yaml" not in files_of(planned)
-    assert planned.warnings == (
-        "mine/Device-Init.yaml replaces a file of generation device-init",
-    )
+    assert planned.warnings == ("mine/Device-Init.yaml replaces a file of generation device-init",)
 
 
 def test_a_cmdline_of_the_users_still_gets_the_hook() -> None:
@@ -273,7 +271,9 @@ def test_texts_to_append_may_have_any_encoding(given: bytes, line: bytes) -> Non
 
 def test_a_text_of_two_bytes_a_letter_cannot_be_appended() -> None:
     extra = OverlayFile("cmdline.txt.append", "quiet".encode("utf-16"), "mine/cmdline.txt.append")
-    with pytest.raises(SettingsError, match=r"mine/cmdline.txt.append is not a text file") as caught:
+    with pytest.raises(
+        SettingsError, match=r"mine/cmdline.txt.append is not a text file"
+    ) as caught:
         plan(plain_node(), boot_of("occidentalis"), extra)
     assert "UTF-8" in caught.value.hint
 
