@@ -10,6 +10,7 @@ from imagebuilder.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
@@ -19,7 +20,7 @@ class BootPartition(Protocol):
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, most_bytes: int = ...) -> bytes:
         """Return the file's bytes."""
 
 
@@ -156,9 +157,9 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     return Firmware(
         machine,
         kernel,
-        volume.read(kernel),
-        volume.read(initramfs) if initramfs else b"",
-        volume.read(tree) if tree else b"",
+        volume.read(kernel, MOST_BINARY_BYTES),
+        volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
+        volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
         command_line(_decoded(volume, chosen.cmdline or "cmdline.txt"), (*words, *machine.words)),
     )
 
