@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.errors import RpiImageError
-from imagebuilder.plan.card_layout import STATUS, WIFI
+from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.plan.generations import BootFiles
-
-NODE_ENV = "rpi-image/node.env"
 
 # Where each generation keeps its hostname when no node of ours is on the card.
 _STOCK_HOSTNAMES = (
