@@ -1,4 +1,4 @@
-"""`python -m imagebuilder` is `rpi-image`."""
+"""Run `rpi-image` as `python -m imagebuilder`."""
 
 from __future__ import annotations
 

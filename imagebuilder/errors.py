@@ -1,4 +1,4 @@
-"""The exceptions a user can cause: each a fact, a hint and an exit code."""
+"""The errors a user can cause: each has a message, a hint and an exit code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One finding in a settings file: where, what and what to do; `line` counts from 1."""
+    """One error or warning in a settings file, with its place and a hint; `line` counts from 1."""
 
     message: str
     hint: str = ""
@@ -25,7 +25,7 @@ class Problem:
 
 
 class RpiImageError(Exception):
-    """Root of every error a user can cause; `hint` says what to do about it."""
+    """Base class of the errors a user can cause; `hint` is what to do about it."""
 
     exit_code: ClassVar[int] = 70
 
@@ -36,13 +36,13 @@ class RpiImageError(Exception):
 
 
 class InputError(RpiImageError):
-    """The command line asks for what cannot be."""
+    """The command line is wrong, or its options exclude each other."""
 
     exit_code = 2
 
 
 class SettingsError(RpiImageError):
-    """Settings, profiles, overlays or templates are wrong; carries every problem found."""
+    """Settings, profiles, overlays or templates are wrong; `problems` holds all that were found."""
 
     exit_code = 3
 
@@ -52,7 +52,7 @@ class SettingsError(RpiImageError):
 
 
 def problems_of(error: SettingsError) -> tuple[Problem, ...]:
-    """Return what an error found, or the error itself as the one problem."""
+    """Return the problems of an error, or the error itself as the only one."""
     return error.problems or (Problem(error.message, error.hint),)
 
 
@@ -63,7 +63,7 @@ class SourceError(RpiImageError):
 
 
 class ImageError(RpiImageError):
-    """An archive, a disk image or its boot partition is not what it must be."""
+    """An archive, a disk image or its boot partition is damaged or not supported."""
 
     exit_code = 5
 

@@ -1,4 +1,4 @@
-"""Files that are whole from the moment they have their name, even after a power cut."""
+"""Write files atomically: under its final name a file is complete, even after a power cut."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 _ROOT = 0
 
-# What st_blocks counts in, whatever the file system's own blocks are (stat(2)).
+# st_blocks counts units of 512 bytes on every file system (inode(7)).
 _STAT_BLOCK_BYTES = 512
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def has_file(path: Path) -> bool:
-    """Return whether a file is there; what cannot be looked at (no right, too long) is not."""
+    """Return whether `path` is a file; False if it cannot be examined (no permission, too long)."""
     try:
         return path.is_file()
     except OSError:
@@ -32,7 +32,7 @@ def has_file(path: Path) -> bool:
 
 
 def has_folder(path: Path) -> bool:
-    """Return whether a folder is there; what cannot be looked at is not."""
+    """Return whether `path` is a folder; False if it cannot be examined."""
     try:
         return path.is_dir()
     except OSError:
@@ -40,9 +40,9 @@ def has_folder(path: Path) -> bool:
 
 
 def hand_over(path: Path) -> None:
-    """Return what root just made to whoever owns its folder: under sudo, the one who called it.
+    """Give a new file of root to the owner of its folder, usually the user who called sudo.
 
-    Does nothing for anyone but root, and where the file system knows no owners.
+    Do nothing if not run as root, or if the file system has no owners (FAT).
     """
     if not hasattr(os, "geteuid") or os.geteuid() != _ROOT:
         return
@@ -53,7 +53,7 @@ def hand_over(path: Path) -> None:
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
-    """Make a folder, with `mode`, and those above it, handed over; raises OSError."""
+    """Make a folder and its parents and `hand_over` each. Raise OSError on failure."""
     if not path.is_dir():
         if not path.parent.is_dir():
             make_folder(path.parent)
@@ -62,9 +62,9 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data`, with `mode` before the first byte; handed over; raises OSError.
+    """Replace `path` by `data` atomically. Raise OSError on failure and leave nothing behind.
 
-    Whoever reads finds the old content or the new one, and nothing stays behind on a failure.
+    The mode is set before the first byte is written; under sudo see `hand_over`.
     """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     part = Path(name)
@@ -74,6 +74,7 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             hand_over(part)
             file.write(data)
             file.flush()
+            # Without it, a crash after the rename may leave an empty file (ext4(5), auto_da_alloc).
             os.fsync(file.fileno())
         part.replace(path)
     finally:
@@ -81,11 +82,12 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Remove a file, if it is there, so that a power cut does not bring it back; raises OSError."""
+    """Remove a file if it exists, durably. Raise OSError on failure."""
     try:
         path.unlink()
     except FileNotFoundError:
         return
+    # The entry is data of the folder, which needs an fsync of its own (fsync(2)).
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -94,7 +96,7 @@ def remove_file(path: Path) -> None:
 
 
 def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> int:
-    """Write all of `data`, however many calls that takes, and return its length."""
+    """Write all of `data`, in as many calls as needed; return its length."""
     view = memoryview(data)
     while view:
         written = os.pwrite(descriptor, view, offset_bytes)
@@ -118,7 +120,7 @@ def part_of(path: Path) -> Path:
 
 
 def create_folder(path: Path) -> None:
-    """Make a folder and those above it; raises WriteError where that cannot be."""
+    """Make a folder and its parents. Raise WriteError on failure."""
     try:
         make_folder(path)
     except OSError as error:
@@ -127,9 +129,9 @@ def create_folder(path: Path) -> None:
 
 @contextlib.contextmanager
 def new_file(path: Path) -> Iterator[int]:
-    """Return a descriptor of `path`.part; on success it is synced and takes its name.
+    """Yield a descriptor of `path`.part; on success sync it and rename it to `path`.
 
-    What a killed run left under that name is written over; two runs at once are refused.
+    Overwrite what a killed run left under that name. Raise WriteError if another run holds it.
     """
     part = part_of(path)
     try:
@@ -146,9 +148,12 @@ def _claimed(part: Path) -> Iterator[int]:
     descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         try:
+            # The kernel drops this lock when the process ends, however it ends (flock(2)).
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise WriteError(f"another run is writing {part.stem}", "wait for it") from error
+            raise WriteError(
+                f"another rpi-image is writing {part.stem}", "wait until it is done"
+            ) from error
         try:
             os.ftruncate(descriptor, 0)
             hand_over(part)
@@ -160,12 +165,12 @@ def _claimed(part: Path) -> Iterator[int]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write `value` as JSON; raises WriteError."""
+    """Write `value` as JSON. Raise WriteError on failure."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a small file, whole or not at all, in a folder that is made; raises WriteError."""
+    """Write a small file atomically and make its folder. Raise WriteError on failure."""
     try:
         write_in_folder(path, text.encode(), mode)
     except OSError as error:
@@ -173,16 +178,18 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
 
 
 def write_in_folder(path: Path, data: bytes, mode: int) -> None:
-    """Write a file in a folder that is made where it is missing; raises OSError."""
+    """Write a file atomically and make its folder. Raise OSError on failure."""
     make_folder(path.parent)
     write_file(path, data, mode)
 
 
 def write_error(path: Path, error: OSError) -> WriteError:
-    """Make the error for a path that cannot be written, with what to do."""
+    """Return the error for a path that cannot be written, with a hint."""
     if is_disk_full(error):
         return WriteError(
-            f"no room for {path}: {error.strerror}",
-            "free some space, choose another place with -o, or write the card directly with flash",
+            f"not enough space for {path}: {error.strerror}",
+            "free some space, use -o for another place, or write the card directly with `flash`",
         )
-    return WriteError(f"cannot write {path}: {error.strerror}", "check the folder and its rights")
+    return WriteError(
+        f"cannot write {path}: {error.strerror}", "check the folder and its permissions"
+    )

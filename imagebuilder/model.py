@@ -1,4 +1,4 @@
-"""The nouns: frozen values that the floors hand to each other."""
+"""The frozen values that the rooms pass to each other."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DOCKER_TLS_PORT = 2376
 
 
 class Secret:
-    """A text that shows itself only when asked by name; equal and hashable by value."""
+    """A string that `repr` and `str` hide; equal and hashable by value."""
 
     __slots__ = ("_text",)
 
@@ -37,7 +37,7 @@ class Secret:
         self._text = text
 
     def reveal(self) -> str:
-        """Return the text; only what lands on a card may call this."""
+        """Return the text; only for what is written to a card."""
         return self._text
 
     def __repr__(self) -> str:
@@ -67,9 +67,9 @@ class BaseImage:
 class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.
 
-    `sha256` is of the download (the zip), `raw_sha256` of the unpacked image where a publisher
-    gives that; `checksum_url` is a GNU checksum file, None meaning "<url>.sha256". `machines` are
-    the `uname -m` values it boots on, empty where unknown; `hint`: what to say if it cannot be had.
+    `sha256` is of the download (the zip), `raw_sha256` of the unpacked image if the publisher
+    states it. `checksum_url` is a GNU checksum file; None means "<url>.sha256". `machines` are the
+    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched.
     """
 
     name: str
@@ -95,9 +95,9 @@ class BootEdit:
 
 @dataclass(frozen=True, slots=True)
 class OverlayFile:
-    """A file to lay over the boot partition; `*.j2` paths are rendered and lose the suffix.
+    """A file to put on the boot partition; `*.j2` files are rendered and lose the suffix.
 
-    `secrets`: its template may see passphrases, keys and password hashes.
+    If `secrets` is set, its template may use passphrases, keys and password hashes.
     """
 
     path: str
@@ -106,7 +106,7 @@ class OverlayFile:
     secrets: bool = False
 
 
-# ---- what a node is
+# ---- nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class WifiNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Wifi:
-    """Networks in order of preference and the ISO 3166 country whose radio rules hold."""
+    """Networks in order of preference, and the ISO 3166 country of the radio rules."""
 
     country: str = ""
     networks: tuple[WifiNetwork, ...] = ()
@@ -146,7 +146,7 @@ class Network:
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Every address the node may answer on: its own, or all that DHCP may give it."""
+        """The addresses the node may have: its own, or up to 256 of the DHCP range."""
         if self.address:
             return (self.fixed_address,)
         bounds = [part.strip() for part in self.dhcp_range.replace(",", "-").split("-")]
@@ -161,10 +161,10 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Shack:
-    """The instructor's machine, the ports of what runs on it and the images that run there.
+    """The instructor's machine: the ports and the container images of its services.
 
     An empty `apt_image` or `ntp_image` means one built on the shack from Debian's package, an
-    empty `swarm_image` one that manages the Docker of the class (see services).
+    empty `swarm_image` one that can manage the Docker of the class (see `shack.services`).
     """
 
     address: str
@@ -204,7 +204,7 @@ class DockerTls:
 class Docker:
     """dockerd's options.
 
-    `storage_driver` empty: what the generation of the base image takes; `default`: dockerd chooses.
+    An empty `storage_driver` means that of the generation, `default` that dockerd chooses.
     """
 
     storage_driver: str = ""
@@ -220,7 +220,7 @@ class Docker:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The consul agent and the Swarm agent of a node, as container images with versions."""
+    """The consul and Swarm agents of a node: container images and versions."""
 
     enabled: bool = True
     consul_image: str = "dduportal/arm-consul:0.5.0"
@@ -237,7 +237,7 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A login; `password_hash` is crypt(3) form ($6$…)."""
+    """A user account; `password_hash` is in crypt(3) format ($6$…)."""
 
     name: str
     password_hash: Secret | None = None
@@ -246,7 +246,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class HostKey:
-    """An SSH host key kept for a node so that it survives re-flashing (OpenSSH texts)."""
+    """An SSH host key, as OpenSSH texts, that a node keeps when its card is written again."""
 
     kind: str
     private: Secret
@@ -255,7 +255,7 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """Everything one node is to become: profile, class and node merged, values validated."""
+    """All settings of one node: profile, class and node merged and validated."""
 
     hostname: str
     profile: str
@@ -289,7 +289,7 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classroom:
-    """One classroom file, resolved: its nodes in roster order and what they share."""
+    """One resolved classroom file: its nodes in roster order and what they share."""
 
     name: str
     path: Path
@@ -300,7 +300,7 @@ class Classroom:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """What will be written onto a boot partition for one node, before anything is.
+    """The files to write to the boot partition of one node.
 
     `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time.
     """
@@ -312,7 +312,7 @@ class NodePlan:
     warnings: tuple[str, ...] = ()
 
 
-# What every template has by name; a user's variables may not hide any of it.
+# Names that every template has; a user's variables must not hide them.
 _TAKEN = """
 node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
 tls boot_yaml
@@ -322,6 +322,6 @@ _UNKNOWN_VERSION = (99, 0, 0)
 
 
 def image_version(image: str) -> tuple[int, int, int]:
-    """Return the version of an image's tag; what it leaves out counts as new."""
+    """Return the version in an image's tag; missing parts (`2`, `latest`) count as newest."""
     found = re.search(r":v?(\d+)\.(\d+)(?:\.(\d+))?[^/]*$", image)
     return (int(found[1]), int(found[2]), int(found[3] or 99)) if found else _UNKNOWN_VERSION

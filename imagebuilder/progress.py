@@ -1,53 +1,79 @@
-"""How long work reports: the interface, the null object that says nothing, sizes for people."""
+"""Progress reports: the interfaces, implementations that print nothing, and sizes as text."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from imagebuilder.errors import RpiImageError
 
 
 class Meter(Protocol):
-    """Counts bytes (or steps) of one piece of long work."""
+    """A count of the bytes (or steps) done in one long operation."""
 
     def advance(self, amount: int) -> None:
         """Add `amount` of the unit the meter was opened with."""
 
 
 class Reporter(Protocol):
-    """What the library may say while it works; `console` implements it."""
+    """Where the library sends its messages; `cli.console` implements it."""
 
     def note(self, text: str) -> None:
-        """Say what is happening; hidden by --quiet."""
+        """Report what is happening; hidden by --quiet."""
 
     def warn(self, text: str) -> None:
-        """Say what the user gives up or should look at."""
+        """Report a risk or something to check; shown even with --quiet."""
 
     def meter(
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
-        """Open a progress meter; `total` is None where it cannot be known."""
+        """Open a progress meter; `total` is None if it is not known."""
+
+
+class Prompter(Reporter, Protocol):
+    """A reporter that can ask the user, too; `console` implements it."""
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a user can answer now."""
+
+    def fail(self, error: RpiImageError) -> None:
+        """Say what is wrong with an answer, before it is asked for again."""
+
+    def ask(self, question: str, default: str = "") -> str:
+        """Ask for one line; the default where no user can answer."""
+
+    def ask_or_read(self, question: str, default: str = "") -> str:
+        """Ask for one line, which may also come from a pipe."""
+
+    def ask_secret(self, question: str) -> str:
+        """Ask without echo; raises InputError where no user can answer."""
+
+    def confirm_by_name(self, question: str, name: str) -> bool:
+        """Return whether `name` was typed; raises InputError where no user can answer."""
 
 
 class SilentMeter:
-    """A meter nobody reads."""
+    """A meter that ignores every step."""
 
     def advance(self, amount: int) -> None:
-        """Drop `amount`."""
+        """Ignore `amount`."""
 
 
 class SilentReporter:
-    """The voice of a library call nobody listens to."""
+    """A reporter that ignores every message."""
 
     def note(self, text: str) -> None:
-        """Drop `text`."""
+        """Ignore `text`."""
 
     def warn(self, text: str) -> None:
-        """Drop `text`."""
+        """Ignore `text`."""
 
     def meter(
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
-        """Return a meter nobody reads."""
+        """Return a meter that ignores every step."""
         del label, total, unit
         return nullcontext(SilentMeter())
 
@@ -56,7 +82,7 @@ SILENT = SilentReporter()
 
 
 def human_bytes(size_bytes: int) -> str:
-    """Return a size in the units on a card's label (powers of 1000)."""
+    """Return a size with its unit, in powers of 1000 as on the label of a card."""
     size = float(size_bytes)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:  # noqa: PLR2004 - the SI step
@@ -66,5 +92,5 @@ def human_bytes(size_bytes: int) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return a count for people: no errors, 1 node, 30 nodes."""
+    """Return a count with its noun: `no errors`, `1 node`, `30 nodes`."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""Where the program's own profiles and overlays lie: in the wheel, or beside it in a checkout."""
+"""Find the shipped profiles and overlays: inside the wheel, or beside the package in a checkout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def shipped_folder(name: str) -> Path:
-    """Return the folder `profiles` or `overlays` that came with the program."""
+    """Return the shipped folder `name`: `profiles` or `overlays`."""
     package = Path(__file__).parent
     inside = package / "_data" / name
     return inside if inside.is_dir() else package.parent / name

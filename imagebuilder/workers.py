@@ -1,4 +1,4 @@
-"""Long work that ends early: a wish it heeds between two pieces, and a pool that waits for it."""
+"""Cancel long work between two pieces, and a thread pool that waits until it has ended."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ _T = TypeVar("_T")
 
 
 class Stopped(Exception):  # noqa: N818 - a request, not an error
-    """The work was asked to end before it was done."""
+    """The work was cancelled before it was done."""
 
 
 class CancelToken(SilentReporter):
-    """The voice of work that may be asked to end: then its meters raise Stopped.
+    """A reporter for work that may be cancelled: after `ask` its meters raise Stopped.
 
-    Meters advance between two pieces, so that is where the work ends.
+    Meters advance between two pieces, so the work ends there.
     """
 
     def __init__(self) -> None:
         self._asked = threading.Event()
 
     def ask(self) -> None:
-        """Let the work end at its next piece."""
+        """Cancel the work; it ends before its next piece."""
         self._asked.set()
 
     def check(self) -> None:
-        """Raise Stopped where the work is to end."""
+        """Raise Stopped if the work was cancelled."""
         if self._asked.is_set():
             raise Stopped
 
     def meter(
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
-        """Return a meter that nobody reads and that ends the work."""
+        """Return a meter that raises Stopped after `ask`."""
         del label, total, unit
         return nullcontext(_CancelMeter(self))
 
@@ -61,9 +61,9 @@ class _CancelMeter:
 def worker_pool(
     threads: int, name: str, stop: CancelToken | None = None
 ) -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool that ends with the block: what has not begun is dropped, the rest asked to stop.
+    """Yield a thread pool; at the end of the block drop what has not begun and cancel the rest.
 
-    The rest is waited for however often Ctrl-C is pressed: nobody may still write to a file that
+    Wait for the rest even if Ctrl-C is pressed again: no thread may still write to a file that
     the caller is about to close or remove.
     """
     pool = ThreadPoolExecutor(threads, name)
@@ -76,9 +76,9 @@ def worker_pool(
 
 
 def as_they_end(futures: Iterable[Future[_T]]) -> Iterator[list[_T]]:
-    """Return the results of what has ended, at least ten times a second, be it of nothing.
+    """Yield the results of what has ended, at least ten times a second; the list may be empty.
 
-    Python sees a Ctrl-C that comes just as a wait begins only when that is over.
+    Python handles a Ctrl-C that comes just as a wait begins only after that wait.
     """
     waiting = set(futures)
     while waiting:
@@ -87,9 +87,9 @@ def as_they_end(futures: Iterable[Future[_T]]) -> Iterator[list[_T]]:
 
 
 def _join(pool: ThreadPoolExecutor) -> None:
-    """Wait for the pool from another thread, which Ctrl-C does not reach.
+    """Wait for the pool in another thread, which Ctrl-C does not interrupt.
 
-    Python takes a thread whose join was interrupted for ended (github.com/python/cpython, 90882).
+    Python regards a thread as ended if its join was interrupted (github.com/python/cpython, 90882).
     """
     ended = threading.Event()
 

@@ -1,7 +1,7 @@
-"""Block maps as bmaptool reads them: which blocks of an image matter, each range with a digest.
+"""Block maps for bmaptool: the blocks of an image to write, each range with its digest.
 
-The form is version 2.0 of the bmap XML (bmap-tools, `BmapCreate.py`): ranges of 4096-byte blocks,
-both ends included, and a digest of the whole file with its own field zeroed.
+The format is version 2.0 of the bmap XML (bmap-tools, `BmapCreate.py`): ranges of 4096-byte blocks
+with both ends included, and a digest of the whole file, computed with its own field zeroed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,11 @@ _TAIL = """    </BlockMap>
 
 
 def render_bmap(disk: ReadAt, extents: Iterable[Extent], name: str) -> str:
-    """Describe `extents` of `disk`; they are sorted, apart, and widened to whole blocks."""
+    """Return the block map of `extents`, sorted and disjoint, widened to whole blocks."""
     ranges = list(_block_ranges(extents, disk.size_bytes))
     body = "".join(_range(disk, first, last) for first, last in ranges)
     head = {
+        # XML allows no `--` inside a comment (XML 1.0, 2.5).
         "name": escape(name).replace("--", "- -"),
         "size": disk.size_bytes,
         "block": BLOCK_BYTES,

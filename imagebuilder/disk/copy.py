@@ -1,4 +1,4 @@
-"""A raw image copied as its file system can best: by reference, past the page cache, or plainly."""
+"""Copy a raw image by the fastest way of its file system: reflink, O_DIRECT or plain copy."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 FICLONE = 0x40049409  # linux/fs.h
 PIECE_BYTES = 16 << 20
 
-# A write cannot be stopped, and a slow disk has several of them to do before a Ctrl-C counts.
+# A write cannot be interrupted: a slow disk must not have much queued when Ctrl-C is pressed.
 WRITE_BYTES = 4 << 20
 
-# Sectors of 4 KiB are the largest that disks have; O_DIRECT wants whole ones (open(2)).
+# O_DIRECT needs whole logical sectors (open(2)); 4 KiB are the largest that disks have.
 ALIGNMENT_BYTES = 4096
 
-# Enough to keep a fast disk at work; more gained nothing.
+# Enough to keep an NVMe disk busy; more threads were not faster (docs/benchmarks.md).
 _THREADS = 4
 
-# What mmap and O_DIRECT say where they cannot. EFAULT: the source became shorter; ENOMEM: an
-# address space of 32 bits is too small for an image.
+# Errors of mmap and O_DIRECT where they are not supported. EFAULT: the source was truncated;
+# ENOMEM: a 32-bit address space is too small for an image.
 _NO_DIRECT = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENODEV, errno.EFAULT, errno.ENOMEM)
 
 
 def copy_raw(source: int, target: int, size_bytes: int, reporter: Reporter) -> str:
-    """Copy all of `source` into the empty file `target`; gives `reflink` or `sparse copy`.
+    """Copy all of `source` into the empty file `target`; return `reflink` or `sparse copy`.
 
-    Holes stay holes. The target is not synced. Raises OSError, ENOSPC before anything is written.
+    Keep holes. Do not sync the target. Raise OSError; ENOSPC before anything is written.
     """
     if reflink(source, target):
         return "reflink"
@@ -58,7 +58,7 @@ def copy_raw(source: int, target: int, size_bytes: int, reporter: Reporter) -> s
 
 
 def reflink(source: int, target: int) -> bool:
-    """Let `target` share all blocks of `source` where the file system can (ioctl_ficlone(2))."""
+    """Share all blocks of `source` with `target`; False if not supported (ioctl_ficlone(2))."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError:
@@ -67,13 +67,13 @@ def reflink(source: int, target: int) -> bool:
 
 
 def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
-    """Return the ranges of a file that are no holes (lseek(2), SEEK_DATA)."""
+    """Yield (start, end) in bytes of each range that is not a hole (lseek(2), SEEK_DATA)."""
     end = 0
     while end < size_bytes:
         try:
             start = os.lseek(descriptor, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:
+            if error.errno == errno.ENXIO:  # only a hole follows
                 return
             raise
         end = os.lseek(descriptor, start, os.SEEK_HOLE)
@@ -84,21 +84,21 @@ def _check_room(source: int, target: int) -> None:
     needed = allocated_bytes(os.fstat(source))
     free = shutil.disk_usage(target).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed - free} bytes more are needed")
+        raise OSError(errno.ENOSPC, f"{needed - free} more bytes are needed")
 
 
 def _copy_direct(source: int, target: int, pieces: list[tuple[int, int]], meter: Meter) -> int:
-    """Hand the source's cached pages to the disk as they are; gives the offset that was reached.
+    """Write the source's cached pages with O_DIRECT; return the offset in bytes that was reached.
 
-    The processor copies nothing and the fsync that follows finds nothing to do. Where a file
-    system cannot do that, nothing is reached.
+    The processor copies nothing, and the fsync that follows has nothing to do. Return 0 if the
+    file system does not support it.
     """
     if not pieces or not _set_direct(target, on=True):
         return 0
     try:
         _write_pieces(source, target, pieces, meter)
     except (ValueError, OverflowError):
-        return 0  # mmap's words for a source that became shorter, and for one it cannot count
+        return 0  # from mmap: the source was truncated, or is larger than an ssize_t
     except OSError as error:
         if error.errno not in _NO_DIRECT:
             raise
@@ -109,7 +109,7 @@ def _copy_direct(source: int, target: int, pieces: list[tuple[int, int]], meter:
 
 
 def _pieces(ranges: tuple[tuple[int, int], ...], size_bytes: int) -> list[tuple[int, int]]:
-    """Cut ranges into aligned pieces; what a file has behind its last whole 4 KiB is left out."""
+    """Cut ranges into aligned pieces, without what follows the last whole 4 KiB of the file."""
     whole = size_bytes - size_bytes % ALIGNMENT_BYTES
     pieces, reached = [], 0
     for start, end in ranges:
@@ -122,7 +122,7 @@ def _pieces(ranges: tuple[tuple[int, int], ...], size_bytes: int) -> list[tuple[
 
 
 def _set_direct(descriptor: int, *, on: bool) -> bool:
-    """Switch O_DIRECT; False where the system or the file system has none."""
+    """Switch O_DIRECT on or off; return False if it is not supported."""
     direct = getattr(os, "O_DIRECT", 0)
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     with contextlib.suppress(OSError):
@@ -132,13 +132,14 @@ def _set_direct(descriptor: int, *, on: bool) -> bool:
 
 
 def _write_pieces(source: int, target: int, pieces: list[tuple[int, int]], meter: Meter) -> None:
-    # Never closed by hand: an error's traceback may still hold a view of it.
+    # Not closed here: close() raises BufferError while the traceback of an error holds a view.
     pages = mmap.mmap(source, pieces[-1][1], prot=mmap.PROT_READ)
 
     def write(start: int, end: int) -> int:
         os.posix_fadvise(source, start, end - start, os.POSIX_FADV_WILLNEED)
-        # Blocks that exist are written side by side; making them holds the file's lock. Where
-        # they cannot be made ahead, glibc's own way round refuses under O_DIRECT.
+        # Allocate first: direct writes to allocated blocks run in parallel, others hold the
+        # inode lock (ext4_dio_write_checks, fs/ext4/file.c). If the file system cannot allocate,
+        # glibc writes single bytes instead, which O_DIRECT rejects (posix_fallocate(3)).
         with contextlib.suppress(OSError):
             os.posix_fallocate(target, start, end - start)
         for at in range(start, end, WRITE_BYTES):
@@ -150,7 +151,7 @@ def _write_pieces(source: int, target: int, pieces: list[tuple[int, int]], meter
     stop = CancelToken()
     with worker_pool(_THREADS, "copy", stop) as pool:
         for done in as_they_end(pool.submit(write, *piece) for piece in pieces):
-            # Zero, too: through the meter the work may be told to end.
+            # Even by 0: the meter may raise Stopped.
             meter.advance(sum(done))
 
 
@@ -160,7 +161,7 @@ def _copy_range(source: int, target: int, start: int, end: int, meter: Meter) ->
         try:
             copied = os.copy_file_range(source, target, count, start, start)
         except (OSError, AttributeError):
-            # Other file systems and macOS have no in-kernel copy.
+            # Not on macOS, and not on every file system (copy_file_range(2)).
             copied = pwrite_all(target, os.pread(source, count, start), start)
         if copied == 0:
             raise OSError(errno.EIO, "the base image ended early")
@@ -170,28 +171,28 @@ def _copy_range(source: int, target: int, start: int, end: int, meter: Meter) ->
 
 
 def _start_writing_back(descriptor: int, start: int, size_bytes: int) -> None:
-    # DONTNEED cannot drop dirty pages and starts writing them (mm/fadvise.c): the disk works
-    # while the next piece is copied, and the fsync at the end finds little left to do.
+    # DONTNEED starts writing dirty pages instead of dropping them (mm/fadvise.c): the disk writes
+    # while the next piece is copied, and the fsync at the end has little left to do.
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, start, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
 def check_room(folder: Path, base: BaseImage, count: int) -> None:
-    """Refuse before the first copy what would fill the disk; reflinks need next to nothing.
+    """Raise WriteError if `count` copies of `base` do not fit into `folder` without reflinks.
 
-    A folder that is not there yet counts as the one that it will be made in.
+    A folder that does not exist yet is on the file system of its nearest existing parent.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if has_folder(path))
     if count == 0 or _has_reflinks(place, base):
         return
     needed = count * allocated_bytes(base.path.stat())
     free = shutil.disk_usage(place).free
-    images = "one image needs" if count == 1 else f"{count} images need"
+    images = "1 image needs" if count == 1 else f"{count} images need"
     if needed > free:
         raise WriteError(
-            f"{images} {human_bytes(needed)} and {folder} has {human_bytes(free)} free",
+            f"{images} {human_bytes(needed)}, but {folder} has {human_bytes(free)} free",
             "build fewer with --nodes, use a disk with reflinks (btrfs, xfs), "
-            "or write the cards directly: flash -c needs no room",
+            "or write the cards directly with `flash -c`, which needs no space",
         )
 
 

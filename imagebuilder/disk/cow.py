@@ -1,4 +1,4 @@
-"""A copy-on-write view of one part of a disk, and the patch that comes out of it."""
+"""A copy-on-write view of a part of a disk, and the patch made from it."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ BLOCK_BYTES = 4096
 
 
 class CowView:
-    """A file-like window on a disk whose writes stay in memory, in blocks of 4 KiB.
+    """A file-like window on a disk; writes stay in memory, in blocks of 4 KiB.
 
-    `start_bytes` is a multiple of 512; nothing outside the window can be read or written, and
-    the disk itself is only read. Raises ImageError on either attempt and on a disk that ends
-    inside the window where it is read.
+    `start_bytes` is a multiple of 512. The disk is only read. Raise ImageError on an access
+    outside the window, and if the disk ends inside a range that is read.
     """
 
     def __init__(self, disk: ReadAt, start_bytes: int, size_bytes: int) -> None:
@@ -33,29 +32,29 @@ class CowView:
         self._position = 0
 
     def seek(self, offset_bytes: int) -> int:
-        """Set where the next read or write begins, from the start of the window."""
+        """Set the position, in bytes from the start of the window."""
         self._position = offset_bytes
         return offset_bytes
 
     def tell(self) -> int:
-        """Return where the next read or write begins."""
+        """Return the position, in bytes from the start of the window."""
         return self._position
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Read on from the position; shorter only at the end of the window."""
+        """Read from the position; return fewer bytes only at the end of the window."""
         rest = max(0, self.size_bytes - self._position)
         data = self.read_at(self._position, rest if size_bytes < 0 else min(size_bytes, rest))
         self._position += len(data)
         return data
 
     def write(self, data: bytes | bytearray) -> int:
-        """Write on from the position."""
+        """Write at the position; return the number of bytes."""
         self.write_at(self._position, data)
         self._position += len(data)
         return len(data)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return exactly `size_bytes` as they are with the writes so far."""
+        """Return exactly `size_bytes` from `offset_bytes`, with the writes so far."""
         self._confine(offset_bytes, size_bytes)
         data = self._base(offset_bytes, size_bytes)
         if not self._blocks or not size_bytes:
@@ -73,13 +72,13 @@ class CowView:
             done += amount
 
     def patch(self) -> Patch:
-        """Return the 512-byte sectors that differ from the disk, at offsets of the whole disk."""
+        """Return the 512-byte sectors that differ from the disk, with offsets in the whole disk."""
         return Patch(tuple(_joined(self._changed_sectors())))
 
     def _confine(self, offset_bytes: int, size_bytes: int) -> None:
         if offset_bytes < 0 or size_bytes < 0 or offset_bytes + size_bytes > self.size_bytes:
             raise ImageError(
-                f"{size_bytes} bytes at {offset_bytes} lie outside the boot partition",
+                f"{size_bytes} bytes at {offset_bytes} are outside the boot partition",
                 "the base image is damaged: fetch it again",
             )
 
@@ -87,7 +86,7 @@ class CowView:
         data = self._disk.read_at(self._start + offset_bytes, size_bytes)
         if len(data) != size_bytes:
             raise ImageError(
-                "the image is cut off inside its boot partition", "fetch the image again"
+                "the image is truncated inside its boot partition", "fetch the image again"
             )
         return data
 

@@ -1,7 +1,7 @@
-"""Which blocks of an ext2, ext3 or ext4 file system are in use, from its block bitmaps.
+"""Find the used blocks of an ext2, ext3 or ext4 file system from its block bitmaps.
 
-Layout: kernel documentation, filesystems/ext4 (super block, group descriptors, bitmaps).
-Anything this reader does not understand to the last bit gives None: the caller copies it all.
+Layout: kernel documentation, filesystems/ext4 (super block, group descriptors, bitmaps). The
+result is None if any feature is not known: then the caller copies the whole partition.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SUPER_OFFSET = 1024
 SUPER_BYTES = 1024
 MAGIC = 0xEF53
 
-# Features whose meaning for the block bitmaps is known; another bit means: copy in full.
+# Features with a known effect on the block bitmaps (fs/ext4/ext4.h); any other bit: copy all.
 # dir_prealloc … dir_index, sparse_super2, fast_commit, stable_inodes, orphan_file.
 _COMPAT_KNOWN = 0x003F | 0x0200 | 0x0400 | 0x0800 | 0x1000
 _COMPAT_SPARSE_SUPER2 = 0x0200
@@ -29,7 +29,7 @@ _INCOMPAT_META_BG = 0x0010
 _INCOMPAT_64BIT = 0x0080
 
 # filetype, meta_bg, extents, 64bit, mmp, flex_bg, ea_inode, dirdata, csum_seed, largedir,
-# inline_data, encrypt, casefold; not: recover (0x4), for then the bitmaps wait in the journal.
+# inline_data, encrypt, casefold. Not recover (0x4): the newest bitmaps are still in the journal.
 _INCOMPAT_KNOWN = 0x0002 | 0x0010 | 0x0040 | 0x0080 | 0x0100 | 0x0200 | 0x0400 | 0x1000 | 0x3E000
 _RO_SPARSE_SUPER = 0x0001
 _RO_GDT_CSUM = 0x0010
@@ -45,7 +45,7 @@ _LARGEST_LOG_BLOCK = 6  # 64 KiB
 
 @dataclass(frozen=True, slots=True)
 class _Geometry:
-    """The super block's numbers; all sizes in blocks unless named otherwise."""
+    """Fields of the super block; sizes are in blocks unless the name says bytes."""
 
     block_bytes: int
     blocks: int
@@ -79,7 +79,10 @@ class _Geometry:
         return min(self.blocks_per_group, self.blocks - self.start_of(group))
 
     def has_super(self, group: int) -> bool:
-        """Return whether `group` begins with a (backup) super block."""
+        """Return whether `group` begins with the super block or a backup of it.
+
+        With sparse_super only groups 0, 1 and powers of 3, 5 and 7 do (filesystems/ext4).
+        """
         if self.backups is not None:
             return group == 0 or group in self.backups
         return not self.sparse or group <= 1 or any(_is_power(group, base) for base in (3, 5, 7))
@@ -95,10 +98,10 @@ class _Group:
 
 
 def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
-    """Return the byte ranges in use (from the start of the disk), or None where that is not sure.
+    """Return the used byte ranges, from the start of the disk; None if they are not certain.
 
-    Sure means: every feature is known, the file system is clean and fits its partition, and the
-    free blocks counted in the bitmaps are those that the group descriptors state.
+    They are certain if every feature is known, the file system is clean and fits its partition,
+    and the free blocks of the bitmaps are as many as the group descriptors state.
     """
     geometry = _parse_super(disk.read_at(start_bytes + SUPER_OFFSET, SUPER_BYTES), size_bytes)
     if geometry is None:
@@ -189,7 +192,7 @@ def _load_groups(disk: ReadAt, start_bytes: int, geometry: _Geometry) -> list[_G
 
 
 def _descriptor_block(geometry: _Geometry, index: int) -> int:
-    """Where the `index`-th block of group descriptors lies; with meta_bg each in its own group."""
+    """Return the block of descriptor block `index`; with meta_bg each is in its own group."""
     if geometry.first_meta_group is None or index < geometry.first_meta_group:
         return geometry.first_block + 1 + index
     group = index * geometry.descriptors_per_block
@@ -198,7 +201,7 @@ def _descriptor_block(geometry: _Geometry, index: int) -> int:
 
 def _parse_group(raw: bytes, geometry: _Geometry) -> _Group:
     bitmap, inodes, table, free, flags = struct.unpack_from("<3IH4xH", raw)
-    if geometry.descriptor_bytes == 64:  # noqa: PLR2004 - the long form carries upper halves
+    if geometry.descriptor_bytes == 64:  # noqa: PLR2004 - the 64bit feature adds upper halves
         high = struct.unpack_from("<3IH", raw, 32)
         bitmap, inodes, table = (
             low | top << 32 for low, top in zip((bitmap, inodes, table), high[:3], strict=True)
@@ -232,7 +235,10 @@ def _tables_of(group: _Group, geometry: _Geometry) -> tuple[tuple[int, int], ...
 def _load_bitmap(
     disk: ReadAt, start_bytes: int, geometry: _Geometry, number: int, group: _Group
 ) -> bytes | None:
-    """Return the group's bitmap without padding; zeros for one that was never written."""
+    """Return the group's bitmap without padding; zeros if it was never initialized.
+
+    None if it cannot be read or its free count is not that of the descriptor.
+    """
     size_bytes = geometry.blocks_per_group // 8
     if group.uninit:
         return bytes(size_bytes)
@@ -246,7 +252,10 @@ def _load_bitmap(
 
 
 def _mark_metadata(used: bytearray, geometry: _Geometry, groups: list[_Group]) -> bool:
-    """Add what groups without a written bitmap hold; False where their free counts disagree."""
+    """Mark super blocks, descriptors, bitmaps and inode tables; False if a free count is wrong.
+
+    The bitmap of a group with BLOCK_UNINIT was never written, but the group holds these.
+    """
     for number in range(len(groups)):
         for block in range(*_super_blocks(geometry, number)):
             _mark(used, block - geometry.first_block)
@@ -264,7 +273,10 @@ def _mark_metadata(used: bytearray, geometry: _Geometry, groups: list[_Group]) -
 
 
 def _super_blocks(geometry: _Geometry, number: int) -> tuple[int, int]:
-    """Return first and last-plus-one block of the super block and descriptors in a group."""
+    """Return the half-open block range of the super block and descriptors in a group.
+
+    With meta_bg, the first, second and last group of a metagroup hold its descriptor block.
+    """
     start = geometry.start_of(number)
     after = start + (1 if geometry.has_super(number) else 0)
     meta = geometry.first_meta_group
@@ -283,7 +295,7 @@ def _super_blocks(geometry: _Geometry, number: int) -> tuple[int, int]:
 def _to_extents(
     used: bytearray, geometry: _Geometry, start_bytes: int, size_bytes: int
 ) -> Iterator[Extent]:
-    """Turn the bitmap into byte ranges; before the first block and behind the last all is used."""
+    """Yield the used byte ranges; what lies before the first and after the last block counts."""
     size = geometry.block_bytes
     first = geometry.first_block * size
     if first:
@@ -296,7 +308,7 @@ def _to_extents(
 
 
 def _runs(used: bytearray) -> Iterator[tuple[int, int]]:
-    """Return half-open runs of set bits, least significant bit first."""
+    """Yield half-open ranges of set bits; the least significant bit of a byte is the first."""
     begin: int | None = None
     for at, byte in enumerate(used):
         if byte == (0xFF if begin is not None else 0):

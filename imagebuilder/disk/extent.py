@@ -1,4 +1,4 @@
-"""Byte ranges of a disk: extents, partitions, and the runs of a patch."""
+"""Byte ranges of a disk: extents, partitions and the runs of a patch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Extent:
 
     @property
     def end_bytes(self) -> int:
-        """First byte behind the range."""
+        """The first byte after the range."""
         return self.start_bytes + self.size_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """One entry of an MBR or GPT; `kind` is the type byte as `0x0c` or the type GUID."""
+    """One entry of an MBR or GPT; `kind` is the type byte (`0x0c`) or the type GUID."""
 
     number: int
     start_bytes: int
@@ -29,7 +29,7 @@ class Partition:
 
     @property
     def end_bytes(self) -> int:
-        """First byte behind the partition."""
+        """The first byte after the partition."""
         return self.start_bytes + self.size_bytes
 
 
@@ -43,11 +43,11 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """What makes a base image this node: sector-aligned runs, sorted, not touching each other."""
+    """The changes to a base image for one node: sector-aligned runs, sorted and not adjacent."""
 
     runs: tuple[Run, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """Sum of the runs."""
+        """The sum of the sizes of the runs."""
         return sum(len(run.data) for run in self.runs)

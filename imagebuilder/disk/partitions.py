@@ -1,4 +1,7 @@
-"""Partition tables: MBR with logical partitions, and GPT."""
+"""Read partition tables: MBR with logical partitions, and GPT.
+
+Layout: UEFI 2.10, section 5; extended partitions as in Linux, block/partitions/msdos.c.
+"""
 
 from __future__ import annotations
 
@@ -18,9 +21,10 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.reader import ReadAt
 
+# Extended partition with CHS or LBA addresses, and that of Linux (block/partitions/msdos.c).
 EXTENDED_KINDS = frozenset({"0x05", "0x0f", "0x85"})
 PROTECTIVE_TYPE = 0xEE
-FIRST_LOGICAL = 5
+FIRST_LOGICAL = 5  # Linux counts logical partitions from 5 whatever the primary ones
 MOST_LOGICAL = 128
 MOST_GPT_TABLE_BYTES = 1 << 20
 GPT_MAGIC = b"EFI PART"
@@ -31,7 +35,11 @@ FETCH_AGAIN = "check that this is a raw disk image, or fetch it again"
 
 @dataclass(frozen=True, slots=True)
 class MbrEntry:
-    """One 16-byte slot of an MBR or EBR; sectors as stored, relative to what holds the slot."""
+    """One 16-byte slot of an MBR or EBR, as stored.
+
+    In an EBR the start of a logical partition counts from that EBR, and the start of the next
+    EBR from the extended partition (block/partitions/msdos.c, parse_extended).
+    """
 
     status: int
     type_byte: int
@@ -46,7 +54,7 @@ class MbrEntry:
 
 @dataclass(frozen=True, slots=True)
 class GptHeader:
-    """What is needed of a GPT header whose own checksum was right (UEFI 2.10, 5.3.2)."""
+    """The used fields of a GPT header with a correct checksum (UEFI 2.10, 5.3.2)."""
 
     backup_lba: int
     entries_lba: int
@@ -56,10 +64,10 @@ class GptHeader:
 
 
 def read_partitions(disk: ReadAt) -> tuple[Partition, ...]:
-    """List the partitions by number; an extended partition is listed beside its logical ones.
+    """Return the partitions by number; an extended partition as well as its logical ones.
 
-    Sectors are of 512 bytes. A partition may reach past the end of a disk that is cut off.
-    Raises ImageError where there is no table or no sane one.
+    Sectors have 512 bytes. A partition may reach past the end of a truncated disk.
+    Raise ImageError if there is no valid table.
     """
     sector = disk.read_at(0, SECTOR_BYTES)
     if not has_signature(sector):
@@ -68,15 +76,18 @@ def read_partitions(disk: ReadAt) -> tuple[Partition, ...]:
     if any(entry.type_byte == PROTECTIVE_TYPE for entry in entries):
         return _read_gpt(disk)
     if any(entry.status not in {0x00, 0x80} for entry in entries):
-        raise ImageError("the first sector of the image is no partition table", FETCH_AGAIN)
+        raise ImageError("the first sector of the image is not a partition table", FETCH_AGAIN)
     return tuple(_primaries(entries)) + tuple(_logicals(disk, entries))
 
 
 def cut_off(partitions: Sequence[Partition], size_bytes: int) -> tuple[str, ...]:
-    """Say which partitions reach behind the disk's end, by more than a sector it may be odd by."""
+    """Return a text for each partition that reaches more than one sector past the disk's end.
+
+    One sector is allowed: some images are not a whole number of sectors.
+    """
     missing = {p.number: p.end_bytes - size_bytes for p in partitions if not _holds_others(p)}
     return tuple(
-        f"is cut off: partition {number} ends {count} bytes behind its end"
+        f"is truncated: partition {number} extends {count} bytes past the end"
         for number, count in missing.items()
         if count > SECTOR_BYTES
     )
@@ -87,19 +98,20 @@ def _holds_others(partition: Partition) -> bool:
 
 
 def boot_partition(disk: ReadAt, partitions: Sequence[Partition]) -> Partition:
-    """Return the first partition that holds a FAT volume; raises ImageError where none does."""
+    """Return the first partition that holds a FAT volume. Raise ImageError if none does."""
     for partition in partitions:
         sector = disk.read_at(partition.start_bytes, SECTOR_BYTES)
         if not _holds_others(partition) and parse_parameters(sector):
             return partition
     raise ImageError(
-        "no partition of the image holds a FAT volume",
-        "a Raspberry Pi boots from a FAT partition: check that this is an image for it",
+        "no partition of the image has a FAT file system",
+        "check that this is an image for a Raspberry Pi, which boots from FAT",
     )
 
 
 def parse_mbr(sector: bytes) -> tuple[MbrEntry, ...]:
     """Return the four slots of an MBR or EBR, empty ones included."""
+    # status, CHS start, type, CHS end, LBA start, sectors (UEFI 2.10, 5.2.1)
     slots = struct.iter_unpack("<B3xB3xII", sector[446:510])
     return tuple(MbrEntry(*slot) for slot in slots)
 
@@ -140,15 +152,15 @@ def _logicals(disk: ReadAt, entries: Sequence[MbrEntry]) -> Iterator[Partition]:
         if link is None:
             return
         table_sectors = extended.start_sectors + link.start_sectors
-    raise ImageError("the chain of logical partitions has no end", FETCH_AGAIN)
+    raise ImageError("the chain of logical partitions is endless", FETCH_AGAIN)
 
 
 def _read_ebr(disk: ReadAt, table_sectors: int) -> tuple[MbrEntry, ...]:
     sector = disk.read_at(table_sectors * SECTOR_BYTES, SECTOR_BYTES)
     if not has_signature(sector):
-        # An extended partition that was never filled has no table: Linux and sfdisk pass it by.
+        # An extended partition that was never used has no table; Linux and sfdisk ignore it.
         return ()
-    return parse_mbr(sector)[:2]
+    return parse_mbr(sector)[:2]  # the other two slots of an EBR are unused
 
 
 def _read_gpt(disk: ReadAt) -> tuple[Partition, ...]:
@@ -170,7 +182,7 @@ def _load_gpt_header(disk: ReadAt, lba: int) -> GptHeader | None:
 
 
 def parse_gpt_header(sector: bytes, lba: int) -> GptHeader | None:
-    """Return the header that lies at `lba`, or None where a checksum or a field is wrong."""
+    """Return the header in the sector at `lba`, or None if a checksum or a field is wrong."""
     if len(sector) < SECTOR_BYTES or not sector.startswith(GPT_MAGIC):
         return None
     _, _, size, crc, _, own, backup, _, _, _, entries_lba, count, entry_bytes, entries_crc = (
@@ -178,6 +190,7 @@ def parse_gpt_header(sector: bytes, lba: int) -> GptHeader | None:
     )
     if not GPT_HEADER.size <= size <= SECTOR_BYTES or own != lba:
         return None
+    # The checksum is computed with its own field zeroed.
     if zlib.crc32(sector[:16] + bytes(4) + sector[20:size]) != crc:
         return None
     table_bytes = count * entry_bytes
@@ -196,10 +209,11 @@ def _load_gpt_table(disk: ReadAt, header: GptHeader) -> bytes | None:
 
 
 def parse_gpt_table(table: bytes, entry_bytes: int) -> Iterator[Partition]:
-    """Return the used entries; the number is the slot's, from 1, and the type GUID upper case."""
+    """Yield the used entries; numbers count slots from 1, the type GUID is in upper case."""
     for index in range(len(table) // entry_bytes):
         kind, _, first, last = GPT_ENTRY.unpack_from(table, index * entry_bytes)
         if any(kind) and first <= last:
             size = (last - first + 1) * SECTOR_BYTES
+            # The first three fields of a GUID are little-endian (UEFI 2.10, appendix A).
             guid = str(uuid.UUID(bytes_le=kind)).upper()
             yield Partition(index + 1, first * SECTOR_BYTES, size, guid)

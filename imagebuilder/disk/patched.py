@@ -1,4 +1,4 @@
-"""What a card is to become: a base image with a patch over it, read piece by piece."""
+"""Read a base image with a patch applied: the future content of a card."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class PatchedImage:
-    """Base ⊕ patch; a ReadAt, and a filler of buffers that behind the image's end gives zeros.
+    """Base ⊕ patch as a ReadAt; `fill` reads zeros past the end of the image.
 
-    Threads may share one: every read names its own offset. The image need not be whole sectors.
+    Threads may share it: reads have no common position. The image may end inside a sector.
     """
 
     raw: RawFile
@@ -30,20 +30,20 @@ class PatchedImage:
         self.size_bytes = self.raw.size_bytes
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end."""
         chunk = bytearray(self.raw.read_at(offset_bytes, size_bytes))
         merge(self.patch, offset_bytes, chunk)
         return bytes(chunk)
 
     def fill(self, offset_bytes: int, view: memoryview) -> None:
-        """Fill `view` with the bytes from `offset_bytes` on; raises ImageError on a bad base."""
+        """Fill `view` from `offset_bytes` on. Raise ImageError if the base cannot be read."""
         inside = max(0, min(len(view), self.size_bytes - offset_bytes))
         done = 0
         try:
             while done < inside:
                 count = os.preadv(self.raw.descriptor, [view[done:inside]], offset_bytes + done)
                 if count == 0:
-                    raise ImageError(f"{self.name} became shorter while it was read", _AGAIN)
+                    raise ImageError(f"{self.name} was truncated while it was read", _AGAIN)
                 done += count
         except OSError as error:
             raise ImageError(f"cannot read {self.name}: {error.strerror}", _AGAIN) from error
@@ -51,11 +51,11 @@ class PatchedImage:
         merge(self.patch, offset_bytes, view)
 
 
-_AGAIN = "check the disk that holds the image, then try again"
+_AGAIN = "check the disk of the image, then try again"
 
 
 def merge(patch: Patch, offset_bytes: int, chunk: bytearray | memoryview) -> None:
-    """Overlay the patch onto `chunk`, which holds the disk's bytes from `offset_bytes` on."""
+    """Apply the patch to `chunk`, which holds the disk's bytes from `offset_bytes`."""
     end = offset_bytes + len(chunk)
     first = bisect_right(patch.runs, offset_bytes, key=_offset_of)
     for run in patch.runs[max(0, first - 1) :]:
@@ -67,7 +67,7 @@ def merge(patch: Patch, offset_bytes: int, chunk: bytearray | memoryview) -> Non
 def overlay(
     target: bytearray | memoryview, target_at: int, data: bytes | bytearray, data_at: int
 ) -> None:
-    """Copy the part of `data` that falls within `target`; both `_at` count from one origin."""
+    """Copy the part of `data` that lies within `target`; both `_at` are offsets in one disk."""
     start = max(target_at, data_at)
     end = min(target_at + len(target), data_at + len(data))
     if start < end:

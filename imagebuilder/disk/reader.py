@@ -19,10 +19,12 @@ class RawFile:
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
+        # Not st_size, which is 0 for a block device (inode(7)).
         self.size_bytes = os.lseek(descriptor, 0, os.SEEK_END)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the disk."""
+        # One call returns at most 0x7ffff000 bytes on Linux (read(2)).
         parts = []
         while size_bytes > 0 and (
             part := os.pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
@@ -35,16 +37,16 @@ class RawFile:
 
 @contextmanager
 def open_raw(path: Path) -> Iterator[RawFile]:
-    """Open a raw image or block device; raises ImageError where it cannot be read."""
+    """Open a raw image or block device. Raise ImageError if it cannot be read."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            raise ImageError(f"{path} is a folder", "give an image or a device")
+            raise ImageError(f"{path} is a folder", "use the path of an image or a device")
         yield RawFile(descriptor)
     finally:
         os.close(descriptor)
@@ -59,11 +61,11 @@ class ReadAt(Protocol):
     size_bytes: int
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end."""
 
 
 class CachedReader:
-    """A ReadAt that keeps what it read, so that many nodes of one base read the disk once."""
+    """A ReadAt that caches up to 64 MiB, so that many nodes of one base read the disk once."""
 
     def __init__(self, disk: ReadAt) -> None:
         self.size_bytes = disk.size_bytes
@@ -72,7 +74,7 @@ class CachedReader:
         self._kept_bytes = 0
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end."""
         key = (offset_bytes, size_bytes)
         if (data := self._kept.get(key)) is None:
             data = self._disk.read_at(offset_bytes, size_bytes)

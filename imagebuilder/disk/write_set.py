@@ -1,4 +1,4 @@
-"""The write set: which bytes of a disk must land on a card, and in which pieces."""
+"""The write set: which byte ranges of a disk must be written to a card."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ GRAIN_BYTES = 1 << 20
 
 
 def plan_write_set(disk: ReadAt, patch: Patch, *, full: bool = False) -> tuple[Extent, ...]:
-    """Return the ranges to write, sorted, apart, rounded to GRAIN_BYTES and within the disk.
+    """Return the ranges to write: sorted, disjoint, rounded to GRAIN_BYTES, within the disk.
 
-    `disk` is the patched disk. The first chunk is always in it; so is every byte of the patch,
-    every gap, and every partition whose file system is not understood.
+    `disk` is the patched disk. The ranges include the first chunk, the patch, all gaps between
+    partitions, and every partition with an unknown file system.
     """
     whole = Extent(0, disk.size_bytes)
     if full:
@@ -56,7 +56,7 @@ def _used(disk: ReadAt) -> Iterator[Extent]:
 
 
 def used_of(disk: ReadAt, partition: Partition) -> tuple[Extent, ...]:
-    """Return the ranges of one partition in use; all of it where its content is not understood."""
+    """Return the used ranges of one partition; all of it if its file system is not known."""
     where = (partition.start_bytes, partition.size_bytes)
     for used_extents in (ext4.used_extents, usage.used_extents):
         found = used_extents(disk, *where)
@@ -66,7 +66,10 @@ def used_of(disk: ReadAt, partition: Partition) -> tuple[Extent, ...]:
 
 
 def _within(partitions: Sequence[Partition], size_bytes: int) -> tuple[Partition, ...]:
-    """Leave out containers and what reaches beyond the image: that is copied as a gap."""
+    """Return the partitions sorted, without extended ones and those past the end of the image.
+
+    What is left out is written as a gap.
+    """
     kept = (p for p in partitions if p.kind not in EXTENDED_KINDS and p.end_bytes <= size_bytes)
     return tuple(sorted(kept, key=lambda partition: partition.start_bytes))
 
@@ -76,7 +79,7 @@ def _overlap(partitions: Sequence[Partition]) -> bool:
 
 
 def join(parts: Iterable[Extent], grain_bytes: int, end_bytes: int) -> tuple[Extent, ...]:
-    """Round each range outward to `grain_bytes`, join what touches and cut at `end_bytes`."""
+    """Return the ranges rounded out to `grain_bytes`, joined if adjacent, cut at `end_bytes`."""
     joined: list[tuple[int, int]] = []
     for part in sorted(parts, key=lambda extent: extent.start_bytes):
         begin = part.start_bytes // grain_bytes * grain_bytes
@@ -91,7 +94,7 @@ def join(parts: Iterable[Extent], grain_bytes: int, end_bytes: int) -> tuple[Ext
 
 
 def chunks(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Cut ranges at multiples of CHUNK_BYTES; the last is rounded up to whole sectors."""
+    """Yield the ranges cut at multiples of CHUNK_BYTES, their ends rounded up to whole sectors."""
     for extent in extents:
         begin = extent.start_bytes
         end = -(-extent.end_bytes // SECTOR_BYTES) * SECTOR_BYTES
@@ -102,5 +105,5 @@ def chunks(extents: Iterable[Extent]) -> Iterator[Extent]:
 
 
 def total_bytes(extents: Iterable[Extent]) -> int:
-    """Return the sum of the sizes."""
+    """Return the sum of the sizes, in bytes."""
     return sum(extent.size_bytes for extent in extents)

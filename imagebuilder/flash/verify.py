@@ -129,6 +129,16 @@ def compare(
     )
 
 
+def check_length(target: Path, found: Comparison) -> None:
+    """Raise WriteError where the medium ended before the image does."""
+    if found.missing_bytes:
+        missing = found.ranges[0]
+        raise WriteError(
+            f"{target} holds {missing.start_bytes} bytes, the image {missing.end_bytes}",
+            "it was made from another image",
+        )
+
+
 def _too_short(size_bytes: int, source: PatchedImage) -> Comparison:
     missing = Extent(size_bytes, source.size_bytes - size_bytes)
     partition = _holder(missing, _partitions(source))

@@ -54,6 +54,14 @@ class Cached:
     origins: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a cleaning removed, or would remove."""
+
+    images: tuple[Cached, ...]
+    freed_bytes: int
+
+
 def default_folder() -> Path:
     """Return the platform's cache folder for this program."""
     return platformdirs.user_cache_path("rpi-image", appauthor=False)
@@ -174,6 +182,20 @@ class Cache:
             with self._writable(), contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
                 part.unlink(missing_ok=True)
 
+    def clean(
+        self, which: Sequence[str] = (), *, unfinished_only: bool = False, dry_run: bool = False
+    ) -> Cleaned:
+        """Remove the images named; without names all of them, and what unfinished runs left."""
+        images = () if unfinished_only else choose_cached(self.listing(), which)
+        freed = sum(image.used_bytes for image in images)
+        freed += 0 if which else self.leftover_bytes()
+        if not dry_run:
+            for image in images:
+                self.remove(image)
+            if not which:
+                self.remove_leftovers()
+        return Cleaned(images, freed)
+
     @contextlib.contextmanager
     def scratch(self, key: str, reporter: Reporter = SILENT) -> Iterator[Path]:
         """Return a path for a file that goes away; of a killed run it is a leftover.
@@ -191,6 +213,13 @@ class Cache:
         """Read an image again and compare it with the digest it is named by."""
         label = f"verifying {', '.join(image.names) or image.sha256[:12]}"
         return hash_file(image.path, label, reporter).sha256 == image.sha256
+
+    def verify(
+        self, which: Sequence[str] = (), reporter: Reporter = SILENT
+    ) -> list[tuple[Cached, bool]]:
+        """Read the images named, all without names, and tell of each whether it is intact."""
+        chosen = choose_cached(self.listing(), which)
+        return [(image, self.is_intact(image, reporter)) for image in chosen]
 
     def _all_records(self) -> Iterator[tuple[Path, Record]]:
         for path in self._entries(self._records, ".json"):
@@ -211,6 +240,15 @@ class Cache:
         except OSError as error:
             what = "is full" if is_disk_full(error) else f"fails: {error.strerror}"
             raise SourceError(f"the cache {self.folder} {what}", _ROOM_HINT) from error
+
+
+def refuse_damaged(verified: Sequence[tuple[Cached, bool]]) -> None:
+    """Raise SourceError where images of the cache are damaged."""
+    if bad := [image.sha256[:16] for image, intact in verified if not intact]:
+        raise SourceError(
+            f"{len(bad)} of {len(verified)} cached images are damaged",
+            f"run `rpi-image cache clean {' '.join(bad)}` and fetch them again",
+        )
 
 
 def choose_cached(images: Sequence[Cached], which: Sequence[str]) -> tuple[Cached, ...]:

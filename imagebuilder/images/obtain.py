@@ -62,6 +62,14 @@ def obtain_base(
     return _from_file(job, source.file) if source.file else _from_url(job)
 
 
+def fetch_base(
+    source: ImageSource, cache: Cache, reporter: Reporter = SILENT
+) -> tuple[BaseImage, bool]:
+    """Return the base image as `obtain_base` does, and whether it was in the cache already."""
+    cached = find_cached(source, cache)
+    return obtain_base(source, cache, reporter), cached is not None
+
+
 def _find_record(source: ImageSource, cache: Cache) -> Record | None:
     key = _key(source)
     record = cache.find(key) if key else None

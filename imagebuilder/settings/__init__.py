@@ -1,6 +1,6 @@
-"""From YAML, tables and flags to NodeSettings; every problem with its line.
+"""From YAML, tables and flags to `NodeSettings`; every problem with its line.
 
-May import the ground (errors, model, progress, files, workers, resources), devices, disk,
+May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan.
-Entry points: `load.read_classroom`, `lint.lint`.
+Entry points: `load.read_classroom`, `lint.lint_classroom`, `catalog.load_catalogue`.
 """

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import segno
 
 from imagebuilder.errors import InputError, WriteError
-from imagebuilder.files import make_folder, write_file
+from imagebuilder.files import make_folder, write_file, write_text
 from imagebuilder.progress import SILENT
 from imagebuilder.shack.exports import reachable_name
 
@@ -49,6 +49,29 @@ PAPERS = {
     "a4": Paper("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
     "letter": Paper("letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"),
 }
+
+
+def write_labels(
+    classroom: Classroom,
+    path: Path,
+    paper: Paper,
+    skip: int = 0,
+    *,
+    search_path: str,
+    reporter: Reporter = SILENT,
+) -> None:
+    """Write the sheets as HTML or PDF, by the file's name; `skip` labels are used already.
+
+    A program of `search_path` prints the PDF.
+    """
+    page = render_labels(classroom, paper, skip % paper.count)
+    suffix = path.suffix.lower()
+    if suffix == ".pdf":
+        write_labels_pdf(page, path, search_path, reporter)
+    elif suffix in (".html", ".htm"):
+        write_text(path, page)
+    else:
+        raise InputError(f"{path} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
 
 
 def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:

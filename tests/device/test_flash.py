@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli.cards import Allowances, choose_targets
 from imagebuilder.cli.console import Console
 from imagebuilder.devices.safety import WritePolicy
+from imagebuilder.devices.targets import choose_targets
 from imagebuilder.errors import RefusedError
 from tests.device.cards import (
     BOOT_FILES,
@@ -365,7 +365,7 @@ def test_a_cut_off_image_is_written_with_a_warning(
     cut_off = tmp_path / "cut-off.img"
     cut_off.write_bytes(small.path.read_bytes()[: 30 * MIB])
     classroom.write_text(classroom.read_text().replace(str(small.path), str(cut_off)))
-    words = f"cut-off.img is cut off: partition 2 ends {11 * MIB} bytes behind its end"
+    words = f"cut-off.img is truncated: partition 2 extends {11 * MIB} bytes past the end"
     with card(tmp_path, CARD_BYTES) as device:
         for what in (("--image", cut_off), ("-c", classroom)):
             done = flash(device, *what, *SAFE)
@@ -460,12 +460,12 @@ def test_who_may_not_write_the_card_hears_it_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
-    policy, allowed = WritePolicy(allow_loop=True), Allowances(yes=True)
+    policy = WritePolicy(allow_loop=True)
     with (
         card(tmp_path, CARD_BYTES) as device,
         pytest.raises(RefusedError, match="cannot be written by you") as caught,
     ):
-        choose_targets([device], policy, allowed, Console())
+        choose_targets([device], policy, Console(), unmount=False)
     assert "sudo" in caught.value.hint
 
 

@@ -1,4 +1,7 @@
-"""One FAT directory: its entries, and edits that leave every other slot as it is."""
+"""One FAT directory: parse its entries, and edit single entries in place.
+
+Layout: Microsoft FAT specification 1.03 (fatgen103), "FAT Directory Structure".
+"""
 
 from __future__ import annotations
 
@@ -23,15 +26,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SLOT_BYTES = 32
-MOST_SLOTS = 65536
-MOST_LONG_SLOTS = 20
+MOST_SLOTS = 65536  # FAT_MAX_DIR_ENTRIES in linux/msdos_fs.h
+MOST_LONG_SLOTS = 20  # 255 characters, 13 in a slot
 READ_ONLY, LABEL, FOLDER, ARCHIVE = 0x01, 0x08, 0x10, 0x20
 FREE, END = 0xE5, 0x00
+# Name, attributes, case bits, creation in 10 ms, time and date, access date, high half of the
+# cluster, time and date of writing, low half of the cluster, size.
 _RECORD = struct.Struct("<11sBBBHHHHHHHI")
 
 
 class DirectoryEntry(NamedTuple):
-    """What a directory says of one file or folder; `at` is the byte offset of its short slot."""
+    """The entry of one file or folder; `at` is the offset in bytes of its short slot."""
 
     at: int
     slots: int
@@ -43,14 +48,14 @@ class DirectoryEntry(NamedTuple):
 
     @property
     def is_folder(self) -> bool:
-        """Whether this is a subdirectory."""
+        """Whether this is a folder."""
         return bool(self.attributes & FOLDER)
 
 
 class Listing(NamedTuple):
     """A directory's entries, with `.`, `..` and the volume label kept apart.
 
-    `end` is the number of the first slot behind the last used one.
+    `end` is the number of the first slot after the last used one.
     """
 
     entries: tuple[DirectoryEntry, ...]
@@ -60,7 +65,7 @@ class Listing(NamedTuple):
 
 
 def parse_listing(content: bytes) -> Listing:
-    """Parse a directory's bytes; slots that fit no entry are passed by, as drivers do."""
+    """Parse a directory's bytes; ignore long-name slots without an entry, as drivers do."""
     entries: list[DirectoryEntry] = []
     dots: list[DirectoryEntry] = []
     label, pending = "", list[bytes]()
@@ -72,7 +77,7 @@ def parse_listing(content: bytes) -> Listing:
             break
         if first == FREE:
             pending = []
-        elif attributes & 0x3F == LONG_ATTRIBUTES:
+        elif attributes & 0x3F == LONG_ATTRIBUTES:  # the upper two bits are reserved
             pending = [] if first & LAST_LONG or len(pending) == MOST_LONG_SLOTS else pending
             pending.append(content[at : at + SLOT_BYTES])
         else:
@@ -94,7 +99,10 @@ def _parse_entry(content: bytes, at: int, pending: list[bytes]) -> DirectoryEntr
 
 
 def new_folder(own: int, parent: int, moment: DosTime, size_bytes: int) -> bytes:
-    """Return the content of an empty folder; `parent` is 0 for a child of the root."""
+    """Return the content of an empty folder; `own` and `parent` are first clusters.
+
+    In a folder of the root, `..` has cluster 0, even on FAT32 (fatgen103).
+    """
     dots = (
         _record(name.ljust(11), FOLDER, 0, moment, cluster)
         for name, cluster in ((b".", own), (b"..", parent))
@@ -109,9 +117,9 @@ def _record(stored: bytes, attributes: int, bits: int, moment: DosTime, cluster:
 
 
 class Directory:
-    """A working copy of a directory; nothing moves in it, so an entry's `at` stays good.
+    """A working copy of a directory; entries do not move, so their `at` stays valid.
 
-    `is_fixed` is the root of FAT12 and FAT16, which cannot grow; others grow by whole clusters.
+    `is_fixed` is set for the root of FAT12 and FAT16, which cannot grow; others grow by clusters.
     """
 
     def __init__(
@@ -134,13 +142,13 @@ class Directory:
             self._index(entry)
 
     def find(self, name: str) -> DirectoryEntry | None:
-        """Look a name up, long or short, whatever its case."""
+        """Return the entry with a long or short name, in any case; None if there is none."""
         wanted = fold(name)
         at = self._names.get(wanted, self._aliases.get(wanted))
         return None if at is None else self._entries[at]
 
     def add(self, name: str, attributes: int, moment: DosTime) -> DirectoryEntry:
-        """Enter a new name without clusters; raises ImageError where a fixed root is full."""
+        """Add an entry without clusters. Raise ImageError if the directory is full."""
         stored, bits, slots = self._named(name)
         data = slots + _record(stored, attributes, bits, moment, 0)
         count = len(data) // SLOT_BYTES
@@ -163,14 +171,14 @@ class Directory:
                 del table[name]
 
     def stamp(self, entry: DirectoryEntry, moment: DosTime) -> None:
-        """Note that the content changed; name, creation time and other attributes stay."""
+        """Set the write time and the archive bit; keep name, creation time and other attributes."""
         date, time, _ = moment
         self.content[entry.at + 11] |= ARCHIVE
         struct.pack_into("<H", self.content, entry.at + 18, date)
         struct.pack_into("<HH", self.content, entry.at + 22, time, date)
 
     def point(self, entry: DirectoryEntry, cluster: int, size_bytes: int) -> None:
-        """Set where the content begins and how long it is; 0 and 0 for an empty file."""
+        """Set the first cluster and the size in bytes; 0 and 0 for an empty file."""
         struct.pack_into("<H", self.content, entry.at + 20, cluster >> 16)
         struct.pack_into("<HI", self.content, entry.at + 26, cluster & 0xFFFF, size_bytes)
 
@@ -185,7 +193,7 @@ class Directory:
         return stored, 0, long_slots(name, stored)
 
     def _room(self, name: str, count: int) -> int:
-        """Find `count` free slots in a row, growing the directory at its end."""
+        """Return the first of `count` free slots in a row; grow the directory if needed."""
         heads = self.content[: self._end * SLOT_BYTES : SLOT_BYTES]
         if (slot := heads.find(bytes([FREE]) * count)) >= 0:
             return slot
@@ -198,12 +206,12 @@ class Directory:
         capacity = len(self.content) // SLOT_BYTES
         if end > (capacity if self._is_fixed else MOST_SLOTS):
             raise ImageError(
-                f"no room for {name!r} in its folder on the boot partition:"
+                f"not enough space for {name!r} in its folder on the boot partition:"
                 f" {count} directory entries needed, {max(0, capacity - start)} free",
                 "remove files from the overlay, or put them into a subfolder",
             )
         while len(self.content) < end * SLOT_BYTES:
             self.content.extend(bytes(self._cluster_bytes))
-        # Behind the end mark a directory may hold ghosts of deleted entries: bury them.
+        # Old slots after the end mark are invalid, but would come back once the mark is moved.
         self.content[end * SLOT_BYTES :] = bytes(len(self.content) - end * SLOT_BYTES)
         self._end = end

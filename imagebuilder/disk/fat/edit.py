@@ -1,4 +1,4 @@
-"""Edit a boot partition in a copy-on-write view, and return what changed as a patch."""
+"""Edit a boot partition in a copy-on-write view and return the changes as a patch."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MOST_REMEMBERED = 4096
 
 
 class BootBase:
-    """The boot partition of a base image, parsed once, that gives patches for many nodes."""
+    """The boot partition of a base image, parsed once to make patches for many nodes."""
 
     def __init__(self, disk: ReadAt, partition: Partition) -> None:
         self._disk = CachedReader(disk)
@@ -43,14 +43,14 @@ class BootBase:
         self._census: Census | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
         if not self.volume.fat.copies_agree:
-            raise damaged("its two FAT copies differ")
+            raise damaged("the two copies of its FAT differ")
 
     def apply(self, edits: Sequence[BootEdit], epoch: int) -> Patch:
-        """Return the patch that makes the edits, in their order, with times of `epoch` (UTC).
+        """Return the patch for the edits, in order, with file times of `epoch` (UTC seconds).
 
-        The same base, edits and epoch give the same patch. Raises ImageError before anything
-        is written where there is no room or a path cannot be, and after the edit where the
-        metadata fails its check; the base is only read in any case.
+        Equal base, edits and epoch make an equal patch. Raise ImageError before any change if
+        there is not enough space or a path is not valid, and after it if the file system check
+        fails. The base is only read.
         """
         if self._census is None:
             self._census = check_tree(self.volume.tree)
@@ -73,7 +73,7 @@ class BootBase:
 
 @dataclass(eq=False, slots=True)
 class _Folder:
-    """A folder as it will be; `files` maps an entry's `at` to its path and new content."""
+    """A folder after the edits; `files` maps the `at` of an entry to path, entry and content."""
 
     directory: Directory
     chain: list[int]
@@ -84,7 +84,7 @@ class _Folder:
 
 
 class _Session:
-    """The edits of one node: first decided in memory, then written where there is room."""
+    """The edits of one node: collected in memory, then written if there is enough space."""
 
     def __init__(self, fat: BootFat, moment: DosTime, parse: Callable[[bytes], Listing]) -> None:
         self._fat = fat
@@ -94,7 +94,7 @@ class _Session:
         self._root = self._open(fat.root_cluster)
 
     def make(self, edit: BootEdit) -> None:
-        """Decide one edit."""
+        """Add one edit in memory."""
         *parents, name = split_path(edit.path)
         folder: _Folder | None = self._root
         for index, parent in enumerate(parents):
@@ -109,7 +109,7 @@ class _Session:
             self._put(folder, name, edit.path, edit.data)
 
     def commit(self) -> None:
-        """Write everything to the view, after seeing that there is room."""
+        """Write all edits to the view. Raise ImageError first if there is not enough space."""
         self._check_room()
         for folder in self._folders:
             self._place(folder)
@@ -166,7 +166,7 @@ class _Session:
             raise _is_folder(path)
         elif entry.at in folder.files and fold(name) != fold(entry.name):
             raise ImageError(
-                f"{path} and {folder.files[entry.at][0]} are one file on the boot partition",
+                f"{path} and {folder.files[entry.at][0]} are the same file on the boot partition",
                 "rename one of them in the overlay",
             )
         self._release(folder, entry)
@@ -198,9 +198,9 @@ class _Session:
             more = len(names) - NAMED_IN_ERRORS
             listed = ", ".join(names[:NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")
             raise ImageError(
-                f"the boot partition has no room for {listed}:"
+                f"not enough space on the boot partition for {listed}:"
                 f" {needed * size} bytes needed, {self._fat.free_count * size} free",
-                "take files out of the overlay, or use a base image with a larger boot partition",
+                "remove files from the overlay, or use a base image with a larger boot partition",
             )
 
     def _missing(self, folder: _Folder) -> int:
@@ -209,7 +209,7 @@ class _Session:
         return len(folder.directory.content) // self._fat.bytes_per_cluster - len(folder.chain)
 
     def _place(self, folder: _Folder) -> None:
-        """Return a new or grown folder its clusters."""
+        """Allocate the clusters of a new or grown folder and link it to its parent."""
         if (missing := self._missing(folder)) == 0:
             return
         added = self._fat.allocate_bytes(missing * self._fat.bytes_per_cluster)
@@ -224,4 +224,4 @@ class _Session:
 
 
 def _is_folder(path: str) -> ImageError:
-    return ImageError(f"{path} is a folder on the boot partition", "give the path of a file")
+    return ImageError(f"{path} is a folder on the boot partition", "use the path of a file")

@@ -1,4 +1,4 @@
-"""Names and times of FAT directory entries: what may be written and how it is stored."""
+"""Names and times of FAT directory entries: what is valid and how it is stored."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from imagebuilder.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Container
 
+# Case bits of Windows NT in a reserved byte (CASE_LOWER_BASE and _EXT in linux/msdos_fs.h).
 BASE_LOWER, EXTENSION_LOWER = 0x08, 0x10
 CODEPAGE = "cp437"
 LONG_ATTRIBUTES = 0x0F
@@ -18,7 +19,7 @@ LAST_LONG = 0x40
 UNITS_PER_SLOT = 13
 MOST_UNITS = 255
 MOST_TAILS = 1_000_000
-ESCAPED_E5 = 0x05
+ESCAPED_E5 = 0x05  # stands for a first byte of 0xE5, which marks a free slot (fatgen103)
 _FORBIDDEN = re.compile(r'[\x00-\x1f\x7f"*/:<>?\\|]')
 _SHORT = re.compile(r"[A-Z0-9$%'\-_@~`!(){}^#&]+")
 _NOT_SHORT = re.compile(r"[^A-Z0-9$%'\-_@~`!(){}^#&]")
@@ -28,7 +29,7 @@ _LATEST = int(datetime(2107, 12, 31, 23, 59, 58, tzinfo=UTC).timestamp())
 
 
 class DosTime(NamedTuple):
-    """A moment as FAT stores it: date, time in 2 s, and the rest in 10 ms."""
+    """A time as FAT stores it: date, time in steps of 2 s, and the rest in 10 ms (fatgen103)."""
 
     date: int
     time: int
@@ -36,7 +37,7 @@ class DosTime(NamedTuple):
 
 
 def dos_time(epoch: int) -> DosTime:
-    """Return the UTC moment, moved into 1980-2107 where it lies outside."""
+    """Return `epoch` (UTC seconds) as a FAT time, limited to the years 1980 to 2107."""
     when = datetime.fromtimestamp(min(max(epoch, _EARLIEST), _LATEST), UTC)
     date = (when.year - 1980) << 9 | when.month << 5 | when.day
     time = when.hour << 11 | when.minute << 5 | when.second // 2
@@ -44,27 +45,27 @@ def dos_time(epoch: int) -> DosTime:
 
 
 def split_path(path: str) -> tuple[str, ...]:
-    """Return a '/'-separated path's names, checked; raises ImageError for what FAT cannot hold."""
+    """Return the names in a '/'-separated path. Raise ImageError if FAT cannot store one."""
     names = tuple(path.split("/"))
     for name in names:
         if (fault := fault_of(name)) is not None:
             raise ImageError(
-                f"{path!r} cannot be a path on the boot partition: {fault}",
+                f"{path!r} is not a valid path on the boot partition: {fault}",
                 "rename the file in the overlay",
             )
     return names
 
 
 def fault_of(name: str) -> str | None:
-    """Say why `name` cannot stand on a FAT volume that Linux, macOS and Windows read."""
+    """Return why `name` is not valid on FAT under Linux, macOS and Windows; None if it is."""
     if name in {"", ".", ".."}:
-        return f"{name!r} is no file name"
+        return f"{name!r} is not a file name"
     if match := _FORBIDDEN.search(name):
-        return f"it holds {match.group()!r}"
+        return f"it contains {match.group()!r}"
     if name.endswith((".", " ")):
-        return "a name ends in a dot or a blank"
+        return "a name ends with a dot or a space"
     if _DEVICES.fullmatch(name):
-        return f"{name!r} is a device on Windows"
+        return f"{name!r} is a device name on Windows"
     return _fault_of_length(name)
 
 
@@ -72,14 +73,14 @@ def _fault_of_length(name: str) -> str | None:
     try:
         units = len(name.encode("utf-16-le")) // 2
     except UnicodeEncodeError:
-        return "a name holds half a character"
+        return "a name contains a lone surrogate"
     return f"a name is longer than {MOST_UNITS} characters" if units > MOST_UNITS else None
 
 
 def fold(name: str) -> str:
-    """Return what is equal for names that differ in case only, character by character.
+    """Return a key that is equal for names that differ in case only.
 
-    Letters that merely look for a case elsewhere (dotless i, long s) keep to themselves.
+    Only letters that map back are folded: dotless i and long s are letters of their own.
     """
     return name.upper() if name.isascii() else "".join(map(_fold_character, name))
 
@@ -90,7 +91,7 @@ def _fold_character(character: str) -> str:
 
 
 def short_form(name: str) -> tuple[bytes, int] | None:
-    """Return 11 bytes and the NT case bits where these alone carry the name, else None."""
+    """Return the 11-byte name and the case bits if they are enough for `name`, else None."""
     base, _, extension = name.partition(".")
     parts = (base, extension) if extension else (base,)
     if len(base) > 8 or len(extension) > 3 or not all(_is_one_case(part) for part in parts):  # noqa: PLR2004 - 8.3
@@ -111,7 +112,10 @@ def _padded(base: str, extension: str) -> bytes:
 
 
 def alias_of(name: str, taken: Container[bytes]) -> bytes:
-    """Return the 11-byte short name that goes with a long one, with `~n` where it must."""
+    """Return an unused 11-byte short name for a long one, with `~n` if needed.
+
+    Raise ImageError if all are taken.
+    """
     wanted = fold(name).lstrip(".").replace(" ", "")
     base, dot, extension = wanted.rpartition(".")
     if not dot:
@@ -131,7 +135,7 @@ def alias_of(name: str, taken: Container[bytes]) -> bytes:
 
 
 def shown_short(stored: bytes, bits: int) -> str:
-    """Return an 11-byte short name as users see it, by the NT case bits."""
+    """Return an 11-byte short name as text, in the case given by the case bits."""
     first = b"\xe5" if stored[0] == ESCAPED_E5 else stored[:1]
     base = (first + stored[1:8]).decode(CODEPAGE).rstrip(" ")
     extension = stored[8:11].decode(CODEPAGE).rstrip(" ")
@@ -141,7 +145,7 @@ def shown_short(stored: bytes, bits: int) -> str:
 
 
 def checksum_of(stored: bytes) -> int:
-    """Return the checksum that ties long-name slots to their short name (fatgen103)."""
+    """Return the checksum of a short name that its long-name slots hold (fatgen103)."""
     total = 0
     for byte in stored:
         total = ((total >> 1) + ((total & 1) << 7) + byte) & 0xFF
@@ -149,7 +153,7 @@ def checksum_of(stored: bytes) -> int:
 
 
 def long_slots(name: str, stored: bytes) -> bytes:
-    """Return the long-name slots that stand before the short entry, last part first."""
+    """Return the long-name slots to put before the short one, last part first (fatgen103)."""
     units = name.encode("utf-16-le")
     if len(units) % (UNITS_PER_SLOT * 2):
         units += b"\0\0"
@@ -166,7 +170,7 @@ def long_slots(name: str, stored: bytes) -> bytes:
 
 
 def long_name(slots: list[bytes], stored: bytes) -> str | None:
-    """Return the name that `slots`, in the order of the disk, spell; None where they do not fit."""
+    """Return the name in `slots`, which are in disk order; None if they are not consistent."""
     count = len(slots)
     if not count or slots[0][0] != LAST_LONG | count:
         return None

@@ -1,7 +1,7 @@
-"""pyfatfs's low-level class, with the overrides that make it safe for a user's image.
+"""The low-level class of pyfatfs, with overrides that make it safe for a user's image.
 
-The overrides reach into name-mangled private members, hence the exact version. Why each is
-needed: docs/decisions/0002-the-safe-fat-edit.md.
+The overrides use name-mangled private members, so the exact version is required. The numbers of
+faults refer to docs/decisions/0002-the-safe-fat-edit.md.
 """
 
 from __future__ import annotations
@@ -28,35 +28,38 @@ if TYPE_CHECKING:
 
 PINNED = "1.1.0"
 if not Path(pyfatfs.__file__).parent.with_name(f"pyfatfs-{PINNED}.dist-info").is_dir():
-    # Asked only where the quick look finds nothing: the import costs as much as all of click.
+    # Only if the quick look finds nothing: importlib.metadata takes as long to import as click.
     from importlib.metadata import version
 
     if version("pyfatfs") != PINNED:
-        raise ImportError(f"pyfatfs {PINNED} is needed, {version('pyfatfs')} is installed")
+        raise ImportError(f"pyfatfs {PINNED} is required, {version('pyfatfs')} is installed")
 FIRST_CLUSTER = 2
+# MAX_FAT12 and MAX_FAT16 in linux/msdos_fs.h; for FAT32 our own limit, to bound memory.
 MOST_CLUSTERS = {12: 4084, 16: 65524, 32: 1 << 24}
+# BAD_FAT… and EOF_FAT… in linux/msdos_fs.h.
 BAD = {12: 0xFF7, 16: 0xFFF7, 32: 0x0FFFFFF7}
 LAST = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
+# Bits of FAT entry 1 for a clean shutdown and no disk error (fatgen103; Windows).
 CLEAN_BITS = {12: 0, 16: 0xC000, 32: 0x0C000000}
+# Offset in the boot sector of the byte with FAT_STATE_DIRTY (linux/msdos_fs.h; Linux).
 STATE_AT = {12: 0x25, 16: 0x25, 32: 0x41}
-LARGEST_CLUSTER_BYTES = 32768
-FSINFO_AT = 488
+LARGEST_CLUSTER_BYTES = 32768  # fatgen103; larger ones are not portable
+FSINFO_AT = 488  # FSI_Free_Count and FSI_Nxt_Free follow each other (fatgen103)
 UNKNOWN = 0xFFFFFFFF
 NO_FAT_HINT = "check that this is an image for a Raspberry Pi, or fetch it again"
 DAMAGED_HINT = "fetch the base image again, or repair a copy of it with fsck.vfat"
 
 
 def damaged(fact: str) -> ImageError:
-    """Make the error for a boot partition that is not sound."""
+    """Return the error for a damaged boot partition."""
     return ImageError(f"the boot partition is damaged: {fact}", DAMAGED_HINT)
 
 
 class BootFat(PyFat):  # type: ignore[misc]
     """A FAT volume on a copy-on-write view: geometry, FAT and clusters; no directories.
 
-    `fat` holds entries of real clusters only (0 and 1 included), without FAT32's reserved bits.
-    Changes of the FAT stay here until `flush_fat`. Raises ImageError for a volume that is not
-    sound enough to be read.
+    `fat` holds the entries 0 and 1 and those of real clusters, without FAT32's reserved bits.
+    Changes stay in it until `flush_fat`. Raise ImageError if the volume is too damaged to read.
     """
 
     fat: array[int]
@@ -66,10 +69,10 @@ class BootFat(PyFat):  # type: ignore[misc]
         self.set_fp(view)
 
     def set_fp(self, fp: CowView) -> None:
-        """Parse headers and FAT; unlike the original, write and warn nothing."""
+        """Parse the headers and the FAT; unlike the original, write nothing and warn of nothing."""
         self.view = fp
         if fp.size_bytes < SECTOR_BYTES or not parse_parameters(fp.read_at(0, SECTOR_BYTES)):
-            raise ImageError("the boot partition holds no FAT volume", NO_FAT_HINT)
+            raise ImageError("the boot partition has no FAT file system", NO_FAT_HINT)
         self._PyFat__fp = fp
         self.is_read_only = False
         try:
@@ -78,14 +81,14 @@ class BootFat(PyFat):  # type: ignore[misc]
                 self.parse_header()
         except (PyFATException, ValueError, struct.error) as error:
             fact = str(error).rstrip(".").lower()
-            raise damaged(f"its header is not that of a FAT volume ({fact})") from error
+            raise damaged(f"its header is not valid ({fact})") from error
         self._check_geometry()
         self._parse_fat()
 
     def fork(self, view: CowView) -> BootFat:
-        """Return the same volume on a fresh view, without reading or parsing anew."""
+        """Return the same volume on another view, without parsing it again."""
         other = copy.copy(self)
-        other.view = other._PyFat__fp = view  # noqa: SLF001 - its own class
+        other.view = other._PyFat__fp = view  # noqa: SLF001 - the same class
         other.fat = self.fat[:]
         other.changed = set()
         return other
@@ -93,7 +96,7 @@ class BootFat(PyFat):  # type: ignore[misc]
     # ---- geometry
 
     def _PyFat__determine_fat_type(self) -> int:  # noqa: N802 - the private name it replaces
-        """Decide by the count of clusters as Linux does; the original miscounts (fault 10)."""
+        """Return the type by the count of clusters, as Linux; the original miscounts (fault 10)."""
         if self.bpb_header["BPB_FATSz16"] == 0:
             return 32
         return 12 if self._count_clusters() <= MOST_CLUSTERS[12] else 16
@@ -118,7 +121,7 @@ class BootFat(PyFat):  # type: ignore[misc]
                 f"clusters of {self.bytes_per_cluster} bytes are not supported", NO_FAT_HINT
             )
         if not 0 < self.cluster_count <= MOST_CLUSTERS[self.fat_type]:
-            raise damaged(f"{self.cluster_count} clusters do not fit FAT{self.fat_type}")
+            raise damaged(f"FAT{self.fat_type} cannot have {self.cluster_count} clusters")
         if self.fat_bytes > self._fat_size * self.sector_bytes:
             raise damaged("its FAT is too small for its clusters")
         if self.volume_bytes > self.view.size_bytes:
@@ -131,33 +134,33 @@ class BootFat(PyFat):  # type: ignore[misc]
     def _check_root(self) -> None:
         if self.fat_type != 32:  # noqa: PLR2004 - the name of the type
             if self.bpb_header["BPB_RootEntCnt"] == 0:
-                raise damaged("its root directory has no room")
+                raise damaged("its root directory has no entries")
             return
-        if self.bpb_header["BPB_ExtFlags"] & 0x80:
+        if self.bpb_header["BPB_ExtFlags"] & 0x80:  # only one copy is in use (fatgen103)
             raise ImageError(
-                "the boot partition keeps its FAT copies apart (mirroring is off)",
+                "the boot partition has FAT mirroring switched off, which is not supported",
                 "repair a copy of the image with fsck.vfat, or fetch it again",
             )
         if self.bpb_header["BPB_FSVer"] or self.bpb_header["BPB_RootEntCnt"]:
-            raise damaged("its header is of an unknown version")
+            raise damaged("its header has an unknown version")
         if not self.is_cluster(int(self.bpb_header["BPB_RootClus"])):
-            raise damaged("its root directory lies outside")
+            raise damaged("its root directory is outside the volume")
 
     @property
     def fat_starts(self) -> tuple[int, ...]:
-        """Byte offset of each FAT copy in the volume."""
+        """The offset in bytes of each copy of the FAT in the volume."""
         first = self.bpb_header["BPB_RsvdSecCnt"] * self.sector_bytes
         step = self._fat_size * self.sector_bytes
         return tuple(first + step * copy_ for copy_ in range(self.bpb_header["BPB_NumFATs"]))
 
     @property
     def root_cluster(self) -> int:
-        """First cluster of the root directory; 0 where it lies apart (FAT12 and FAT16)."""
+        """The first cluster of the root directory; 0 for the fixed root of FAT12 and FAT16."""
         return int(self.bpb_header["BPB_RootClus"]) if self.fat_type == 32 else 0  # noqa: PLR2004
 
     @property
     def is_clean(self) -> bool:
-        """Whether it was unmounted in order: the marks of both Windows and Linux, equal copies."""
+        """Whether it was cleanly unmounted: the flags of Windows and of Linux, and equal copies."""
         bits = CLEAN_BITS[self.fat_type]
         state = self.view.read_at(STATE_AT[self.fat_type], 1)[0]
         return self.copies_agree and self.fat[1] & bits == bits and not state & 0x01
@@ -167,13 +170,13 @@ class BootFat(PyFat):  # type: ignore[misc]
         return FIRST_CLUSTER <= number < self.cluster_count + FIRST_CLUSTER
 
     def start_of(self, cluster: int) -> int:
-        """Return an entry's first cluster; its high half means other things before FAT32."""
+        """Return the first cluster of an entry; only FAT32 uses the high half of the field."""
         return cluster if self.fat_type == 32 else cluster & 0xFFFF  # noqa: PLR2004
 
     # ---- the FAT
 
     def _parse_fat(self) -> None:
-        """Read the entries of real clusters only (faults 5 and 16), of the first copy."""
+        """Read the first copy of the FAT, entries of real clusters only (faults 5 and 16)."""
         copies = [self.view.read_at(start, self.fat_bytes) for start in self.fat_starts]
         self.copies_agree = copies[0] == copies[-1]
         self.raw_fat = copies[0]
@@ -183,24 +186,24 @@ class BootFat(PyFat):  # type: ignore[misc]
         self.first_free_cluster = FIRST_CLUSTER
 
     def _count_free(self) -> int:
-        """Count the zeros; only up to the last entry in use, as most of a FAT is free."""
+        """Return the number of free clusters; count only up to the last used entry, for speed."""
         used = len(self.raw_fat.rstrip(b"\0")) * 8 // self.fat_type + 1
         head = self.fat[FIRST_CLUSTER:used]
         return self.cluster_count - len(head) + head.count(0)
 
     def count_bad(self) -> int:
-        """Count the clusters marked as bad."""
+        """Return the number of clusters marked as bad."""
         mark = BAD[self.fat_type]
         if self.fat_type == 32 and b"\xf7\xff\xff" not in self.raw_fat:  # noqa: PLR2004
             return 0
         return self.fat[FIRST_CLUSTER:].count(mark)
 
     def get_cluster_chain(self, first_cluster: int) -> list[int]:
-        """Follow a chain to its end mark; raises ImageError where it leaves or loops."""
+        """Return the clusters of a chain. Raise ImageError if it leaves the volume or loops."""
         return self.follow(first_cluster, self.cluster_count)
 
     def follow(self, first_cluster: int, most: int) -> list[int]:
-        """Follow a chain that may have up to `most` clusters."""
+        """Return the clusters of a chain. Raise ImageError if there are more than `most`."""
         fat, end = self.fat, self.cluster_count + FIRST_CLUSTER
         chain: list[int] = []
         cluster = first_cluster
@@ -214,7 +217,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         return chain
 
     def free_cluster_chain(self, cluster: int) -> None:
-        """Free a chain; an empty file's 0 frees nothing (fault 3)."""
+        """Free a chain; do nothing for cluster 0 of an empty file (fault 3)."""
         if cluster < FIRST_CLUSTER:
             return
         chain = self.get_cluster_chain(cluster)
@@ -225,12 +228,16 @@ class BootFat(PyFat):  # type: ignore[misc]
         self.first_free_cluster = min(self.first_free_cluster, *chain)
 
     def allocate_bytes(self, size: int, erase: bool = False) -> list[int]:  # noqa: FBT001, FBT002
-        """Take the lowest free clusters for `size` bytes and chain them (fault 5)."""
+        """Chain the lowest free clusters for `size` bytes and return them (fault 5).
+
+        Raise ImageError if there are too few.
+        """
         del erase
         count = int(self.calc_num_clusters(size))
         if count > self.free_count:
             raise ImageError(
-                f"no {count} clusters are free on the boot partition", "lay fewer files over it"
+                f"the boot partition has fewer than {count} free clusters",
+                "remove files from the overlay",
             )
         chain: list[int] = []
         for _ in range(count):
@@ -242,7 +249,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         return chain
 
     def link(self, chain: list[int]) -> None:
-        """Chain the clusters in their order and mark the end."""
+        """Chain the clusters in the given order and set the end mark."""
         following = LAST[self.fat_type]
         for number in reversed(chain):
             self.fat[number] = following
@@ -250,7 +257,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         self.changed.update(chain)
 
     def flush_fat(self) -> None:
-        """Write the changed entries to every FAT copy, and FSInfo (faults 4, 22 and 23)."""
+        """Write the changed entries to every copy of the FAT, and FSInfo (faults 4, 22 and 23)."""
         raw = bytearray(self.raw_fat)
         touched: set[int] = set()
         for cluster in self.changed:
@@ -261,10 +268,10 @@ class BootFat(PyFat):  # type: ignore[misc]
                 self._write_data_to_address(bytes(raw[at : at + SECTOR_BYTES]), start + at)
         self._write_fsinfo()
 
-    # ---- the free count that FAT32 keeps beside
+    # ---- FSInfo, the free count of FAT32
 
     def read_fsinfo(self) -> tuple[int, int] | None:
-        """Return free count and next free as stored; None where there is no such sector."""
+        """Return the stored free count and next free cluster; None if there is no FSInfo sector."""
         at = self._fsinfo_at()
         return None if at is None else struct.unpack("<II", self.view.read_at(at + FSINFO_AT, 8))
 
@@ -292,7 +299,7 @@ class BootFat(PyFat):  # type: ignore[misc]
     # ---- clusters
 
     def read_chain(self, chain: list[int]) -> bytes:
-        """Return the bytes of whole clusters, neighbours in one read."""
+        """Return the bytes of whole clusters; read adjacent ones at once."""
         parts = []
         for start, count in _stretches(chain):
             at = self.get_data_cluster_address(start)
@@ -300,7 +307,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         return b"".join(parts)
 
     def write_chain(self, chain: list[int], data: bytes) -> None:
-        """Write over whole clusters, the last one zero-padded."""
+        """Overwrite whole clusters; pad the last one with zeros."""
         data = data.ljust(len(chain) * self.bytes_per_cluster, b"\0")
         done = 0
         for start, count in _stretches(chain):
@@ -322,10 +329,10 @@ class BootFat(PyFat):  # type: ignore[misc]
         """Write the fixed root directory of FAT12 and FAT16."""
         self._write_data_to_address(content, self.root_dir_sector * self.sector_bytes)
 
-    # ---- what the original does behind one's back
+    # ---- switched off: what the original does implicitly
 
     def parse_root_dir(self) -> None:
-        """Leave directories to `bootfs` (faults 6 to 9)."""
+        """Parse nothing: `tree` reads directories (faults 6 to 9)."""
 
     def _mark_dirty(self) -> None:
         """Write no header (fault 23)."""
@@ -337,7 +344,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         """Write no header (fault 23)."""
 
     def close(self) -> None:
-        """Flush nothing: a view that is not asked for its patch is thrown away (fault 12)."""
+        """Flush nothing: `flush_fat` alone writes (fault 12)."""
 
     def __del__(self) -> None:
         """Flush nothing (fault 12)."""
@@ -361,7 +368,7 @@ def _twelve_bits(raw: bytes, number: int) -> int:
 
 
 def _put(raw: bytearray, fat_type: int, number: int, fat: array[int]) -> tuple[int, ...]:
-    """Store one entry, reserved bits and neighbours kept; give the offsets written."""
+    """Store one entry, keep reserved bits and other entries; return the offsets written."""
     value = fat[number]
     if fat_type == 12:  # noqa: PLR2004 - the name of the type
         at = number + number // 2
@@ -381,7 +388,7 @@ def _put(raw: bytearray, fat_type: int, number: int, fat: array[int]) -> tuple[i
 
 
 def _stretches(chain: list[int]) -> list[tuple[int, int]]:
-    """Return (first cluster, how many) for each row of neighbours in a chain."""
+    """Return (first cluster, count) for each run of adjacent clusters in a chain."""
     stretches: list[tuple[int, int]] = []
     for number in chain:
         if stretches and number == sum(stretches[-1]):

@@ -1,4 +1,4 @@
-"""The tree of a FAT volume: look-ups, walks that end on any input, and the metadata check."""
+"""The folder tree of a FAT volume: look-up, bounded walk and file system check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_ENTRIES = 1 << 18
 
 
 class Found(NamedTuple):
-    """An entry with its path and the first cluster of the folder it stands in (0: the root)."""
+    """An entry with its path and the first cluster of its folder (0 for a fixed root)."""
 
     path: str
     entry: DirectoryEntry
@@ -24,14 +24,14 @@ class Found(NamedTuple):
 
 
 class Census(NamedTuple):
-    """How many clusters belong to files and folders, and how many to nobody."""
+    """The number of clusters used by files and folders, and of those used but lost."""
 
     used: int
     lost: int
 
 
 class Tree:
-    """Folders of a volume as they are read, each at most once."""
+    """The folders of a volume; each is read at most once."""
 
     def __init__(self, fat: BootFat, parse: Callable[[bytes], Listing] = parse_listing) -> None:
         self.fat = fat
@@ -39,17 +39,17 @@ class Tree:
         self._listings: dict[int, Listing] = {}
 
     def listing(self, cluster: int) -> Listing:
-        """Return the folder that begins at `cluster`; the root's is `fat.root_cluster`."""
+        """Return the folder at `cluster`; the root is at `fat.root_cluster`."""
         if (known := self._listings.get(cluster)) is None:
             known = self._listings[cluster] = self._parse(self.fat.read_folder(cluster))
         return known
 
     def read_listings(self) -> tuple[Listing, ...]:
-        """Return the folders read so far; all of them after a whole walk."""
+        """Return the folders read so far: all of them after a complete walk."""
         return tuple(self._listings.values())
 
     def find(self, names: Sequence[str]) -> DirectoryEntry | None:
-        """Look up a path whatever its case, by long or short names; None where it is absent."""
+        """Return the entry of a path of long or short names, in any case; None if there is none."""
         cluster, entry = self.fat.root_cluster, None
         for name in names:
             if entry is not None and not entry.is_folder:
@@ -62,14 +62,14 @@ class Tree:
         return entry
 
     def start_of(self, entry: DirectoryEntry) -> int:
-        """Return the first cluster an entry names, which must be one where it is a folder."""
+        """Return the first cluster of an entry. Raise ImageError if a folder has no valid one."""
         start = self.fat.start_of(entry.cluster)
         if entry.attributes & FOLDER and not self.fat.is_cluster(start):
-            raise damaged(f"the folder {entry.name!r} lies outside")
+            raise damaged(f"folder {entry.name!r} is outside the volume")
         return start
 
     def walk(self) -> Iterator[Found]:
-        """Return every entry, folders before what they hold; ends on any input."""
+        """Yield every entry, a folder before its content. Raise ImageError on a loop or a flood."""
         root = self.fat.root_cluster
         waiting = [("", root)]
         seen = {root}
@@ -79,13 +79,13 @@ class Tree:
             for entry in self.listing(folder).entries:
                 count += 1
                 if count > MOST_ENTRIES:
-                    raise damaged(f"it holds more than {MOST_ENTRIES} files")
+                    raise damaged(f"it has more than {MOST_ENTRIES} files")
                 path = prefix + entry.name
                 yield Found(path, entry, folder)
                 if entry.is_folder:
                     start = self.start_of(entry)
                     if start in seen:
-                        raise damaged(f"the folder {path!r} stands in two places")
+                        raise damaged(f"folder {path!r} is in two places")
                     seen.add(start)
                     waiting.append((path + "/", start))
 
@@ -101,7 +101,7 @@ def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | N
 
 
 def check_tree(tree: Tree) -> Census:
-    """Check chains, cross-links, sizes and folders; raises ImageError for the first fault."""
+    """Check chains, cross-links, sizes and folders. Raise ImageError at the first fault."""
     fat = tree.fat
     used: set[int] = set()
     if fat.root_cluster:
@@ -129,28 +129,32 @@ def _chain_of(tree: Tree, found: Found) -> list[int]:
         return []
     chain = fat.follow(start, max(need, 1))
     if len(chain) != need:
-        raise damaged(f"the size of {found.path!r} does not fit its clusters")
+        raise damaged(f"the size of {found.path!r} does not match its clusters")
     return chain
 
 
 def _check_dots(tree: Tree, found: Found, start: int) -> None:
     fat = tree.fat
+    # fatgen103 wants 0 for the root; some drivers write its cluster on FAT32.
     parents = {found.folder, 0} if found.folder == fat.root_cluster else {found.folder}
     dots = [(dot.stored, fat.start_of(dot.cluster)) for dot in tree.listing(start).dots]
     if (b".".ljust(11), start) not in dots[:1] or not (
         len(dots) > 1 and dots[1][0] == b"..".ljust(11) and dots[1][1] in parents
     ):
-        raise damaged(f"the folder {found.path!r} does not know its place")
+        raise damaged(f"folder {found.path!r} has wrong . or .. entries")
 
 
 def _check_twins(tree: Tree) -> None:
     for listing in tree.read_listings():
         if len({entry.stored for entry in listing.entries}) != len(listing.entries):
-            raise damaged("two files of one folder have the same short name")
+            raise damaged("two files in one folder have the same short name")
 
 
 def check_edited(tree: Tree, before: Census) -> None:
-    """Check a volume after an edit: all of `check_tree`, no new lost clusters, FSInfo right."""
+    """Check a volume after an edit: as `check_tree`, no new lost clusters, correct FSInfo.
+
+    Raise ImageError at the first fault.
+    """
     after = check_tree(tree)
     if after.lost != before.lost:
         raise ImageError(f"the edit lost {after.lost - before.lost} clusters", "report this bug")

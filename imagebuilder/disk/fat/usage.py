@@ -1,7 +1,7 @@
-"""Which parts of a FAT volume are in use, from its allocation table.
+"""Find the used parts of a FAT volume from its allocation table.
 
-Layout: Microsoft FAT specification 1.03 (BPB). The FAT type is told as Linux does (fs/fat/inode.c),
-for which any number of clusters may be FAT32.
+Layout: Microsoft FAT specification 1.03 (BPB). The FAT type is determined as in Linux
+(fs/fat/inode.c), where FAT32 may have any number of clusters.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class _Layout:
 
 
 def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
-    """Return the byte ranges in use (from the start of the disk), or None where this is no FAT.
+    """Return the used byte ranges, from the start of the disk; None if this is not FAT.
 
-    A cluster counts as used when any copy of the table says so.
+    A cluster counts as used if it is so in any copy of the table.
     """
     layout = _layout_of(disk.read_at(start_bytes, SECTOR_BYTES))
     if layout is None or not _sound(layout, size_bytes):
@@ -92,7 +92,7 @@ def _sound(layout: _Layout, size_bytes: int) -> bool:
 
 
 def _entries(table: bytes, layout: _Layout) -> Iterator[int]:
-    """Return the table's entries of clusters 2 and up."""
+    """Yield the entries of the table from cluster 2, the first of the data area."""
     if layout.entry_bits == 12:  # noqa: PLR2004 - FAT12 packs two entries into three bytes
         for cluster in range(2, layout.clusters + 2):
             pair = table[cluster * 3 // 2] | table[cluster * 3 // 2 + 1] << 8
@@ -117,6 +117,6 @@ def _to_extents(
         end = len(used) if end < 0 else end
         yield Extent(first + at * layout.cluster_bytes, (end - at) * layout.cluster_bytes)
         at = used.find(1, end)
-    behind = layout.data_start + layout.clusters * layout.cluster_bytes
-    if behind < size_bytes:
-        yield Extent(start_bytes + behind, size_bytes - behind)
+    after = layout.data_start + layout.clusters * layout.cluster_bytes
+    if after < size_bytes:
+        yield Extent(start_bytes + after, size_bytes - after)

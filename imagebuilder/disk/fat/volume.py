@@ -1,4 +1,4 @@
-"""The FAT boot partition: read it, and edit it into a patch without touching the base."""
+"""Read a FAT boot partition."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 class BootVolume:
-    """A FAT volume for reading; `disk` may be a base image or one with a patch laid over.
+    """A FAT volume for reading; `disk` may be a base image or a patched one.
 
-    Raises ImageError where the partition holds no FAT volume, is cut off or too small for it. A
-    volume that was not unmounted in order can be read, even where its FAT copies differ: the first
-    counts, as for a Pi's firmware and for Linux.
+    Raise ImageError if the partition has no FAT volume, is truncated or too small for it. A volume
+    that was not cleanly unmounted can be read, even if the copies of its FAT differ: the first one
+    is used, as by Linux and by the firmware of the Pi.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class BootVolume:
         self.tree = Tree(self.fat, parse)
         if partition.start_bytes + self.fat.volume_bytes > disk.size_bytes:
             raise ImageError(
-                "the image is cut off inside its boot partition", "fetch the image again"
+                "the image is truncated inside its boot partition", "fetch the image again"
             )
 
     @property
@@ -46,7 +46,7 @@ class BootVolume:
 
     @property
     def label(self) -> str:
-        """The root directory's label, else the boot sector's; empty where there is none."""
+        """The label in the root directory, else in the boot sector; empty if there is none."""
         if label := self.tree.listing(self.fat.root_cluster).label:
             return label
         stored = self.fat.bpb_header["BS_VolLab"].decode("cp437").strip("\0 ")
@@ -54,40 +54,40 @@ class BootVolume:
 
     @property
     def serial(self) -> str:
-        """The volume's serial number as `blkid` writes it."""
+        """The serial number of the volume, in the format of `blkid`."""
         number = self.fat.bpb_header["BS_VolID"]
         return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
 
     @property
     def free_bytes(self) -> int:
-        """Room for content, in whole clusters."""
+        """The free space, in whole clusters."""
         return self.fat.free_count * self.fat.bytes_per_cluster
 
     @property
     def cluster_bytes(self) -> int:
-        """Size of a cluster."""
+        """The size of a cluster."""
         return self.fat.bytes_per_cluster
 
     @property
     def clean(self) -> bool:
-        """Whether it was unmounted in order."""
+        """Whether it was cleanly unmounted."""
         return self.fat.is_clean
 
     def names(self) -> tuple[str, ...]:
-        """List the paths of all files, sorted."""
+        """Return the sorted paths of all files."""
         return tuple(sorted(f.path for f in self.tree.walk() if not f.entry.is_folder))
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file or folder, whatever the case of its letters."""
+        """Return whether a file or folder exists; upper and lower case are equal."""
         return self.tree.find(path.strip("/").split("/")) is not None
 
     def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where there is no such file."""
+        """Return a file's content. Raise ImageError if there is no such file."""
         entry = self.tree.find(path.strip("/").split("/"))
         if entry is None or entry.is_folder:
             fact = "is not on" if entry is None else "is a folder on"
             raise ImageError(
-                f"{path} {fact} the boot partition", "see what is there with rpi-image inspect"
+                f"{path} {fact} the boot partition", "list its files with `rpi-image inspect`"
             )
         if entry.size_bytes == 0:
             return b""

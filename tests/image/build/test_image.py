@@ -147,7 +147,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.mark.root
 def test_a_full_disk_is_said_and_leaves_nothing(composition: Composition, small_disk: Path) -> None:
-    with pytest.raises(WriteError, match="no room for") as caught:
+    with pytest.raises(WriteError, match="not enough space for") as caught:
         write_image(composition, small_disk / "pi-03.img")
     assert "flash" in caught.value.hint
     assert list(small_disk.iterdir()) == []
@@ -157,7 +157,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(composition: Composition, small_
 def test_a_disk_that_fills_while_packing_leaves_nothing(
     composition: Composition, small_disk: Path
 ) -> None:
-    with pytest.raises(WriteError, match="no room for"):
+    with pytest.raises(WriteError, match="not enough space for"):
         write_image(composition, small_disk / "pi-03.img.gz", compress="gz")
     assert list(small_disk.iterdir()) == []
 

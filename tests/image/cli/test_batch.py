@@ -447,7 +447,7 @@ def test_the_room_needed_is_checked_before_the_first_copy(
     for more in ((), ("--one-image",)):
         done = succeed(program("batch", one, "-o", small_disk / "out", "-n", *more))
         assert "warning: " in done.stderr
-        assert f"{'one image needs' if more else '3 images need'} " in done.stderr
+        assert f"{'1 image needs' if more else '3 images need'} " in done.stderr
         assert not list((small_disk / "out").glob("*.img"))
     assert not list((small_disk / "out").glob("*.img"))
 

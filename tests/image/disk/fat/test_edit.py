@@ -254,7 +254,7 @@ def test_two_edits_of_one_file_leave_the_last(image: FatImage) -> None:
 
 def test_a_short_alias_does_not_overwrite_a_file_of_the_same_edit(image: FatImage) -> None:
     edits = [BootEdit("a long file name.txt", b"1"), BootEdit("ALONGF~1.TXT", b"2")]
-    with pytest.raises(ImageError, match="one file on the boot partition"):
+    with pytest.raises(ImageError, match="the same file on the boot partition"):
         patch_of(image, edits)
 
 
@@ -265,9 +265,9 @@ def test_a_short_alias_does_not_overwrite_a_file_of_the_same_edit(image: FatImag
         (BootEdit("overlays", None), "overlays is a folder"),
         (BootEdit("cmdline.txt/x", b"x"), "cmdline.txt is a file"),
         (BootEdit("cmdline.txt/x", None), "cmdline.txt is a file"),
-        (BootEdit("a:b", b"x"), "it holds ':'"),
-        (BootEdit("con", b"x"), "is a device on Windows"),
-        (BootEdit("rpi-image/../x", b"x"), "is no file name"),
+        (BootEdit("a:b", b"x"), "it contains ':'"),
+        (BootEdit("con", b"x"), "is a device name on Windows"),
+        (BootEdit("rpi-image/../x", b"x"), "is not a file name"),
         (BootEdit("x" * 256, b"x"), "longer than 255"),
     ],
 )

@@ -114,7 +114,7 @@ def test_4_a_volume_without_fsinfo_is_edited_without(tmp_path: Path, at: int, va
 def test_5_a_full_volume_does_not_reach_the_next_partition(image: FatImage) -> None:
     volume = RawVolume(image)
     assert volume.fat_bytes * 8 // volume.bits > volume.clusters + 2, "the FAT has spare entries"
-    with pytest.raises(ImageError, match="no room"):
+    with pytest.raises(ImageError, match="not enough space"):
         patch_of(image, [BootEdit("big", bytes((volume.free() + 1) * 512))])
     out = edited(image, [BootEdit("big", b"\xee" * (volume.free() * 512))])
     end = image.start_bytes + image.size_bytes
@@ -205,7 +205,7 @@ def test_10_the_kind_goes_by_the_count_of_clusters(tmp_path: Path, clusters: int
 
 @pytest.mark.parametrize("name", ["a:b", "a\\b", "a?", "a*", "a\tb", "dot.", "blank ", "CON"])
 def test_11_bad_names_are_refused(image: FatImage, name: str) -> None:
-    with pytest.raises(ImageError, match="cannot be a path"):
+    with pytest.raises(ImageError, match="is not a valid path"):
         patch_of(image, [BootEdit(name, b"x")])
 
 

@@ -40,8 +40,8 @@ def refusal(image: FatImage, partition: Partition | None = None) -> str:
 
 def test_a_partition_without_fat_is_refused(small: FatImage) -> None:
     end = small.start_bytes + small.size_bytes
-    assert "no FAT volume" in refusal(small, Partition(2, end, 1 << 20, "0x83"))
-    assert "no FAT volume" in refusal(small, Partition(2, end, 0, "0x83"))
+    assert "no FAT file system" in refusal(small, Partition(2, end, 1 << 20, "0x83"))
+    assert "no FAT file system" in refusal(small, Partition(2, end, 0, "0x83"))
 
 
 def test_a_cut_off_image_is_refused(small: FatImage) -> None:
@@ -54,12 +54,12 @@ def test_a_cut_off_image_is_refused(small: FatImage) -> None:
             disk.truncate(size)
         refusal(small)
         if size > small.start_bytes + 30_000:
-            assert "cut off" in refusal(small)
+            assert "truncated" in refusal(small)
 
 
 def test_fat_copies_that_differ_are_refused(small: FatImage) -> None:
     second = RawVolume(small).fat_at + RawVolume(small).fat_bytes
-    assert "FAT copies differ" in refusal(broken(small, second + 41, b"\x07"))
+    assert "copies of its FAT differ" in refusal(broken(small, second + 41, b"\x07"))
 
 
 def test_fat_copies_that_differ_are_read_by_the_first(small: FatImage) -> None:
@@ -142,7 +142,7 @@ def test_the_version_of_pyfatfs_is_asserted_on_import() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert "pyfatfs 1.1.0 is needed, 1.1.1 is installed" in done.stderr
+    assert "pyfatfs 1.1.0 is required, 1.1.1 is installed" in done.stderr
 
 
 def test_what_corrupts_is_never_imported() -> None:
