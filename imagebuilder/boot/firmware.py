@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -146,7 +147,7 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
 
     Raises ImageError where no machine that QEMU has finds its kernel and device tree.
     """
-    config = _decoded(volume, "config.txt")
+    config = _decoded(volume, CONFIG)
     machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
     chosen = parse_config(config, machine.filters)
     kernel = _kernel(volume.exists, machine, chosen)
@@ -160,7 +161,7 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
         volume.read(kernel, MOST_BINARY_BYTES),
         volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
         volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or "cmdline.txt"), (*words, *machine.words)),
+        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
     )
 
 

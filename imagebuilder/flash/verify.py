@@ -19,6 +19,7 @@ from imagebuilder.disk.write_set import chunks, join, total_bytes
 from imagebuilder.errors import ImageError, RpiImageError, WriteError
 from imagebuilder.flash.readahead import Buffers, read_ahead
 from imagebuilder.model import SECTOR_BYTES
+from imagebuilder.plan.card_layout import FOLDER
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -276,4 +277,4 @@ def _tells_who(path: str) -> bool:
 
 
 def _ours_first(path: str) -> tuple[bool, str]:
-    return (not path.lower().startswith("rpi-image/"), path)
+    return (not path.lower().startswith(FOLDER), path)
