@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# ---- block devices
+from imagebuilder.model import SECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Device:
     path: str
     major_minor: str
     size_bytes: int
-    logical_sector_bytes: int = 512
+    logical_sector_bytes: int = SECTOR_BYTES
     kind: str = "disk"
     transport: str = ""
     removable: bool = False

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SECTOR_BYTES = 512
-
-
-# ---- disks and images
-
 
 @dataclass(frozen=True, slots=True)
 class Extent:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from imagebuilder.build.inspect import ImageReport, inspect_disk
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.inventory import load_device
-from imagebuilder.disk.extent import SECTOR_BYTES, Extent, Partition
+from imagebuilder.disk.extent import Extent, Partition
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import CachedReader, RawFile, open_raw
 from imagebuilder.disk.write_set import chunks, join, total_bytes
 from imagebuilder.errors import ImageError, RpiImageError, WriteError
 from imagebuilder.flash.readahead import Buffers, read_ahead
+from imagebuilder.model import SECTOR_BYTES
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def compare(
     """Compare the write set byte for byte; raises WriteError or ImageError on a read error."""
     if medium.size_bytes < source.size_bytes:
         return _too_short(medium.size_bytes, source)
-    pieces = tuple(chunks(write_set, SECTOR_BYTES))
+    pieces = tuple(chunks(write_set))
     buffers = Buffers()
     wrong: list[Extent] = []
     with (

@@ -7,19 +7,16 @@ import re
 from functools import lru_cache
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.model import PASSPHRASE_BYTES, SSID_BYTES
 from imagebuilder.plan.boot_texts import check_line
-
-# ---- wifi
-
-SSID_MAX_BYTES = 32
 
 
 def check_ssid(ssid: str) -> str:
     """Return the SSID back if it is 1 to 32 bytes (IEEE 802.11) on one line."""
     size = len(ssid.encode())
-    if not 1 <= size <= SSID_MAX_BYTES:
+    if size not in SSID_BYTES:
         raise SettingsError(
-            f"the SSID {ssid!r} takes {size} bytes; 1 to {SSID_MAX_BYTES} are possible",
+            f"the SSID {ssid!r} takes {size} bytes; 1 to {SSID_BYTES[-1]} are possible",
             "letters beyond ASCII take 2 to 4 bytes each",
         )
     return check_line(ssid)
@@ -29,7 +26,7 @@ def check_ssid(ssid: str) -> str:
 def hash_psk(passphrase: str, ssid: str) -> str:
     """Derive the 64 lower-case hex digits of a WPA pre-shared key (IEEE 802.11i, H.4.1)."""
     secret = check_line(passphrase).encode()
-    if not 8 <= len(secret) <= 63:  # noqa: PLR2004 - the standard's own bounds
+    if len(secret) not in PASSPHRASE_BYTES:
         raise SettingsError(
             f"the passphrase of {ssid!r} has {len(secret)} bytes; WPA takes 8 to 63",
             "64 hex digits are a key already: give them as `psk`",

@@ -16,7 +16,7 @@ from imagebuilder.errors import SourceError
 from imagebuilder.shack.folder import STATUS_FILE, shack_of
 from imagebuilder.shack.keystore import client_bundle
 from imagebuilder.shack.services import swarm_path, uses_tls
-from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport
+from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -62,7 +62,7 @@ def ask_shack(
     with requests.Session() as session:
         session.trust_env = False  # the shack is on this wire, whatever proxy the shell names
         asker = _Asker(session, timeout_seconds)
-        gathering = _ask_consul(asker, f"http://{_host(shack)}:{shack.consul_port}", swarm_path)
+        gathering = _ask_consul(asker, f"http://{shack.url_host}:{shack.consul_port}", swarm_path)
         try:
             engines = _ask_manager(asker, shack, client)
         except SourceError as error:
@@ -96,15 +96,10 @@ def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> ClusterState:
 def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
     if client is not None:
         asker.present(client)
-    url = f"{'https' if client else 'http'}://{_host(shack)}:{shack.swarm_port}"
+    url = f"{'https' if client else 'http'}://{shack.url_host}:{shack.swarm_port}"
     if shack.kind == "swarm-mode":
         return asker.ask(url, "/nodes", parse_swarm_nodes)
     return asker.ask(url, "/info", parse_manager_info)
-
-
-def _host(shack: Shack) -> str:
-    """Return the address as a URL takes it; an IPv6 one in brackets."""
-    return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 
 @dataclass
@@ -221,7 +216,7 @@ def _engine(row: dict[str, str]) -> Engine:
     status, error = row.get("Status", "Healthy"), row.get("Error", "")
     return Engine(
         name="" if row["Name"] == NAMELESS else row["Name"],
-        address=row["Address"].rpartition(":")[0] or row["Address"],
+        address=host_of(row["Address"]),
         healthy=status == "Healthy",
         status=status,
         error="" if error == "(none)" else error,

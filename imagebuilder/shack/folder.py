@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from imagebuilder.errors import SettingsError, WriteError
 from imagebuilder.files import write_in_folder
 from imagebuilder.plan.templates import compile_template
-from imagebuilder.shack.exports import EXPORTS, node_address
+from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
 from imagebuilder.shack.services import (
     bootstrap_expect,
@@ -141,9 +141,8 @@ def has_open_socket(classroom: Classroom) -> bool:
 
 
 def _line(node: NodeSettings) -> NodeLine:
-    return NodeLine(
-        node.hostname, node_address(node), node.profile, node.arch, node.seat, node.owner
-    )
+    address = node.network.fixed_address
+    return NodeLine(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
 
 
 def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:

@@ -16,7 +16,7 @@ import segno
 from imagebuilder.errors import InputError, WriteError
 from imagebuilder.files import make_folder, write_file
 from imagebuilder.progress import SILENT
-from imagebuilder.shack.exports import node_address, reachable_name
+from imagebuilder.shack.exports import reachable_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
     code = segno.make(link_of(classroom, node), error="m", micro=False)
     picture = code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
     lines = [f'<div class="host">{html.escape(node.hostname)}</div>']
-    lines.append(f"<div>{html.escape(node_address(node) or f'{node.hostname}.local')}</div>")
+    lines.append(f"<div>{html.escape(reachable_name(node))}</div>")
     seat = f"seat {node.seat}" if node.seat not in ("", str(number)) else ""
     lines += [f"<div>{html.escape(text)}</div>" for text in (node.owner, seat) if text]
     lines.append(f'<div class="small">{html.escape(f"{classroom.name} · {node.profile}")}</div>')

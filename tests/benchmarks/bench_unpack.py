@@ -19,8 +19,8 @@ ROUNDS = 3
 _OURS = """
 import sys, time
 from pathlib import Path
-from imagebuilder.archive import open_stream
-from imagebuilder.sparse import write_raw
+from imagebuilder.images.unpack import open_stream
+from imagebuilder.images.sparse import write_raw
 started = time.perf_counter()
 with open_stream(Path(sys.argv[1])) as stream:
     written = write_raw(stream, Path(sys.argv[2]))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.boot.roots import base_folder, kernel
-from tests.image.disk.fat.test_edit import EDITS, STOCK, edited
 from tests.image.disk.fat.test_readers import MORE
+from tests.lib.fat_edits import EDITS, STOCK, edited
 from tests.lib.fat_images import MIB, FatImage, make_image
 from tests.lib.tools import need, run
 

@@ -352,11 +352,11 @@ def test_a_full_disk_of_the_machine_stops_before_the_card(
 KILLED_AT = """
 import os, signal, sys
 from pathlib import Path
-from imagebuilder import blockdev
-from imagebuilder.card import CardOptions
-from imagebuilder.devices import load_device
-from imagebuilder.flash import flash_cards
-from imagebuilder.jobs import Pantry
+from imagebuilder.devices import blockdev
+from imagebuilder.flash.writer import CardOptions
+from imagebuilder.devices.inventory import load_device
+from imagebuilder.flash.flasher import flash_cards
+from imagebuilder.flash.content import CardContents
 from imagebuilder.model import BaseImage
 
 image, device, instants = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -377,7 +377,7 @@ def counted(method, last):
 def flash(last):
     for name in ("read", "write", "flush", "reread_table"):
         setattr(blockdev.BlockDevice, name, counted(getattr(blockdev.BlockDevice, name), last))
-    with Pantry() as pantry:
+    with CardContents() as pantry:
         recipe = pantry.image(BaseImage(image, "", image.stat().st_size, image.name))
         flash_cards([recipe.job(load_device(device))], CardOptions())
 

@@ -18,10 +18,10 @@ import pyfatfs  # noqa: TID251 - this module is the one user of pyfatfs
 from pyfatfs._exceptions import PyFATException  # noqa: TID251 - the one user of pyfatfs
 from pyfatfs.PyFat import PyFat  # noqa: TID251 - the one user of pyfatfs
 
-from imagebuilder.disk.extent import SECTOR_BYTES
+from imagebuilder.disk.boot_sector import parse_parameters
 from imagebuilder.disk.fat.directory import MOST_SLOTS, SLOT_BYTES
-from imagebuilder.disk.partitions import holds_fat
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from imagebuilder.disk.cow import CowView
@@ -68,7 +68,7 @@ class BootFat(PyFat):  # type: ignore[misc]
     def set_fp(self, fp: CowView) -> None:
         """Parse headers and FAT; unlike the original, write and warn nothing."""
         self.view = fp
-        if fp.size_bytes < SECTOR_BYTES or not holds_fat(fp.read_at(0, SECTOR_BYTES)):
+        if fp.size_bytes < SECTOR_BYTES or not parse_parameters(fp.read_at(0, SECTOR_BYTES)):
             raise ImageError("the boot partition holds no FAT volume", NO_FAT_HINT)
         self._PyFat__fp = fp
         self.is_read_only = False

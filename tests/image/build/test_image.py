@@ -242,7 +242,7 @@ def test_kill_9_leaves_no_image_and_the_next_run_goes_through(tmp_path: Path) ->
     out = tmp_path / "pi-03.img"
     script = textwrap.dedent("""
         import os, pathlib, sys, time
-        from imagebuilder.build import new_file
+        from imagebuilder.files import new_file
         with new_file(pathlib.Path(sys.argv[1])) as descriptor:
             os.write(descriptor, b"x" * 1000)
             print("writing", flush=True)

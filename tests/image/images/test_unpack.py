@@ -251,7 +251,8 @@ def test_memory_stays_bounded_for_a_huge_run_of_zeros(form: str, tmp_path: Path)
     packed = pack(image, form, tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from imagebuilder.archive import open_stream; from imagebuilder.sparse import write_raw\n"
+        "from imagebuilder.images.unpack import open_stream\n"
+        "from imagebuilder.images.sparse import write_raw\n"
         "with open_stream(Path(sys.argv[1])) as s: write_raw(s, Path(sys.argv[2]))\n"
         "status = Path('/proc/self/status').read_text()\n"
         "print(status.split('VmHWM:')[1].split()[0])"

@@ -7,11 +7,10 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from imagebuilder.disk.cow import CowView
 from imagebuilder.disk.extent import Partition, Patch, Run
 from imagebuilder.disk.fat.edit import BootBase
 from imagebuilder.disk.fat.names import dos_time
@@ -20,11 +19,11 @@ from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
+from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name, patch_of
 from tests.lib.fat_images import (
     EPOCH,
     GEOMETRIES,
     FatImage,
-    fsck,
     make_image,
     mattrib,
     mlist,
@@ -34,68 +33,12 @@ from tests.lib.fat_images import (
 from tests.lib.fat_oracle import RawVolume, short
 from tests.lib.tools import need, run
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 ROOT = Path(__file__).parents[4]
-STOCK = {
-    "cmdline.txt": b"console=tty1 root=/dev/mmcblk0p2 rootwait\n",
-    "occidentalis.txt": b"hostname=black-pearl\n",
-    "kernel.img": bytes(range(256)) * 300,
-    "Some Mixed Name.txt": b"mixed\n",
-    "overlays/hifiberry-dac-overlay.dtb": b"\xd0\x0d\xfe\xed" * 500,
-    "overlays/README": b"read me\n",
-    "empty.txt": b"",
-}
-EDITS = (
-    BootEdit("cmdline.txt", b'init=/bin/sh -c "exec /sbin/init" ' * 100),
-    BootEdit("OCCIDENTALIS.TXT", b"hostname=pi-03\n"),
-    BootEdit("config.txt", b"gpu_mem=16\n"),
-    BootEdit("rpi-image/install", b"#!/bin/sh\nexit 0\n" * 700),
-    BootEdit("rpi-image/node.env", b"NODE_HOSTNAME='pi-03'\n"),
-    BootEdit("rpi-image/wifi/wpa_supplicant.conf", b"network={}\n"),
-    BootEdit("overlays/README", None),
-    BootEdit("absent.txt", None),
-    BootEdit("absent/folder.txt", None),
-    BootEdit("Überraschung ☃.txt", "Grüße\n".encode()),
-    BootEdit("nothing", b""),
-)
-
-
-def geometry_name(geometry: tuple[int, int, int]) -> str:
-    return f"FAT{geometry[0]}-{geometry[1]}MiB-{geometry[2]}"
 
 
 on_small = pytest.mark.parametrize(
     "image", [g for g in GEOMETRIES if g[1] <= 40], ids=geometry_name, indirect=True
 )
-
-
-@pytest.fixture(params=GEOMETRIES, ids=geometry_name)
-def image(request: pytest.FixtureRequest, tmp_path: Path) -> FatImage:
-    kind, size_mib, cluster_bytes = request.param
-    return make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=STOCK,
-        label="HYPRIOTOS",
-        odd_bytes=256,
-    )
-
-
-def patch_of(image: FatImage, edits: Sequence[BootEdit], epoch: int = EPOCH) -> Patch:
-    with open_raw(image.path) as raw:
-        return BootBase(raw, image.partition()).apply(edits, epoch)
-
-
-def edited(image: FatImage, edits: Sequence[BootEdit], epoch: int = EPOCH) -> FatImage:
-    out = write_patched(
-        image, patch_of(image, edits, epoch), image.path.with_name(image.path.name + "+")
-    )
-    fsck(out)
-    return out
 
 
 def test_a_volume_is_read_as_mtools_reads_it(
@@ -211,7 +154,7 @@ def test_times_that_fat_cannot_hold_are_clamped(tmp_path: Path, epoch: int, show
 def test_the_same_edit_gives_the_same_patch_at_any_time_and_in_any_zone(image: FatImage) -> None:
     program = (
         "import sys, hashlib, time\n"
-        "from tests.image.disk.fat.test_edit import *\n"
+        "from tests.lib.fat_edits import *\n"
         "from pathlib import Path\n"
         "image = FatImage(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))\n"
         "print(hashlib.sha256(repr(patch_of(image, EDITS)).encode()).hexdigest())\n"
@@ -462,155 +405,3 @@ def test_a_full_root_of_fat16_names_the_file_and_the_entries(tmp_path: Path) -> 
     assert "'A longer name.txt'" in caught.value.message
     assert "3 directory entries needed, 2 free" in caught.value.message
     assert edited(image, [*edits, BootEdit("file3", None), BootEdit("last", b"x")])
-
-
-# ---- refusals
-
-
-def broken(image: FatImage, offset: int, data: bytes) -> FatImage:
-    with image.path.open("r+b") as disk:
-        disk.seek(image.start_bytes + offset)
-        disk.write(data)
-    return image
-
-
-def refusal(image: FatImage, partition: Partition | None = None) -> str:
-    with open_raw(image.path) as raw, pytest.raises(ImageError) as caught:
-        BootBase(raw, partition or Partition(1, image.start_bytes, image.size_bytes, "0x0c"))
-    assert caught.value.hint
-    return caught.value.message
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> FatImage:
-    return make_image(
-        tmp_path / "s.img", kind=32, size_mib=40, cluster_bytes=512, files=STOCK, root_mib=1
-    )
-
-
-def test_a_partition_without_fat_is_refused(small: FatImage) -> None:
-    end = small.start_bytes + small.size_bytes
-    assert "no FAT volume" in refusal(small, Partition(2, end, 1 << 20, "0x83"))
-    assert "no FAT volume" in refusal(small, Partition(2, end, 0, "0x83"))
-
-
-def test_a_cut_off_image_is_refused(small: FatImage) -> None:
-    for size in (
-        small.start_bytes + 512,
-        small.start_bytes + 20_000,
-        small.start_bytes + (30 << 20),
-    ):
-        with small.path.open("r+b") as disk:
-            disk.truncate(size)
-        refusal(small)
-        if size > small.start_bytes + 30_000:
-            assert "cut off" in refusal(small)
-
-
-def test_fat_copies_that_differ_are_refused(small: FatImage) -> None:
-    second = RawVolume(small).fat_at + RawVolume(small).fat_bytes
-    assert "FAT copies differ" in refusal(broken(small, second + 41, b"\x07"))
-
-
-def test_fat_copies_that_differ_are_read_by_the_first(small: FatImage) -> None:
-    """What a power cut leaves between the two writes; mtools reads the first, too."""
-    second = RawVolume(small).fat_at + RawVolume(small).fat_bytes
-    broken(small, second + 41, b"\x07")
-    with open_raw(small.path) as raw:
-        volume = BootVolume(raw, Partition(1, small.start_bytes, small.size_bytes, "0x0c"))
-        assert not volume.clean
-        for path in STOCK:
-            where = f"{small.path}@@{small.start_bytes}"
-            there = subprocess.run(
-                ["mtype", "-i", where, f"::{path}"], capture_output=True, check=True
-            )
-            assert volume.read(path) == there.stdout
-
-
-def test_mirroring_that_is_off_is_refused(small: FatImage) -> None:
-    assert "mirroring" in refusal(broken(small, 40, b"\x80"))
-
-
-def test_a_volume_larger_than_its_partition_is_refused(small: FatImage) -> None:
-    partition = Partition(1, small.start_bytes, small.size_bytes - 512, "0x0c")
-    assert "larger than the partition" in refusal(small, partition)
-
-
-def test_a_volume_smaller_than_its_partition_is_fine(small: FatImage) -> None:
-    partition = Partition(1, small.start_bytes, small.size_bytes + 512, "0x0c")
-    with open_raw(small.path) as raw:
-        assert BootBase(raw, partition).apply(EDITS, EPOCH).runs
-
-
-@pytest.mark.parametrize(
-    ("kind", "offset", "value"),
-    [(16, 0x25, 1), (12, 0x25, 1), (32, 0x41, 1), (16, -1, 0x7F), (16, -1, 0xBF), (32, -2, 0x07)],
-)
-def test_a_dirty_volume_is_read_and_edited_and_says_so(
-    tmp_path: Path, kind: int, offset: int, value: int
-) -> None:
-    size, cluster = {12: (1, 512), 16: (4, 512), 32: (40, 512)}[kind]
-    image = make_image(
-        tmp_path / "d.img", kind=kind, size_mib=size, cluster_bytes=cluster, files=STOCK
-    )
-    raw_volume = RawVolume(image)
-    places = [offset]
-    if offset < 0:
-        inner = {-1: 3, -2: 7}[offset]
-        places = [raw_volume.fat_at + copy * raw_volume.fat_bytes + inner for copy in (0, 1)]
-    for place in places:
-        broken(image, place, bytes([value]))
-    with open_raw(image.path) as raw:
-        base = BootBase(raw, image.partition())
-        assert not base.volume.clean
-        assert base.volume.read("cmdline.txt") == STOCK["cmdline.txt"]
-        patch = base.apply(EDITS, EPOCH)
-        assert not BootVolume(PatchedImage(raw, patch), image.partition()).clean
-
-
-def test_a_base_with_damage_is_not_edited(small: FatImage) -> None:
-    volume = RawVolume(small)
-    start = struct.unpack_from("<H", volume.records()[short("kernel.img")].short, 26)[0]
-    loop = struct.pack("<I", start)
-    for copy in (0, 1):
-        broken(small, volume.fat_at + copy * volume.fat_bytes + (start + 3) * 4, loop)
-    with open_raw(small.path) as raw:
-        base = BootBase(raw, small.partition())
-        assert base.volume.read("cmdline.txt") == STOCK["cmdline.txt"]
-        with pytest.raises(ImageError, match="damaged"):
-            base.apply(EDITS, EPOCH)
-
-
-def test_the_version_of_pyfatfs_is_asserted_on_import() -> None:
-    program = (
-        "import importlib.metadata as m, pyfatfs\n"
-        "pyfatfs.__file__ = '/another/place/pyfatfs/__init__.py'\n"
-        "m.version = lambda name: '1.1.1'\n"
-        "import imagebuilder.disk.fat.table\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 1
-    assert "pyfatfs 1.1.0 is needed, 1.1.1 is installed" in done.stderr
-
-
-def test_what_corrupts_is_never_imported() -> None:
-    program = (
-        "import sys, imagebuilder.bootfs\n"
-        "bad = {'fs', 'pkg_resources', 'pyfatfs.PyFatFS', 'pyfatfs.FatIO'} & set(sys.modules)\n"
-        "sys.exit(str(bad) if bad else 0)\n"
-    )
-    need(sys.executable)
-    run(sys.executable, "-c", program)
-
-
-def test_the_view_is_what_is_patched_and_the_base_is_only_read(small: FatImage) -> None:
-    before = small.path.read_bytes()
-    patch = patch_of(small, EDITS)
-    assert small.path.read_bytes() == before
-    with open_raw(small.path) as raw:
-        view = CowView(raw, small.start_bytes, small.size_bytes)
-        for piece in patch.runs:
-            view.write_at(piece.offset_bytes - small.start_bytes, piece.data)
-        assert view.patch() == patch

@@ -19,7 +19,7 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
-from tests.image.disk.fat.test_edit import broken, edited, geometry_name, patch_of
+from tests.lib.fat_edits import broken, edited, geometry_name, patch_of
 from tests.lib.fat_images import (
     EPOCH,
     FatImage,

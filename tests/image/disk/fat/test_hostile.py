@@ -16,7 +16,7 @@ from imagebuilder.disk.fat.edit import BootBase
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
-from tests.image.disk.fat.test_edit import EDITS, STOCK, edited
+from tests.lib.fat_edits import EDITS, STOCK, edited
 from tests.lib.fat_images import EPOCH, FatImage, make_image
 from tests.lib.fat_oracle import RawVolume, short
 from tests.unit.disk.test_cow import Memory

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import BootEdit
-from tests.image.disk.fat.test_edit import EDITS, STOCK, edited, geometry_name
+from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name
 from tests.lib.fat_images import GEOMETRIES, MIB, FatImage, make_image
 from tests.lib.tools import need, run
 
