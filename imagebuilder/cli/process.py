@@ -13,6 +13,7 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.errors import WriteError
+from imagebuilder.files import act_for
 
 
 def end_as_by_ctrl_c() -> None:
@@ -94,6 +95,7 @@ def come_home() -> None:
         return
     import pwd
 
+    act_for(int(caller))
     with contextlib.suppress(KeyError):
         os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -235,15 +236,7 @@ def read_text(path: Path, what: str) -> str:
 
 def read_bytes(path: Path, what: str) -> bytes:
     """Return the content of a small file. Raise SettingsError on failure or over 16 MiB."""
-    try:
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(
-                f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB", "check if it is the right file"
-            )
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
-        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+    return read_file(path, what, MAX_FILE_BYTES)
 
 
 def load_yaml(path: Path, what: str) -> YamlFile:
