@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from imagebuilder.plan.boot_files import BootFiles
+
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
-
-
-class BootPartition(Protocol):
-    """What is asked of a boot partition; `bootfs.BootVolume` is one."""
-
-    def exists(self, path: str) -> bool:
-        """Whether the file is there."""
-
-    def read(self, path: str) -> bytes:
-        """Return the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +99,6 @@ class BootConfig:
     kernel: str = ""
     initramfs: str = ""
     cmdline: str = ""
-    auto_initramfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,20 +125,15 @@ def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
         elif holds and "=" in line and not line.startswith("#"):
             key, _, value = line.partition("=")
             found[key.strip()] = value.strip()
-    return BootConfig(
-        found.get("kernel", ""),
-        found.get("initramfs", ""),
-        found.get("cmdline", ""),
-        found.get("auto_initramfs") == "1",
-    )
+    return BootConfig(**{name: found.get(name, "") for name in ("kernel", "initramfs", "cmdline")})
 
 
-def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
+def read_firmware(volume: BootFiles, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
     """Read what `wanted` (or the first machine that fits) would load; `words` go first.
 
     Raises ImageError where no machine that QEMU has finds its kernel and device tree.
     """
-    config = _decoded(volume, CONFIG)
+    config = read_boot_text(volume, CONFIG, errors="replace")
     machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
     chosen = parse_config(config, machine.filters)
     kernel = _kernel(volume.exists, machine, chosen)
@@ -154,13 +141,14 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     if not kernel or (machine.trees and not tree):
         raise _nothing_to_boot(wanted)
     initramfs = _initramfs(volume.exists, kernel, chosen)
+    cmdline = read_boot_text(volume, chosen.cmdline or CMDLINE, errors="replace")
     return Firmware(
         machine,
         kernel,
         volume.read(kernel),
         volume.read(initramfs) if initramfs else b"",
         volume.read(tree) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
+        command_line(cmdline, (*words, *machine.words)),
     )
 
 
@@ -203,10 +191,6 @@ def _initramfs(exists: Callable[[str], bool], kernel: str, config: BootConfig) -
     namesake = kernel.replace("kernel", "initramfs").removesuffix(".img")
     name = config.initramfs or namesake
     return name if exists(name) else ""
-
-
-def _decoded(volume: BootPartition, name: str) -> str:
-    return volume.read(name).decode("utf-8", "replace") if volume.exists(name) else ""
 
 
 def _nothing_to_boot(wanted: str) -> ImageError:

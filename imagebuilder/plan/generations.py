@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
 import yaml
 from pydantic import (
@@ -18,28 +18,17 @@ from pydantic import (
 )
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
 from imagebuilder.plan.templates import Template, compile_template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from imagebuilder.model import OverlayFile
+    from imagebuilder.plan.boot_files import BootFiles
 
 FILE = "generation.yml"
-
-
-class BootFiles(Protocol):
-    """The files of a boot partition; paths are '/'-separated and compared without case."""
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-
-    def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
 
 
 class Condition(BaseModel):
@@ -186,28 +175,6 @@ def named_generation(generations: tuple[Generation, ...], name: str) -> Generati
 _GENERATION = re.compile(r"^NODE_GENERATION='([^']*)'", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class DictBoot:
-    """A boot partition made of a mapping, for dry runs without an image."""
-
-    files: Mapping[str, bytes]
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-        return tuple(self.files)
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-        return path.lower() in {name.lower() for name in self.files}
-
-    def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
-        for name, data in self.files.items():
-            if name.lower() == path.lower():
-                return data
-        raise ImageError(f"there is no {path} on the boot partition", "check the base image")
-
-
 def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
     """Find the one generation a boot partition belongs to; raises ImageError when unsure.
 
@@ -227,13 +194,3 @@ def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
         else "the boot partition is of no generation of base images that is known here",
         f"name it with --generation (`generation:` in a file): {names}",
     )
-
-
-def read_boot_text(boot: BootFiles, path: str) -> str:
-    """Return the text of a file of the boot partition; empty where it is absent."""
-    return decode_boot_text(boot.read(path)) if boot.exists(path) else ""
-
-
-def decode_boot_text(data: bytes) -> str:
-    """Decode a vendor's text; bytes that are no UTF-8 survive the way back."""
-    return data.decode("utf-8", "surrogateescape")

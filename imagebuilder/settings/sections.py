@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagebuilder.errors import SettingsError, problems_of
 from imagebuilder.model import (
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from imagebuilder.settings.references import References
     from imagebuilder.settings.schema.documents import (
-        ImageDocument,
         KeyDocument,
-        ProfileDocument,
         SecretDocument,
         SettingsDocument,
         WifiNetworkDocument,
@@ -49,38 +48,13 @@ CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
 Result = TypeVar("Result")
 
 
-class ReferenceResolver(Protocol):
-    """What settings ask of the world; each raises SettingsError with a fact and a hint."""
-
-    def profile(self, name: str) -> ProfileDocument:
-        """Find a profile."""
-
-    def image(self, document: ImageDocument) -> ImageSource:
-        """Find a base image."""
-
-    def secret(self, document: SecretDocument, what: str) -> Secret | None:
-        """Read a secret; None where it cannot be had and need not be (a check)."""
-
-    def public_keys(self, path: Path) -> tuple[str, ...]:
-        """Read a file of SSH public keys."""
-
-    def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
-        """Make sure that there is such a generation of base images."""
-
-    def folder(self, path: Path) -> Path:
-        """Make sure that a folder is there."""
-
-    def file(self, path: Path) -> Path:
-        """Make sure that a file is there."""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node on its way: its layers from low to high, and their sum."""
 
     layers: tuple[Layer, ...]
     merged: SettingsDocument
-    references: ReferenceResolver
+    references: References
     say: Callable[[Diagnostic], None]
     salt: str = ""
 

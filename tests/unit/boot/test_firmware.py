@@ -14,20 +14,15 @@ from imagebuilder.boot.firmware import (
     read_firmware,
 )
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.boot_files import MemoryBootFiles
 
 
-class Boot:
-    """A boot partition in memory: files whose content is their name, and texts."""
-
-    def __init__(self, *names: str, **texts: str) -> None:
-        self.files = {name: name.encode() for name in names}
-        self.files |= {name.replace("_", "."): text.encode() for name, text in texts.items()}
-
-    def exists(self, path: str) -> bool:
-        return path in self.files
-
-    def read(self, path: str) -> bytes:
-        return self.files[path]
+def boot_files(*names: str, **texts: str) -> MemoryBootFiles:
+    """Return a boot partition: files whose content is their name, and texts (`_` for a dot)."""
+    files = {name: name.encode() for name in names}
+    return MemoryBootFiles(
+        files | {name.replace("_", "."): text.encode() for name, text in texts.items()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +39,7 @@ class Boot:
 def test_the_machine_follows_from_kernel_and_device_tree(
     names: tuple[str, ...], machine: str
 ) -> None:
-    assert choose_machine(Boot(*names).exists, "").name == machine
+    assert choose_machine(boot_files(*names).exists, "").name == machine
 
 
 @pytest.mark.parametrize(
@@ -59,11 +54,11 @@ def test_the_machine_follows_from_kernel_and_device_tree(
 )
 def test_nothing_to_boot_is_said(names: tuple[str, ...]) -> None:
     with pytest.raises(ImageError, match="no kernel with a device tree"):
-        choose_machine(Boot(*names).exists, "")
+        choose_machine(boot_files(*names).exists, "")
 
 
 def test_a_wanted_machine_without_its_files_is_refused() -> None:
-    volume = Boot("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
+    volume = boot_files("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
     with pytest.raises(ImageError, match="raspi3b"):
         read_firmware(volume, "raspi3b")
 
@@ -79,18 +74,16 @@ def test_config_takes_filters_comments_and_the_last_line() -> None:
     initramfs init.gz followkernel
     [all]
     cmdline = other.txt
-    auto_initramfs=1
     """
     assert parse_config(text, ("pi2",)).kernel == "two.img"
     assert parse_config(text, ("pi2",)).initramfs == "init.gz"
     plain = parse_config(text, ())
     assert (plain.kernel, plain.initramfs, plain.cmdline) == ("first.img", "", "other.txt")
-    assert plain.auto_initramfs
     assert parse_config("[none]\nkernel=x\r\n", ()).kernel == ""
 
 
 def test_firmware_reads_what_config_names() -> None:
-    volume = Boot(
+    volume = boot_files(
         "vmlinuz",
         "initrd",
         "kernel7.img",
@@ -105,7 +98,7 @@ def test_firmware_reads_what_config_names() -> None:
 
 
 def test_initramfs_beside_the_kernel_has_its_name() -> None:
-    volume = Boot("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
+    volume = boot_files("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
     found = read_firmware(volume)
     assert found.initramfs == b"initramfs7"
     assert found.tree == b"bcm2709-rpi-2-b.dtb"
