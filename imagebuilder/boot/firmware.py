@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
-from imagebuilder.plan.boot_files import read_boot_text
+from imagebuilder.plan.boot_files import BootFiles, read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from imagebuilder.plan.boot_files import BootFiles
-
+MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
+
+
+class BootPartition(BootFiles, Protocol):
+    """A boot partition that also reads kernels, which are larger than its texts."""
+
+    def read(self, path: str, most_bytes: int = ...) -> bytes:
+        """Return the file's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +134,7 @@ def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
     return BootConfig(**{name: found.get(name, "") for name in ("kernel", "initramfs", "cmdline")})
 
 
-def read_firmware(volume: BootFiles, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
+def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
     """Read what `wanted` (or the first machine that fits) would load; `words` go first.
 
     Raises ImageError where no machine that QEMU has finds its kernel and device tree.
@@ -145,9 +151,9 @@ def read_firmware(volume: BootFiles, wanted: str = "", words: Sequence[str] = ()
     return Firmware(
         machine,
         kernel,
-        volume.read(kernel),
-        volume.read(initramfs) if initramfs else b"",
-        volume.read(tree) if tree else b"",
+        volume.read(kernel, MOST_BINARY_BYTES),
+        volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
+        volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
         command_line(cmdline, (*words, *machine.words)),
     )
 

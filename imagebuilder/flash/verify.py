@@ -12,7 +12,7 @@ from imagebuilder.build.inspect import ImageReport, inspect_disk
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.inventory import load_device
 from imagebuilder.disk.extent import Extent, Partition
-from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES, BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import CachedReader, RawFile, open_raw
 from imagebuilder.disk.write_set import chunks, join, total_bytes
@@ -179,7 +179,9 @@ def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tupl
     try:
         found = BootVolume(CachedReader(disk), boot)
         return tuple(
-            path for path in should.names() if differing_files(found, {path: should.read(path)})
+            path
+            for path in should.names()
+            if differing_files(found, {path: should.read(path, should.size_of(path))})
         )
     except ImageError:
         return ("(its file system cannot be read)",)
@@ -238,7 +240,7 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
     except ImageError:
         return {}
     chosen = sorted(filter(_tells_who, volume.names()), key=_ours_first)[:_MOST_FILES]
-    return {path: volume.read(path) for path in chosen}
+    return {path: volume.read(path) for path in chosen if volume.size_of(path) <= MOST_TEXT_BYTES}
 
 
 def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
@@ -259,8 +261,14 @@ def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
 
 def differing_files(volume: BootVolume, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """Return the paths whose content differs or that are missing."""
-    return tuple(
-        path for path, data in files.items() if not volume.exists(path) or volume.read(path) != data
+    return tuple(path for path, data in files.items() if not _holds(volume, path, data))
+
+
+def _holds(volume: BootVolume, path: str, data: bytes) -> bool:
+    return (
+        volume.exists(path)
+        and volume.size_of(path) == len(data)
+        and volume.read(path, len(data)) == data
     )
 
 

@@ -18,15 +18,15 @@ class BootFiles(Protocol):
         """Return all file paths."""
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
+        """Return whether the file exists."""
 
     def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
+        """Return the content of a file. Raise ImageError if it does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBootFiles:
-    """A boot partition made of a mapping, for dry runs without an image."""
+    """A boot partition in memory, for dry runs without an image."""
 
     files: Mapping[str, bytes]
 
@@ -35,22 +35,22 @@ class MemoryBootFiles:
         return tuple(self.files)
 
     def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
+        """Return whether the file exists."""
         return path.lower() in {name.lower() for name in self.files}
 
     def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
+        """Return the content of a file. Raise ImageError if it does not exist."""
         for name, data in self.files.items():
             if name.lower() == path.lower():
                 return data
-        raise ImageError(f"there is no {path} on the boot partition", "check the base image")
+        raise ImageError(f"no {path} on the boot partition", "check the base image")
 
 
 def read_boot_text(boot: BootFiles, path: str, *, errors: str = "surrogateescape") -> str:
-    """Return the text of a file of the boot partition; empty where it is absent."""
+    """Return the text of a file on the boot partition; empty if it does not exist."""
     return decode_boot_text(boot.read(path), errors) if boot.exists(path) else ""
 
 
 def decode_boot_text(data: bytes, errors: str = "surrogateescape") -> str:
-    """Decode a vendor's text; by default bytes that are no UTF-8 survive the way back."""
+    """Decode a vendor's text; by default, bytes that are not UTF-8 are kept when it is encoded."""
     return data.decode("utf-8", errors)

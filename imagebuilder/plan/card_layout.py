@@ -1,4 +1,4 @@
-"""Where files of ours and of the vendor lie on the boot partition; paths from its root."""
+"""Paths on the boot partition, ours and the vendor's."""
 
 from __future__ import annotations
 

@@ -14,15 +14,24 @@ from imagebuilder.boot.firmware import (
     read_firmware,
 )
 from imagebuilder.errors import ImageError
-from imagebuilder.plan.boot_files import MemoryBootFiles
 
 
-def boot_files(*names: str, **texts: str) -> MemoryBootFiles:
-    """Return a boot partition: files whose content is their name, and texts (`_` for a dot)."""
-    files = {name: name.encode() for name in names}
-    return MemoryBootFiles(
-        files | {name.replace("_", "."): text.encode() for name, text in texts.items()}
-    )
+class Boot:
+    """A boot partition in memory: files whose content is their name, and texts."""
+
+    def __init__(self, *names: str, **texts: str) -> None:
+        self.files = {name: name.encode() for name in names}
+        self.files |= {name.replace("_", "."): text.encode() for name, text in texts.items()}
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.files)
+
+    def exists(self, path: str) -> bool:
+        return path in self.files
+
+    def read(self, path: str, most_bytes: int = 1 << 20) -> bytes:
+        assert len(self.files[path]) <= most_bytes
+        return self.files[path]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +48,7 @@ def boot_files(*names: str, **texts: str) -> MemoryBootFiles:
 def test_the_machine_follows_from_kernel_and_device_tree(
     names: tuple[str, ...], machine: str
 ) -> None:
-    assert choose_machine(boot_files(*names).exists, "").name == machine
+    assert choose_machine(Boot(*names).exists, "").name == machine
 
 
 @pytest.mark.parametrize(
@@ -54,11 +63,11 @@ def test_the_machine_follows_from_kernel_and_device_tree(
 )
 def test_nothing_to_boot_is_said(names: tuple[str, ...]) -> None:
     with pytest.raises(ImageError, match="no kernel with a device tree"):
-        choose_machine(boot_files(*names).exists, "")
+        choose_machine(Boot(*names).exists, "")
 
 
 def test_a_wanted_machine_without_its_files_is_refused() -> None:
-    volume = boot_files("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
+    volume = Boot("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
     with pytest.raises(ImageError, match="raspi3b"):
         read_firmware(volume, "raspi3b")
 
@@ -83,7 +92,7 @@ def test_config_takes_filters_comments_and_the_last_line() -> None:
 
 
 def test_firmware_reads_what_config_names() -> None:
-    volume = boot_files(
+    volume = Boot(
         "vmlinuz",
         "initrd",
         "kernel7.img",
@@ -98,7 +107,7 @@ def test_firmware_reads_what_config_names() -> None:
 
 
 def test_initramfs_beside_the_kernel_has_its_name() -> None:
-    volume = boot_files("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
+    volume = Boot("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
     found = read_firmware(volume)
     assert found.initramfs == b"initramfs7"
     assert found.tree == b"bcm2709-rpi-2-b.dtb"

@@ -81,7 +81,7 @@ def test_every_node_that_no_board_can_claim_is_named() -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         "b has neither serial nor mac",
         "c has neither serial nor mac",
-        "d and a are the same board",
+        "d and a have the same serial or mac",
     ]
 
 
@@ -257,7 +257,7 @@ def test_words_of_one_node_for_the_command_line_of_all_are_named(stock: str) -> 
     assert merge_plans(fallback, plans).warnings == fallback.warnings
     plans["pi-04"] = plan_samples.plan(nodes[1], boot, words)
     (warning,) = merge_plans(fallback, plans).warnings
-    assert warning.startswith("pi-04: its own words for cmdline.txt are left out")
+    assert warning.startswith("pi-04: its words for cmdline.txt are ignored")
 
 
 def test_the_hash_tells_one_class_from_another() -> None:
