@@ -250,13 +250,6 @@ class Emulator:
                 return None
             self.pump(min(1.0, until - time.monotonic()))
 
-    def wait_end(self, seconds: float) -> Ending | None:
-        """Pump until the machine is off; None when time is up."""
-        until = time.monotonic() + seconds
-        while self.ending is None and time.monotonic() < until:
-            self.pump(min(1.0, until - time.monotonic()))
-        return self.ending
-
     def wait_exit(self) -> None:
         """Wait for QEMU itself after the machine's end: the card is whole only then."""
         self._process.wait()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.boot_files import BootFiles, read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
@@ -15,11 +16,8 @@ MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
-class BootPartition(Protocol):
-    """What is asked of a boot partition; `bootfs.BootVolume` is one."""
-
-    def exists(self, path: str) -> bool:
-        """Whether the file is there."""
+class BootPartition(BootFiles, Protocol):
+    """A boot partition that also reads kernels, which are larger than its texts."""
 
     def read(self, path: str, most_bytes: int = ...) -> bytes:
         """Return the file's bytes."""
@@ -107,7 +105,6 @@ class BootConfig:
     kernel: str = ""
     initramfs: str = ""
     cmdline: str = ""
-    auto_initramfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +131,7 @@ def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
         elif holds and "=" in line and not line.startswith("#"):
             key, _, value = line.partition("=")
             found[key.strip()] = value.strip()
-    return BootConfig(
-        found.get("kernel", ""),
-        found.get("initramfs", ""),
-        found.get("cmdline", ""),
-        found.get("auto_initramfs") == "1",
-    )
+    return BootConfig(**{name: found.get(name, "") for name in ("kernel", "initramfs", "cmdline")})
 
 
 def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
@@ -147,7 +139,7 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
 
     Raises ImageError where no machine that QEMU has finds its kernel and device tree.
     """
-    config = _decoded(volume, CONFIG)
+    config = read_boot_text(volume, CONFIG, errors="replace")
     machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
     chosen = parse_config(config, machine.filters)
     kernel = _kernel(volume.exists, machine, chosen)
@@ -155,13 +147,14 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     if not kernel or (machine.trees and not tree):
         raise _nothing_to_boot(wanted)
     initramfs = _initramfs(volume.exists, kernel, chosen)
+    cmdline = read_boot_text(volume, chosen.cmdline or CMDLINE, errors="replace")
     return Firmware(
         machine,
         kernel,
         volume.read(kernel, MOST_BINARY_BYTES),
         volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
         volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
+        command_line(cmdline, (*words, *machine.words)),
     )
 
 
@@ -204,10 +197,6 @@ def _initramfs(exists: Callable[[str], bool], kernel: str, config: BootConfig) -
     namesake = kernel.replace("kernel", "initramfs").removesuffix(".img")
     name = config.initramfs or namesake
     return name if exists(name) else ""
-
-
-def _decoded(volume: BootPartition, name: str) -> str:
-    return volume.read(name).decode("utf-8", "replace") if volume.exists(name) else ""
 
 
 def _nothing_to_boot(wanted: str) -> ImageError:

@@ -118,7 +118,7 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
     if flags.label:
         document["labels"] = dict(flags.label)
     if flags.registry is not None:
-        from imagebuilder.settings.schema.fields import host_port  # noqa: PLC0415 - as below
+        from imagebuilder.settings.schema.addresses import host_port  # noqa: PLC0415 - as below
 
         document["insecure_registries"] = [flags.registry]
         # One slip is one problem: nobody typed the mirror.

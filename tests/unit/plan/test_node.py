@@ -19,8 +19,9 @@ from imagebuilder.model import (
     User,
     Wifi,
 )
+from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.context import docker_options, secret_context
-from imagebuilder.plan.generations import DictBoot, detect
+from imagebuilder.plan.generations import detect
 from tests.lib.plan_samples import (
     BUILD_TIME,
     GENERATION_OF,
@@ -65,7 +66,7 @@ def test_a_card_of_ours_says_what_it_is(name: str) -> None:
 )
 def test_an_unsure_guess_is_refused(files: dict[str, bytes], said: str) -> None:
     with pytest.raises(ImageError, match=said) as caught:
-        detect(generations(), DictBoot(files))
+        detect(generations(), MemoryBootFiles(files))
     assert "--generation" in caught.value.hint
 
 
