@@ -1,4 +1,4 @@
-"""The machine of the instructor: its services, keys, exports, labels, and who is there.
+"""The instructor's machine: services, keys, exports, labels and the state of the class.
 
 May import the ground (errors, model, progress, files, workers, resources) and the rooms
 before it.
