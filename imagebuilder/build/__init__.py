@@ -1,4 +1,4 @@
-"""Base and patch to image files, and what an image or card holds.
+"""Write image files from base and patch, and inspect images and cards.
 
 May import the ground (errors, model, progress, files, workers, resources), devices, disk,
 images, plan, settings.
