@@ -1,3 +1,3 @@
 """Build and write Raspberry Pi images that set their hostname and join a cluster."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

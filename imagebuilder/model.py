@@ -12,6 +12,21 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256
 
+# What partition tables of cards count in; larger sectors are refused.
+SECTOR_BYTES = 512
+
+# RFC 1123, and what every file format and shell leaves alone.
+HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+# IEEE 802.11: an SSID of 1 to 32 bytes, a passphrase of 8 to 63 or a key of 256 bits.
+SSID_BYTES = range(1, 33)
+PASSPHRASE_BYTES = range(8, 64)
+PSK = re.compile(r"[0-9a-f]{64}")
+
+# As registered with IANA: Docker's REST API in plain text, and over TLS.
+DOCKER_PORT = 2375
+DOCKER_TLS_PORT = 2376
+
 
 class Secret:
     """A string that `repr` and `str` hide; equal and hashable by value."""
@@ -125,10 +140,15 @@ class Network:
     dhcp_range: str = ""
 
     @property
+    def fixed_address(self) -> str:
+        """The address without its prefix length; empty under DHCP."""
+        return str(ipaddress.ip_interface(self.address).ip) if self.address else ""
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The addresses the node may have: its own, or up to 256 of the DHCP range."""
         if self.address:
-            return (str(ipaddress.ip_interface(self.address).ip),)
+            return (self.fixed_address,)
         bounds = [part.strip() for part in self.dhcp_range.replace(",", "-").split("-")]
         try:
             first, last = (ipaddress.IPv4Address(part) for part in bounds[:2])
@@ -165,10 +185,15 @@ class Shack:
     ntp_image: str = ""
     web_image: str = "nginx:1.26-alpine"
 
+    @property
+    def url_host(self) -> str:
+        """The address as a URL takes it: an IPv6 one in brackets (RFC 3986, 3.2.2)."""
+        return f"[{self.address}]" if ":" in self.address else self.address
+
 
 @dataclass(frozen=True, slots=True)
 class DockerTls:
-    """PEM texts for dockerd's --tlsverify (TCP port 2376)."""
+    """PEM texts for dockerd's --tlsverify."""
 
     ca: str
     certificate: str
@@ -185,7 +210,7 @@ class Docker:
     storage_driver: str = ""
     debug: bool = True
     tcp: bool = True
-    port: int = 2375
+    port: int = DOCKER_PORT
     labels: tuple[tuple[str, str], ...] = ()
     insecure_registries: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from imagebuilder.errors import RpiImageError
 
 
 class Meter(Protocol):
@@ -26,6 +29,29 @@ class Reporter(Protocol):
         self, label: str, total: int | None, unit: str = "B"
     ) -> AbstractContextManager[Meter]:
         """Open a progress meter; `total` is None if it is not known."""
+
+
+class Prompter(Reporter, Protocol):
+    """A reporter that can ask the user, too; `console` implements it."""
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a user can answer now."""
+
+    def fail(self, error: RpiImageError) -> None:
+        """Say what is wrong with an answer, before it is asked for again."""
+
+    def ask(self, question: str, default: str = "") -> str:
+        """Ask for one line; the default where no user can answer."""
+
+    def ask_or_read(self, question: str, default: str = "") -> str:
+        """Ask for one line, which may also come from a pipe."""
+
+    def ask_secret(self, question: str) -> str:
+        """Ask without echo. Raise InputError if no user can answer."""
+
+    def confirm_by_name(self, question: str, name: str) -> bool:
+        """Return whether `name` was typed. Raise InputError if no user can answer."""
 
 
 class SilentMeter:

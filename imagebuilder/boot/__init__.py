@@ -1,6 +1,6 @@
 """Boot images in QEMU.
 
-May import the ground (errors, model, progress, files, workers, resources) and the rooms
-before it.
-Entry point: `emulator.boot`.
+May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
+images, plan, settings, build.
+Entry point: `emulator.boot_image`.
 """

@@ -22,10 +22,16 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, InputError
+from imagebuilder.images.formats import is_compressed
+from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+LIMITS = (
+    "an emulated Pi has no wifi, no GPIO, LEDs or camera, no firmware of its own and another"
+    " network adapter; it is slower than a Pi, and its card never wears or loosens"
+)
 QEMU_PACKAGES = "run `apt install qemu-system-arm qemu-utils` or `brew install qemu`"
 MOST_BOOTS = 8
 SMALLEST_CARD_BYTES = 1 << 28
@@ -202,13 +208,8 @@ class Emulator:
 
     def _start(self, monitor: int) -> subprocess.Popen[bytes]:
         # -S: wait for `cont`, so that no event is lost before the monitor is connected.
-        control = [
-            "-S",
-            "-chardev",
-            f"socket,id=qmp,fd={monitor}",
-            "-mon",
-            "chardev=qmp,mode=control",
-        ]
+        control = ["-S", "-chardev", f"socket,id=qmp,fd={monitor}"]
+        control += ["-mon", "chardev=qmp,mode=control"]
         return subprocess.Popen(
             [*self.command, *control],
             stdin=subprocess.PIPE,
@@ -326,12 +327,30 @@ class BootResult:
     shown: str = ""
 
 
-def boot_image(request: BootRequest, sink: Callable[[bytes], None]) -> BootResult:
-    """Boot a temporary overlay of the image, and follow restarts like the firmware.
+def fault_of(request: BootRequest, result: BootResult) -> str:
+    """Say what the Pi did not do that was asked of it; empty where it did all."""
+    if result.outcome == "panicked":
+        return "the kernel panicked"
+    if result.outcome == "kept restarting":
+        return f"the Pi started {result.boots} times without end"
+    if result.outcome == "matched" or request.until is None:
+        return ""
+    return f"the console never showed {request.until.pattern.decode()!r}"
+
+
+def boot_image(
+    request: BootRequest, sink: Callable[[bytes], None], reporter: Reporter = SILENT
+) -> BootResult:
+    """Boot a throw-away overlay of the image, following restarts as firmware does.
 
     Stop at a match of `until`, a power-off, a panic, too many restarts or the timeout. Raise
     ImageError if QEMU itself fails.
     """
+    if request.image.is_file() and is_compressed(request.image):
+        raise ImageError(
+            f"{request.image} is compressed", "unpack it first, or build without --compress"
+        )
+    reporter.note(f"booting {request.image.name}; {LIMITS}")
     begun, boots = time.monotonic(), 0
     outcome: Outcome = "kept restarting"
     with open_card(request.image) as card:

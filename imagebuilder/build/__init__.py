@@ -1,6 +1,6 @@
-"""Write image files from base and patch, and inspect images and cards.
+"""From base and patch to image files; report what an image or card contains.
 
-May import the ground (errors, model, progress, files, workers, resources), devices, disk,
+May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan, settings.
-Entry points: `compose.open_composer`, `image.write_image`, `batch`, `inspect`.
+Entry points: `compose.open_composer`, `image.write_image`, `batch.Batch`, `inspect.inspect_disk`.
 """

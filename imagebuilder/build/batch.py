@@ -19,19 +19,22 @@ from imagebuilder.build.image import refuse_bases, write_image
 from imagebuilder.build.manifest import (
     CLASS,
     SUMS,
-    changes_since,
+    changes_of_image,
+    class_image_manifest,
     is_true_of,
     load_class,
     load_manifest,
     manifest_path,
     render_sums,
+    uncompared_change,
     withdraw_sums,
 )
 from imagebuilder.disk.copy import check_room
-from imagebuilder.errors import RpiImageError, WriteError
+from imagebuilder.errors import InputError, RpiImageError, WriteError
 from imagebuilder.files import create_folder, has_file, write_error, write_json, write_text
 from imagebuilder.plan.shared_image import check_identities
 from imagebuilder.progress import SILENT, Reporter
+from imagebuilder.settings.flags import choose_nodes
 from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
 if TYPE_CHECKING:
@@ -88,6 +91,26 @@ class Batch:
     _found: dict[str, NodeOutcome] = field(init=False, default_factory=dict)
     _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
 
+    def run(self, names: str = "", *, dry_run: bool = False) -> list[NodeOutcome]:
+        """Build the nodes named, all where none is; a dry run only plans them."""
+        nodes = self.roster(names)
+        return self.plan(nodes, rehearse=True) if dry_run else self.build(nodes)
+
+    def run_class(self, names: str = "", *, dry_run: bool = False) -> OneImage:
+        """Build the one image of the whole class, or plan it. Raise InputError for a part."""
+        nodes = self.roster(names)
+        if names:
+            raise InputError(
+                "--one-image is for the whole class, and --nodes names some of it",
+                "leave --nodes out, or give these nodes a file of their own",
+            )
+        return self.plan_class(nodes, rehearse=True) if dry_run else self.build_class(nodes)
+
+    def roster(self, names: str = "") -> tuple[NodeSettings, ...]:
+        """Return the nodes named (all where none is) in roster order."""
+        named = {node.hostname for node in choose_nodes(self.classroom, names)}
+        return tuple(node for node in self.classroom.nodes if node.hostname in named)
+
     def plan(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> list[NodeOutcome]:
         """Return the plan of every node compared with its last build; write nothing.
 
@@ -118,15 +141,15 @@ class Batch:
         """
         check_identities(nodes)
         image = self.image_of_all
-        manifest = _class_image_manifest(image)
+        manifest = class_image_manifest(image)
         base = self.obtain(nodes[0].image)
         if base is None:
             self.reporter.warn(WITHOUT_BASE)
             plan = plan_one_image_without_base(nodes, self.epoch)
-            return OneImage(image, plan, "planned", _uncompared(image, manifest))
+            return OneImage(image, plan, "planned", uncompared_change(image, manifest))
         with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
             made = composer.compose_one_image(nodes)
-        changes = _changes(image, made.plan, base, load_manifest(manifest))
+        changes = changes_of_image(image, made.plan, base, load_manifest(manifest))
         if rehearse:
             self._rehearse_room(base, 1 if changes else 0)
         return OneImage(image, made.plan, "planned" if changes else "unchanged", changes, made)
@@ -137,7 +160,7 @@ class Batch:
         create_folder(self.folder)
         self._try_sums()
         if one.composition and one.state == "planned":
-            manifest = _class_image_manifest(one.image)
+            manifest = class_image_manifest(one.image)
             write_image(
                 one.composition, one.image, manifest=manifest, digest=True, reporter=self.reporter
             )
@@ -218,7 +241,7 @@ class Batch:
             return self._failed(node, error)
         image = self.image_of(node)
         last = load_manifest(manifest_path(image))
-        changes = _changes(image, plan, composer.base, last)
+        changes = changes_of_image(image, plan, composer.base, last)
         return NodeOutcome(
             hostname=node.hostname,
             state="planned" if changes else "unchanged",
@@ -244,7 +267,7 @@ class Batch:
             settings=node,
             generation=plan.generation,
             config_hash=plan.config_hash,
-            changes=_uncompared(image, manifest_path(image)),
+            changes=uncompared_change(image, manifest_path(image)),
             warnings=plan.warnings,
         )
 
@@ -316,7 +339,7 @@ class Batch:
         """Write SHA256SUMS from the manifests, which are removed before their image is replaced."""
         images = map(self.image_of, self.classroom.nodes)
         manifests = {image: manifest_path(image) for image in images}
-        manifests[self.image_of_all] = _class_image_manifest(self.image_of_all)
+        manifests[self.image_of_all] = class_image_manifest(self.image_of_all)
         digests = {
             image.name: (load_manifest(manifest) or {}).get("image_sha256") or ""
             for image, manifest in manifests.items()
@@ -333,30 +356,13 @@ class Batch:
         write_json(self.folder / CLASS, manifest)
 
 
-def _class_image_manifest(image: Path) -> Path:
-    """Return the manifest of the one image; with its stem it could be named classroom.json."""
-    return manifest_path(image, whole_name=True)
-
-
 def _to_write(plans: Sequence[NodeOutcome]) -> list[NodeOutcome]:
     return [plan for plan in plans if plan.state == "planned"]
 
 
-def _changes(
-    image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
-) -> tuple[str, ...]:
-    """Return what a build would change in the existing image; empty if it is up to date."""
-    if changes := changes_since(plan, base, last):
-        return changes
-    if not has_file(image):
-        return ("new",)
-    return () if image.stat().st_size == base.size_bytes else ("image is incomplete",)
-
-
-def _uncompared(image: Path, manifest: Path) -> tuple[str, ...]:
-    """Return the changes without a base: unknown, since files of the vendor would all differ."""
-    there = has_file(image) and load_manifest(manifest) is not None
-    return ("not compared: no base image",) if there else ("new",)
+def exit_code_of(outcomes: Sequence[NodeOutcome]) -> int:
+    """Return the exit code of the first node that failed, or 0."""
+    return next((outcome.error.exit_code for outcome in outcomes if outcome.error), 0)
 
 
 def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.card_layout import TARBALLS
 from imagebuilder.plan.generations import DictBoot, detect, named_generation
 from imagebuilder.plan.node import plan_node
-from imagebuilder.plan.overlays import load_generations, load_overlay
+from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
@@ -60,7 +61,8 @@ class Layers:
 
     def _folder(self, folder: Path) -> tuple[OverlayFile, ...]:
         if folder not in self._read:
-            self._read[folder] = load_overlay(folder)
+            ours = folder == shipped_folder("overlays") / "node"
+            self._read[folder] = node_overlay() if ours else load_overlay(folder)
         return self._read[folder]
 
 
@@ -160,7 +162,7 @@ def _tarball(path: Path) -> OverlayFile:
             f"cannot read the container image {path}: {error.strerror}",
             "make it with `docker save NAME -o FILE`",
         ) from error
-    return OverlayFile(f"rpi-image/images/{path.name}", data, str(path))
+    return OverlayFile(f"{TARBALLS}{path.name}", data, str(path))
 
 
 @contextmanager

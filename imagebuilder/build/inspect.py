@@ -5,23 +5,30 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
-from imagebuilder.errors import RpiImageError
-from imagebuilder.plan.card_layout import STATUS, WIFI
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.errors import ImageError, RpiImageError
+from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.sparse import open_unrolled
+from imagebuilder.images.unpack import open_stream
+from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
+from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import ReadAt
+    from imagebuilder.images.cache import Cache
     from imagebuilder.plan.generations import BootFiles
-
-NODE_ENV = "rpi-image/node.env"
 
 # The file with the hostname in each generation, for cards without our files.
 _STOCK_HOSTNAMES = (
@@ -89,6 +96,35 @@ class ImageReport:
             },
             "status": self.status,
         }
+
+
+def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
+    """Read what a file, a compressed file or a device is. Raise ImageError if it is none."""
+    with _open_any(path, cache, reporter) as disk:
+        return inspect_disk(disk)
+
+
+@contextmanager
+def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise ImageError(
+            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+        ) from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(f"{path} is a folder", "name an image in it")
+    if stat.S_ISBLK(mode) or not is_compressed(path):
+        with open_raw(path) as raw:
+            yield raw
+        return
+    with (
+        cache.scratch(f"inspect {path.resolve()}", reporter) as part,
+        open_stream(path) as stream,
+        # The boot partition lies at the front: the rest is not unpacked.
+        open_unrolled(stream, part, "unpacking", reporter) as disk,
+    ):
+        yield disk
 
 
 def inspect_disk(image: ReadAt) -> ImageReport:

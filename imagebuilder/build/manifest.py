@@ -10,7 +10,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
-from imagebuilder.files import remove_file, write_file
+from imagebuilder.files import has_file, remove_file, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +30,11 @@ _DIGEST_COLUMNS = 66  # 64 digits, a space, and a space or `*` (sha256sum(1))
 def manifest_path(image: Path, *, whole_name: bool = False) -> Path:
     """Return the path of the manifest: pi-01.json, or pi-01.img.json with `whole_name`."""
     return image.with_name(f"{image.name}.json") if whole_name else image.with_suffix(".json")
+
+
+def class_image_manifest(image: Path) -> Path:
+    """Return the manifest of the one image; by its stem it could be the class's classroom.json."""
+    return manifest_path(image, whole_name=True)
 
 
 def load_manifest(path: Path) -> dict[str, Any] | None:
@@ -54,6 +59,23 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
         and isinstance(files, list)
         and all(isinstance(file, dict) and {"path", "sha256"} <= file.keys() for file in files)
     )
+
+
+def changes_of_image(
+    image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
+) -> tuple[str, ...]:
+    """Say what a build changes about the image that is there; empty when that is up to date."""
+    if changes := changes_since(plan, base, last):
+        return changes
+    if not has_file(image):
+        return ("new",)
+    return () if image.stat().st_size == base.size_bytes else ("image is not complete",)
+
+
+def uncompared_change(image: Path, manifest: Path) -> tuple[str, ...]:
+    """Say so: what the image itself adds is not known, and would be named as a difference."""
+    there = has_file(image) and load_manifest(manifest) is not None
+    return ("not compared: the base image is not here",) if there else ("new",)
 
 
 def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:

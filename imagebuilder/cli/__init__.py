@@ -1,5 +1,5 @@
 """The command line: parse words, call one function, show the result.
 
-May import everything; nothing imports it.
+May import every room; nothing imports it.
 Entry point: `main.main`.
 """

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagebuilder.build.batch import Batch, NodeOutcome, outcome_as_json
+from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
-from imagebuilder.cli.options import NodeFlags, dry_run, not_empty, on_disk, with_console
-from imagebuilder.cli.session import Session, choose_nodes
-from imagebuilder.errors import InputError, Problem, RpiImageError, SettingsError
+from imagebuilder.cli.options import dry_run, not_empty, on_disk, with_console
+from imagebuilder.cli.session import Session
+from imagebuilder.errors import Problem, RpiImageError, SettingsError
 from imagebuilder.progress import counted
+from imagebuilder.settings.flags import NodeFlags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from imagebuilder.cli.console import Console
-    from imagebuilder.model import NodeSettings
 
 classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
 out_folder = click.option(
@@ -69,17 +69,11 @@ def batch(
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
-    run, roster = _prepare(console, file, output, nodes, profile_folders, write=not dry_run)
+    run = _batch(console, file, output, profile_folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
-        if nodes:
-            raise InputError(
-                "--one-image is for the whole class, and --nodes names some of it",
-                "leave --nodes out, or give these nodes a file of their own",
-            )
-        return _one_image(console, run, roster, dry_run=dry_run)
-    outcomes = run.plan(roster, rehearse=True) if dry_run else run.build(roster)
-    return _show(console, outcomes, _row)
+        return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
+    return _show(console, run.run(nodes, dry_run=dry_run), _row)
 
 
 @click.command()
@@ -92,41 +86,29 @@ def diff(
     console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
 ) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run, roster = _prepare(console, file, output, nodes, profile_folders, write=False)
-    outcomes = [o for o in run.plan(roster) if o.state != "unchanged"]
-    if not outcomes and not console.as_json:
-        console.note(f"{counted(len(roster), 'node')}, all up to date")
-        return 0
-    return _show(console, outcomes, _diff_row)
+    run = _batch(console, file, output, profile_folders, write=False)
+    plans = run.plan(run.roster(nodes))
+    changed = [plan for plan in plans if plan.state != "unchanged"]
+    if not changed and not console.as_json:
+        console.note(f"{counted(len(plans), 'node')}, all up to date")
+    return _show(console, changed, _diff_row)
 
 
-def _prepare(
-    console: Console,
-    file: Path,
-    output: Path,
-    nodes: str,
-    profile_folders: Sequence[Path],
-    *,
-    write: bool,
-) -> tuple[Batch, tuple[NodeSettings, ...]]:
+def _batch(
+    console: Console, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
+) -> Batch:
     session = Session(console=console)
     flags = NodeFlags(config=file, profiles=tuple(profile_folders))
-    classroom = session.classroom(flags, write=write)
-    run = Batch(
-        classroom=classroom,
+    return Batch(
+        classroom=session.classroom(flags, write=write),
         folder=output,
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
         reporter=console,
     )
-    named = {node.hostname for node in choose_nodes(classroom, nodes)}
-    return run, tuple(node for node in classroom.nodes if node.hostname in named)
 
 
-def _one_image(
-    console: Console, run: Batch, roster: Sequence[NodeSettings], *, dry_run: bool
-) -> int:
-    one = run.plan_class(roster, rehearse=True) if dry_run else run.build_class(roster)
+def _show_one_image(console: Console, one: OneImage, nodes: int) -> int:
     for warning in one.plan.warnings:
         console.warn(warning)
     if console.as_json:
@@ -135,7 +117,7 @@ def _one_image(
     else:
         files = f"{len(one.plan.edits)} files"
         console.note(
-            f"{counted(len(roster), 'node')} in one image, {files}: {one.state}{_why(one.changes)}"
+            f"{counted(nodes, 'node')} in one image, {files}: {one.state}{_why(one.changes)}"
         )
         console.result(str(one.image))
     return 0
@@ -159,7 +141,7 @@ def _show(
         console.table(_HEAD, [row(outcome) for outcome in outcomes])
     for error, names in _by_error(failed):
         console.fail(error, _named(names))
-    return failed[0].error.exit_code if failed and failed[0].error else 0
+    return exit_code_of(outcomes)
 
 
 def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:

@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagebuilder.cli.options import with_console
-from imagebuilder.errors import InputError, Problem, SettingsError
-from imagebuilder.files import has_file, has_folder
-from imagebuilder.images.checksums import SUFFIX
+from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.progress import counted
-from imagebuilder.settings.catalog import load_catalogue, load_profiles
+from imagebuilder.settings.catalog import checksum_of, load_catalogue, load_profiles
 from imagebuilder.settings.load import read_classroom
-from imagebuilder.settings.starter import (
-    Answers,
-    classroom_schema,
-    render_starter,
-    starter_faults,
-    write_starter,
-)
+from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
@@ -98,50 +90,10 @@ def _report(file: Path, reading: Reading) -> dict[str, Any]:
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
-    if (has_file(file) or has_folder(file)) and not force:
-        raise InputError(f"{file} is there already", "give another name, or --force")
-    text = render_starter(_answers(console, flags))
-    write_starter(file, text, environment=os.environ)
+    make_starter(file, flags, console, environment=os.environ, force=force)
     console.note(f"{file} is written; look through it, then: rpi-image check {file}")
     if console.as_json:
         console.emit({"file": str(file)})
-
-
-def _answers(console: Console, flags: dict[str, str | None]) -> Answers:
-    plain = Answers()
-
-    def answer(key: str, question: str, default: str = "") -> str:
-        said = flags[key]
-        return _asked(console, key, question, default) if said is None else said
-
-    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
-    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
-    ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
-    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
-    return Answers(
-        hostnames=hostnames,
-        profile=profile,
-        image=flags["image"] or "",
-        wifi_ssid=ssid,
-        wifi_country=country.upper(),
-        shack=answer("shack", "Address of your own machine, empty for none"),
-    )
-
-
-def _asked(console: Console, key: str, question: str, default: str) -> str:
-    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
-    while True:
-        said = console.ask_or_read(question, default)
-        faults = _faults(key, said) if said and console.interactive else ()
-        if not faults:
-            return said
-        console.fail(SettingsError(faults[0].message, faults[0].hint))
-
-
-def _faults(key: str, said: str) -> tuple[Problem, ...]:
-    """Judge one answer in a file whose others are sound."""
-    sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
-    return starter_faults(render_starter(Answers(**{**sound, key: said})), environment=os.environ)
 
 
 @click.command()
@@ -166,8 +118,7 @@ def profiles(console: Console, folders: tuple[Path, ...]) -> None:
 
 
 def _profile(profile: ProfileDocument) -> dict[str, Any]:
-    said = profile.model_dump(mode="json", exclude_unset=True)
-    return {"name": profile.name, **said}
+    return {"name": profile.name, **profile.model_dump(mode="json", exclude_unset=True)}
 
 
 def _image(image: CatalogueEntry) -> dict[str, Any]:
@@ -180,13 +131,4 @@ def _profile_row(profile: ProfileDocument) -> tuple[str, ...]:
 
 
 def _image_row(image: CatalogueEntry) -> tuple[str, ...]:
-    return image.name, image.generation or "", _checksum(image), image.description
-
-
-def _checksum(image: CatalogueEntry) -> str:
-    """Say what an image is compared with."""
-    if image.sha256 or image.raw_sha256:
-        return "pinned"
-    if image.file is None:
-        return "publisher's"
-    return "beside it" if has_file(image.file.with_name(image.file.name + SUFFIX)) else "none"
+    return image.name, image.generation or "", checksum_of(image), image.description

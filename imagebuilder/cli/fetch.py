@@ -10,9 +10,8 @@ import click
 
 from imagebuilder.cli.options import dry_run, with_console
 from imagebuilder.cli.session import Session
-from imagebuilder.errors import SourceError
-from imagebuilder.images.cache import choose_cached
-from imagebuilder.images.obtain import find_cached
+from imagebuilder.images.cache import refuse_damaged
+from imagebuilder.images.obtain import fetch_base
 from imagebuilder.progress import human_bytes
 from imagebuilder.settings.catalog import find_image
 
@@ -52,15 +51,13 @@ def fetch(
 
     Prints where the raw image lies. What is in the cache already costs no network.
     """
-    session = Session(console=console)
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
-    cached = find_cached(source, session.cache)
-    base = session.obtain(source)
+    base, from_cache = fetch_base(source, Session(console=console).cache, console)
     if console.as_json:
-        console.emit(_fetched(base, from_cache=cached is not None))
-    else:
-        console.note(f"{base.name}: {human_bytes(base.size_bytes)}, SHA-256 {base.sha256}")
-        console.result(str(base.path))
+        console.emit(_fetched(base, from_cache=from_cache))
+        return
+    console.note(f"{base.name}: {human_bytes(base.size_bytes)}, SHA-256 {base.sha256}")
+    console.result(str(base.path))
 
 
 def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
@@ -87,20 +84,23 @@ def cache() -> None:
 def list_(console: Console) -> None:
     """List the base images that need no download."""
     store = Session(console=console).cache
-    images, unfinished = store.listing(), store.leftover_bytes()
+    _show_listing(console, store.folder, store.listing(), store.leftover_bytes())
+
+
+def _show_listing(
+    console: Console, folder: Path, images: tuple[Cached, ...], unfinished_bytes: int
+) -> None:
     if console.as_json:
         listed = [_listed(image) for image in images]
-        console.emit(
-            {"folder": str(store.folder), "images": listed, "unfinished_bytes": unfinished}
-        )
+        facts = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
+        console.emit(facts)
         return
     if images:
         console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
-    if unfinished:
-        console.note(
-            f"{human_bytes(unfinished)} of unfinished work, downloads to be gone on with among it"
-        )
-    console.note(f"{len(images)} base images in {store.folder}")
+    if unfinished_bytes:
+        size = human_bytes(unfinished_bytes)
+        console.note(f"{size} of unfinished work, downloads to be gone on with among it")
+    console.note(f"{len(images)} base images in {folder}")
 
 
 def _listed(image: Cached) -> dict[str, Any]:
@@ -127,19 +127,13 @@ def _row(image: Cached) -> tuple[str, ...]:
 def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
     """Remove the images WHICH (names or digests; all of them without), and unfinished parts."""
     store = Session(console=console).cache
-    images = () if unfinished else choose_cached(store.listing(), which)
-    parts = not which
-    freed = sum(image.used_bytes for image in images) + (store.leftover_bytes() if parts else 0)
-    if not dry_run:
-        for image in images:
-            store.remove(image)
-        if parts:
-            store.remove_leftovers()
+    done = store.clean(which, unfinished_only=unfinished, dry_run=dry_run)
     if console.as_json:
-        removed = [_listed(image) for image in images]
-        console.emit({"removed": removed, "freed_bytes": freed, "dry_run": dry_run})
-    else:
-        console.result(f"{'would free' if dry_run else 'freed'} {human_bytes(freed)}")
+        removed = [_listed(image) for image in done.images]
+        facts = {"removed": removed, "freed_bytes": done.freed_bytes, "dry_run": dry_run}
+        console.emit(facts)
+        return
+    console.result(f"{'would free' if dry_run else 'freed'} {human_bytes(done.freed_bytes)}")
 
 
 @cache.command()
@@ -147,15 +141,10 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
 @with_console
 def verify(console: Console, which: tuple[str, ...]) -> None:
     """Read the images WHICH again (all without) and compare each with its digest."""
-    store = Session(console=console).cache
-    results = [(i, store.is_intact(i, console)) for i in choose_cached(store.listing(), which)]
+    verified = Session(console=console).cache.verify(which, console)
     if console.as_json:
-        console.emit({"images": [_listed(image) | {"intact": ok} for image, ok in results]})
+        console.emit({"images": [_listed(image) | {"intact": ok} for image, ok in verified]})
     else:
-        for image, ok in results:
+        for image, ok in verified:
             console.result(f"{'ok     ' if ok else 'DAMAGED'}  {_row(image)[0]}  {image.sha256}")
-    if bad := [image.sha256[:16] for image, ok in results if not ok]:
-        raise SourceError(
-            f"{len(bad)} of {len(results)} cached images are damaged",
-            f"run `rpi-image cache clean {' '.join(bad)}` and fetch them again",
-        )
+    refuse_damaged(verified)

@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import stat
 import sys
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from imagebuilder.boot.emulator import BootRequest, boot_image
+from imagebuilder.boot.emulator import BootRequest, boot_image, fault_of
 from imagebuilder.boot.firmware import MACHINE_NAMES
-from imagebuilder.build.compose import WITHOUT_BASE, open_composer, plan_without_base
-from imagebuilder.build.image import write_bmap, write_image
-from imagebuilder.build.inspect import ImageReport, inspect_disk
+from imagebuilder.build.inspect import ImageReport, inspect_file
 from imagebuilder.build.manifest import manifest_of, plan_as_json
-from imagebuilder.cli.options import NodeFlags, dry_run, node_options, on_disk, with_console
+from imagebuilder.build.node import NodeBuild
+from imagebuilder.cli.options import dry_run, node_options, on_disk, with_console
 from imagebuilder.cli.session import Session
-from imagebuilder.disk.reader import open_raw
-from imagebuilder.errors import ImageError, InputError
-from imagebuilder.files import has_folder
+from imagebuilder.errors import ImageError
 from imagebuilder.images.compress import SUFFIXES
-from imagebuilder.images.formats import is_compressed
-from imagebuilder.images.sparse import open_unrolled
-from imagebuilder.images.unpack import open_stream
 from imagebuilder.progress import human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from imagebuilder.boot.emulator import BootResult
-    from imagebuilder.build.compose import Composition
-    from imagebuilder.build.image import WrittenImage
+    from imagebuilder.build.node import BuiltNode
     from imagebuilder.cli.console import Console
-    from imagebuilder.disk.reader import ReadAt
-    from imagebuilder.model import NodePlan, NodeSettings
+    from imagebuilder.model import NodePlan
+    from imagebuilder.settings.flags import NodeFlags
 
 
 @click.command()
@@ -72,20 +62,15 @@ def build(
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
     session = Session(console=console)
-    form = form_of(output, compress or "")
-    settings = session.node(flags, write=not dry_run)
+    job = NodeBuild(output=output, compress=compress or "", digest=digest, reporter=console)
+    node = session.node(flags, write=not dry_run)
     if dry_run:
-        _show_plan(console, _plan(session, settings))
+        _show_plan(console, job.plan(node, session.find, session.epoch))
         return
-    out = output_path(output, settings.hostname, form)
-    with open_composer(
-        session.obtain(settings.image), epoch=session.epoch, reporter=console
-    ) as node:
-        composition = node.compose(settings)
-    written = write_image(composition, out, compress=form, digest=digest, reporter=console)
-    _show_written(console, composition, written)
+    built = job.write(node, session.obtain(node.image), session.epoch)
+    _show_written(console, built)
     if bmap:
-        console.note(f"block map: {write_bmap(composition, out)}")
+        console.note(f"block map: {built.write_bmap()}")
 
 
 @click.command()
@@ -93,50 +78,12 @@ def build(
 @with_console
 def inspect(console: Console, image: Path) -> None:
     """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
-    with _readable(Session(console=console), image) as disk:
-        report = inspect_disk(disk)
+    report = inspect_file(image, Session(console=console).cache, console)
     if console.as_json:
         console.emit(report.as_json())
-    else:
-        for name, value in _lines(report):
-            console.result(f"{name + ':':<15}{value}")
-
-
-def form_of(output: Path, compress: str) -> str:
-    """Return the compression: the one said, or that of the file's name.
-
-    Raises InputError where the two differ, and where a name could be a file's or a folder's.
-    """
-    suffix = output.suffix.lower().removeprefix(".")
-    if not suffix or has_folder(output):
-        return compress
-    if suffix not in (*_RAW, *SUFFIXES):
-        hint = f"a file ends in {', '.join(_RAW + SUFFIXES)}; make the folder first if it is one"
-        raise InputError(f"is {output} a file or a folder?", hint)
-    named = "" if suffix in _RAW else suffix
-    if compress not in {"", named}:
-        hint = f"leave --compress out, or let the name end in .{compress}"
-        raise InputError(f"{output} is no name for what {compress} makes", hint)
-    return named
-
-
-_RAW = ("img", "raw")
-
-
-def output_path(output: Path, hostname: str, compress: str) -> Path:
-    """Return the file to write: `output` itself, or <hostname>.img in that folder."""
-    if output.suffix and not has_folder(output):
-        return output
-    return output / f"{hostname}.img{'.' + compress if compress else ''}"
-
-
-def _plan(session: Session, settings: NodeSettings) -> NodePlan:
-    base = session.find(settings.image)
-    if base is None:
-        plan = plan_without_base(settings, session.epoch)
-        return replace(plan, warnings=(WITHOUT_BASE, *plan.warnings))
-    with open_composer(base, epoch=session.epoch, reporter=session.console) as node:
-        return node.plan(settings)
+        return
+    for name, value in _lines(report):
+        console.result(f"{name + ':':<15}{value}")
 
 
 def _show_plan(console: Console, plan: NodePlan) -> None:
@@ -155,7 +102,8 @@ def _show_plan(console: Console, plan: NodePlan) -> None:
     console.table(("file on the boot partition", "what"), rows)
 
 
-def _show_written(console: Console, composition: Composition, written: WrittenImage) -> None:
+def _show_written(console: Console, built: BuiltNode) -> None:
+    composition, written = built.composition, built.written
     for warning in composition.plan.warnings:
         console.warn(warning)
     if console.as_json:
@@ -168,30 +116,6 @@ def _show_written(console: Console, composition: Composition, written: WrittenIm
         f"files set ({human_bytes(patch.size_bytes)} in {len(patch.runs)} places), {written.how}"
     )
     console.result(str(written.path))
-
-
-@contextmanager
-def _readable(session: Session, image: Path) -> Iterator[ReadAt]:
-    try:
-        mode = image.stat().st_mode
-    except OSError as error:
-        raise ImageError(
-            f"cannot read {image}: {error.strerror}", "check the path and its rights"
-        ) from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{image} is a folder", "name an image in it")
-    if stat.S_ISBLK(mode) or not is_compressed(image):
-        with open_raw(image) as raw:
-            yield raw
-        return
-    key, reporter = f"inspect {image.resolve()}", session.console
-    with (
-        session.cache.scratch(key, reporter) as part,
-        open_stream(image) as stream,
-        # The boot partition lies at the front: the rest is not unpacked.
-        open_unrolled(stream, part, "unpacking", reporter) as disk,
-    ):
-        yield disk
 
 
 def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
@@ -216,12 +140,6 @@ def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
         yield "configuration", facts["config_hash"]
     for key, value in (report.status or {}).items():
         yield f"pi {key}", str(value)
-
-
-LIMITS = (
-    "an emulated Pi has no wifi, no GPIO, LEDs or camera, no firmware of its own and another"
-    " network adapter; it is slower than a Pi, and its card never wears or loosens"
-)
 
 
 def _pattern(_context: click.Context, _option: click.Parameter, text: str | None) -> object:
@@ -261,9 +179,6 @@ def boot(
     append: str,
 ) -> int:
     """Boot IMAGE in QEMU on a throw-away copy and show its console; IMAGE is not changed."""
-    if image.is_file() and is_compressed(image):
-        raise ImageError(f"{image} is compressed", "unpack it first, or build without --compress")
-    console.note(f"booting {image.name}; {LIMITS}")
     request = BootRequest(
         image=image,
         machine=machine or "",
@@ -272,8 +187,8 @@ def boot(
         online=online,
         words=tuple(append.split()),
     )
-    result = boot_image(request, _stream(console))
-    return _tell(console, image, request, result)
+    result = boot_image(request, _stream(console), console)
+    return _show_boot(console, request, result)
 
 
 def _stream(console: Console) -> Callable[[bytes], None]:
@@ -289,28 +204,16 @@ def _stream(console: Console) -> Callable[[bytes], None]:
     return show
 
 
-def _tell(console: Console, image: Path, request: BootRequest, result: BootResult) -> int:
+def _show_boot(console: Console, request: BootRequest, result: BootResult) -> int:
     """Say how the boot ended; 5 where the Pi did not do what was asked of it."""
-    good = result.outcome == "matched" or (
-        request.until is None and result.outcome in ("powered off", "timed out")
-    )
+    fault = fault_of(request, result)
     if console.as_json:
-        console.emit({"image": str(image), "ok": good, **dataclasses.asdict(result)})
+        facts = {"image": str(request.image), "ok": not fault, **dataclasses.asdict(result)}
+        console.emit(facts)
     shown = f": {result.shown}" if result.shown else ""
     ended = f"{result.outcome} on {result.machine} after {result.seconds} s{shown}"
     again = f", {result.boots} power-ons" if result.boots > 1 else ""
     console.note(f"\n{ended}{again}")
-    if good:
-        return 0
-    if not console.as_json:
-        console.fail(ImageError(_fault(request, result), "see the console above"))
-    return ImageError.exit_code
-
-
-def _fault(request: BootRequest, result: BootResult) -> str:
-    if result.outcome == "panicked":
-        return "the kernel panicked"
-    if result.outcome == "kept restarting":
-        return f"the Pi started {result.boots} times without end"
-    sought = request.until.pattern.decode() if request.until else ""
-    return f"the console never showed {sought!r}"
+    if fault and not console.as_json:
+        console.fail(ImageError(fault, "see the console above"))
+    return ImageError.exit_code if fault else 0

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebuilder.cli.options import NodeFlags, classroom_from_flags, node_from_flags
 from imagebuilder.errors import InputError
 from imagebuilder.images.cache import Cache, default_folder
+from imagebuilder.settings.flags import NodeFlags, classroom_from_flags, node_from_flags
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,31 +80,3 @@ class Session:
 
         classroom, node = node_from_flags(flags, self.console, self.environment)
         return with_identities(replace(classroom, nodes=(node,)), write=write).nodes[0]
-
-
-def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Return the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
-
-    All, in roster order, when empty.
-    """
-    if not names:
-        return classroom.nodes
-    wanted = _written_out(names)
-    if not wanted:
-        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
-    known = {node.hostname: node for node in classroom.nodes}
-    if unknown := [name for name in wanted if name not in known]:
-        roster = ", ".join(sorted(known)[:8])
-        raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
-    return tuple(known[name] for name in wanted)
-
-
-def _written_out(names: str) -> list[str]:
-    from imagebuilder.settings.roster import RangeError, expand_range
-
-    # A comma within brackets belongs to its range.
-    parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
-    try:
-        return [name for part in parts if part for name in expand_range(part)]
-    except RangeError as error:
-        raise InputError(f"--nodes: {error}", error.hint) from None

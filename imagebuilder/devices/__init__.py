@@ -1,5 +1,5 @@
 """The block devices of this machine, and why one must not be written.
 
-May import the ground (errors, model, progress, files, workers, resources).
-Entry points: `inventory.list_devices`, `safety.refuse`, `blockdev.claim`.
+May import the ground (errors, progress, model, workers, files, resources).
+Entry points: `inventory.list_devices`, `inventory.load_device`, `safety.refuse`, `blockdev.claim`.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# ---- block devices
+from imagebuilder.model import SECTOR_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class Device:
     path: str
     major_minor: str
     size_bytes: int
-    logical_sector_bytes: int = 512
+    logical_sector_bytes: int = SECTOR_BYTES
     kind: str = "disk"
     transport: str = ""
     removable: bool = False
@@ -59,3 +59,9 @@ def describe(device: Device) -> str:
     size = f"{device.size_bytes / 10**9:.1f} GB"
     words = [device.vendor, device.model, size, device.serial, device.slot]
     return f"{device.path} ({', '.join(word for word in words if word)})"
+
+
+def describe_content(device: Device) -> str:
+    """Name what a device holds, for people: file systems and their labels."""
+    parts = [" ".join(w for w in (p.fstype, p.label) if w) or "data" for p in device.parts]
+    return ", ".join(parts) or "nothing known"

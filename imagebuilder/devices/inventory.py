@@ -18,6 +18,7 @@ from imagebuilder.devices.device import Device, DevicePart
 from imagebuilder.devices.loops import with_relatives
 from imagebuilder.devices.safety import is_system_mount, sanitise
 from imagebuilder.errors import RefusedError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -183,7 +184,7 @@ def _parse_disk(entry: Mapping[str, Any], facts: Mapping[str, SysFacts], mounts:
         path=_path(entry),
         major_minor=_text(entry, "maj:min"),
         size_bytes=int(entry.get("size") or 0),
-        logical_sector_bytes=int(entry.get("log-sec") or 512),
+        logical_sector_bytes=int(entry.get("log-sec") or SECTOR_BYTES),
         kind=_text(entry, "type"),
         transport=_transport(entry, known),
         removable=_flag(entry, "rm"),

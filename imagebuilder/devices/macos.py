@@ -8,6 +8,7 @@ from typing import Any
 from imagebuilder.devices.device import Device, DevicePart
 from imagebuilder.devices.safety import is_system_mount, sanitise
 from imagebuilder.errors import RefusedError
+from imagebuilder.model import SECTOR_BYTES
 
 _TRANSPORTS = {"USB": "usb", "Secure Digital": "mmc", "Disk Image": "loop"}
 
@@ -49,7 +50,7 @@ def parse_device(entry: dict[str, Any], info: dict[str, Any], listed: dict[str, 
         path=info["DeviceNode"],
         major_minor=info["DeviceIdentifier"],
         size_bytes=int(info.get("TotalSize") or info.get("Size") or 0),
-        logical_sector_bytes=int(info.get("DeviceBlockSize") or 512),
+        logical_sector_bytes=int(info.get("DeviceBlockSize") or SECTOR_BYTES),
         kind="disk" if info.get("VirtualOrPhysical") != "Virtual" else "virtual",
         transport=_TRANSPORTS.get(info.get("BusProtocol", ""), info.get("BusProtocol", "").lower()),
         removable=bool(info.get("RemovableMedia")),

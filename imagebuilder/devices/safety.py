@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import RefusedError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from imagebuilder.devices.device import Device, DevicePart
 
 LARGE_BYTES = 256 * 10**9
-SECTOR_BYTES = 512
 _NAME_LENGTH = 40
 _SYSTEM_MOUNTS = frozenset(
     ["/", "/boot", "/efi", "/etc", "/gnu", "/home", "/nix", "/opt", "/ostree", "/private/var/vm"]
@@ -230,7 +230,8 @@ def _sector(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.logical_sector_bytes != SECTOR_BYTES:
         yield Refusal(
             "sector",
-            f"has sectors of {device.logical_sector_bytes} bytes, images are made for 512",
+            f"has sectors of {device.logical_sector_bytes} bytes, "
+            f"images are made for {SECTOR_BYTES}",
             "take another card or reader",
         )
 

@@ -1,5 +1,6 @@
 """Read partition tables, ext4 and FAT, and edit FAT as a patch.
 
-May import the ground (errors, model, progress, files, workers, resources), devices.
-Entry points: `reader.open_raw`, `patched.PatchedImage`, `write_set.plan_write_set`.
+May import the ground (errors, progress, model, workers, files, resources) and devices.
+Entry points: `reader.open_raw`, `partitions.read_partitions`, `patched.PatchedImage`,
+`write_set.plan_write_set`, and `fat`.
 """

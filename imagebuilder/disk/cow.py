@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from imagebuilder.disk.extent import SECTOR_BYTES, Patch, Run
+from imagebuilder.disk.extent import Patch, Run
 from imagebuilder.disk.patched import overlay
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

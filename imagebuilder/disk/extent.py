@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SECTOR_BYTES = 512
-
 
 @dataclass(frozen=True, slots=True)
 class Extent:

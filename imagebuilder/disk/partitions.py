@@ -11,8 +11,10 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagebuilder.disk.extent import SECTOR_BYTES, Partition
+from imagebuilder.disk.boot_sector import has_signature, parse_parameters
+from imagebuilder.disk.extent import Partition
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,7 +27,6 @@ PROTECTIVE_TYPE = 0xEE
 FIRST_LOGICAL = 5  # Linux counts logical partitions from 5 whatever the primary ones
 MOST_LOGICAL = 128
 MOST_GPT_TABLE_BYTES = 1 << 20
-SIGNATURE = b"\x55\xaa"
 GPT_MAGIC = b"EFI PART"
 GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 GPT_ENTRY = struct.Struct("<16s16sQQ")
@@ -69,7 +70,7 @@ def read_partitions(disk: ReadAt) -> tuple[Partition, ...]:
     Raise ImageError if there is no valid table.
     """
     sector = disk.read_at(0, SECTOR_BYTES)
-    if len(sector) < SECTOR_BYTES or sector[510:] != SIGNATURE:
+    if not has_signature(sector):
         raise ImageError("the image has no partition table", FETCH_AGAIN)
     entries = parse_mbr(sector)
     if any(entry.type_byte == PROTECTIVE_TYPE for entry in entries):
@@ -99,33 +100,12 @@ def _holds_others(partition: Partition) -> bool:
 def boot_partition(disk: ReadAt, partitions: Sequence[Partition]) -> Partition:
     """Return the first partition that holds a FAT volume. Raise ImageError if none does."""
     for partition in partitions:
-        if not _holds_others(partition) and holds_fat(
-            disk.read_at(partition.start_bytes, SECTOR_BYTES)
-        ):
+        sector = disk.read_at(partition.start_bytes, SECTOR_BYTES)
+        if not _holds_others(partition) and parse_parameters(sector):
             return partition
     raise ImageError(
         "no partition of the image has a FAT file system",
         "check that this is an image for a Raspberry Pi, which boots from FAT",
-    )
-
-
-def holds_fat(sector: bytes) -> bool:
-    """Return whether a boot sector is that of a FAT volume, by the checks of Linux.
-
-    Source: fat_read_bpb in fs/fat/inode.c. The signature alone could be that of an MBR.
-    """
-    if len(sector) < SECTOR_BYTES or sector[510:512] != SIGNATURE:
-        return False
-    sector_bytes, cluster_sectors, reserved, fats = struct.unpack_from("<HBHB", sector, 11)
-    (short_fat,) = struct.unpack_from("<H", sector, 22)
-    (long_fat,) = struct.unpack_from("<I", sector, 36)
-    return (
-        sector_bytes in {512, 1024, 2048, 4096}
-        and cluster_sectors.bit_count() == 1
-        and reserved > 0
-        and fats in {1, 2}
-        and (sector[21] == 0xF0 or sector[21] >= 0xF8)  # noqa: PLR2004 - media bytes of fatgen103
-        and bool(short_fat or long_fat)
     )
 
 
@@ -177,7 +157,7 @@ def _logicals(disk: ReadAt, entries: Sequence[MbrEntry]) -> Iterator[Partition]:
 
 def _read_ebr(disk: ReadAt, table_sectors: int) -> tuple[MbrEntry, ...]:
     sector = disk.read_at(table_sectors * SECTOR_BYTES, SECTOR_BYTES)
-    if len(sector) < SECTOR_BYTES or sector[510:] != SIGNATURE:
+    if not has_signature(sector):
         # An extended partition that was never used has no table; Linux and sfdisk ignore it.
         return ()
     return parse_mbr(sector)[:2]  # the other two slots of an EBR are unused

@@ -10,6 +10,7 @@ from imagebuilder.disk.extent import Extent
 from imagebuilder.disk.fat import usage
 from imagebuilder.disk.partitions import EXTENDED_KINDS, read_partitions
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -92,11 +93,11 @@ def join(parts: Iterable[Extent], grain_bytes: int, end_bytes: int) -> tuple[Ext
     return tuple(Extent(begin, end - begin) for begin, end in joined)
 
 
-def chunks(extents: Iterable[Extent], sector_bytes: int = 512) -> Iterator[Extent]:
+def chunks(extents: Iterable[Extent]) -> Iterator[Extent]:
     """Yield the ranges cut at multiples of CHUNK_BYTES, their ends rounded up to whole sectors."""
     for extent in extents:
         begin = extent.start_bytes
-        end = -(-extent.end_bytes // sector_bytes) * sector_bytes
+        end = -(-extent.end_bytes // SECTOR_BYTES) * SECTOR_BYTES
         while begin < end:
             stop = min(end, (begin // CHUNK_BYTES + 1) * CHUNK_BYTES)
             yield Extent(begin, stop - begin)

@@ -1,6 +1,6 @@
-"""Base and patch onto cards: claim, write, verify, ledger, station.
+"""Write base and patch to cards: claim, write, verify, ledger, station.
 
-May import the ground (errors, model, progress, files, workers, resources) and the rooms
-before it.
-Entry points: `run`, `verify`.
+May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
+images, plan, settings, build, boot, shack.
+Entry points: `content.CardContents`, `flasher.flash_cards`, `station.Station`, `verify.compare`.
 """

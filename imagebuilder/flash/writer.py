@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.devices import blockdev
-from imagebuilder.disk.extent import SECTOR_BYTES, Extent
+from imagebuilder.disk.extent import Extent
 from imagebuilder.disk.write_set import CHUNK_BYTES, GRAIN_BYTES, chunks, total_bytes
 from imagebuilder.errors import RpiImageError, WriteError
 from imagebuilder.flash.readahead import Buffers, read_ahead
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,7 +147,7 @@ class _Writer:
         self._watch = watch
         self._device = device
         self._buffers = Buffers()
-        self._pieces = tuple(chunks(job.write_set, SECTOR_BYTES))
+        self._pieces = tuple(chunks(job.write_set))
         self._digests: dict[int, bytes] = {}
         self._written_bytes = 0
 
@@ -326,4 +327,4 @@ def _sha256(view: memoryview) -> bytes:
 
 def work_bytes(job: CardJob, options: CardOptions) -> int:
     """Return what the meter of this card counts to: each byte once written and once verified."""
-    return total_bytes(chunks(job.write_set, SECTOR_BYTES)) * (2 if options.verify else 1)
+    return total_bytes(chunks(job.write_set)) * (2 if options.verify else 1)

@@ -1,5 +1,5 @@
-"""From a name, file or URL to an unpacked, checked base image in the cache.
+"""From a name, file or URL to an unpacked and checked base image in the cache.
 
-May import the ground (errors, model, progress, files, workers, resources), devices, disk.
-Entry point: `obtain.obtain_base`.
+May import the ground (errors, progress, model, workers, files, resources) and devices, disk.
+Entry points: `obtain.obtain_base`, `cache.Cache`, `compress.pack`.
 """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import platformdirs
 
 from imagebuilder.errors import InputError, SourceError
-from imagebuilder.files import hand_over, make_folder, write_file
+from imagebuilder.files import allocated_bytes, hand_over, is_disk_full, make_folder, write_file
 from imagebuilder.images.sparse import hash_file
 from imagebuilder.progress import SILENT, Reporter
 
@@ -55,6 +54,14 @@ class Cached:
     origins: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Cleaned:
+    """What a cleaning removed, or would remove."""
+
+    images: tuple[Cached, ...]
+    freed_bytes: int
+
+
 def default_folder() -> Path:
     """Return the platform's cache folder for this program."""
     return platformdirs.user_cache_path("rpi-image", appauthor=False)
@@ -63,8 +70,8 @@ def default_folder() -> Path:
 def file_key(path: Path) -> str:
     """Name a local file by path, size, time and inode: what changes when its content does."""
     real = path.resolve()
-    facts = real.stat()
-    return f"file {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {real}"
+    status = real.stat()
+    return f"file {status.st_size} {status.st_mtime_ns} {status.st_ino} {real}"
 
 
 class Cache:
@@ -156,7 +163,7 @@ class Cache:
     def leftover_bytes(self) -> int:
         """Return what the unfinished parts take on disk."""
         with self._writable():
-            return sum(part.stat().st_blocks * 512 for part in self.leftovers())
+            return sum(allocated_bytes(part.stat()) for part in self.leftovers())
 
     def remove(self, image: Cached) -> None:
         """Remove an image and what is remembered of it."""
@@ -174,6 +181,20 @@ class Cache:
             lock = filelock.FileLock(self._locks / f"{part.name.partition('.')[0]}.lock")
             with self._writable(), contextlib.suppress(filelock.Timeout), lock.acquire(timeout=0):
                 part.unlink(missing_ok=True)
+
+    def clean(
+        self, which: Sequence[str] = (), *, unfinished_only: bool = False, dry_run: bool = False
+    ) -> Cleaned:
+        """Remove the images named; without names all of them, and what unfinished runs left."""
+        images = () if unfinished_only else choose_cached(self.listing(), which)
+        freed = sum(image.used_bytes for image in images)
+        freed += 0 if which else self.leftover_bytes()
+        if not dry_run:
+            for image in images:
+                self.remove(image)
+            if not which:
+                self.remove_leftovers()
+        return Cleaned(images, freed)
 
     @contextlib.contextmanager
     def scratch(self, key: str, reporter: Reporter = SILENT) -> Iterator[Path]:
@@ -193,6 +214,13 @@ class Cache:
         label = f"verifying {', '.join(image.names) or image.sha256[:12]}"
         return hash_file(image.path, label, reporter).sha256 == image.sha256
 
+    def verify(
+        self, which: Sequence[str] = (), reporter: Reporter = SILENT
+    ) -> list[tuple[Cached, bool]]:
+        """Read the images named, all without names, and tell of each whether it is intact."""
+        chosen = choose_cached(self.listing(), which)
+        return [(image, self.is_intact(image, reporter)) for image in chosen]
+
     def _all_records(self) -> Iterator[tuple[Path, Record]]:
         for path in self._entries(self._records, ".json"):
             record = _load_record(path)
@@ -210,8 +238,17 @@ class Cache:
         try:
             yield
         except OSError as error:
-            what = "is full" if error.errno == errno.ENOSPC else f"fails: {error.strerror}"
+            what = "is full" if is_disk_full(error) else f"fails: {error.strerror}"
             raise SourceError(f"the cache {self.folder} {what}", _ROOM_HINT) from error
+
+
+def refuse_damaged(verified: Sequence[tuple[Cached, bool]]) -> None:
+    """Raise SourceError where images of the cache are damaged."""
+    if bad := [image.sha256[:16] for image, intact in verified if not intact]:
+        raise SourceError(
+            f"{len(bad)} of {len(verified)} cached images are damaged",
+            f"run `rpi-image cache clean {' '.join(bad)}` and fetch them again",
+        )
 
 
 def choose_cached(images: Sequence[Cached], which: Sequence[str]) -> tuple[Cached, ...]:
@@ -245,12 +282,12 @@ def _load_record(path: Path) -> Record | None:
 
 
 def _cached(path: Path, records: list[Record]) -> Cached:
-    facts = path.stat()
+    status = path.stat()
     return Cached(
         sha256=path.stem,
         path=path,
-        size_bytes=facts.st_size,
-        used_bytes=facts.st_blocks * 512,
+        size_bytes=status.st_size,
+        used_bytes=allocated_bytes(status),
         names=tuple(sorted({record.name for record in records})),
         origins=tuple(sorted({record.origin for record in records})),
     )

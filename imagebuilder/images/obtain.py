@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.files import has_file
 from imagebuilder.images.cache import Cache, Checked, Record, file_key
@@ -15,15 +16,12 @@ from imagebuilder.images.formats import is_compressed
 from imagebuilder.images.resume import forget
 from imagebuilder.images.sparse import Written, hash_file, write_raw
 from imagebuilder.images.unpack import open_stream
-from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.model import SECTOR_BYTES, BaseImage, ImageSource
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-_SECTOR_BYTES = 512
-_BOOT_SIGNATURE = b"\x55\xaa"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,14 @@ def obtain_base(
         _warn_of_beside(job, record.source_sha256)
         return _base_image(source, cache, record)
     return _from_file(job, source.file) if source.file else _from_url(job)
+
+
+def fetch_base(
+    source: ImageSource, cache: Cache, reporter: Reporter = SILENT
+) -> tuple[BaseImage, bool]:
+    """Return the base image as `obtain_base` does, and whether it was in the cache already."""
+    cached = find_cached(source, cache)
+    return obtain_base(source, cache, reporter), cached is not None
 
 
 def _find_record(source: ImageSource, cache: Cache) -> Record | None:
@@ -149,7 +155,7 @@ def _from_file(job: _Job, path: Path) -> BaseImage:
         return _from_archive(job, path.resolve(), found, expected.checked)
     _check_raw(job.source, found)
     with path.open("rb") as file:
-        _refuse_no_disk(job.source, file.read(_SECTOR_BYTES))
+        _refuse_no_disk(job.source, file.read(SECTOR_BYTES))
     record = _record(job.source, str(path.resolve()), found, found, expected.checked, in_place=path)
     _remember_quietly(job, record)
     return _base_image(job.source, job.cache, record)
@@ -275,7 +281,7 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
     try:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
             # A small file may hold terabytes of nothing.
-            _refuse_no_disk(source, stream.peek(_SECTOR_BYTES))
+            _refuse_no_disk(source, stream.peek(SECTOR_BYTES))
             raw = write_raw(stream, part, f"unpacking {source.name}", job.reporter)
         _check_raw(source, raw)
         job.cache.adopt(part, raw.sha256)
@@ -295,7 +301,7 @@ def _check_raw(source: ImageSource, raw: Written) -> None:
 
 def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
     """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
-    if head[_SECTOR_BYTES - len(_BOOT_SIGNATURE) :] != _BOOT_SIGNATURE:
+    if not has_signature(head):
         raise ImageError(
             f"{source.name} is no disk image: its first sector has no boot signature",
             "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",

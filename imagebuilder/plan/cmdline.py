@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import split_lines
+from imagebuilder.plan.card_layout import INSTALLER
 
 # The limit on ARM is 1024 (COMMAND_LINE_SIZE, arch/arm/include/uapi/asm/setup.h), of which the
 # firmware of the Pi uses up to 400 for words that it puts in front.
 OUR_WORDS_MAX_BYTES = 400
 LINE_MAX_BYTES = 1024 - 400
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
-_INIT_HOOK = re.compile(r"/rpi-image/install\b")
+_INIT_HOOK = re.compile(rf"/{INSTALLER}\b")
 _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
 

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.model import DOCKER_PORT, DOCKER_TLS_PORT, HOSTNAME, PSK, Shack
 from imagebuilder.plan.wifi import check_ssid, hash_psk
 
 if TYPE_CHECKING:
@@ -18,16 +19,11 @@ TLS_FOLDER = "/etc/docker/tls"
 
 # The groups of a user without `groups:`; the vendors' own users are in the same ones.
 DEFAULT_GROUPS = ("sudo", "docker", "video")
-PLAIN_PORT = 2375
-TLS_PORT = 2376
 
 # A shell, a sysvinit script and systemd read the value, and each removes quotes in its own way.
 _NOT_IN_OPTIONS = re.compile(r"[\s\"'\\`$\x00-\x1f\x7f]")
 
-# RFC 1123, in lower case; no file format or shell changes it.
-_HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _COUNTRY = re.compile(r"[A-Z]{2}|00")
-_PSK = re.compile(r"[0-9a-f]{64}")
 
 
 def docker_options(settings: NodeSettings) -> tuple[str, ...]:
@@ -48,7 +44,7 @@ def docker_options(settings: NodeSettings) -> tuple[str, ...]:
 
 def docker_port(docker: Docker) -> int:
     """Return dockerd's TCP port: with TLS, 2376 instead of the default."""
-    return TLS_PORT if docker.tls and docker.port == PLAIN_PORT else docker.port
+    return DOCKER_TLS_PORT if docker.tls and docker.port == DOCKER_PORT else docker.port
 
 
 def registry_address(settings: NodeSettings) -> str:
@@ -59,7 +55,7 @@ def registry_address(settings: NodeSettings) -> str:
 def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
     """Return the variable `node` of all templates; nothing in it is secret."""
     return {
-        "hostname": _like(_HOSTNAME, settings.hostname, "a hostname"),
+        "hostname": _like(HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
         "arch": settings.arch,
         "machines": list(settings.machines),
@@ -138,15 +134,15 @@ def _option_words(arch: str, docker: Docker) -> Iterator[str]:
 
 
 def _shack(settings: NodeSettings) -> dict[str, object]:
-    shack = settings.shack
+    shack = settings.shack or Shack(address="", hostname="")
     return {
-        "address": shack.address if shack else "",
-        "hostname": shack.hostname if shack else "",
-        "kind": shack.kind if shack else "classic",
-        "consul_port": shack.consul_port if shack else 8500,
-        "swarm_port": shack.swarm_port if shack else 10000,
-        "registry_port": shack.registry_port if shack else 5000,
-        "web_port": shack.web_port if shack else 8080,
+        "address": shack.address,
+        "hostname": shack.hostname,
+        "kind": shack.kind,
+        "consul_port": shack.consul_port,
+        "swarm_port": shack.swarm_port,
+        "registry_port": shack.registry_port,
+        "web_port": shack.web_port,
     }
 
 
@@ -208,7 +204,7 @@ def _network_secrets(
 ) -> dict[str, object]:
     passphrase = _reveal(wifi.passphrase)
     psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
-    if psk and not _PSK.fullmatch(psk):
+    if psk and not PSK.fullmatch(psk):
         raise SettingsError(
             f"the key of {wifi.ssid!r} is not 64 hex digits", "use `passphrase` for a passphrase"
         )

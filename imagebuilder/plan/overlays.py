@@ -10,6 +10,7 @@ from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.model import OverlayFile
 from imagebuilder.plan.generations import FILE, Generation, parse_generation
+from imagebuilder.plan.scripts import load_scripts
 from imagebuilder.plan.templates import Template, compile_template
 from imagebuilder.resources import shipped_folder
 
@@ -31,6 +32,13 @@ def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
         return ()
     ours = folder.resolve().is_relative_to(shipped_folder("overlays").resolve())
     return tuple(_read(folder, path, secrets=ours) for path in _files(folder))
+
+
+def node_overlay() -> tuple[OverlayFile, ...]:
+    """Return what every node gets: the files of overlays/node and the joined scripts, by path."""
+    shipped = shipped_folder("overlays")
+    files = (*load_overlay(shipped / "node"), *load_scripts(shipped / "scripts"))
+    return tuple(sorted(files, key=lambda file: file.path))
 
 
 def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:

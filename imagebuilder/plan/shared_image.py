@@ -14,18 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.model import BootEdit, Cluster, Network, NodePlan, NodeSettings
-from imagebuilder.plan.card_layout import TARBALLS
+from imagebuilder.plan.card_layout import CMDLINE, IDENTITIES, RECORD, TARBALLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-FOLDER = "rpi-image/identities"
 UNCLAIMED = "unclaimed"
 
 # The Pi never rewrites its kernel command line: after a power cut it would not boot. made.json
 # is the record of the planner and stays that of the image.
-CMDLINE = "cmdline.txt"
-SHARED = frozenset({CMDLINE, "rpi-image/made.json"})
+SHARED = frozenset({CMDLINE, RECORD})
 
 
 def identity_of(node: NodeSettings) -> str:
@@ -192,4 +190,4 @@ def _own_edits(name: str, plan: NodePlan, common: Mapping[str, bytes | None]) ->
         if edit.data is None or edit.path in SHARED:
             continue
         if common.get(edit.path.lower()) != edit.data:
-            yield BootEdit(f"{FOLDER}/{name}/{edit.path}", edit.data)
+            yield BootEdit(f"{IDENTITIES}{name}/{edit.path}", edit.data)

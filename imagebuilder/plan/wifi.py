@@ -7,17 +7,16 @@ import re
 from functools import lru_cache
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.model import PASSPHRASE_BYTES, SSID_BYTES
 from imagebuilder.plan.boot_texts import check_line
-
-SSID_MAX_BYTES = 32
 
 
 def check_ssid(ssid: str) -> str:
     """Return `ssid` unchanged. Raise SettingsError if it is not 1 to 32 bytes (IEEE 802.11)."""
     size = len(ssid.encode())
-    if not 1 <= size <= SSID_MAX_BYTES:
+    if size not in SSID_BYTES:
         raise SettingsError(
-            f"the SSID {ssid!r} has {size} bytes, not 1 to {SSID_MAX_BYTES}",
+            f"the SSID {ssid!r} has {size} bytes, not 1 to {SSID_BYTES[-1]}",
             "shorten it: characters outside ASCII take 2 to 4 bytes",
         )
     return check_line(ssid)
@@ -30,7 +29,7 @@ def hash_psk(passphrase: str, ssid: str) -> str:
     Raise SettingsError if the passphrase does not have 8 to 63 bytes.
     """
     secret = check_line(passphrase).encode()
-    if not 8 <= len(secret) <= 63:  # noqa: PLR2004 - the standard's own bounds
+    if len(secret) not in PASSPHRASE_BYTES:
         raise SettingsError(
             f"the passphrase of {ssid!r} has {len(secret)} bytes, not 8 to 63",
             "use `psk` for a key of 64 hex digits",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.files import has_file, has_folder
-from imagebuilder.images.checksums import redacted
+from imagebuilder.images.checksums import SUFFIX, redacted
 from imagebuilder.model import ImageSource
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.schema.diagnostics import did_you_mean, with_path
@@ -104,6 +104,15 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
             f"{hint} (a local file needs `./` or a suffix like .img or .zip)",
         )
     return _said(image, _from_catalogue(entry))
+
+
+def checksum_of(image: CatalogueEntry) -> str:
+    """Say what an image is compared with: a pinned digest, its publisher's, one beside it."""
+    if image.sha256 or image.raw_sha256:
+        return "pinned"
+    if image.file is None:
+        return "publisher's"
+    return "beside it" if has_file(image.file.with_name(image.file.name + SUFFIX)) else "none"
 
 
 def _generation_of(name: str, catalogue: Sequence[CatalogueEntry]) -> str | None:

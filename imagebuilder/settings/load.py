@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
@@ -56,6 +56,28 @@ def load_classroom(
     if reading.classroom is None:
         raise refusal(path, reading.problems)
     return reading.classroom
+
+
+def load_roster(
+    path: Path, *, environment: Mapping[str, str], profile_folders: Sequence[Path] = ()
+) -> Classroom:
+    """Read who is in the class, by whole paths; no secret need be at hand, and none is asked for.
+
+    Raise SettingsError with all problems.
+    """
+    reading = read_classroom(
+        path, environment=environment, profile_folders=profile_folders, checking=True
+    )
+    classroom = reading.classroom or load_classroom(
+        path, environment=environment, profile_folders=profile_folders
+    )
+    return with_whole_paths(classroom)
+
+
+def with_whole_paths(classroom: Classroom) -> Classroom:
+    """Name file and secrets so that what is written is right wherever it is read."""
+    path = classroom.path.parent.resolve() / classroom.path.name
+    return replace(classroom, path=path, secrets=classroom.secrets.resolve())
 
 
 def refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:

@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from imagebuilder.errors import SettingsError, problems_of
 from imagebuilder.model import (
+    DOCKER_TLS_PORT,
+    PASSPHRASE_BYTES,
+    PSK,
     Cluster,
     Docker,
     ImageSource,
@@ -28,7 +31,6 @@ from imagebuilder.model import (
 from imagebuilder.settings.merge import Layer, given, said_at
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
-from imagebuilder.settings.schema.fields import PASSPHRASE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
         WifiNetworkDocument,
     )
 
-TLS_PORT = 2376
 CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
 Result = TypeVar("Result")
 
@@ -138,11 +139,11 @@ def docker_of(node: Node, shack: Shack | None) -> Docker:
     document = node.merged.docker
     values = given(document)
     if values.get("tls"):
-        values.setdefault("port", TLS_PORT)
+        values.setdefault("port", DOCKER_TLS_PORT)
     if shack and "registry" in shack.services:
-        values.setdefault("insecure_registries", (f"{_host(shack)}:{shack.registry_port}",))
+        values.setdefault("insecure_registries", (f"{shack.url_host}:{shack.registry_port}",))
     if shack and "mirror" in shack.services:
-        mirror = f"http://{_host(shack)}:{shack.mirror_port}"
+        mirror = f"http://{shack.url_host}:{shack.mirror_port}"
         values.setdefault("registry_mirrors", (mirror,))
     values["labels"] = tuple(sorted(values.get("labels", {}).items()))
     return Docker(**values)
@@ -152,7 +153,7 @@ def apt_proxy_of(merged: SettingsDocument, shack: Shack | None) -> str:
     """Return the URL of the apt proxy: as set, else that of the shack, else empty."""
     if merged.apt_proxy is not None or shack is None or "apt" not in shack.services:
         return merged.apt_proxy or ""
-    return f"http://{_host(shack)}:{shack.apt_port}"
+    return f"http://{shack.url_host}:{shack.apt_port}"
 
 
 def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
@@ -160,10 +161,6 @@ def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
     if merged.ntp_server is not None or shack is None or not shack.ntp:
         return merged.ntp_server or ""
     return shack.address
-
-
-def _host(shack: Shack) -> str:
-    return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 
 def cluster_of(node: Node, shack: Shack | None) -> Cluster:
@@ -239,8 +236,8 @@ def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwo
     found = node.secret(document.passphrase, f"passphrase of wifi `{document.ssid}`", loc)
     if found is None:
         return WifiNetwork(**values)
-    if re.fullmatch(r"[0-9a-fA-F]{64}", found.reveal()):
-        return WifiNetwork(**values, psk=Secret(found.reveal().lower()))
+    if PSK.fullmatch(key := found.reveal().lower()):
+        return WifiNetwork(**values, psk=Secret(key))
     fault = passphrase_fault(found)
     if fault:
         node.invalid(loc, fault, "use 8 to 63 characters, or the 64 hex digits of a PSK")

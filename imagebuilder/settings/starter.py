@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from imagebuilder.errors import Problem, SettingsError, WriteError
+from imagebuilder.errors import InputError, Problem, SettingsError, WriteError
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.settings.load import check_classroom
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from imagebuilder.progress import Prompter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +144,65 @@ _MORE = """
 # keyboard: fr
 # locale: fr_FR.UTF-8
 """
+
+
+def make_starter(
+    path: Path,
+    given: Mapping[str, str | None],
+    prompter: Prompter,
+    *,
+    environment: Mapping[str, str],
+    force: bool = False,
+) -> None:
+    """Write a starter file from the answers given (None: ask); InputError where one is there."""
+    if (has_file(path) or has_folder(path)) and not force:
+        raise InputError(f"{path} is there already", "give another name, or --force")
+    answers = ask_answers(given, prompter, environment=environment)
+    write_starter(path, render_starter(answers), environment=environment)
+
+
+def ask_answers(
+    given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
+) -> Answers:
+    """Return what was given by name, and ask for what is None."""
+    plain = Answers()
+
+    def answer(key: str, question: str, default: str = "") -> str:
+        text = given[key]
+        return _asked(prompter, key, question, default, environment) if text is None else text
+
+    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
+    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
+    ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
+    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
+    return Answers(
+        hostnames=hostnames,
+        profile=profile,
+        image=given["image"] or "",
+        wifi_ssid=ssid,
+        wifi_country=country.upper(),
+        shack=answer("shack", "Address of your own machine, empty for none"),
+    )
+
+
+def _asked(
+    prompter: Prompter, key: str, question: str, default: str, environment: Mapping[str, str]
+) -> str:
+    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    while True:
+        text = prompter.ask_or_read(question, default)
+        faults = _faults_of(key, text, environment) if text and prompter.interactive else ()
+        if not faults:
+            return text
+        prompter.fail(SettingsError(faults[0].message, faults[0].hint))
+
+
+def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+    """Judge one answer in a file whose others are sound."""
+    sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
+    return starter_faults(
+        render_starter(Answers(**{**sound, key: answer})), environment=environment
+    )
 
 
 def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:

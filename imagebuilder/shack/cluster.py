@@ -13,10 +13,11 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import SourceError
-from imagebuilder.shack.folder import STATUS_FILE, shack_of
+from imagebuilder.plan.card_layout import STATUS
+from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.keystore import client_bundle
 from imagebuilder.shack.services import swarm_path, uses_tls
-from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport
+from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -61,7 +62,7 @@ def ask_shack(
     with requests.Session() as session:
         session.trust_env = False  # ignore HTTP_PROXY: the shack is on the local network
         asker = _Asker(session, timeout_seconds)
-        gathering = _ask_consul(asker, f"http://{_host(shack)}:{shack.consul_port}", swarm_path)
+        gathering = _ask_consul(asker, f"http://{shack.url_host}:{shack.consul_port}", swarm_path)
         try:
             engines = _ask_manager(asker, shack, client)
         except SourceError as error:
@@ -95,15 +96,10 @@ def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> ClusterState:
 def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
     if client is not None:
         asker.present(client)
-    url = f"{'https' if client else 'http'}://{_host(shack)}:{shack.swarm_port}"
+    url = f"{'https' if client else 'http'}://{shack.url_host}:{shack.swarm_port}"
     if shack.kind == "swarm-mode":
         return asker.ask(url, "/nodes", parse_swarm_nodes)
     return asker.ask(url, "/info", parse_manager_info)
-
-
-def _host(shack: Shack) -> str:
-    """Return the address for a URL; IPv6 in brackets (RFC 3986, 3.2.2)."""
-    return f"[{shack.address}]" if ":" in shack.address else shack.address
 
 
 @dataclass
@@ -220,7 +216,7 @@ def _engine(row: dict[str, str]) -> Engine:
     status, error = row.get("Status", "Healthy"), row.get("Error", "")
     return Engine(
         name="" if row["Name"] == NAMELESS else row["Name"],
-        address=row["Address"].rpartition(":")[0] or row["Address"],
+        address=host_of(row["Address"]),
         healthy=status == "Healthy",
         status=status,
         error="" if error == "(none)" else error,
@@ -290,19 +286,19 @@ def read_card(path: Path) -> PiReport:
     """
     place = str(path)
     if path.is_dir():
-        file = path / STATUS_FILE
+        file = path / STATUS
         if not file.is_file():
             raise _silent_card(place)
         return parse_card_report(file.read_bytes(), place)
     with open_raw(path) as disk:
         volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
-        if not volume.exists(STATUS_FILE):
+        if not volume.exists(STATUS):
             raise _silent_card(place)
-        return parse_card_report(volume.read(STATUS_FILE), place)
+        return parse_card_report(volume.read(STATUS), place)
 
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"no {STATUS_FILE} on {place}",
-        "boot the Pi from this card first, or check that this is its boot partition",
+        f"{place} holds no {STATUS}",
+        "the Pi has not booted from this card yet, or this is not its boot partition",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import shlex
 from dataclasses import dataclass
@@ -28,15 +27,9 @@ class Export:
     reader: str
 
 
-def node_address(node: NodeSettings) -> str:
-    """Return the node's fixed address, or "" with DHCP."""
-    address = node.network.address
-    return str(ipaddress.ip_interface(address).ip) if address else ""
-
-
 def reachable_name(node: NodeSettings) -> str:
     """Return the name for clients: the fixed address, else the mDNS name."""
-    return node_address(node) or f"{node.hostname}.local"
+    return node.network.fixed_address or f"{node.hostname}.local"
 
 
 def ansible_inventory(classroom: Classroom, folder: Path) -> str:
@@ -73,7 +66,7 @@ def known_hosts(classroom: Classroom, folder: Path) -> str:
     del folder
     lines = []
     for node in classroom.nodes:
-        names = [node.hostname, f"{node.hostname}.local", node_address(node)]
+        names = [node.hostname, f"{node.hostname}.local", node.network.fixed_address]
         for key in node.host_keys:
             kind, blob = key.public.split()[:2]
             lines.append(f"{','.join(filter(None, names))} {kind} {blob}\n")
@@ -83,7 +76,7 @@ def known_hosts(classroom: Classroom, folder: Path) -> str:
 def hosts(classroom: Classroom, folder: Path) -> str:
     """Return lines for /etc/hosts: the shack and the nodes with a fixed address."""
     del folder
-    rows = [(node_address(node), node.hostname) for node in classroom.nodes]
+    rows = [(node.network.fixed_address, node.hostname) for node in classroom.nodes]
     if classroom.shack and _is_address(classroom.shack.address):
         rows.insert(0, (classroom.shack.address, classroom.shack.hostname))
     lines = [f"{address}\t{name}\n" for address, name in rows if address]
@@ -95,8 +88,8 @@ def dnsmasq(classroom: Classroom, folder: Path) -> str:
     del folder
     lines = []
     for node in classroom.nodes:
-        parts = [node.mac.lower(), node_address(node), node.hostname]
-        if node.mac or node_address(node):
+        parts = [node.mac.lower(), node.network.fixed_address, node.hostname]
+        if node.mac or node.network.fixed_address:
             lines.append(f"dhcp-host={','.join(filter(None, parts))}\n")
     return _head(classroom, "#") + _dnsmasq_network(classroom) + "".join(lines)
 

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError, WriteError
 from imagebuilder.files import write_in_folder
+from imagebuilder.plan.overlays import load_overlay
 from imagebuilder.plan.templates import compile_template
-from imagebuilder.shack.exports import EXPORTS, node_address
+from imagebuilder.progress import SILENT
+from imagebuilder.resources import shipped_folder
+from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
 from imagebuilder.shack.services import (
     bootstrap_expect,
@@ -27,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imagebuilder.model import Classroom, NodeSettings, OverlayFile, Shack
+    from imagebuilder.progress import Reporter
 
 Kind = Literal["classic", "swarm-mode"]
-STATUS_FILE = "rpi-image/status.json"
 
 # Exports on the class page; they contain nothing secret.
 PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")
@@ -57,6 +60,46 @@ class NodeLine:
     arch: str
     seat: str
     owner: str
+
+
+def make_shack(
+    classroom: Classroom,
+    folder: Path,
+    kind: Kind | None = None,
+    reporter: Reporter = SILENT,
+    *,
+    write: bool = True,
+) -> tuple[Path, ...]:
+    """Write what the instructor's machine runs into `folder` and return the files' paths.
+
+    `write=False` only plans it.
+    """
+    templates = load_overlay(shipped_folder("overlays") / "shack")
+    files = plan_shack(classroom, templates, kind, write=write)
+    if write:
+        write_shack(files, templates, folder)
+        _report(classroom, shack_of(classroom, kind), folder, reporter)
+    return tuple(folder / file.path for file in files)
+
+
+def _report(classroom: Classroom, shack: Shack, folder: Path, reporter: Reporter) -> None:
+    """Say what the shack does not fit or leaves open, and how it is started."""
+    if has_open_socket(classroom):
+        reporter.warn("the nodes' Docker sockets ask for no password: keep this network closed")
+    if classroom.shack and shack.kind != classroom.shack.kind:
+        reporter.warn(
+            f"the cards join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"{classroom.path.name} to {shack.kind} and build them again"
+        )
+    reporter.note(f"start it on {shack.address} with: make -C {folder} up")
+
+
+def with_client_keys(classroom: Classroom) -> Classroom:
+    """Return the class with what identifies its nodes; the client's keys are made where needed."""
+    classroom = with_identities(classroom)
+    if uses_tls(classroom):
+        client_bundle(classroom)
+    return classroom
 
 
 def plan_shack(
@@ -144,9 +187,8 @@ def has_open_socket(classroom: Classroom) -> bool:
 
 
 def _line(node: NodeSettings) -> NodeLine:
-    return NodeLine(
-        node.hostname, node_address(node), node.profile, node.arch, node.seat, node.owner
-    )
+    address = node.network.fixed_address
+    return NodeLine(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
 
 
 def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import segno
 
 from imagebuilder.errors import InputError, WriteError
-from imagebuilder.files import make_folder, write_file
+from imagebuilder.files import make_folder, write_file, write_text
 from imagebuilder.progress import SILENT
-from imagebuilder.shack.exports import node_address, reachable_name
+from imagebuilder.shack.exports import reachable_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,6 +51,29 @@ PAPERS = {
 }
 
 
+def write_labels(
+    classroom: Classroom,
+    path: Path,
+    paper: Paper,
+    skip: int = 0,
+    *,
+    search_path: str,
+    reporter: Reporter = SILENT,
+) -> None:
+    """Write the sheets as HTML or PDF, by the file's name; `skip` labels are used already.
+
+    A program of `search_path` prints the PDF.
+    """
+    page = render_labels(classroom, paper, skip % paper.count)
+    suffix = path.suffix.lower()
+    if suffix == ".pdf":
+        write_labels_pdf(page, path, search_path, reporter)
+    elif suffix in (".html", ".htm"):
+        write_text(path, page)
+    else:
+        raise InputError(f"{path} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
+
+
 def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
     """Return the sheets as HTML; `skip` leaves out labels that are used already."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
@@ -81,7 +104,7 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
     code = segno.make(link_of(classroom, node), error="m", micro=False)
     picture = code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
     lines = [f'<div class="host">{html.escape(node.hostname)}</div>']
-    lines.append(f"<div>{html.escape(node_address(node) or f'{node.hostname}.local')}</div>")
+    lines.append(f"<div>{html.escape(reachable_name(node))}</div>")
     seat = f"seat {node.seat}" if node.seat not in ("", str(number)) else ""
     lines += [f"<div>{html.escape(text)}</div>" for text in (node.owner, seat) if text]
     lines.append(f'<div class="small">{html.escape(f"{classroom.name} · {node.profile}")}</div>')

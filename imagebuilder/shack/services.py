@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.model import image_version
+from imagebuilder.model import DOCKER_PORT, image_version
 
 if TYPE_CHECKING:
     from imagebuilder.model import Classroom, NodeSettings, Secret, Shack
@@ -200,7 +200,7 @@ def _manager(classroom: Classroom, shack: Shack) -> Service:
         image=manager_image(classroom, shack),
         what="the Docker of the whole class",
         port=shack.swarm_port,
-        ports=(f"{shack.swarm_port}:2375",),
+        ports=(f"{shack.swarm_port}:{DOCKER_PORT}",),
     )
     if shack.kind == "swarm-mode":
         return replace(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -211,7 +210,7 @@ def _row(
     return NodeStatus(
         node.hostname,
         findings or (StatusNote("joined"),),
-        expected_address=_static_address(node),
+        expected_address=node.network.fixed_address,
         address=address or (engine.address if engine else ""),
         arch=(engine.arch or engine.machine) if engine else "",
         version=engine.version if engine else "",
@@ -230,7 +229,7 @@ def _of_swarm_state(engine: Engine | None, gathering: ClusterState) -> list[Stat
 
 
 def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
-    expected = _static_address(node)
+    expected = node.network.fixed_address
     # A manager reports its own address as it was connected to, for example 127.0.0.1.
     if engine is None or engine.manager or not expected or engine.address in ("", expected):
         return []
@@ -267,7 +266,7 @@ def _of_arch(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
 def _of_address(
     node: NodeSettings, member: Member | None, engine: Engine | None
 ) -> list[StatusNote]:
-    expected = _static_address(node)
+    expected = node.network.fixed_address
     findings = []
     if member and expected and member.address != expected:
         findings.append(StatusNote("stale-address", f"has {member.address}, expected {expected}"))
@@ -294,10 +293,10 @@ def _with_left_behind(
 ) -> list[NodeStatus]:
     """Add lines for stale swarm keys: swarm 0.2.0 writes them without a TTL."""
     there = {row.address for row in rows} | {member.address for member in gathering.members}
-    owners = {_static_address(node): node.hostname for node in classroom.nodes}
+    owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     by_name = {row.hostname: row for row in rows}
     for address in sorted(gathering.registered):
-        host = _host(address)
+        host = host_of(address)
         if host in there:
             continue
         name = owners.get(host, host)
@@ -320,7 +319,7 @@ def _engines_by_name(
 ) -> dict[str, Engine]:
     """Return engines by hostname; one without a name yet is found by its address."""
     roster = {node.hostname for node in classroom.nodes}
-    owners = {_static_address(node): node.hostname for node in classroom.nodes}
+    owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     owners |= {member.address: name for name, member in members.items()}
     found: dict[str, Engine] = {}
     for engine in gathering.engines or ():
@@ -352,11 +351,6 @@ def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> No
     )
 
 
-def _static_address(node: NodeSettings) -> str:
-    address = node.network.address
-    return str(ipaddress.ip_interface(address).ip) if address else ""
-
-
-def _host(address: str) -> str:
+def host_of(address: str) -> str:
     """Return the host of `host:port`."""
     return address.rpartition(":")[0] or address

@@ -26,12 +26,13 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from imagebuilder.plan.overlays import node_overlay
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 SHACK = "10.77.0.1"
-NODE_SCRIPT = Path(__file__).parents[2] / "overlays" / "node" / "rpi-image" / "node"
-INSTALLER = NODE_SCRIPT.with_name("install")
+SCRIPTS = {file.path: file.data for file in node_overlay()}
 CONSUL_IMAGE = "standin/arm-consul:0.5.0"
 SWARM_IMAGE = "standin/arm-swarm:0.2.0"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -214,8 +215,8 @@ class Node(Docker):
         shutil.rmtree(self.root, ignore_errors=True)
         for folder in (self.state, self.card, self.root / "var" / "log"):
             folder.mkdir(parents=True)
-        shutil.copy(NODE_SCRIPT, self.state / "node")
-        shutil.copy(INSTALLER, self.card / "install")
+        (self.state / "node").write_bytes(SCRIPTS["rpi-image/node"])
+        (self.card / "install").write_bytes(SCRIPTS["rpi-image/install"])
         values = settings_of(self.name) | settings
         text = "".join(f"{name}={shlex.quote(value)}\n" for name, value in values.items())
         (self.state / "node.env").write_text(text)

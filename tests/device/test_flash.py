@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli.cards import Allowances, choose_targets
 from imagebuilder.cli.console import Console
 from imagebuilder.devices.safety import WritePolicy
+from imagebuilder.devices.targets import choose_targets
 from imagebuilder.errors import RefusedError
 from tests.device.cards import (
     BOOT_FILES,
@@ -460,12 +460,12 @@ def test_who_may_not_write_the_card_hears_it_before_anything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
-    policy, allowed = WritePolicy(allow_loop=True), Allowances(yes=True)
+    policy = WritePolicy(allow_loop=True)
     with (
         card(tmp_path, CARD_BYTES) as device,
         pytest.raises(RefusedError, match="cannot be written by you") as caught,
     ):
-        choose_targets([device], policy, allowed, Console())
+        choose_targets([device], policy, Console(), unmount=False)
     assert "sudo" in caught.value.hint
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import textwrap
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from imagebuilder.plan.overlays import node_overlay
 from tests.lib.tools import need
 
-SCRIPTS = Path(__file__).parents[2] / "overlays" / "node" / "rpi-image"
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# What stands in rpi-image/ on every card, by name: the joined scripts, and templates.
+NODE_FILES = {file.path.removeprefix("rpi-image/"): file.data for file in node_overlay()}
 SHELLS = ("dash", "busybox")
 BUILT = 1700000000
 HASH = "5eed" * 16
@@ -442,7 +446,7 @@ def _card(pi: Pi, kind: str) -> None:
     for folder in ("wifi", "network"):
         (pi.card / folder).mkdir(parents=True)
     for name in ("install", "node"):
-        shutil.copy(SCRIPTS / name, pi.card / name)
+        (pi.card / name).write_bytes(NODE_FILES[name])
     generation = GENERATIONS.get(kind, kind)
     pi.configure(NODE_GENERATION=generation)
     (pi.card / "authorized_keys").write_text(KEYS)

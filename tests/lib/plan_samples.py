@@ -24,7 +24,7 @@ from imagebuilder.model import (
 )
 from imagebuilder.plan.generations import DictBoot, detect
 from imagebuilder.plan.node import plan_node
-from imagebuilder.plan.overlays import load_generations, load_overlay
+from imagebuilder.plan.overlays import load_generations, node_overlay
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def generations() -> tuple[Generation, ...]:
 @cache
 def node_files() -> tuple[OverlayFile, ...]:
     """Return what every node gets."""
-    return load_overlay(shipped_folder("overlays") / "node")
+    return node_overlay()
 
 
 def boot_of(name: str, **more: bytes) -> DictBoot:

@@ -6,23 +6,25 @@ Layout: Microsoft FAT specification 1.03 (BPB). The FAT type is determined as in
 
 from __future__ import annotations
 
-import struct
 import sys
 from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagebuilder.disk.boot_sector import parse_parameters
 from imagebuilder.disk.extent import Extent
+from imagebuilder.disk.fat.directory import SLOT_BYTES
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from imagebuilder.disk.reader import ReadAt
 
-_SIGNATURE = b"\x55\xaa"
-_SECTOR_SIZES = (512, 1024, 2048, 4096)
 _FAT12_BELOW = 4085
-_SMALLEST_MEDIA = 0xF0
+
+# Budget: 512 GB in clusters of 32 KiB. A volume with a larger table is copied whole.
+MOST_FAT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +52,8 @@ def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Exten
 
     A cluster counts as used if it is so in any copy of the table.
     """
-    layout = _parse_layout(disk.read_at(start_bytes, 512), size_bytes)
-    if layout is None:
+    layout = _layout_of(disk.read_at(start_bytes, SECTOR_BYTES))
+    if layout is None or not _sound(layout, size_bytes):
         return None
     tables = [
         disk.read_at(start_bytes + layout.fat_start + i * layout.fat_bytes, layout.fat_bytes)
@@ -64,41 +66,30 @@ def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Exten
     return tuple(_to_extents(used, layout, start_bytes, size_bytes))
 
 
-def _parse_layout(raw: bytes, size_bytes: int) -> _Layout | None:
-    if len(raw) < 512 or raw[510:] != _SIGNATURE or raw[21] < _SMALLEST_MEDIA:  # noqa: PLR2004
+def _layout_of(boot_sector: bytes) -> _Layout | None:
+    parameters = parse_parameters(boot_sector)
+    if parameters is None:
         return None
-    sector, per_cluster, reserved, copies, root_entries, total16 = struct.unpack_from(
-        "<HBHBHH", raw, 11
-    )
-    fat16, total32, fat32 = struct.unpack_from("<H8xII", raw, 22)
-    sectors, fat_sectors = total16 or total32, fat16 or fat32
-    if (
-        sector not in _SECTOR_SIZES
-        or not per_cluster
-        or per_cluster & (per_cluster - 1)
-        or not reserved
-        or copies not in (1, 2)
-        or not fat_sectors
-    ):
-        return None
-    root_sectors = -(-root_entries * 32 // sector)
-    data_sector = reserved + copies * fat_sectors + root_sectors
-    layout = _Layout(
-        fat_start=reserved * sector,
-        fat_bytes=fat_sectors * sector,
-        fat_copies=copies,
+    sector, per_cluster = parameters.sector_bytes, parameters.cluster_sectors
+    root_sectors = -(-parameters.root_entries * SLOT_BYTES // sector)
+    tables = parameters.fats * parameters.fat_sectors
+    data_sector = parameters.reserved_sectors + tables + root_sectors
+    return _Layout(
+        fat_start=parameters.reserved_sectors * sector,
+        fat_bytes=parameters.fat_sectors * sector,
+        fat_copies=parameters.fats,
         data_start=data_sector * sector,
         cluster_bytes=per_cluster * sector,
-        clusters=(sectors - data_sector) // per_cluster,
-        volume_bytes=sectors * sector,
-        is_fat32=not fat16,
+        clusters=(parameters.total_sectors - data_sector) // per_cluster,
+        volume_bytes=parameters.total_sectors * sector,
+        is_fat32=parameters.is_fat32,
     )
-    return layout if _sound(layout, size_bytes) else None
 
 
 def _sound(layout: _Layout, size_bytes: int) -> bool:
     return (
         layout.clusters > 0
+        and layout.fat_bytes <= MOST_FAT_BYTES
         and layout.volume_bytes <= size_bytes
         and (layout.clusters + 2) * layout.entry_bits <= layout.fat_bytes * 8
     )

@@ -1,5 +1,5 @@
 """The schema of settings files: fields, documents, JSON Schema and diagnostics.
 
 May import the ground and the rooms before settings.
-Entry points: `documents.ClassroomDocument`, `json_schema`.
+Entry points: `documents.parse_document`, `documents.ClassroomDocument`.
 """

@@ -16,16 +16,13 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
-from imagebuilder.model import TAKEN
+from imagebuilder.model import HOSTNAME, SSID_BYTES, TAKEN
 from imagebuilder.settings.schema.diagnostics import did_you_mean, invalid
 from imagebuilder.settings.schema.json_schema import SCALAR, Matched, Shape, shaped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HOSTNAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-SSID_BYTES = 32
-PASSPHRASE_BYTES = range(8, 64)
 LAST_PORT = 65535
 USER_BYTES = 32
 _DRIVERS = "default aufs btrfs devicemapper fuse-overlayfs overlay overlay2 overlayfs vfs zfs"
@@ -79,9 +76,9 @@ def hostname(value: str) -> str:
 def ssid(value: str) -> str:
     """Check the length of an SSID in bytes (IEEE 802.11)."""
     size = len(value.encode())
-    if not 1 <= size <= SSID_BYTES:
+    if size not in SSID_BYTES:
         raise invalid(
-            f"the SSID has {size} bytes in UTF-8, not 1 to {SSID_BYTES}",
+            f"the SSID has {size} bytes in UTF-8, not 1 to {SSID_BYTES[-1]}",
             "shorten it: characters outside ASCII take 2 to 4 bytes",
         )
     return value

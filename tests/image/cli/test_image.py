@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.cli.image import form_of, output_path
+from imagebuilder.build.node import compression_of, output_path
 from tests.lib.program import (
     SAMPLE,
     SAMPLE_SHA256,
@@ -325,7 +325,7 @@ def test_what_a_user_can_get_wrong(
 )
 def test_the_name_says_the_form(tmp_path: Path, output: str, compress: str, form: str) -> None:
     (tmp_path / "there.bin").mkdir()
-    assert form_of(tmp_path / output, compress) == form
+    assert compression_of(tmp_path / output, compress) == form
     named = output_path(tmp_path / output, "pi", form)
     inside = "." not in output or output == "there.bin"
     assert named == (tmp_path / output / "pi.img.gz" if inside else tmp_path / output)

@@ -413,7 +413,7 @@ def test_clean_removes_unfinished_parts_nobody_works_on(
 
 _KILLED = """
 import os, pathlib, sys
-from imagebuilder.cache import Cache
+from imagebuilder.images.cache import Cache
 with Cache(pathlib.Path(sys.argv[1])).scratch("inspect x") as part:
     part.write_bytes(bytes(9000))
     os.kill(os.getpid(), 9)

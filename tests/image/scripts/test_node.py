@@ -14,6 +14,7 @@ from tests.lib.pi_tree import HASH, SETTINGS, SHELLS, Pi, board, give, make_pi
 
 STATE = "var/lib/rpi-image"
 NODE = f"/{STATE}/node"
+MASK = "etc/systemd/system/dhcpcd.service"
 # The time limits of the scripts sleep, too: a sleep that does not would end everything at once.
 SLEEP = shutil.which("sleep")
 
@@ -422,6 +423,32 @@ def test_the_wifi_is_joined_before_there_is_a_route(pi: Pi) -> None:
     assert pi.status()["address"] == "10.0.0.7"
     assert pi.calls().index("ifup wlan0") < pi.calls().index("locale-gen ")
     assert not pi.path(f"{STATE}/todo").exists()
+
+
+@pytest.mark.parametrize(
+    ("there", "joins"),
+    [
+        (("etc/dhcpcd.conf", "sbin/dhcpcd"), "wpa_cli -i wlan0 reconfigure"),
+        (("etc/dhcpcd.conf", "usr/sbin/dhcpcd5"), "wpa_cli -i wlan0 reconfigure"),
+        (("etc/dhcpcd.conf", "sbin/dhcpcd", MASK), "ifdown --force wlan0, ifup wlan0"),
+        (("etc/dhcpcd.conf",), "ifdown --force wlan0, ifup wlan0"),
+        (("sbin/dhcpcd",), "ifdown --force wlan0, ifup wlan0"),
+    ],
+)
+def test_the_wifi_is_joined_by_what_runs_it(there: tuple[str, ...], joins: str, pi: Pi) -> None:
+    """HypriotOS masks dhcpcd from 1.12.1 on and keeps its file; ifupdown has the wifi there."""
+    pi.write(f"{STATE}/todo", " wifi\n")
+    pi.path("sys/class/net/wlan0").mkdir(parents=True)
+    (pi.folder / "fakes" / "nmcli").unlink()
+    for name in there:
+        pi.path(name).parent.mkdir(parents=True, exist_ok=True)
+        if name == MASK:
+            pi.path(name).symlink_to("/dev/null")
+        else:
+            pi.write(name, "", 0o755)
+    once(pi)
+    asked = [call for call in pi.calls() if call.startswith(("if", "wpa_cli", "systemctl"))]
+    assert ", ".join(asked) == joins
 
 
 def test_the_clock_is_never_before_the_build(pi: Pi) -> None:

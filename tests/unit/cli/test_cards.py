@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from imagebuilder.cli.cards import OutcomeReporter
+from imagebuilder.cli.cards import CardReporter
 from imagebuilder.cli.console import Console
 from imagebuilder.devices.device import Device
 from imagebuilder.errors import WriteError
 from imagebuilder.flash.flasher import CardOutcome
+from imagebuilder.flash.run import FlashResult
 from imagebuilder.flash.writer import CardJob, CardOptions, Stage
 from tests.lib.reports import REPORT
 
@@ -36,13 +37,9 @@ BAD = CardOutcome(
 )
 
 
-def make(*, eject: bool = False, as_json: bool = False) -> tuple[OutcomeReporter, Console]:
+def make(*, eject: bool = False, as_json: bool = False) -> tuple[CardReporter, Console]:
     console = Console(out=io.StringIO(), err=io.StringIO(), as_json=as_json)
-    seen: list[CardOutcome] = []
-    outcome_reporter = OutcomeReporter(
-        settle=seen.append, console=console, options=CardOptions(eject=eject)
-    )
-    return outcome_reporter, console
+    return CardReporter(console=console, options=CardOptions(eject=eject)), console
 
 
 def text(stream: object) -> str:
@@ -50,22 +47,22 @@ def text(stream: object) -> str:
 
 
 def test_a_card_is_told_as_soon_as_it_ends_and_only_once() -> None:
-    outcome_reporter, console = make()
-    outcome_reporter(GOOD)
+    card_reporter, console = make()
+    card_reporter(GOOD)
     assert text(console.out).startswith("/dev/sdb: 0 MB written and verified")
-    outcome_reporter(BAD)
+    card_reporter(BAD)
     said = "error: /dev/sdc: write failed\nhint: replace it\n"
     assert text(console.err) == said
-    assert outcome_reporter.end([GOOD, BAD]) == 7
+    assert card_reporter.end(FlashResult((GOOD, BAD), 7)) == 7
     assert (text(console.out).count("\n"), text(console.err)) == (1, said)
 
 
 def test_json_comes_at_the_end_in_the_order_of_the_cards() -> None:
-    outcome_reporter, console = make(as_json=True)
-    outcome_reporter(BAD)
-    outcome_reporter(GOOD)
+    card_reporter, console = make(as_json=True)
+    card_reporter(BAD)
+    card_reporter(GOOD)
     assert text(console.out) == ""
-    outcome_reporter.end([GOOD, BAD])
+    card_reporter.end(FlashResult((GOOD, BAD), 7))
     cards = json.loads(text(console.out))["cards"]
     assert [card["device"] for card in cards] == ["/dev/sdb", "/dev/sdc"]
     assert text(console.err).count("write failed") == 1
@@ -75,8 +72,8 @@ def test_json_comes_at_the_end_in_the_order_of_the_cards() -> None:
     ("eject", "ejected", "warns"), [(True, False, True), (True, True, False), (False, False, False)]
 )
 def test_a_card_that_was_not_ejected_is_named(eject: bool, ejected: bool, warns: bool) -> None:
-    outcome_reporter, console = make(eject=eject)
-    outcome_reporter(replace(GOOD, report=replace(REPORT, ejected=ejected)))
+    card_reporter, console = make(eject=eject)
+    card_reporter(replace(GOOD, report=replace(REPORT, ejected=ejected)))
     assert ("/dev/sdb is done, but was not ejected" in text(console.err)) is warns
 
 
@@ -85,11 +82,9 @@ def test_a_lost_output_ends_the_run_but_no_card() -> None:
         def write(self, text: str) -> int:
             raise OSError(28, text)
 
-    noted: list[CardOutcome] = []
     console = Console(out=Full(), err=io.StringIO())
-    outcome_reporter = OutcomeReporter(settle=noted.append, console=console, options=CardOptions())
-    outcome_reporter(GOOD)
-    outcome_reporter(BAD)
-    assert noted == [GOOD, BAD]
+    card_reporter = CardReporter(console=console, options=CardOptions())
+    card_reporter(GOOD)
+    card_reporter(BAD)
     with pytest.raises(OSError, match="28"):
-        outcome_reporter.end([GOOD, BAD])
+        card_reporter.end(FlashResult((GOOD, BAD), 7))

@@ -19,11 +19,16 @@ from hypothesis import strategies as st
 
 from imagebuilder.cli.console import Console
 from imagebuilder.cli.main import run
-from imagebuilder.cli.options import NodeFlags, document_from_flags, node_from_flags, node_options
-from imagebuilder.cli.session import choose_nodes
+from imagebuilder.cli.options import node_options
 from imagebuilder.errors import InputError, SettingsError
 from imagebuilder.model import Secret
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.flags import (
+    NodeFlags,
+    choose_nodes,
+    document_from_flags,
+    node_from_flags,
+)
 from imagebuilder.settings.load import load_classroom
 from imagebuilder.settings.schema.fields import COUNTRIES
 from imagebuilder.settings.starter import Answers, classroom_schema, render_starter
@@ -419,7 +424,7 @@ def flags_of(*arguments: str) -> NodeFlags:
 
 
 def node_of(*arguments: str) -> Any:
-    return node_from_flags(flags_of(*arguments), Console(no_input=True))[1]
+    return node_from_flags(flags_of(*arguments), Console(no_input=True), os.environ)[1]
 
 
 def test_the_seeds_registry_is_registry_and_mirror() -> None:
@@ -463,6 +468,7 @@ def test_what_is_doubtful_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> 
     node_from_flags(
         flags_of("--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b"),
         Console(quiet=True, no_input=True),
+        os.environ,
     )
     said = capsys.readouterr().err
     assert "warning: docker.tcp: the Docker API is open" in said

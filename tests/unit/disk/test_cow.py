@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.disk.cow import CowView
-from imagebuilder.disk.extent import SECTOR_BYTES, Patch, Run
+from imagebuilder.disk.extent import Patch, Run
 from imagebuilder.disk.patched import PatchedImage, merge
 from imagebuilder.disk.reader import CACHED_BYTES, CachedReader
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from imagebuilder.disk.reader import RawFile

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.disk.boot_sector import parse_parameters
 from imagebuilder.disk.cow import CowView
 from imagebuilder.disk.extent import Partition
 from imagebuilder.disk.partitions import (
     boot_partition,
     cut_off,
-    holds_fat,
     parse_gpt_header,
     read_partitions,
 )
@@ -269,9 +269,10 @@ def test_other_file_systems_are_no_fat(tmp_path: Path) -> None:
         with path.open("wb") as image:
             image.truncate(16 * MIB)
         run(*command, path)
-        assert holds_fat(path.read_bytes()[:SECTOR]) is (command == ["mkfs.vfat"])
+        found = parse_parameters(path.read_bytes()[:SECTOR])
+        assert bool(found) is (command == ["mkfs.vfat"])
     boot = bytearray(path.read_bytes()[:SECTOR])
-    assert not holds_fat(bytes(boot[:511]))
+    assert not parse_parameters(bytes(boot[:511]))
     for at, value in ((11, 1), (13, 3), (14, 0), (16, 0), (16, 3), (21, 0x10), (22, 0), (510, 0)):
         broken = bytearray(boot)
         broken[at] = value
@@ -279,4 +280,4 @@ def test_other_file_systems_are_no_fat(tmp_path: Path) -> None:
             broken[at + 1] = 0
         if at == 22:
             broken[36:40] = bytes(4)
-        assert not holds_fat(bytes(broken)), at
+        assert not parse_parameters(bytes(broken)), at

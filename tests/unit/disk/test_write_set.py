@@ -91,7 +91,7 @@ def test_every_cluster_of_every_file_is_in_use_and_no_free_one(tmp_path: Path, k
     volume = fat(tmp_path, *FATS[kind])
     with open_raw(volume) as disk:
         used = usage.used_extents(disk, 0, disk.size_bytes)
-        layout = usage._parse_layout(disk.read_at(0, 512), disk.size_bytes)
+        layout = usage._layout_of(disk.read_at(0, 512))
     assert used is not None
     assert layout is not None
     clusters = {

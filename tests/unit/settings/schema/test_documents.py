@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.settings.schema import fields
+from imagebuilder.model import HOSTNAME
 from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean, dotted
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
@@ -20,6 +20,7 @@ from imagebuilder.settings.schema.documents import (
     classify_image,
     parse_document,
 )
+from imagebuilder.settings.schema.fields import COUNTRIES
 from tests.lib.tools import need, run
 
 FOLDER = Path("/class")
@@ -123,7 +124,7 @@ def test_a_better_host_name_is_a_host_name(text: str) -> None:
     diagnostics = faults({"nodes": [{"hostname": text}]})
     if diagnostics and diagnostics[0].hint.startswith("use `"):
         better = diagnostics[0].hint.removeprefix("use `").removesuffix("`")
-        assert fields.HOSTNAME.fullmatch(better)
+        assert HOSTNAME.fullmatch(better)
 
 
 @pytest.mark.parametrize(("ssid", "good"), [("é" * 16, True), ("é" * 17, False), ("📶" * 8, True)])
@@ -375,8 +376,8 @@ def test_a_profile_needs_its_arch() -> None:
 
 
 def test_countries_are_all_there() -> None:
-    assert len(fields.COUNTRIES) == 249
-    assert {"FR", "US", "GB", "ZA", "AX"} <= fields.COUNTRIES
+    assert len(COUNTRIES) == 249
+    assert {"FR", "US", "GB", "ZA", "AX"} <= COUNTRIES
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""What shall be on the cards, as flags say it: nodes of a classroom, or one image as it is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import ImageError, InputError, RefusedError
+from imagebuilder.files import has_file
+from imagebuilder.images.compress import SUFFIXES
+from imagebuilder.images.formats import is_compressed
+from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.settings.flags import choose_nodes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.progress import Prompter
+    from imagebuilder.settings.flags import NodeFlags
+
+    Obtain = Callable[[ImageSource], BaseImage]
+
+BUILD_FOLDER = Path("build")
+
+
+def choose_card_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
+    """Return the nodes that are named, all where none is; RefusedError for one named twice."""
+    nodes = choose_nodes(classroom, names)
+    times = Counter(node.hostname for node in nodes)
+    if twice := [name for name, count in times.items() if count > 1]:
+        raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
+    return nodes
+
+
+def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseImage:
+    """Return the image to write as it is: a raw file where it lies, another from the cache.
+
+    --image is a file, else a name of the catalogue or a URL, under the rules of `build`; without it
+    the one image in build/ is taken. With --sha256 a raw file goes through the cache too, which
+    compares it.
+    """
+    path = Path(flags.image) if flags.image else _only_build(prompter)
+    if not has_file(path):
+        return obtain(_source_elsewhere(flags, path))
+    sha256 = flags.sha256 or ""
+    if sha256 or is_compressed(path):
+        unchecked = flags.no_checksum
+        return obtain(ImageSource(path.name, file=path, sha256=sha256, unchecked=unchecked))
+    size_bytes = path.stat().st_size
+    if size_bytes == 0:
+        raise ImageError(f"{path} is empty", "fetch or build it again")
+    return BaseImage(path, "", size_bytes, path.name)
+
+
+def _source_elsewhere(flags: NodeFlags, path: Path) -> ImageSource:
+    """Return the source of an image that is no file here."""
+    # An image as it is, which is here, pays for no schema.
+    from imagebuilder.settings.catalog import find_image  # noqa: PLC0415
+    from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415
+
+    text = flags.image or ""
+    if path.is_block_device():
+        raise InputError(f"{path} is a device, not an image", "copy it into a file first")
+    if classify_image(text) == "file":
+        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+    return find_image(
+        text, sha256=flags.sha256 or "", unchecked=flags.no_checksum, folders=flags.profiles
+    )
+
+
+def _only_build(prompter: Prompter) -> Path:
+    images = _built(BUILD_FOLDER)
+    if not images:
+        raise InputError(
+            f"there is no image in {BUILD_FOLDER}/", "give --image FILE, or --config FILE --node H"
+        )
+    if len(images) == 1:
+        return images[0]
+    names = ", ".join(str(path) for path in images)
+    for number, path in enumerate(images, 1):
+        prompter.note(f"{number}  {path}")
+    answer = prompter.ask("Which image (number)?")
+    if answer.isdigit() and 1 <= int(answer) <= len(images):
+        return images[int(answer) - 1]
+    raise InputError(f"there are {len(images)} images: {names}", "give one with --image FILE")
+
+
+def _built(folder: Path) -> list[Path]:
+    """Return the images in a folder; of one that lies there raw and compressed, the raw one."""
+    found: dict[str, Path] = {}
+    for suffix in ("", *(f".{packed}" for packed in SUFFIXES)):
+        for path in sorted(folder.glob(f"*.img{suffix}")):
+            found.setdefault(path.name.removesuffix(suffix), path)
+    return [found[name] for name in sorted(found)]

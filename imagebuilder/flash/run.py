@@ -1,0 +1,350 @@
+"""One run of `flash` or `verify`, from device names to cards: callable without a command line."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections import deque
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from imagebuilder.devices.blockdev import unmounted
+from imagebuilder.devices.hotplug import open_uevents
+from imagebuilder.devices.inventory import list_devices
+from imagebuilder.devices.safety import WritePolicy, refuse
+from imagebuilder.devices.targets import (
+    agree,
+    choose_targets,
+    confirm,
+    protected_file,
+    protected_folder,
+)
+from imagebuilder.errors import InputError, RpiImageError
+from imagebuilder.files import has_file
+from imagebuilder.flash.choice import choose_card_nodes, choose_image
+from imagebuilder.flash.claims import CardClaims
+from imagebuilder.flash.content import CardContents
+from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
+from imagebuilder.flash.ledger import Ledger, NodeTakenError
+from imagebuilder.flash.station import Station
+from imagebuilder.flash.verify import build_time_of, compare, open_medium
+from imagebuilder.flash.writer import CardOptions
+from imagebuilder.settings.flags import check_names
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from imagebuilder.devices.device import Device
+    from imagebuilder.flash.content import CardContent
+    from imagebuilder.flash.flasher import CardOutcome
+    from imagebuilder.flash.verify import Comparison
+    from imagebuilder.flash.writer import CardJob
+    from imagebuilder.images.cache import Cache
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+    from imagebuilder.progress import Prompter, Reporter
+    from imagebuilder.settings.flags import NodeFlags
+
+
+class Workspace(Protocol):
+    """What a run takes from its caller; each is asked for only when it is needed."""
+
+    @property
+    def epoch(self) -> int:
+        """Seconds since 1970 that count as now."""
+
+    @property
+    def cache(self) -> Cache:
+        """The cache of base images."""
+
+    def obtain(self, source: ImageSource) -> BaseImage:
+        """Return the unpacked base of an image."""
+
+    def classroom(self, flags: NodeFlags) -> Classroom:
+        """Load what the flags and their --config describe."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlashOptions:
+    """The flags of `flash` that are not about a node's settings, with their defaults."""
+
+    node: str = ""
+    nodes: str = ""
+    yes: bool = False
+    allow_loop: bool = False
+    allow_large: bool = False
+    full: bool = False
+    reuse: bool = False
+    no_verify: bool = False
+    eject: bool = False
+    unmount: bool = False
+    again: bool = False
+    queue: bool = False
+    stall_seconds: float = STALL_SECONDS
+
+    @property
+    def names(self) -> str:
+        """Return the nodes that are named, in whichever way."""
+        return self.node or self.nodes
+
+    @property
+    def card(self) -> CardOptions:
+        """Return how cards are written; a station ejects what is done."""
+        return CardOptions(
+            reuse=self.reuse, verify=not self.no_verify, eject=self.eject or self.queue
+        )
+
+    @property
+    def may_unmount(self) -> bool | None:
+        """Return whether a card may be unmounted; None where that is to be asked."""
+        return True if self.unmount else False if self.yes else None
+
+    def check(self) -> None:
+        """Raise InputError where the flags contradict each other."""
+        if self.node and self.nodes:
+            raise InputError("--node and --nodes exclude each other", "give one of them")
+        if not self.stall_seconds > 0:  # "nan" is a number to click, and compares as nothing
+            raise InputError(f"--stall-seconds is {self.stall_seconds:g}", "give more than 0")
+
+
+@dataclass(frozen=True, slots=True)
+class FlashResult:
+    """What became of every card, and the exit code that says so."""
+
+    outcomes: tuple[CardOutcome, ...]
+    exit_code: int
+
+
+def _ignore(_: CardOutcome) -> None:
+    """Drop an outcome; the result has it, too."""
+
+
+@dataclass(kw_only=True)
+class FlashRun:
+    """One run of `flash`; `finished` is told of each card as soon as it ends.
+
+    `refused` tells, after an error, that no card named was begun.
+    """
+
+    workspace: Workspace
+    prompter: Prompter
+    flags: NodeFlags
+    options: FlashOptions
+    finished: Callable[[CardOutcome], None] = _ignore
+    refused: bool = field(init=False, default=False)
+
+    def run(self, targets: Sequence[str]) -> FlashResult:
+        """Write the devices named, or serve at the flash station; raises RpiImageError."""
+        check_names(self.flags, self.options.names)
+        self.options.check()
+        if self.options.no_verify:
+            self.prompter.warn("not verifying: a worn or counterfeit card will not be noticed")
+        if self.options.queue:
+            return self._queue(targets)
+        self.refused = True
+        return self._write(targets)
+
+    def _write(self, targets: Sequence[str]) -> FlashResult:
+        if not targets:
+            raise InputError("no device is named", "`rpi-image devices` lists them")
+        # Before anything is fetched or unpacked: a refusal should come at once.
+        devices = choose_targets(
+            targets, self._policy(), self.prompter, unmount=self.options.may_unmount
+        )
+        with self._contents() as contents:
+            if self.flags.describe_nodes:
+                return self._write_nodes(devices, contents)
+            return self._write_image(devices, contents)
+
+    def _write_image(self, devices: tuple[Device, ...], contents: CardContents) -> FlashResult:
+        base = choose_image(self.flags, self.workspace.obtain, self.prompter)
+        content = contents.image(base)
+        policy = replace(self._policy(base.path), image_bytes=content.source.size_bytes)
+        for device in devices:
+            refuse(device, policy)
+        self._confirm([(device, base.name) for device in devices])
+        return self._flash([content] * len(devices), devices, self._claims(again=True))
+
+    def _write_nodes(self, devices: tuple[Device, ...], contents: CardContents) -> FlashResult:
+        _, nodes = self._nodes()
+        named = bool(self.options.node or self.flags.hostname)
+        claims = self._claims(again=self.options.again, named=named)
+        order = claims.free_nodes(nodes, len(devices))
+        chosen = [(device, order.popleft()) for device in devices]
+        # Who named nodes wants these; the roster's next one may be any that is free.
+        spare = deque() if self.options.names else order
+
+        def compose(node: NodeSettings, device: Device) -> CardContent:
+            return self._compose(node, device, contents)
+
+        pick = functools.partial(pick_node, spare=spare, compose=compose, reporter=self.prompter)
+        picked = [pick(device, compose(node, device), claims.check) for device, node in chosen]
+        pairs = list(zip(devices, picked, strict=True))
+        self._confirm([(device, content.node) for device, content in pairs])
+        try:
+            picked = [pick(device, content, claims.begin) for device, content in pairs]
+        except RpiImageError:
+            claims.take_back()
+            raise
+        return self._flash(picked, devices, claims)
+
+    def _flash(
+        self, contents: list[CardContent], devices: tuple[Device, ...], claims: CardClaims
+    ) -> FlashResult:
+        self.refused = False
+
+        def finished(outcome: CardOutcome) -> None:
+            claims.end(outcome)
+            self.finished(outcome)
+
+        outcomes = flash_cards(
+            [content.job(device) for device, content in zip(devices, contents, strict=True)],
+            self.options.card,
+            self.prompter,
+            stall_seconds=self.options.stall_seconds,
+            finished=finished,
+        )
+        codes = [outcome.error.exit_code for outcome in outcomes if outcome.error]
+        return FlashResult(outcomes, max(codes, default=0))
+
+    def _queue(self, readers: Sequence[str]) -> FlashResult:
+        """Serve at the flash station until the roster is done; only `readers` where some are named.
+
+        A reader may be named by a link that udev keeps, such as one of /dev/disk/by-path.
+        """
+        if not self.flags.config:
+            raise InputError("the flash station needs a roster", "give -c FILE")
+        classroom, nodes = self._nodes()
+        claims = self._claims(again=self.options.again)
+        names = claims.pending([node.hostname for node in nodes])
+        waiting = [node for node in nodes if node.hostname in names]
+        with self._contents() as contents, open_uevents() as events:
+            # A card should not wait for a download, nor the others for its failure.
+            for image in {node.image for node in waiting}:
+                self.workspace.obtain(image)
+            station = self._station(classroom, waiting, readers, contents, claims)
+            self._confirm_queue(classroom, names)
+            # Every node has its card then, whatever failed on the way.
+            return FlashResult(station.run(events), 0)
+
+    def _station(
+        self,
+        classroom: Classroom,
+        nodes: list[NodeSettings],
+        readers: Sequence[str],
+        contents: CardContents,
+        claims: CardClaims,
+    ) -> Station:
+        settings = {node.hostname: node for node in nodes}
+
+        def prepare(name: str, device: Device) -> CardJob:
+            content = self._compose(settings[name], device, contents)
+            claims.begin(content, device)
+            return content.job(device)
+
+        return Station(
+            nodes=tuple(settings),
+            roster=tuple(node.hostname for node in classroom.nodes),
+            flasher=Flasher(
+                options=self.options.card,
+                reporter=self.prompter,
+                stall_seconds=self.options.stall_seconds,
+            ),
+            look=functools.partial(_devices_in, readers),
+            free=lambda device: unmounted(device) if self.options.unmount else device,
+            prepare=prepare,
+            settle=claims.end,
+            policy=self._policy(),
+            reporter=self.prompter,
+        )
+
+    def _compose(self, node: NodeSettings, device: Device, contents: CardContents) -> CardContent:
+        """Compose a node; raises RefusedError where the device is not fit for it."""
+        content = contents.node(node, self.workspace.obtain)
+        for warning in content.warnings:
+            self.prompter.warn(f"{node.hostname}: {warning}")
+        policy = self._policy(*([node.image.file] if node.image.file else []))
+        refuse(device, replace(policy, image_bytes=content.source.size_bytes))
+        return content
+
+    def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+        classroom = self.workspace.classroom(self.flags)
+        return classroom, choose_card_nodes(classroom, self.options.names)
+
+    def _claims(self, *, again: bool, named: bool = False) -> CardClaims:
+        config, epoch = self.flags.config, self.workspace.epoch
+        ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
+        return CardClaims(ledger, self.prompter, again=again, named=named, epoch=epoch)
+
+    def _policy(self, *files: Path) -> WritePolicy:
+        """Return what must not be overwritten, and what the user allows."""
+        cache = self.workspace.cache.folder
+        image = Path(self.flags.image) if self.flags.image else None
+        named = [path for path in (self.flags.config, image, *files) if path and has_file(path)]
+        return WritePolicy(
+            allow_loop=self.options.allow_loop,
+            allow_large=self.options.allow_large,
+            protected=(
+                protected_folder(cache, f"the cache ({cache})"),
+                *map(protected_file, named),
+            ),
+        )
+
+    def _contents(self) -> CardContents:
+        return CardContents(
+            full=self.options.full, epoch=self.workspace.epoch, reporter=self.prompter
+        )
+
+    def _confirm(self, targets: Sequence[tuple[Device, str]]) -> None:
+        confirm(targets, self.prompter, yes=self.options.yes)
+
+    def _confirm_queue(self, classroom: Classroom, names: Sequence[str]) -> None:
+        if self.options.yes:
+            return
+        self.prompter.note(f"every card inserted from now on becomes one of {', '.join(names)}")
+        agree(f"Type {classroom.name} to begin:", classroom.name, self.prompter)
+
+
+def pick_node(
+    device: Device,
+    content: CardContent,
+    enter: Callable[[CardContent, Device], None],
+    *,
+    spare: deque[NodeSettings],
+    compose: Callable[[NodeSettings, Device], CardContent],
+    reporter: Reporter,
+) -> CardContent:
+    """Return the content that `enter` accepts: this one, or that of the next free node."""
+    while True:
+        try:
+            enter(content, device)
+        except NodeTakenError as error:
+            if not spare:
+                raise
+            reporter.warn(f"{content.node} is passed over: {error.message}")
+            content = compose(spare.popleft(), device)
+        else:
+            return content
+
+
+def _devices_in(readers: Sequence[str]) -> tuple[Device, ...]:
+    """Return the devices in these readers, or all."""
+    named = {os.path.realpath(path) for path in readers}
+    return tuple(device for device in list_devices() if not named or device.path in named)
+
+
+def compare_target(
+    target: Path, workspace: Workspace, prompter: Prompter, flags: NodeFlags, names: str = ""
+) -> Comparison:
+    """Compare a card, or an image file, with what the flags describe: one node or an image."""
+    epoch = build_time_of(target, workspace.epoch)
+    with CardContents(epoch=epoch, reporter=prompter) as contents:
+        if flags.describe_nodes:
+            nodes = choose_card_nodes(workspace.classroom(flags), names)
+            if len(nodes) != 1:
+                raise InputError(f"{len(nodes)} nodes to compare with", "name one with --node")
+            content = contents.node(nodes[0], workspace.obtain)
+        else:
+            content = contents.image(choose_image(flags, workspace.obtain, prompter))
+        with open_medium(target) as (medium, disk):
+            return compare(medium, disk, content.source, content.write_set, prompter)

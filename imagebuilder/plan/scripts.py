@@ -1,0 +1,88 @@
+"""Joins the shell scripts of the Pi: a file a concern here, one file a script on the card."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SettingsError
+from imagebuilder.model import OverlayFile
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LINE = re.compile(
+    r"(?P<path>[a-z_]+/[a-z0-9_]+\.sh)(?:\s+(?P<function>[a-z_]+)\s+(?P<label>[A-Za-z ]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A line of a list: a file, and the function and the label of its step where it has one."""
+
+    path: str
+    function: str | None
+    label: str | None
+
+
+def load_scripts(folder: Path) -> tuple[OverlayFile, ...]:
+    """Return `rpi-image/NAME` for every list NAME.parts of a folder.
+
+    Its parts are joined in the order of the list, with a function `steps` that makes their steps
+    in this order; then `main` is called. One file on the card cannot lack a part of itself. Raise
+    SettingsError for a list that names what is not a part below the folder, and for a part that
+    is in no list.
+    """
+    lists = sorted(folder.glob("*.parts"))
+    if not lists:
+        raise SettingsError(f"no script is listed in {folder}", "install the program again")
+    scripts = {path: _listed(path) for path in lists}
+    _refuse_unlisted(folder, {part.path for parts in scripts.values() for part in parts})
+    return tuple(
+        OverlayFile(f"rpi-image/{path.stem}", _joined(folder, parts), str(path), secrets=True)
+        for path, parts in scripts.items()
+    )
+
+
+def _listed(path: Path) -> tuple[_Part, ...]:
+    """Return the parts that a list names; blank lines and comments are skipped."""
+    parts: dict[str, _Part] = {}
+    for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()):
+        if not line or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        if not found:
+            raise SettingsError(f"{path}: {line!r} is not a part", "write FOLDER/NAME.sh")
+        part = _Part(**found.groupdict())
+        if part.path in parts:
+            raise SettingsError(f"{path}: {part.path} is listed twice", "remove one of the lines")
+        parts[part.path] = part
+    return tuple(parts.values())
+
+
+def _refuse_unlisted(folder: Path, listed: set[str]) -> None:
+    for path in sorted(folder.rglob("*.sh")):
+        part = path.relative_to(folder).as_posix()
+        if part not in listed and not path.name.startswith("."):
+            raise SettingsError(f"{path} is in no list of parts", f"add it to one in {folder}")
+
+
+def _joined(folder: Path, parts: tuple[_Part, ...]) -> bytes:
+    texts = [_read(folder, part) for part in parts]
+    if steps := [f"    step '{part.label}' {part.function}\n" for part in parts if part.function]:
+        texts.append(f"steps() {{\n{''.join(steps)}}}\n".encode())
+    return b"\n".join([*texts, b'main "$@"\n'])
+
+
+def _read(folder: Path, part: _Part) -> bytes:
+    path = folder / part.path
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise SettingsError(f"{path} leads outside {folder}", "put the part itself there")
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {path}: {error.strerror}", "check the list") from error
+    if part.function and f"\n{part.function}() {{\n".encode() not in text:
+        raise SettingsError(f"{path} does not define {part.function}", "name a function of it")
+    return text

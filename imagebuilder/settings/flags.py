@@ -1,0 +1,199 @@
+"""The flags that describe nodes: as a document over a classroom file, and the nodes they name."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.progress import Prompter
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeFlags:
+    """What the flags of one command line say; None and empty where they say nothing."""
+
+    profile: str | None = None
+    hostname: str | None = None
+    image: str | None = None
+    sha256: str | None = None
+    no_checksum: bool = False
+    generation: str | None = None
+    wifi_ssid: str | None = None
+    wifi_passphrase_file: Path | None = None
+    wifi_country: str | None = None
+    shack: str | None = None
+    registry: str | None = None
+    label: tuple[tuple[str, str], ...] = ()
+    ssh_key: tuple[Path, ...] = ()
+    overlay: tuple[Path, ...] = ()
+    set_: tuple[tuple[str, str], ...] = ()
+    config: Path | None = None
+    profiles: tuple[Path, ...] = ()
+
+    @property
+    def describe_nodes(self) -> bool:
+        """Whether they are about nodes, not about an image as it is."""
+        return bool(self.config or self.hostname or self.profile)
+
+
+def document_from_flags(flags: NodeFlags) -> dict[str, object]:
+    """Return what the flags say in the form of a classroom file's top level.
+
+    Raise InputError if flags contradict each other or lack their partner.
+    """
+    _check_partners(flags)
+    document: dict[str, object | None] = {
+        "profile": flags.profile,
+        "image": _image(flags),
+        "generation": flags.generation,
+        "wifi": _wifi(flags),
+        "shack": _shack(flags),
+        "docker": _docker(flags),
+        "ssh_keys": [{"file": str(path)} for path in flags.ssh_key],
+        "overlays": [str(path) for path in flags.overlay],
+        "set": dict(flags.set_),
+        "nodes": [{"hostname": flags.hostname}] if flags.hostname is not None else None,
+    }
+    return {key: value for key, value in document.items() if value not in (None, [], {})}
+
+
+def _check_partners(flags: NodeFlags) -> None:
+    if flags.sha256 and flags.no_checksum:
+        raise InputError("--sha256 and --no-checksum exclude each other", "give one of them")
+    if (flags.sha256 or flags.no_checksum) and not flags.image:
+        raise InputError("a checksum without its image", "give --image as well")
+    if flags.wifi_passphrase_file and flags.wifi_ssid is None:
+        raise InputError("a wifi passphrase without its network", "give --wifi-ssid as well")
+    if flags.hostname is None and flags.config is None:
+        raise InputError("the node has no name", "give --hostname NAME, or --config FILE")
+    if flags.profile is None and flags.config is None:
+        from imagebuilder.settings.catalog import load_profiles  # noqa: PLC0415 - as below
+
+        known = ", ".join(profile.name for profile in load_profiles(flags.profiles))
+        raise InputError("the node has no profile", f"give --profile NAME, one of: {known}")
+
+
+def _image(flags: NodeFlags) -> dict[str, object] | None:
+    if flags.image is None:
+        return None
+    from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415 - as below
+
+    document: dict[str, object] = {classify_image(flags.image): flags.image}
+    if flags.sha256:
+        document["sha256"] = flags.sha256
+    return {**document, "unchecked": True} if flags.no_checksum else document
+
+
+def _wifi(flags: NodeFlags) -> dict[str, object]:
+    document: dict[str, object] = {}
+    if flags.wifi_country is not None:
+        document["country"] = flags.wifi_country
+    if flags.wifi_ssid is not None:
+        network: dict[str, object] = {"ssid": flags.wifi_ssid}
+        if flags.wifi_passphrase_file:
+            network["passphrase"] = {"file": str(flags.wifi_passphrase_file)}
+        document["networks"] = [network]
+    return document
+
+
+def _shack(flags: NodeFlags) -> dict[str, object] | None:
+    if flags.shack is None:
+        return None
+    # A flag names a machine and promises nothing of what runs there; a file says what does.
+    services: dict[str, object] = {} if flags.config else {"services": []}
+    return {"address": flags.shack, **services}
+
+
+def _docker(flags: NodeFlags) -> dict[str, object]:
+    document: dict[str, object] = {}
+    if flags.label:
+        document["labels"] = dict(flags.label)
+    if flags.registry is not None:
+        from imagebuilder.settings.schema.fields import host_port  # noqa: PLC0415 - as below
+
+        document["insecure_registries"] = [flags.registry]
+        # One slip is one problem: nobody typed the mirror.
+        with contextlib.suppress(ValueError):
+            document["registry_mirrors"] = [f"http://{host_port(flags.registry)}"]
+    return document
+
+
+def classroom_from_flags(
+    flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
+) -> Classroom:
+    """Load the classroom that the flags and their --config describe, saying what is doubtful.
+
+    Prompted secrets are asked for. Raise SettingsError with all problems.
+    """
+    # A card that gets an image as it is pays for no schema.
+    from imagebuilder.settings.load import read_classroom, refusal  # noqa: PLC0415
+
+    reading = read_classroom(
+        flags.config,
+        overrides=document_from_flags(flags),
+        environment=environment,
+        ask=prompter.ask_secret,
+        profile_folders=flags.profiles,
+    )
+    if reading.classroom is None:
+        raise refusal(flags.config, reading.problems)
+    for problem in reading.problems:
+        prompter.warn(str(problem))
+    return reading.classroom
+
+
+def node_from_flags(
+    flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
+) -> tuple[Classroom, NodeSettings]:
+    """Load the one node that the flags describe; InputError where the file holds several."""
+    classroom = classroom_from_flags(flags, prompter, environment)
+    if len(classroom.nodes) > 1:
+        names = ", ".join(node.hostname for node in classroom.nodes[:3])
+        raise InputError(
+            f"{flags.config} holds {len(classroom.nodes)} nodes",
+            f"give --hostname with one of {names} …",
+        )
+    return classroom, classroom.nodes[0]
+
+
+def check_names(flags: NodeFlags, names: str) -> None:
+    """Raise InputError where nodes are named that no file describes."""
+    if names and not flags.config:
+        raise InputError(f"{names} without a classroom file", "give -c FILE as well")
+
+
+def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
+    """Return the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+
+    All, in roster order, when empty.
+    """
+    if not names:
+        return classroom.nodes
+    wanted = _written_out(names)
+    if not wanted:
+        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
+    known = {node.hostname: node for node in classroom.nodes}
+    if unknown := [name for name in wanted if name not in known]:
+        roster = ", ".join(sorted(known)[:8])
+        raise InputError(f"not in the roster: {', '.join(unknown)}", f"the roster has {roster} …")
+    return tuple(known[name] for name in wanted)
+
+
+def _written_out(names: str) -> list[str]:
+    from imagebuilder.settings.roster import RangeError, expand_range  # noqa: PLC0415 - as above
+
+    # A comma within brackets belongs to its range.
+    parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
+    try:
+        return [name for part in parts if part for name in expand_range(part)]
+    except RangeError as error:
+        raise InputError(f"--nodes: {error}", error.hint) from None

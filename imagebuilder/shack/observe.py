@@ -1,0 +1,77 @@
+"""Looking at the class until everyone has joined: the shack's answers and the cards at hand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from imagebuilder.errors import SourceError
+from imagebuilder.shack.cluster import gather
+from imagebuilder.shack.status import (
+    ClusterState,
+    NodeStatus,
+    compare,
+    everyone_joined,
+    with_cards,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from imagebuilder.model import Classroom
+    from imagebuilder.shack.status import PiReport
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look; `rows` is None where nothing could be seen, `state` where the shack is silent."""
+
+    state: ClusterState | None
+    rows: tuple[NodeStatus, ...] | None
+    warning: str = ""
+
+
+def observe(
+    classroom: Classroom,
+    cards: Sequence[PiReport] = (),
+    *,
+    timeout_seconds: float,
+    interval_seconds: float | None = None,
+) -> Iterator[Observation]:
+    """Yield a look at the class, and with an interval further ones until everyone has joined.
+
+    A silent shack is only a warning with cards at hand or with an interval; else SourceError is
+    raised.
+    """
+    while True:
+        try:
+            seen = _look(classroom, cards, timeout_seconds)
+        except SourceError as error:
+            if not cards and interval_seconds is None:
+                raise
+            seen = _without_shack(classroom, cards, error)
+        yield seen
+        if interval_seconds is None or everyone_joined(classroom, seen.rows or ()):
+            return
+        time.sleep(interval_seconds)
+
+
+def _look(classroom: Classroom, cards: Sequence[PiReport], timeout_seconds: float) -> Observation:
+    state = gather(classroom, timeout_seconds=timeout_seconds)
+    warning = _manager_warning(classroom, state) if state.engines is None else ""
+    return Observation(state, compare(classroom, state, cards), warning)
+
+
+def _without_shack(
+    classroom: Classroom, cards: Sequence[PiReport], error: SourceError
+) -> Observation:
+    rows = with_cards(classroom, (), cards, shack_answers=False) if cards else None
+    return Observation(None, rows, error.message)
+
+
+def _manager_warning(classroom: Classroom, state: ClusterState) -> str:
+    # Swarm mode's nodes run no consul: without the manager nothing is known of them.
+    swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
+    words = "the manager does not answer" if swarm_mode else "only consul was asked"
+    return f"{words}: {state.manager_error}"

@@ -1,0 +1,18 @@
+# Docker's TLS certificates.
+# Reads: DOCKER_TLS.
+# Writes: /etc/docker/tls/{ca,cert,key}.pem.
+
+tls_files() {
+    for tls in ca cert key; do
+        [ -s "$here/tls/$tls.pem" ] || continue
+        mkdir -p "$root/etc/docker/tls"
+        chmod 700 "$root/etc/docker/tls"
+        copy "$here/tls/$tls.pem" "/etc/docker/tls/$tls.pem" 600
+    done
+    if [ "$DOCKER_TLS" = 1 ]; then
+        [ -s "$root/etc/docker/tls/key.pem" ] || {
+            printf 'docker is to speak TLS, but there is no key.pem\n' >&2
+            return 1
+        }
+    fi
+}

@@ -1,0 +1,60 @@
+# A static address, set in whatever runs the wired network on this image.
+# Reads: NETWORK_ADDRESS, NETWORK_DNS, NETWORK_GATEWAY, NETWORK_INTERFACE.
+# Writes: /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection, /etc/dhcpcd.conf,
+# /etc/network/interfaces, /etc/resolv.conf, /var/lib/rpi-image/static_address.
+
+address() {
+    [ -n "$NETWORK_INTERFACE" ] || NETWORK_INTERFACE=eth0
+    if [ -z "$NETWORK_ADDRESS" ]; then
+        address_dhcp
+        return
+    fi
+    if native "$NETWORK_ADDRESS" && ! { native 'version: 1' && has_dhcpcd; }; then
+        # HypriotOS before 1.12.1 runs dhcpcd on the wired network, whatever network-config says
+        return 0
+    fi
+    if has_network_manager "$NETWORK_INTERFACE"; then
+        [ -s "$here/network/wired.nmconnection" ]
+        copy "$here/network/wired.nmconnection" \
+            /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection 600
+    elif has_dhcpcd; then
+        set_block /etc/dhcpcd.conf 644 "$(cat "$here/network/dhcpcd.conf")"
+    elif [ -f "$root/etc/network/interfaces" ]; then
+        address_stanza=$(cat "$here/network/interfaces")
+        interfaces_set "$NETWORK_INTERFACE" "$address_stanza"
+        address_dns
+    else
+        printf 'nothing on this image takes a static address\n' >&2
+        return 1
+    fi
+    put "$state/static_address" 644 "$NETWORK_INTERFACE
+$NETWORK_ADDRESS $NETWORK_GATEWAY"
+}
+
+# address_dhcp: undo the static address of an earlier configuration
+address_dhcp() {
+    [ -f "$root$state/static_address" ] || return 0
+    drop /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection
+    if [ -f "$root/etc/dhcpcd.conf" ]; then
+        set_block /etc/dhcpcd.conf 644 ''
+    fi
+    if grep -q '^# rpi-image begin' "$root/etc/network/interfaces" \
+        "$root"/etc/network/interfaces.d/* 2>/dev/null; then
+        address_own=$(text_of "$state/static_address")
+        address_own=${address_own%%"$newline"*}
+        interfaces_set "$address_own" "auto $address_own
+iface $address_own inet dhcp"
+    fi
+    drop "$state/static_address"
+}
+
+# address_dns: name the DNS servers in resolv.conf, unless something else writes that file
+address_dns() {
+    [ -n "$NETWORK_DNS" ] || return 0
+    [ ! -x "$root/sbin/resolvconf" ] && [ ! -L "$root/etc/resolv.conf" ] || return 0
+    address_servers=
+    for server in $NETWORK_DNS; do
+        address_servers="$address_servers${address_servers:+$newline}nameserver $server"
+    done
+    put /etc/resolv.conf 644 "$address_servers"
+}

@@ -1,0 +1,28 @@
+# The SSH keys that may log in; the SSH service is enabled with them.
+# Reads: USER_NAME.
+# Writes: .ssh/authorized_keys in the user's home, /etc/systemd/system/multi-user.target.wants.
+
+ssh_keys() {
+    [ -s "$here/authorized_keys" ] || return 0
+    if [ -n "$USER_NAME" ]; then
+        keys_line=$(entry passwd "$USER_NAME")
+    else
+        keys_line=$(grep -e '^[^:]*:[^:]*:1000:' "$root/etc/passwd" | head -n 1)
+    fi
+    [ -n "$keys_line" ] || {
+        printf 'there is no user to whom the SSH keys could belong\n' >&2
+        return 1
+    }
+    keys_home=$(home_of "$keys_line")
+    mkdir -p "$root$keys_home/.ssh"
+    chmod 700 "$root$keys_home/.ssh"
+    set_block "$keys_home/.ssh/authorized_keys" 600 "$(cat "$here/authorized_keys")"
+    chmod 600 "$root$keys_home/.ssh/authorized_keys"
+    chown "$(owner_of "$keys_line")" "$root$keys_home/.ssh" "$root$keys_home/.ssh/authorized_keys"
+    for unit in /lib/systemd/system/ssh.service /usr/lib/systemd/system/ssh.service; do
+        if [ -f "$root$unit" ] && ! is_masked ssh; then
+            link "$unit" /etc/systemd/system/multi-user.target.wants/ssh.service
+            break
+        fi
+    done
+}

@@ -1,0 +1,35 @@
+# HTTP requests with what the image has: curl, wget or nc.
+# Reads: no setting.
+# Writes: nothing.
+
+http_get() {
+    if has curl; then
+        curl -f -s -m 10 --noproxy '*' "$1"
+    elif has wget; then
+        limit 15 wget -q -O - "$1"
+    else
+        return 1
+    fi 2>/dev/null
+}
+
+# http_delete HOST:PORT PATH: busybox's wget has no --method
+http_delete() {
+    if has curl; then
+        curl -f -s -m 10 --noproxy '*' -X DELETE "http://$1$2"
+    elif wget --help 2>&1 | grep -q -e --method; then
+        limit 15 wget -q -O - --method=DELETE "http://$1$2"
+    elif has nc; then
+        printf 'DELETE %s HTTP/1.0\r\nHost: %s\r\n\r\n' "$2" "$1" |
+            nc -w 10 "${1%:*}" "${1##*:}" | grep -q ' 200 '
+    else
+        return 1
+    fi >/dev/null 2>&1
+}
+
+# in_url ADDRESS: print it as a URL has it, with IPv6 in brackets (RFC 3986, 3.2.2)
+in_url() {
+    case $1 in
+        *:*) printf '[%s]' "$1" ;;
+        *) printf '%s' "$1" ;;
+    esac
+}

@@ -1,0 +1,55 @@
+# Jobs in the background, once per configuration: the upgrade, and the user's own scripts.
+# Reads: NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_ADDRESS, UPGRADE.
+# Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error.
+
+jobs_once() {
+    [ "$jobs_started" = 0 ] || return 0
+    jobs_started=1
+    done_folder=$state/done/$RPI_IMAGE_HASH
+    rm -f "$state/job_error"
+    (
+        if [ "$UPGRADE" = 1 ] && [ ! -e "$done_folder/upgrade" ]; then
+            sync_time
+            upgrade
+        fi
+        for script in "$boot"/rpi-image/scripts/*; do
+            own_script "$script"
+        done
+    ) </dev/null >/dev/null 2>&1 &
+}
+
+upgrade() {
+    say 'upgrading the packages'
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    on_machine dpkg --configure -a
+    if on_machine apt-get update && on_machine apt-get -y -o Dpkg::Options::=--force-confdef \
+        -o Dpkg::Options::=--force-confold dist-upgrade; then
+        put "$done_folder/upgrade" "$(now)"
+        say 'the packages are up to date'
+    else
+        printf 'the package upgrade failed; it is tried again at the next boot\n' >>"$state/job_error"
+        say 'the package upgrade failed'
+    fi
+}
+
+own_script() {
+    script_name=${1##*/}
+    [ -n "$boot" ] && [ -f "$1" ] && [ ! -e "$done_folder/scripts/$script_name" ] || return 0
+    mkdir -p "$state/scripts"
+    cp "$1" "$state/scripts/$script_name"
+    chmod 700 "$state/scripts/$script_name"
+    say "running scripts/$script_name"
+    case $(head -n 1 "$1" | tr -d '\000') in
+        '#!'*) set -- "$state/scripts/$script_name" ;;
+        *) set -- sh "$state/scripts/$script_name" ;;
+    esac
+    NODE_HOSTNAME=$NODE_HOSTNAME NODE_ADDRESS=$address SHACK_ADDRESS=$SHACK_ADDRESS \
+        "$@" >"$state/scripts/$script_name.log" 2>&1
+    script_code=$?
+    put "$done_folder/scripts/$script_name" "$script_code"
+    [ "$script_code" = 0 ] || {
+        printf 'scripts/%s ended with %s\n' "$script_name" "$script_code" >>"$state/job_error"
+        say "scripts/$script_name ended with $script_code: $(tail -n 1 "$state/scripts/$script_name.log")"
+    }
+}

@@ -1,0 +1,79 @@
+"""The documentation names paths, make targets and a version that exist."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import imagebuilder
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    if path.name != "CHANGELOG.md"  # says what was true at its time
+)
+
+
+def paths_in(page: str) -> list[str]:
+    """Return what looks like a path of this repository, in backticks or on a command's line."""
+    tops = "|".join(
+        re.escape(path.name) for path in ROOT.iterdir() if path.is_dir() and path.name[0] != "."
+    )
+    made = r"build/|dist/"
+    return [
+        path
+        for text in re.findall(r"`([^`\n]+)`|^(?:\$ )?(make .*|.*pytest .*)$", page, re.MULTILINE)
+        for path in re.findall(rf"(?<![\w/.<~-])((?:{tops})/[\w./*\[\]-]*)", " ".join(text))
+        if not re.match(made, path)
+    ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_path_on_a_page_exists(page: Path) -> None:
+    paths = [path.rstrip(".") for path in paths_in(page.read_text(encoding="utf-8"))]
+    assert [path for path in paths if not found(path)] == []
+
+
+def found(path: str) -> bool:
+    literal = path.replace("[", "[[]")
+    return (ROOT / path).exists() or any(ROOT.glob(literal))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_a_make_target_on_a_page_exists(page: Path) -> None:
+    own = targets(ROOT / "Makefile") | targets(ROOT / "overlays" / "shack" / "Makefile.j2")
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"(?:`|^\$ )make (?:-C shack )?([a-z][a-z-]*)", text, re.MULTILINE)
+    assert [name for name in named if name not in own] == []
+
+
+def targets(makefile: Path) -> set[str]:
+    return set(re.findall(r"^([a-z-]+):", makefile.read_text(encoding="utf-8"), re.MULTILINE))
+
+
+def test_paths_and_targets_are_looked_for() -> None:
+    assert paths_in("see `tests/unit/nowhere.py` and `overlays/[x]/*`") == [
+        "tests/unit/nowhere.py", "overlays/[x]/*",
+    ]  # fmt: skip
+    assert not found("tests/unit/nowhere.py")
+    assert found("tests/unit/test_rooms.py")
+    assert {"test", "check"} <= targets(ROOT / "Makefile")
+
+
+def test_the_version_is_one_number() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == imagebuilder.__version__
+
+
+def test_the_changelog_has_the_usual_form() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert versions[0] in {"Unreleased", imagebuilder.__version__}
+    assert versions[-1] == "0.1.0"
+    kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
+    assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert [line for line in text.splitlines() if len(line) > 300] == []
