@@ -12,7 +12,6 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -27,6 +26,7 @@ from imagebuilder.model import BaseImage, BootEdit, ImageSource, NodePlan, NodeS
 from tests.lib.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from collections.abc import Iterator
 
 SIZE_BYTES = 24 << 20
