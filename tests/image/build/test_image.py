@@ -26,8 +26,8 @@ from imagebuilder.model import BaseImage, BootEdit, ImageSource, NodePlan, NodeS
 from tests.lib.tools import mounted, need, need_root, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from collections.abc import Iterator
+    from pathlib import Path
 
 SIZE_BYTES = 24 << 20
 PATCH = Patch((Run(512, b"\xaa" * 512), Run(9 << 20, b"\xbb" * 4096)))
