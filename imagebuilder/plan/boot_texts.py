@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -42,20 +43,12 @@ def parse_mapping(text: bytes, path: str) -> Mapping[str, object]:
     if _JINJA.match(text):
         raise ImageError(f"{path} is a template for the Pi, which ours cannot keep", hint)
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ImageError(
-            f"{path} is no single YAML mapping: {_yaml_reason(error)}", hint
-        ) from error
+        found = load_plain(text)
+    except yaml.YAMLError as error:
+        raise ImageError(f"{path} is no single YAML mapping: {yaml_reason(error)}", hint) from error
     if not isinstance(found, dict | None):
         raise ImageError(f"{path} is no single YAML mapping but a {type(found).__name__}", hint)
     return found or {}
-
-
-def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return f"line {mark.line + 1}: {reason}" if mark else reason
 
 
 # ---- occidentalis.txt and its like: name=value lines

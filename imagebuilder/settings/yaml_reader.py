@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.plan.plain_yaml import LOADER, TOO_DEEP, mark_too_deep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
@@ -26,7 +26,6 @@ EMPTY = "the file is empty"
 
 # A document of aliases to aliases would otherwise grow without bound.
 MAX_VALUES = 500_000
-MAX_DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,9 @@ class YamlFile:
 def parse_yaml(text: str) -> YamlFile:
     """Parse one document; faults are gathered, a syntax error is the only one of its text."""
     try:
-        if deep := _too_deep(text):
-            return YamlFile(None, (YamlProblem(deep, "nested too deeply"),))
-        root = yaml.compose(text, Loader=_LOADER)
+        if mark := mark_too_deep(text):
+            return YamlFile(None, (YamlProblem(mark.line + 1, TOO_DEEP),))
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
@@ -79,23 +78,6 @@ def parse_yaml(text: str) -> YamlFile:
     builder = _Builder()
     data = builder.value(root)
     return YamlFile(data, tuple(builder.problems), root)
-
-
-def _too_deep(text: str) -> int:
-    """Return the line where the nesting passes MAX_DEPTH, else 0.
-
-    The C composer recurses on the stack and kills the process at some ten thousand levels; its
-    parser does not.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            return event.start_mark.line + 1 if event.start_mark else 1
-    return 0
 
 
 def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:

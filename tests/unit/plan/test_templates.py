@@ -97,13 +97,13 @@ def test_hwclock_form() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_error_with_its_line() -> None:
-    with pytest.raises(SettingsError, match=r"^demo\.j2:3: 'colour' is undefined") as caught:
+    with pytest.raises(SettingsError, match=r"^demo\.j2:3: .*\bcolour\b") as caught:
         rendered("one\n{# two #}\n{{ colour }}\n")
     assert "--set" in caught.value.hint
 
 
 def test_an_attribute_that_is_not_there_is_an_error_with_its_line() -> None:
-    with pytest.raises(SettingsError, match=r"^demo\.j2:2: .*no attribute 'hostnam'"):
+    with pytest.raises(SettingsError, match=r"^demo\.j2:2: .*\bhostnam\b"):
         rendered("x\n{{ node.hostnam }}", node={"hostname": "pi"})
 
 
