@@ -13,13 +13,13 @@ import yaml
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.files import read_file
+from imagebuilder.plan.plain_yaml import LOADER, TOO_DEEP, mark_too_deep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
@@ -27,7 +27,6 @@ EMPTY = "the file is empty"
 
 # Limits: aliases of aliases could grow without bound ("billion laughs").
 MAX_VALUES = 500_000
-MAX_DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +69,9 @@ class YamlFile:
 def parse_yaml(text: str) -> YamlFile:
     """Parse one document and collect its problems; after a syntax error there is only that one."""
     try:
-        if deep := _too_deep(text):
-            return YamlFile(None, (YamlProblem(deep, "nested too deeply"),))
-        root = yaml.compose(text, Loader=_LOADER)
+        if mark := mark_too_deep(text):
+            return YamlFile(None, (YamlProblem(mark.line + 1, TOO_DEEP),))
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
@@ -80,23 +79,6 @@ def parse_yaml(text: str) -> YamlFile:
     builder = _Builder()
     data = builder.value(root)
     return YamlFile(data, tuple(builder.problems), root)
-
-
-def _too_deep(text: str) -> int:
-    """Return the line where the nesting exceeds MAX_DEPTH, else 0.
-
-    The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
-    thousand levels; its parser does not recurse.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            return event.start_mark.line + 1 if event.start_mark else 1
-    return 0
 
 
 def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:

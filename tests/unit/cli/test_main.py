@@ -110,7 +110,7 @@ def test_the_readmes_links_lead_somewhere() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("biuld",), "no such command 'biuld'"),
+        (("biuld",), "'biuld'"),
         (("build", "--hostnam", "x"), "--hostnam"),
         (("flash", "--image"), "--image"),
     ],
