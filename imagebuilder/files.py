@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 _ROOT = 0
 
+# st_blocks counts units of 512 bytes on every file system (inode(7)).
+_STAT_BLOCK_BYTES = 512
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 def has_file(path: Path) -> bool:
     """Return whether `path` is a file; False if it cannot be examined (no permission, too long)."""
@@ -91,6 +95,25 @@ def remove_file(path: Path) -> None:
         os.close(folder)
 
 
+def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> int:
+    """Write all of `data`, in as many calls as needed; return its length."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset_bytes)
+        view, offset_bytes = view[written:], offset_bytes + written
+    return len(data)
+
+
+def allocated_bytes(status: os.stat_result) -> int:
+    """Return what a file takes on its disk, holes left out."""
+    return status.st_blocks * _STAT_BLOCK_BYTES
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether a disk, a quota or a file system's limit kept a file from growing."""
+    return error.errno in _DISK_FULL
+
+
 def part_of(path: Path) -> Path:
     """Return the name under which a file is written until it is complete."""
     return path.with_name(f"{path.name}.part")
@@ -162,7 +185,7 @@ def write_in_folder(path: Path, data: bytes, mode: int) -> None:
 
 def write_error(path: Path, error: OSError) -> WriteError:
     """Return the error for a path that cannot be written, with a hint."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return WriteError(
             f"not enough space for {path}: {error.strerror}",
             "free some space, use -o for another place, or write the card directly with `flash`",

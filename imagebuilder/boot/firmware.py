@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
@@ -19,7 +21,7 @@ class BootPartition(Protocol):
     def exists(self, path: str) -> bool:
         """Whether the file is there."""
 
-    def read(self, path: str) -> bytes:
+    def read(self, path: str, most_bytes: int = ...) -> bytes:
         """Return the file's bytes."""
 
 
@@ -145,7 +147,7 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
 
     Raises ImageError where no machine that QEMU has finds its kernel and device tree.
     """
-    config = _decoded(volume, "config.txt")
+    config = _decoded(volume, CONFIG)
     machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
     chosen = parse_config(config, machine.filters)
     kernel = _kernel(volume.exists, machine, chosen)
@@ -156,10 +158,10 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     return Firmware(
         machine,
         kernel,
-        volume.read(kernel),
-        volume.read(initramfs) if initramfs else b"",
-        volume.read(tree) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or "cmdline.txt"), (*words, *machine.words)),
+        volume.read(kernel, MOST_BINARY_BYTES),
+        volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
+        volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
+        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
     )
 
 

@@ -12,6 +12,7 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.card_layout import TARBALLS
 from imagebuilder.plan.generations import DictBoot, detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
@@ -161,7 +162,7 @@ def _tarball(path: Path) -> OverlayFile:
             f"cannot read the container image {path}: {error.strerror}",
             "`docker save NAME -o FILE` makes one",
         ) from error
-    return OverlayFile(f"rpi-image/images/{path.name}", data, str(path))
+    return OverlayFile(f"{TARBALLS}{path.name}", data, str(path))
 
 
 @contextmanager

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.build.manifest import block_map_of, manifest_of, manifest_path, withdraw
 from imagebuilder.disk.bmap import render_bmap
-from imagebuilder.disk.copy import copy_raw, pwrite_all
+from imagebuilder.disk.copy import copy_raw
 from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import WriteError
-from imagebuilder.files import create_folder, new_file, part_of, write_json, write_text
+from imagebuilder.files import create_folder, new_file, part_of, pwrite_all, write_json, write_text
 from imagebuilder.images.compress import pack
 from imagebuilder.progress import SILENT, Reporter
 

@@ -17,7 +17,7 @@ from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.images.formats import is_compressed
 from imagebuilder.images.sparse import open_unrolled
 from imagebuilder.images.unpack import open_stream
-from imagebuilder.plan.card_layout import STATUS, WIFI
+from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.images.cache import Cache
     from imagebuilder.plan.generations import BootFiles
-
-NODE_ENV = "rpi-image/node.env"
 
 # Where each generation keeps its hostname when no node of ours is on the card.
 _STOCK_HOSTNAMES = (

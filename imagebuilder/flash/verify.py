@@ -12,13 +12,14 @@ from imagebuilder.build.inspect import ImageReport, inspect_disk
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.inventory import load_device
 from imagebuilder.disk.extent import Extent, Partition
-from imagebuilder.disk.fat.volume import BootVolume
+from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES, BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import CachedReader, RawFile, open_raw
 from imagebuilder.disk.write_set import chunks, join, total_bytes
 from imagebuilder.errors import ImageError, RpiImageError, WriteError
 from imagebuilder.flash.readahead import Buffers, read_ahead
 from imagebuilder.model import SECTOR_BYTES
+from imagebuilder.plan.card_layout import FOLDER
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -178,7 +179,9 @@ def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tupl
     try:
         found = BootVolume(CachedReader(disk), boot)
         return tuple(
-            path for path in should.names() if differing_files(found, {path: should.read(path)})
+            path
+            for path in should.names()
+            if differing_files(found, {path: should.read(path, should.size_of(path))})
         )
     except ImageError:
         return ("(its file system cannot be read)",)
@@ -237,7 +240,7 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
     except ImageError:
         return {}
     chosen = sorted(filter(_is_identifying, volume.names()), key=_ours_first)[:_MOST_FILES]
-    return {path: volume.read(path) for path in chosen}
+    return {path: volume.read(path) for path in chosen if volume.size_of(path) <= MOST_TEXT_BYTES}
 
 
 def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
@@ -258,8 +261,14 @@ def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
 
 def differing_files(volume: BootVolume, files: Mapping[str, bytes]) -> tuple[str, ...]:
     """Return the paths whose content differs or that are missing."""
-    return tuple(
-        path for path, data in files.items() if not volume.exists(path) or volume.read(path) != data
+    return tuple(path for path, data in files.items() if not _holds(volume, path, data))
+
+
+def _holds(volume: BootVolume, path: str, data: bytes) -> bool:
+    return (
+        volume.exists(path)
+        and volume.size_of(path) == len(data)
+        and volume.read(path, len(data)) == data
     )
 
 
@@ -268,4 +277,4 @@ def _is_identifying(path: str) -> bool:
 
 
 def _ours_first(path: str) -> tuple[bool, str]:
-    return (not path.lower().startswith("rpi-image/"), path)
+    return (not path.lower().startswith(FOLDER), path)

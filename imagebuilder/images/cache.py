@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import platformdirs
 
 from imagebuilder.errors import InputError, SourceError
-from imagebuilder.files import hand_over, make_folder, write_file
+from imagebuilder.files import allocated_bytes, hand_over, is_disk_full, make_folder, write_file
 from imagebuilder.images.sparse import hash_file
 from imagebuilder.progress import SILENT, Reporter
 
@@ -71,8 +70,8 @@ def default_folder() -> Path:
 def file_key(path: Path) -> str:
     """Name a local file by path, size, time and inode: what changes when its content does."""
     real = path.resolve()
-    facts = real.stat()
-    return f"file {facts.st_size} {facts.st_mtime_ns} {facts.st_ino} {real}"
+    status = real.stat()
+    return f"file {status.st_size} {status.st_mtime_ns} {status.st_ino} {real}"
 
 
 class Cache:
@@ -164,7 +163,7 @@ class Cache:
     def leftover_bytes(self) -> int:
         """Return what the unfinished parts take on disk."""
         with self._writable():
-            return sum(part.stat().st_blocks * 512 for part in self.leftovers())
+            return sum(allocated_bytes(part.stat()) for part in self.leftovers())
 
     def remove(self, image: Cached) -> None:
         """Remove an image and what is remembered of it."""
@@ -239,7 +238,7 @@ class Cache:
         try:
             yield
         except OSError as error:
-            what = "is full" if error.errno == errno.ENOSPC else f"fails: {error.strerror}"
+            what = "is full" if is_disk_full(error) else f"fails: {error.strerror}"
             raise SourceError(f"the cache {self.folder} {what}", _ROOM_HINT) from error
 
 
@@ -283,12 +282,12 @@ def _load_record(path: Path) -> Record | None:
 
 
 def _cached(path: Path, records: list[Record]) -> Cached:
-    facts = path.stat()
+    status = path.stat()
     return Cached(
         sha256=path.stem,
         path=path,
-        size_bytes=facts.st_size,
-        used_bytes=facts.st_blocks * 512,
+        size_bytes=status.st_size,
+        used_bytes=allocated_bytes(status),
         names=tuple(sorted({record.name for record in records})),
         origins=tuple(sorted({record.origin for record in records})),
     )

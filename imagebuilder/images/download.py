@@ -15,7 +15,7 @@ import urllib3
 
 from imagebuilder import __version__
 from imagebuilder.errors import SourceError
-from imagebuilder.files import hand_over
+from imagebuilder.files import hand_over, is_disk_full, pwrite_all
 from imagebuilder.images.checksums import SUFFIX, basename, beside, parse_checksums, redacted
 from imagebuilder.images.formats import looks_like_web_page
 from imagebuilder.images.resume import (
@@ -27,7 +27,7 @@ from imagebuilder.images.resume import (
     nothing_yet,
     save_state,
 )
-from imagebuilder.images.sparse import DISK_FULL, Written
+from imagebuilder.images.sparse import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,7 +249,7 @@ class _Download:
                 "open the address in a browser: it may want a log-in, or be gone",
             )
         with _disk(self._part):
-            _write_all(file, piece)
+            pwrite_all(file.fileno(), piece, self._have)
         self._digest.update(piece)
         self._have += len(piece)
 
@@ -374,7 +374,7 @@ def _disk(part: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "no room for" if error.errno in DISK_FULL else f"{error.strerror} at"
+        what = "no room for" if is_disk_full(error) else f"{error.strerror} at"
         raise SourceError(f"{what} the download in {part.parent}", _ROOM_HINT) from error
 
 
@@ -385,12 +385,6 @@ def _appending(part: Path) -> Iterator[BinaryIO]:
         hand_over(part)
     with file:
         yield file
-
-
-def _write_all(file: BinaryIO, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
 
 
 def _refuse_small_disk(folder: Path, size_bytes: int) -> None:

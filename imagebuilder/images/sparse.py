@@ -5,7 +5,6 @@ Who only reads its beginning unpacks no more than that.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import sys
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.disk.reader import RawFile
 from imagebuilder.errors import ImageError
-from imagebuilder.files import hand_over
+from imagebuilder.files import hand_over, is_disk_full, pwrite_all
 from imagebuilder.progress import SILENT, Meter, Reporter
 from imagebuilder.workers import worker_pool
 
@@ -34,7 +33,6 @@ BLOCK_BYTES = 4096
 QUEUE_DEPTH = 8
 READ_BYTES = 1 << 20
 _ZEROS = bytes(BLOCK_BYTES)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +125,7 @@ def _created(out: Path) -> FileIO:
 def _write_chunk(descriptor: int, chunk: bytes, offset_bytes: int) -> None:
     view = memoryview(chunk)
     for start, end in data_runs(chunk, offset_bytes):
-        while start < end:
-            start += os.pwrite(descriptor, view[start:end], offset_bytes + start)  # noqa: PLW2901
+        pwrite_all(descriptor, view[start:end], offset_bytes + start)
 
 
 def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
@@ -177,7 +174,7 @@ def _full_disk(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if is_disk_full(error):
             raise ImageError(
                 f"no room to unpack to {out.parent}",
                 "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk",

@@ -1,4 +1,4 @@
-"""A classroom file with its rosters, and the way from a finding back to its file and line."""
+"""Read a classroom file with its rosters, and map diagnostics to file and line."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
-# Taking a faulty part out may leave a fault above it, but not often.
+# Removing an invalid part may make the part above it invalid, but rarely more than once.
 SALVAGE_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class _Origin:
-    """Where one node of the expanded roster stands: in the YAML at `index`, or in a table."""
+    """The origin of one node of the expanded roster: `index` in the YAML, or a line of a table."""
 
     index: int = 0
     file: Path | None = None
@@ -47,26 +47,26 @@ class _Origin:
 
 
 class Blame:
-    """Which parts are faulty already, so that what only follows from them is not said again."""
+    """The parts with an error: errors that only follow from these are not reported."""
 
     def __init__(self) -> None:
         self._faulty: set[tuple[object, ...]] = set()
         self._above: set[tuple[object, ...]] = set()
 
     def add(self, loc: tuple[object, ...]) -> None:
-        """Note that what stands at `loc` is faulty."""
+        """Record an error at `loc`."""
         self._faulty.add(loc)
         self._above |= {loc[:depth] for depth in range(1, len(loc) + 1)}
 
     def covers(self, loc: tuple[object, ...]) -> bool:
-        """Return whether `loc` is a faulty part, within one, or holds one."""
+        """Return whether `loc` is a part with an error, is inside one, or contains one."""
         within = any(loc[:depth] in self._faulty for depth in range(1, len(loc) + 1))
         return within or loc in self._above
 
 
 @dataclass
 class ClassroomFile:
-    """A classroom file with its rosters, and the way from a finding to its file and line."""
+    """A classroom file with its rosters, and the mapping of diagnostics to file and line."""
 
     path: Path | None
     home: str
@@ -79,16 +79,16 @@ class ClassroomFile:
 
     @property
     def folder(self) -> Path:
-        """Folder that relative paths are against."""
+        """The folder that relative paths start from."""
         return self.path.parent if self.path else Path()
 
     @property
     def fatal(self) -> bool:
-        """Whether a node could be other than the user meant."""
+        """Whether there is an error, not only warnings."""
         return any(problem.severe for problem in self.problems)
 
     def classroom(self) -> ClassroomDocument | None:
-        """Read the file and its rosters; None where they are no classroom."""
+        """Return the file with its rosters; None if it is not valid. Problems are in `problems`."""
         if self.path is None:
             return ClassroomDocument()
         try:
@@ -118,7 +118,7 @@ class ClassroomFile:
         return None
 
     def _salvage(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
-        """Take the faulty parts out of `data`, and their nodes out of the roster."""
+        """Return `data` without the parts that have an error, so that the rest can be checked."""
         for diagnostic in diagnostics:
             self.blame.add(self._identity(self._uncut(diagnostic.loc)))
         parts = faulty_parts(data, [diagnostic.loc for diagnostic in diagnostics])
@@ -126,19 +126,19 @@ class ClassroomFile:
         return without(data, parts)
 
     def _uncut(self, loc: Loc) -> Loc:
-        """Return the path in the roster as it was read, before faulty parts were taken out."""
+        """Return the path in the roster as it was read, before parts were removed."""
         for holes in reversed(self.cuts):
             loc = restored(loc, holes)
         return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
-        """Return a path that stays the same when nodes before it are taken out."""
+        """Return a path that stays the same when nodes before it are removed."""
         if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
             return ("nodes", self.origins[loc[1]], *loc[2:])
         return loc
 
     def _follows(self, diagnostic: Diagnostic) -> bool:
-        """Return whether a finding only comes of parts that are faulty already."""
+        """Return whether a diagnostic only follows from errors reported already."""
         if diagnostic.loc == ("nodes",) and self.fatal:
             return True
         if diagnostic.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
@@ -146,7 +146,7 @@ class ClassroomFile:
         return self.blame.covers(self._identity(diagnostic.loc))
 
     def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
-        """Check what the command line says."""
+        """Return the document of the command line; None if it is not valid."""
         document, diagnostics = parse_document(
             ClassroomDocument, overrides, folder=Path(), home=self.home
         )
@@ -161,7 +161,7 @@ class ClassroomFile:
             for index, node in enumerate(listed):
                 expanded += self._expand(node, _Origin(index), ("nodes", index))
         elif listed is not None:
-            hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
+            hint = "for example `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
             self._place(Diagnostic(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
@@ -193,7 +193,7 @@ class ClassroomFile:
         ]
 
     def note(self, diagnostics: Sequence[Diagnostic]) -> None:
-        """Turn findings into problems with file and line."""
+        """Add diagnostics as problems with file and line."""
         for found in diagnostics:
             loc = self._uncut(found.loc)
             diagnostic = replace(found, loc=loc)
@@ -211,7 +211,7 @@ class ClassroomFile:
             self._place(diagnostic, origin)
 
     def _seen(self, diagnostic: Diagnostic, origin: _Origin) -> bool:
-        """Return whether a range's other nodes have said the same but for their numbers."""
+        """Return whether another node of the same range had this message, apart from numbers."""
         key = (origin, diagnostic.loc[2:], re.sub(r"\d+", "", diagnostic.message))
         known = key in self.alike
         self.alike.add(key)
@@ -250,22 +250,22 @@ def _hint(problem: YamlProblem) -> str:
     return ClassroomDocument.begins if problem.message == EMPTY else problem.hint
 
 
-# Keys that name a thing: with a stand-in the rest of the thing is still looked at.
+# Required names: an invalid one is replaced, so that the other keys beside it are checked.
 NAMES = {"hostname": "unnamed-{}", "ssid": "unnamed-{}"}
 
 
 def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
-    """Return the paths to take out: each of `locs`, or what lacks it where it is not there."""
+    """Return the paths to remove: each of `locs`, or its parent if it does not exist."""
     return frozenset(_faulty_part(data, loc) for loc in locs)
 
 
 def without(data: Any, parts: frozenset[Loc]) -> Any:
-    """Copy `data` without `parts`, faulty names stood in for; None where that is all of it."""
+    """Return a copy of `data` without `parts`, invalid names replaced; None if nothing is left."""
     return None if () in parts else _copy(data, (), parts)
 
 
 def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
-    """Return the places that taking `parts` out leaves in each list, in order."""
+    """Return for each list the sorted indices of the items that are removed with `parts`."""
     holes: dict[Loc, list[int]] = defaultdict(list)
     for part in parts:
         if part and isinstance(part[-1], int):
@@ -274,7 +274,7 @@ def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
 
 
 def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
-    """Return the path that `loc` had before the lists above it got their `holes`."""
+    """Return the path that `loc` had before `holes` were removed from the lists in it."""
     found: Loc = ()
     for step in loc:
         place = step

@@ -1,6 +1,6 @@
-"""Laying one settings document over another: profile, class, node, flags.
+"""Merge settings documents: profile, class, node, flags.
 
-A section is laid key by key, lists and images are replaced as a whole.
+Sections are merged key by key; lists and images are replaced as a whole.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from imagebuilder.settings.schema.diagnostics import Loc
 
 
-# What a node may say in short: the long form and the key that stands for it.
+# Short forms of a node: the long form, and the key that stands for it.
 SHORT: dict[Loc, str] = {("network", "address"): "address", ("docker", "labels"): "labels"}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One document that speaks about a node, where it stands, and its shareable part."""
+    """One document with settings of a node, its path, and the part that other nodes share."""
 
     document: SettingsDocument
     loc: Loc
@@ -36,18 +36,18 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a node stands, and the layers that speak about it, low to high."""
+    """The path of a node and the layers of its settings, from low to high priority."""
 
     loc: Loc
     layers: tuple[Layer, ...]
 
     def at(self, *locs: Loc) -> Loc:
-        """Return where the highest layer says one of `locs`; the class's place where none does."""
+        """Return the path where the highest layer sets one of `locs`, else that in the class."""
         return said_at(self.layers, *locs) or locs[0]
 
 
 def said_at(layers: tuple[Layer, ...], *locs: Loc) -> Loc | None:
-    """Return the place of the first of `locs` in the highest layer that says any of them."""
+    """Return the path of the first of `locs` in the highest layer that sets any of them."""
     for layer in reversed(layers):
         for loc in locs:
             short = SHORT.get(loc)
@@ -69,13 +69,13 @@ def _says(document: Any, loc: Loc) -> bool:
 
 
 def lay_over(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:
-    """Return `base` with everything that `over` says."""
+    """Return `base` with everything that `over` sets."""
     merged: SettingsDocument = _merge(base, over)
     return merged
 
 
 def settings_part(document: SettingsDocument) -> SettingsDocument:
-    """Return what a classroom, node or profile shares with the others, shorthands written out."""
+    """Return the settings common to classroom, node and profile, with short forms expanded."""
     given = {
         name: getattr(document, name)
         for name in document.model_fields_set
@@ -87,7 +87,7 @@ def settings_part(document: SettingsDocument) -> SettingsDocument:
 
 
 def given(document: Document | None, *names: str) -> dict[str, Any]:
-    """Return the values that a section sets, of the keys `names` or of all."""
+    """Return the values that a section sets, for the keys `names` or for all."""
     if document is None:
         return {}
     wanted = names or tuple(type(document).model_fields)
@@ -119,7 +119,7 @@ def _merge(base: Any, over: Any) -> Any:
 
 
 def _unsaid(over: Document) -> set[str]:
-    """Name the keys below that make no sense any more once `over` has spoken."""
+    """Return the keys of the lower document that `over` makes invalid."""
     said = over.model_fields_set
     others = {name for group in over.exclusive if group & said for name in group}
     return (others | {old for new, old in over.renews if new in said}) - said

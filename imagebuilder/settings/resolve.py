@@ -1,4 +1,4 @@
-"""From documents to what each node is to become: profile ⊕ class ⊕ node ⊕ flags, resolved."""
+"""Resolve documents into the settings of each node: profile ⊕ class ⊕ node ⊕ flags."""
 
 from __future__ import annotations
 
@@ -38,19 +38,19 @@ if TYPE_CHECKING:
 
 DEFAULT_IMAGE = "hypriotos-1.12.3"
 
-# First part of the loc of what a flag says, which stands in no file.
+# The first part of the path of a setting from a flag, which is in no file.
 FLAGS = "--"
 
-# Stand-ins that let the rest of a node be looked at; a severe finding comes with each.
+# Placeholders, so that the rest of a node is checked; an error is reported with each.
 _NO_PROFILE = ProfileDocument.model_construct(name="", arch="", machines=())
 _NO_IMAGE = ImageSource(name="")
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """All nodes in roster order with the place of each, and what was found on the way.
+    """All nodes in roster order, the path of each, and the diagnostics.
 
-    With a severe finding the nodes are good for nothing but a lint.
+    If there is an error, the nodes are only good for further checks.
     """
 
     nodes: tuple[NodeSettings, ...]
@@ -61,7 +61,7 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True)
 class _Chosen:
-    """A node of the roster, of the flags, or both; `loc` is where it stands."""
+    """A node of the roster, of the flags, or both; `loc` is its path."""
 
     mine: NodeDocument | None
     extra: NodeDocument | None
@@ -79,15 +79,15 @@ class _Chosen:
 def resolve_classroom(
     classroom: ClassroomDocument, flags: ClassroomDocument, references: ReferenceResolver
 ) -> Resolved:
-    """Resolve every node; `flags` wins over `room`, and its nodes choose among the roster's.
+    """Resolve every node; `flags` override `classroom`, and its nodes select nodes of the roster.
 
-    A node of `flags` that the roster does not hold is a new one with the class's settings.
+    A node of `flags` that is not in the roster is a new one with the settings of the class.
     """
     resolver = _Resolver(_layer(classroom), _layer(flags, FLAGS), references)
     made = [resolver.node(chosen) for chosen in _choose(classroom.nodes, flags.nodes)]
     if not made:
         resolver.diagnostics.append(
-            Diagnostic(("nodes",), "there are no nodes", "add `nodes:` with a `hostname:`")
+            Diagnostic(("nodes",), "no nodes", "add `nodes:` with a `hostname:`")
         )
         resolver.node(_NOBODY)
     shack = shack_of(lay_over(resolver.classroom.part, resolver.flags.part))

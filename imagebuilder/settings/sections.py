@@ -1,6 +1,6 @@
-"""From one node's merged document to the values of its sections.
+"""Turn the merged document of one node into the values of its sections.
 
-Pure: whatever lies outside (files, environment, prompts) is asked of an `Outside`.
+Pure: files, environment and prompts are accessed through a `ReferenceResolver`.
 """
 
 from __future__ import annotations
@@ -45,38 +45,38 @@ if TYPE_CHECKING:
         WifiNetworkDocument,
     )
 
-CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
+CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
 Result = TypeVar("Result")
 
 
 class ReferenceResolver(Protocol):
-    """What settings ask of the world; each raises SettingsError with a fact and a hint."""
+    """The references of settings; each method raises SettingsError with message and hint."""
 
     def profile(self, name: str) -> ProfileDocument:
-        """Find a profile."""
+        """Return a profile."""
 
     def image(self, document: ImageDocument) -> ImageSource:
-        """Find a base image."""
+        """Return the source of a base image."""
 
     def secret(self, document: SecretDocument, what: str) -> Secret | None:
-        """Read a secret; None where it cannot be had and need not be (a check)."""
+        """Return a secret; None if it is missing and only a check is made."""
 
     def public_keys(self, path: Path) -> tuple[str, ...]:
-        """Read a file of SSH public keys."""
+        """Return the keys in a file of SSH public keys."""
 
     def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
-        """Make sure that there is such a generation of base images."""
+        """Return `name` if there is such a generation of base images."""
 
     def folder(self, path: Path) -> Path:
-        """Make sure that a folder is there."""
+        """Return `path` if the folder exists."""
 
     def file(self, path: Path) -> Path:
-        """Make sure that a file is there."""
+        """Return `path` if the file exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node on its way: its layers from low to high, and their sum."""
+    """One node while it is resolved: its layers from low to high, and the merged document."""
 
     layers: tuple[Layer, ...]
     merged: SettingsDocument
@@ -85,15 +85,15 @@ class Node:
     salt: str = ""
 
     def at(self, *loc: str | int) -> Loc:
-        """Return the place of `loc` in the highest layer that sets it."""
+        """Return the path of `loc` in the highest layer that sets it."""
         return said_at(self.layers, loc) or self.layers[-1].loc
 
     def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
-        """Note a finding at `loc` of the highest layer that sets it."""
+        """Report a diagnostic at `loc` of the highest layer that sets it."""
         self.say(Diagnostic(self.at(*loc), message, hint, severe))
 
     def attempt(self, loc: Loc, ask: Callable[[], Result]) -> Result | None:
-        """Ask the outside; what it refuses becomes a finding."""
+        """Return the result of `ask`; report a SettingsError at `loc` and return None."""
         try:
             return ask()
         except SettingsError as error:
@@ -102,10 +102,10 @@ class Node:
             return None
 
     def secret(self, document: SecretDocument, what: str, loc: Loc) -> Secret | None:
-        """Read a secret; an inline one is allowed and spoken of."""
+        """Return a secret; warn if it is in the file itself. None if it cannot be read."""
         if document.inline is not None:
-            hint = "give {file: …}, {env: …} or {prompt: true}"
-            self.invalid(loc, f"the {what} stands in the file", hint, severe=False)
+            hint = "use {file: …}, {env: …} or {prompt: true} instead"
+            self.invalid(loc, f"the {what} is in the file as plain text", hint, severe=False)
             return Secret(document.inline.get_secret_value())
         try:
             found = self.references.secret(document, what)
@@ -114,16 +114,16 @@ class Node:
                 self.invalid(loc, str(problem), problem.hint)
             return None
         if found is None and document.env:
-            message = f"${document.env} is not set here: {what} unchecked"
+            message = f"${document.env} is not set: the {what} was not checked"
             self.invalid(loc, message, "set it before building", severe=False)
         return found
 
 
-# ---- the shack and what nodes are pointed at
+# ---- the shack and the services that nodes use
 
 
 def shack_of(merged: SettingsDocument) -> Shack | None:
-    """Return the shack, None where no address is set."""
+    """Return the shack; None if it has no address."""
     document = merged.shack
     if document is None or not document.address:
         return None
@@ -135,7 +135,7 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
 
 
 def docker_of(node: Node, shack: Shack | None) -> Docker:
-    """Return dockerd's options; registry and mirror are the shack's unless they are said."""
+    """Return dockerd's options; registry and mirror are those of the shack unless set."""
     document = node.merged.docker
     values = given(document)
     if values.get("tls"):
@@ -150,27 +150,27 @@ def docker_of(node: Node, shack: Shack | None) -> Docker:
 
 
 def apt_proxy_of(merged: SettingsDocument, shack: Shack | None) -> str:
-    """Return the apt proxy: said, else the shack's, else none."""
+    """Return the URL of the apt proxy: as set, else that of the shack, else empty."""
     if merged.apt_proxy is not None or shack is None or "apt" not in shack.services:
         return merged.apt_proxy or ""
     return f"http://{shack.url_host}:{shack.apt_port}"
 
 
 def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
-    """Return the time server: said, else the shack, else none."""
+    """Return the time server: as set, else the shack, else empty."""
     if merged.ntp_server is not None or shack is None or not shack.ntp:
         return merged.ntp_server or ""
     return shack.address
 
 
 def cluster_of(node: Node, shack: Shack | None) -> Cluster:
-    """Return the cluster agents; on where there is a shack to join."""
+    """Return the cluster agents; by default they are enabled if there is a shack."""
     document = node.merged.cluster
     values = given(document, "enabled", "images")
     values.setdefault("enabled", shack is not None)
     if values["enabled"] and shack is None:
-        hint = "add `shack: {address: …}` or say `enabled: false`"
-        node.invalid(("cluster", "enabled"), "a cluster without a shack to join", hint)
+        hint = "add `shack: {address: …}` or set `enabled: false`"
+        node.invalid(("cluster", "enabled"), "the cluster is enabled, but there is no shack", hint)
     files = document.tarballs or () if document else ()
     loc = ("cluster", "tarballs")
     kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
@@ -186,18 +186,18 @@ def _consul(node: Node) -> dict[str, Any]:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
         if found and (fault := consul_key_fault(found)):
-            node.invalid(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
+            node.invalid(loc, fault, "make one with `head -c16 /dev/urandom | base64`")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
 def consul_key_fault(key: Secret) -> str:
-    """Say what keeps consul from starting with a key; empty where nothing does."""
+    """Return why consul would not start with a key; empty if it would."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
-        return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+        return f"the consul key has {size} bytes, not 16, 24 or 32"
     return ""
 
 
@@ -208,7 +208,7 @@ def _swarm(node: Node) -> dict[str, Any]:
 
 
 def _version_of_tag(values: dict[str, Any]) -> None:
-    """Take the version from the image's tag where it is not said: flags differ by version."""
+    """Set the version from the tag of the image if it is missing: flags depend on it."""
     tag = re.search(r":v?(\d+(?:\.\d+)+)[^:/]*$", values.get("image", ""))
     if tag:
         values.setdefault("version", tag[1])
@@ -240,18 +240,18 @@ def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwo
         return WifiNetwork(**values, psk=Secret(key))
     fault = passphrase_fault(found)
     if fault:
-        node.invalid(loc, fault, "8 to 63 letters, or the 64 hex digits of a PSK")
+        node.invalid(loc, fault, "use 8 to 63 characters, or the 64 hex digits of a PSK")
     return WifiNetwork(**values, passphrase=found)
 
 
 def passphrase_fault(passphrase: Secret) -> str:
-    """Say what keeps a text from being a WPA passphrase; empty where nothing does."""
+    """Return why a text is not a WPA passphrase (IEEE 802.11i, H.4.1); empty if it is."""
     text = passphrase.reveal()
     if any(ord(letter) < ord(" ") or letter == "\x7f" for letter in text):
-        return "the passphrase holds a newline or control character"
+        return "the passphrase contains a newline or control character"
     size = len(text.encode(errors="surrogatepass"))
     if size not in PASSPHRASE_BYTES:
-        return f"the passphrase has {size} bytes; WPA takes 8 to 63"
+        return f"the passphrase has {size} bytes, not 8 to 63"
     return ""
 
 
@@ -259,7 +259,7 @@ def passphrase_fault(passphrase: Secret) -> str:
 
 
 def network_of(node: Node) -> Network:
-    """Return the wired addressing, the address with its prefix length."""
+    """Return the wired network; its address has a prefix length."""
     values = given(node.merged.network)
     subnet = ipaddress.ip_network(values["subnet"]) if "subnet" in values else None
     if "address" in values:
@@ -275,22 +275,22 @@ def _with_prefix(
     plain = ipaddress.ip_address(address)
     if subnet is not None and subnet.version == plain.version:
         return f"{plain}/{subnet.prefixlen}"
-    # Nobody says the prefix in a roster; a classroom's router hands out a /24.
+    # Rosters rarely have a prefix length; the router of a classroom usually uses /24.
     prefix = 24 if plain.version == 4 else 64  # noqa: PLR2004 - IPv4
-    hint = "say it: `network: {subnet: 192.168.2.0/24}`"
+    hint = "set it, for example `network: {subnet: 192.168.2.0/24}`"
     node.say(
         Diagnostic(
-            ("nodes",), f"no prefix length for addresses: taking /{prefix}", hint, severe=False
+            ("nodes",), f"no prefix length for addresses: using /{prefix}", hint, severe=False
         )
     )
     return f"{plain}/{prefix}"
 
 
-# ---- people
+# ---- users
 
 
 def user_of(node: Node) -> User | None:
-    """Return the login, its password hashed."""
+    """Return the user with the password hashed; None if there is none."""
     document = node.merged.user
     if document is None:
         return None
@@ -299,7 +299,7 @@ def user_of(node: Node) -> User | None:
         plain = node.secret(document.password, "password", ("user", "password"))
         hashed = _hash(node, document.name or "", plain) if plain else None
     if document.name is None:
-        node.invalid(("user",), "a user needs a name", "add `name:`")
+        node.invalid(("user",), "the user has no name", "add `name:`")
         return None
     return User(document.name, hashed, document.groups or ())
 
@@ -307,19 +307,19 @@ def user_of(node: Node) -> User | None:
 def _hash(node: Node, user: str, password: Secret) -> Secret | None:
     text = password.reveal()
     if not text or "\n" in text or "\x00" in text:
-        node.invalid(("user", "password"), "a password is one line and not empty")
+        node.invalid(("user", "password"), "the password is empty or has several lines")
         return None
     return hash_password(password, f"{node.salt}\0{user}")
 
 
 @functools.lru_cache(maxsize=256)
 def hash_password(password: Secret, context: str) -> Secret:
-    """Hash by sha512-crypt; the same password and context give the same hash.
+    """Return the sha512-crypt hash; equal password and context make an equal hash.
 
-    The salt comes from the context alone: one made from the password would be a fast hash of it,
-    printed beside the slow one.
+    The salt depends on the context only: a salt derived from the password would be a fast hash of
+    it, stored next to the slow one.
     """
-    # Only passwords pay for the import.
+    # Imported here because it is slow and only passwords need it.
     from passlib.hash import sha512_crypt  # noqa: PLC0415
 
     salt = hashlib.sha256(b"rpi-image salt\0" + context.encode()).hexdigest()[:16]
@@ -342,7 +342,7 @@ def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
 
 
 def overlays_of(node: Node) -> tuple[Path, ...]:
-    """Return the user's overlay folders, low to high."""
+    """Return the user's overlay folders, from low to high priority."""
     asked = (
         node.attempt(("overlays", i), functools.partial(node.references.folder, path))
         for i, path in enumerate(node.merged.overlays or ())
@@ -351,10 +351,9 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
 
 
 def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, ...]) -> str | None:
-    """Return the generation that is said, None where the image is to be asked.
+    """Return the generation that is set; None if it is to be detected from the image.
 
-    What the catalogue says of the image has to be there as well: it counts where the image itself
-    tells nothing.
+    The generation in the catalogue must exist as well: it is used if detection finds none.
     """
     name = node.merged.generation
     if not name:
@@ -365,7 +364,7 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
 
 
 def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
-    """Return serial, mac, seat and owner; later documents win."""
+    """Return serial, mac, seat and owner; later documents override earlier ones."""
     facts: dict[str, str] = {}
     for document in documents:
         facts |= given(document, "serial", "mac", "seat", "owner")

@@ -1,4 +1,4 @@
-"""The classroom file to begin with: few answers, and a comment for everything else."""
+"""Write the starter classroom file: a few answers, and comments for everything else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """What the starter file is made of; an empty text leaves a section commented out."""
+    """The answers for a starter file; an empty string leaves a section commented out."""
 
     hostnames: str = "pi-[01-30]"
     profile: str = "armv7"
@@ -37,7 +37,7 @@ class Answers:
 
 
 def render_starter(answers: Answers) -> str:
-    """Write the commented starter file; texts are quoted, so any answer keeps its letters."""
+    """Return the starter file with comments; answers are quoted, so any text is kept."""
     parts = (
         _HEAD,
         f"profile: {_quoted(answers.profile)}     # the boards; `rpi-image profiles` lists them",
@@ -51,11 +51,11 @@ def render_starter(answers: Answers) -> str:
 
 
 def classroom_schema() -> str:
-    """Write the JSON Schema of the classroom file, for editors."""
+    """Return the JSON Schema of the classroom file, for editors."""
     schema = ClassroomDocument.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "rpi-image classroom file"
-    # An editor sees `!csv FILE` as a text, and `nodes:` left empty as null.
+    # To an editor, `!csv FILE` is a string and an empty `nodes:` is null.
     nodes = schema["properties"]["nodes"]
     listed = {name: nodes.pop(name) for name in ("type", "items")}
     nodes["anyOf"] = [listed, {"type": "string"}, {"type": "null"}]
@@ -76,7 +76,7 @@ def _image(image: str) -> str:
     said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
     return f"""
 # The base image: a name of `rpi-image profiles`, or {{file: …}} or {{url: …}} with its sha256.
-# Left out, it is the profile's.
+# Without it, the image of the profile is used.
 {said}
 """
 
@@ -116,10 +116,10 @@ wifi:
 
 def _nodes(hostnames: str) -> str:
     return f"""
-# The cards to make. A range is written out; a node may override anything above.
+# The cards to make. A range is expanded; a node may override anything above.
 nodes:
   - hostname: {_quoted(hostnames)}
-    # address: 192.168.2.[101-130]      # in step with the host names; else DHCP
+    # address: 192.168.2.[101-130]      # as many as hostnames; without it DHCP
   # - hostname: teacher
   #   profile: armv6
   #   labels: {{role: teacher}}
@@ -131,8 +131,8 @@ _HEAD = """
 # A classroom of Raspberry Pis. Check it with `rpi-image check`, build it with `rpi-image batch`.
 """
 _MORE = """
-# The Docker API of the nodes is open to the class's network, as Swarm wants it.
-# `tls: true` closes it to all but holders of a certificate.
+# The Docker API of the nodes is open to the network of the class, because Swarm needs it.
+# With `tls: true` only holders of a certificate may use it.
 # docker:
 #   tls: true
 #   labels: {room: b12}
@@ -206,7 +206,7 @@ def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[P
 
 
 def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Return what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    """Return the errors in a starter file; without lines, because the file does not exist yet."""
     with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
         path = Path(folder) / "classroom.yml"
         path.write_text(text, encoding="utf-8")
@@ -219,7 +219,7 @@ def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...
 
 
 def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
-    """Write a starter file under its name once it passes the check; SettingsError where not."""
+    """Check a starter file and write it. Raise SettingsError if the check fails."""
     part = path.with_name(f"{path.name}.part")
     try:
         with part.open("w", encoding="utf-8", newline="\n") as file:
@@ -227,7 +227,7 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
             file.flush()
             os.fsync(file.fileno())
         if severe := _severe_in(part, environment):
-            raise SettingsError("the answers make no classroom", problems=severe)
+            raise SettingsError("the answers are not valid", problems=severe)
         part.replace(path)
     except OSError as error:
         reason = (error.strerror or "cannot be written").lower()

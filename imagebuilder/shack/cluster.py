@@ -13,7 +13,8 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import SourceError
-from imagebuilder.shack.folder import STATUS_FILE, shack_of
+from imagebuilder.plan.card_layout import STATUS
+from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.keystore import client_bundle
 from imagebuilder.shack.services import swarm_path, uses_tls
 from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
@@ -280,19 +281,19 @@ def read_card(path: Path) -> PiReport:
     """Read a card's status from its mounted boot partition, or from a device or image."""
     place = str(path)
     if path.is_dir():
-        file = path / STATUS_FILE
+        file = path / STATUS
         if not file.is_file():
             raise _silent_card(place)
         return parse_card_report(file.read_bytes(), place)
     with open_raw(path) as disk:
         volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
-        if not volume.exists(STATUS_FILE):
+        if not volume.exists(STATUS):
             raise _silent_card(place)
-        return parse_card_report(volume.read(STATUS_FILE), place)
+        return parse_card_report(volume.read(STATUS), place)
 
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"{place} holds no {STATUS_FILE}",
+        f"{place} holds no {STATUS}",
         "the Pi has not booted from this card yet, or this is not its boot partition",
     )

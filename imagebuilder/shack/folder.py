@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from imagebuilder.progress import Reporter
 
 Kind = Literal["classic", "swarm-mode"]
-STATUS_FILE = "rpi-image/status.json"
 
 # Roster files that the class page offers; all of them hold public facts only.
 PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,7 @@ class BootBase:
 
     def __init__(self, disk: ReadAt, partition: Partition) -> None:
         self._disk = CachedReader(disk)
-        self._parsed: dict[bytes, Listing] = {}
+        self._parsed: dict[bytes, Listing] = {}  # by the digest of a folder's content
         self._census: Census | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
         if not self.volume.fat.copies_agree:
@@ -64,10 +65,11 @@ class BootBase:
         return view.patch()
 
     def _parse(self, content: bytes) -> Listing:
-        if (listing := self._parsed.get(content)) is None:
+        key = hashlib.blake2b(content).digest()
+        if (listing := self._parsed.get(key)) is None:
             if len(self._parsed) >= MOST_REMEMBERED:
                 self._parsed.clear()
-            listing = self._parsed[content] = parse_listing(content)
+            listing = self._parsed[key] = parse_listing(content)
         return listing
 
 

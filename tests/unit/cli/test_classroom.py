@@ -62,10 +62,10 @@ def test_check_prints_file_line_and_hint(room: Path, capsys: pytest.CaptureFixtu
         f"{room}:3: wifi.contry: unknown key `contry`",
         "  hint: did you mean `country`?",
         (
-            f"{room}:4: nodes[0].hostname: `Pi` is no host name: 1 to 63 of a-z, 0-9 and `-`, "
+            f"{room}:4: nodes[0].hostname: `Pi` is not a hostname: 1 to 63 of a-z, 0-9 and `-`, "
             "no `-` at either end"
         ),
-        "  hint: write `pi`",
+        "  hint: use `pi`",
     ]
 
 
@@ -158,8 +158,8 @@ def test_init_refuses_answers_that_make_no_class(
     arguments = ["--hostnames", "Pi_[1-3]", "--shack", "here", "--profile", "armv9"]
     assert run(["init", str(path), "--no-input", *arguments]) == 3
     said = capsys.readouterr().err
-    assert "write `pi-1`" in said
-    assert "`here` is no IP address" in said
+    assert "use `pi-1`" in said
+    assert "`here` is not an IP address" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -196,7 +196,7 @@ def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
     typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n"
     code, said = at_a_terminal(tmp_path, typed)
     assert code == 0
-    hints = ["`pi-1`", "as `pi-[01-30]`", "`armv7`?", "Kingdom is GB", "instructor's machine"]
+    hints = ["`pi-1`", "example `pi-[01-30]`", "`armv7`?", "use GB", "instructor's machine"]
     found = [line for line in said.splitlines() if line.startswith("hint: ")]
     assert all(hint in line for hint, line in zip(hints, found, strict=True))
     data = yaml.safe_load((tmp_path / "c.yml").read_text())
@@ -236,7 +236,7 @@ def test_init_without_any_input_says_its_defaults(tmp_path: Path) -> None:
 def test_init_refuses_wrong_answers_of_a_pipe(tmp_path: Path) -> None:
     done = piped(tmp_path, "Pi_1\narmv77\n")
     assert done.returncode == 3
-    assert "write `pi-1`" in done.stderr
+    assert "use `pi-1`" in done.stderr
     assert "did you mean `armv7`?" in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -526,20 +526,20 @@ def test_pairs(pair: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--hostname", "Pi"], "no host name"),
-        (["--hostname", ""], "no host name"),
-        (["--hostname", "é"], "no host name"),
+        (["--hostname", "Pi"], "not a hostname"),
+        (["--hostname", ""], "not a hostname"),
+        (["--hostname", "é"], "not a hostname"),
         (["--hostname", "a", "--profile", "armv9"], "no profile"),
         (["--hostname", "a", "--image", "sampel"], "no base image"),
         (["--hostname", "a", "--ssh-key", "gone.pub"], "no such file"),
         (["--hostname", "a", "--overlay", "gone"], "no folder"),
         (["--hostname", "a", "--registry", "http://x:1"], "is a URL"),
-        (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 in UTF-8"),
-        (["--hostname", "a", "--registry", "10.0.0.1:99999"], "99999 is no port"),
-        (["--hostname", "a", "--label", "a=b c"], "cannot stand here"),
-        (["--hostname", "a", "--label", "a=b$c"], "cannot stand here"),
+        (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 bytes in UTF-8"),
+        (["--hostname", "a", "--registry", "10.0.0.1:99999"], "99999 is not a port"),
+        (["--hostname", "a", "--label", "a=b c"], "has a space"),
+        (["--hostname", "a", "--label", "a=b$c"], "has a space"),
         (["--hostname", "a", "--label", "a="], "the value is empty"),
-        (["--hostname", "a", "--set", "a-b=c"], "no variable name"),
+        (["--hostname", "a", "--set", "a-b=c"], "not a variable name"),
         (["--config", "gone.yml"], "no such file"),
         (["--hostname", "a", "--profiles", "gone"], "no profiles folder"),
     ],

@@ -190,9 +190,9 @@ def test_what_occidentalis_does_not_know_is_left_to_the_installer(network: WifiN
 @pytest.mark.parametrize(
     ("ssid", "passphrase", "said"),
     [
-        ("trailing ", "correct horse", "blank"),
-        (" leading", "correct horse", "blank"),
-        ("net", "correct horse ", "blank"),
+        ("trailing ", "correct horse", "space"),
+        (" leading", "correct horse", "space"),
+        ("net", "correct horse ", "space"),
         ("two\nlines", "correct horse", "control character"),
         ("net", "correct\nhorse", "control character"),
         ("x" * 33, "correct horse", "33 bytes"),
@@ -406,7 +406,7 @@ YAML_OF = {"device-init-1.6": "device-init.yaml", "cloud-init-trixie": "user-dat
         (b"- a\n- b\n", "but a list"),
         (b"Content-Type: multipart/mixed; boundary=xx\n\n--xx\na: 1\n", "line 4"),
         (b"## template: jinja\n#cloud-config\na: '{{ v1.x }}'\n", "a template"),
-        (b"# caf\xe9\na: 1\n", "no single YAML mapping"),
+        (b"# caf\xe9\na: 1\n", "not a single YAML mapping"),
         (b"a: 2015-13-45\n", "month must be in 1..12"),
     ],
 )

@@ -22,9 +22,9 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
+from imagebuilder.plan.card_layout import IDENTITIES
 from imagebuilder.plan.generations import DictBoot
 from imagebuilder.plan.shared_image import (
-    FOLDER,
     SHARED,
     check_identities,
     identity_of,
@@ -81,7 +81,7 @@ def test_every_node_that_no_board_can_claim_is_named() -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         "b has neither serial nor mac",
         "c has neither serial nor mac",
-        "d and a are the same board",
+        "d and a have the same serial or mac",
     ]
 
 
@@ -153,8 +153,8 @@ def test_only_what_differs_lies_under_an_identity() -> None:
 def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
     """Return the card once a board has claimed an identity: its files over the image's."""
     card = dict(after(boot, merged).files)
-    others = {path: card.pop(path) for path in list(card) if path.startswith(FOLDER)}
-    folder = f"{FOLDER}/{name}/"
+    others = {path: card.pop(path) for path in list(card) if path.startswith(IDENTITIES)}
+    folder = f"{IDENTITIES}{name}/"
     own = {path.removeprefix(folder): others[path] for path in others if path.startswith(folder)}
     return {path: data for path, data in {**card, **own}.items() if path not in SHARED}
 
@@ -182,7 +182,7 @@ def test_a_claimed_card_is_that_of_the_node_alone(stock: str) -> None:
     assert not [
         path
         for path, data in nobodys.items()
-        if not path.startswith(FOLDER) and (b"teacher" in data or path.endswith("10-alice"))
+        if not path.startswith(IDENTITIES) and (b"teacher" in data or path.endswith("10-alice"))
     ]
 
 
@@ -217,7 +217,7 @@ def test_a_container_image_of_all_nodes_is_there_once() -> None:
     merged = merge_plans(plan("unclaimed"), own)
     assert {edit.path: edit.data for edit in merged.edits} == {
         "rpi-image/images/a.tar": b"tar",
-        f"{FOLDER}/serial-2/rpi-image/images/b.tar": b"b",
+        f"{IDENTITIES}serial-2/rpi-image/images/b.tar": b"b",
     }
 
 
@@ -257,7 +257,7 @@ def test_words_of_one_node_for_the_command_line_of_all_are_named(stock: str) -> 
     assert merge_plans(fallback, plans).warnings == fallback.warnings
     plans["pi-04"] = plan_samples.plan(nodes[1], boot, words)
     (warning,) = merge_plans(fallback, plans).warnings
-    assert warning.startswith("pi-04: its own words for cmdline.txt are left out")
+    assert warning.startswith("pi-04: its words for cmdline.txt are ignored")
 
 
 def test_the_hash_tells_one_class_from_another() -> None:

@@ -46,19 +46,19 @@ def test_a_quiet_class_has_no_findings(room: Room) -> None:
         ("[{hostname: 'pi-[1-3]'},\n  {hostname: pi-2}]", "two nodes are called `pi-2`"),
         (
             "[{hostname: a, address: 10.0.0.5},\n  {hostname: b, address: 10.0.0.5/24}]",
-            "`b` has address 10.0.0.5 of `a`",
+            "`b` has the same address 10.0.0.5 as `a`",
         ),
         (
             "[{hostname: a, serial: abcdef01},\n  {hostname: b, serial: 00000000ABCDEF01}]",
-            "`b` has serial 00000000abcdef01 of `a`",
+            "`b` has the same serial 00000000abcdef01 as `a`",
         ),
         (
             "[{hostname: a, mac: 'b8:27:eb:0:0:1'},\n  {hostname: b}]",
-            "no MAC address",
+            "not a MAC address",
         ),
         (
             "[{hostname: a, mac: 'b8:27:eb:00:00:01'},\n  {hostname: b, mac: B8-27-EB-00-00-01}]",
-            "`b` has mac b8:27:eb:00:00:01 of `a`",
+            "`b` has the same mac b8:27:eb:00:00:01 as `a`",
         ),
     ],
 )
@@ -75,10 +75,10 @@ def test_duplicates_are_errors_on_the_second_one(room: Room, nodes: str, words: 
     ("address", "word", "words"),
     [
         ("10.0.1.5", "error", "outside the subnet"),
-        ("10.0.0.0", "error", "network's own"),
+        ("10.0.0.0", "error", "network or broadcast"),
         ("10.0.0.255", "error", "broadcast"),
-        ("10.0.0.254", "error", "gateway's"),
-        ("10.0.0.1", "error", "shack's"),
+        ("10.0.0.254", "error", "of the gateway"),
+        ("10.0.0.1", "error", "of the shack"),
         ("10.0.0.200", "warning", "DHCP range"),
     ],
 )
@@ -119,10 +119,10 @@ def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
     ("text", "line", "words"),
     [
         ("wifi: {networks: [{ssid: a}]}", 5, "without a country"),
-        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", 5, "blank"),
+        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", 5, "space"),
         ("docker: {tcp: true}", 5, "root on every node"),
-        ("timezone: Europe/Pari", 5, "not known here"),
-        ("user: {name: a, password: inline}", 5, "stands in the file"),
+        ("timezone: Europe/Pari", 5, "not known on this machine"),
+        ("user: {name: a, password: inline}", 5, "is in the file as plain text"),
         ("wifi: {country: FR, networks: [{ssid: a, passphrase: inlined8}]}", 5, "in the file"),
         ("cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}", 5, "even number"),
     ],
@@ -151,21 +151,21 @@ def test_what_is_right_is_not_doubted(room: Room, text: str) -> None:
     ("said_twice", "words"),
     [
         ("wifi: {networks: [{ssid: a}]}", "without a country"),
-        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", "blank"),
+        ("wifi: {country: FR, networks: [{ssid: 'a '}]}", "space"),
         ("docker: {tcp: true, tls: false}", "root on every node"),
         ("docker: {tls: false}", "root on every node"),
-        ("docker: {tcp: false, tls: false}", "the swarm manager reaches no node"),
-        ("docker: {labels: {a: b=c}}", "dockerds of 2015"),
-        ("labels: {a: b=c}", "dockerds of 2015"),
+        ("docker: {tcp: false, tls: false}", "the swarm manager cannot reach the nodes"),
+        ("docker: {labels: {a: b=c}}", "Docker 1.6 rejects"),
+        ("labels: {a: b=c}", "Docker 1.6 rejects"),
         ("image: {file: other.img.zip}", "has no checksum"),
         ("image: {file: other.img.zip}", "no image file"),
         ("image: {file: a.img, unchecked: true}", "without a checksum"),
         ("network: {gateway: 10.0.9.1}", "the gateway 10.0.9.1 is not in"),
-        ("shack: {address: 127.0.0.1}", "127.0.0.1 is each node's own"),
+        ("shack: {address: 127.0.0.1}", "127.0.0.1 is a loopback address"),
         ("shack: {ports: {web: 5000}}", "port 5000 of `web`"),
-        ("image: sample", "`swarm:1.2.9` cannot manage the Docker 1.6"),
-        ("generation: occidentalis", "`swarm:1.2.9` cannot manage the Docker 1.6"),
-        ("network: {address: 10.0.0.5/24}", "`c` has address 10.0.0.5 of `b`"),
+        ("image: sample", "`swarm:1.2.9` cannot manage Docker 1.6"),
+        ("generation: occidentalis", "`swarm:1.2.9` cannot manage Docker 1.6"),
+        ("network: {address: 10.0.0.5/24}", "`c` has the same address 10.0.0.5 as `b`"),
     ],
 )
 def test_what_only_nodes_say_is_found_at_the_first_of_them(
@@ -210,7 +210,7 @@ def test_too_many_consul_servers(room: Room) -> None:
 def test_a_label_that_old_dockerds_refuse(room: Room) -> None:
     text = QUIET.replace("{tls: true}", "{tls: true, labels: {a: b=c, d: e}}")
     assert room.write(f"{text}nodes: [{{hostname: a}}]\n").said() == [
-        "3 warning: docker.labels: label `a` has an `=` in its value: dockerds of 2015 refuse it"
+        "3 warning: docker.labels: label `a` has a `=` in its value: Docker 1.6 rejects it"
     ]
 
 
@@ -230,14 +230,16 @@ def test_a_closed_socket_is_not_doubted(room: Room, docker: str) -> None:
 )
 def test_a_swarm_manager_needs_the_socket(room: Room, shack: str, *, doubted: bool) -> None:
     text = QUIET.replace("{tls: true}", "{tcp: false}") + f"nodes: [{{hostname: a}}]\n{shack}\n"
-    words = "3 warning: docker.tcp: the Docker API is closed: the swarm manager reaches no node"
+    words = (
+        "3 warning: docker.tcp: the Docker API is closed: the swarm manager cannot reach the nodes"
+    )
     assert room.write(text).said() == [words] * doubted
 
 
 @pytest.mark.parametrize(
     ("image", "shack", "words"),
     [
-        ("sample", "kind: swarm-mode", "6 warning: shack.kind: the Docker 1.6 of `occidentalis`"),
+        ("sample", "kind: swarm-mode", "6 warning: shack.kind: Docker 1.6 of `occidentalis`"),
         ("hypriotos-1.12.3", "kind: swarm-mode", ""),
         (
             "sample",
@@ -293,7 +295,7 @@ def test_no_node_has_the_shacks_name(room: Room, shack: str) -> None:
     found = said(room, f"shack: {shack}", "[{hostname: 'pi-[1-3]'},\n  {hostname: shack}]")
     (line,) = found
     assert line.startswith("4 error" if "pi-2" in shack else "5 error")
-    assert "is the shack's name" in line
+    assert "is the name of the shack" in line
 
 
 @pytest.mark.parametrize("rest", ["hostname: shack, cluster: {enabled: false}", "hostname: shack"])
@@ -325,10 +327,13 @@ def test_addresses_that_no_shack_or_node_has(room: Room, address: str, word: str
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        ("ports: {mirror: 5000}", "port 5000 of `mirror` is that of `registry`"),
-        ("ports: {web: 8301}", "port 8301 of `web` is that of consul itself"),
-        ("ports: {swarm: 8500}", "port 8500 of `swarm` is that of `consul`"),
-        ("ports: {web: 7946}, kind: swarm-mode", "port 7946 of `web` is that of Docker's swarm"),
+        ("ports: {mirror: 5000}", "port 5000 of `mirror` is already used by `registry`"),
+        ("ports: {web: 8301}", "port 8301 of `web` is already used by consul"),
+        ("ports: {swarm: 8500}", "port 8500 of `swarm` is already used by `consul`"),
+        (
+            "ports: {web: 7946}, kind: swarm-mode",
+            "port 7946 of `web` is already used by Docker's swarm mode",
+        ),
         ("ports: {web: 7946}", ""),
         ("ports: {mirror: 5000}, services: [registry]", ""),
     ],
@@ -343,8 +348,8 @@ def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -
     [
         ("a.img", "has no checksum"),
         ("{file: a.img, unchecked: true}", "without a checksum"),
-        ("https://example.org/a.zip", "no checksum of its own"),
-        ("https://example.org/hypriot-rpi-20150416-201537.img.zip", "no checksum of its own"),
+        ("https://example.org/a.zip", "no checksum in the file"),
+        ("https://example.org/hypriot-rpi-20150416-201537.img.zip", "no checksum in the file"),
         ("hypriot-20150416", "image `hypriot-20150416` has no checksum"),
         (f"{{file: gone.img, sha256: {CHECKSUM}}}", "no image file"),
         (f"{{file: hypriotos-rpi-v1.12.3.img.zip, sha256: {CHECKSUM}}}", "no image file"),
@@ -392,7 +397,7 @@ def test_a_profile_that_does_not_fit_the_image(room: Room) -> None:
     room.write("profile: pi9\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: a}]\n")
     found = check_classroom(room.path, environment={}, profile_folders=[mine])
     assert [(problem.message, problem.line) for problem in found] == [
-        ("nodes[0].profile: profile `pi9` does not fit image `sample`", 4)
+        ("nodes[0].profile: image `sample` does not boot on the boards of profile `pi9`", 4)
     ]
 
 

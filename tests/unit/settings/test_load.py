@@ -119,12 +119,12 @@ def test_faults_of_yaml_and_of_the_model_together(room: Room) -> None:
         (b"\xff\xfe\x00", "UTF-8"),
         (b"- a\n", "expected a mapping"),
         (b"hello\n", "expected a mapping"),
-        (b"profile: armv7\n", "there are no nodes"),
-        (b"profile: armv7\nnodes: []\n", "there are no nodes"),
+        (b"profile: armv7\n", "no nodes"),
+        (b"profile: armv7\nnodes: []\n", "no nodes"),
         (b"profile: armv7\nnodes: {hostname: a}\n", "expected a list"),
         (b"profile: armv7\nnodes: 3\n", "expected a list"),
-        (b"nodes: [{hostname: a}]\n", "no profile is named"),
-        (b"profile: armv7\nnodes: [{hostname: 'a[3-1]'}]\n", "backwards"),
+        (b"nodes: [{hostname: a}]\n", "no profile is set"),
+        (b"profile: armv7\nnodes: [{hostname: 'a[3-1]'}]\n", "ends before it begins"),
         (b"profile: armv7\nnodes: !csv gone.csv\n", "no such file"),
         (b"profile: armv7\nnodes: !csv .\n", "is a directory"),
     ],
@@ -139,14 +139,20 @@ def test_files_that_are_no_classroom(room: Room, raw: bytes, words: str) -> None
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
-        ("# nothing\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
-        ("- a\n", "begin with `profile: armv7`; `rpi-image init` writes such a file"),
-        ("profile: armv7\nnodes: ['pi-[01-03]']\n", "as `- hostname: pi-[01-30]`"),
-        ("profile: armv7\nnodes: pi\n", "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"),
-        ("profile: armv7\nnodes: [{hostname: a, labels: b}]\n", "as `labels: {name: value}`"),
-        ("profile: armv7\nwifi: a\nnodes: [{hostname: a}]\n", "its keys: country, networks"),
-        ("profile: armv7\nnodes: [{hostname: a, wifi: b}]\n", "its keys: country, networks"),
+        ("", "begin with `profile: armv7`, or use `rpi-image init`"),
+        ("# nothing\n", "begin with `profile: armv7`, or use `rpi-image init`"),
+        ("- a\n", "begin with `profile: armv7`, or use `rpi-image init`"),
+        ("profile: armv7\nnodes: ['pi-[01-03]']\n", "for example `- hostname: pi-[01-30]`"),
+        (
+            "profile: armv7\nnodes: pi\n",
+            "for example `- hostname: pi-[01-30]`, or `nodes: !csv FILE`",
+        ),
+        (
+            "profile: armv7\nnodes: [{hostname: a, labels: b}]\n",
+            "for example `labels: {name: value}`",
+        ),
+        ("profile: armv7\nwifi: a\nnodes: [{hostname: a}]\n", "use the keys country, networks"),
+        ("profile: armv7\nnodes: [{hostname: a, wifi: b}]\n", "use the keys country, networks"),
     ],
 )
 def test_what_stands_for_a_mapping_is_told_its_form(room: Room, text: str, hint: str) -> None:
@@ -268,7 +274,7 @@ def test_ranges_out_of_step_hide_no_other_fault(room: Room) -> None:
     )
     problems = room.refusal().problems
     assert [problem.line for problem in problems] == [3, 4, 5]
-    assert problems[0].hint == "all ranges of a node have the same length"
+    assert problems[0].hint == "use ranges of the same length"
 
 
 def test_faults_of_a_list_keep_their_places(room: Room) -> None:
@@ -298,8 +304,8 @@ nodes:
 def test_flags_are_named_without_a_file() -> None:
     with pytest.raises(SettingsError) as caught:
         from_flags(nodes=[{"hostname": "Pi_03"}])
-    assert caught.value.message.startswith("hostname: `Pi_03` is no host name")
-    assert caught.value.hint == "write `pi-03`"
+    assert caught.value.message.startswith("hostname: `Pi_03` is not a hostname")
+    assert caught.value.hint == "use `pi-03`"
     with pytest.raises(SettingsError) as caught:
         from_flags(shack={"address": "x"}, wifi={"country": "XX"})
     messages = sorted(str(problem) for problem in caught.value.problems)
@@ -427,7 +433,7 @@ def test_a_generation_that_is_not_gets_a_suggestion(room: Room) -> None:
     room.write("profile: armv7\ngeneration: cloudinit\nnodes: [{hostname: a}]\n")
     (problem,) = room.refusal().problems
     assert (problem.line, problem.hint) == (2, "did you mean `cloud-init`?")
-    assert problem.message == "generation: there is no generation `cloudinit`"
+    assert problem.message == "generation: no generation `cloudinit`"
 
 
 def test_a_generation_that_the_catalogue_names_and_is_not_gets_a_suggestion(room: Room) -> None:
@@ -439,7 +445,7 @@ def test_a_generation_that_the_catalogue_names_and_is_not_gets_a_suggestion(room
     room.write("profile: armv7\nimage: mine\nnodes: [{hostname: a}]\n")
     (problem,) = room.refusal(profile_folders=[mine]).problems
     assert (problem.line, problem.hint) == (2, "did you mean `cloud-init`?")
-    assert problem.message == "image: there is no generation `cloudinit`"
+    assert problem.message == "image: no generation `cloudinit`"
     room.write("profile: armv7\nimage: mine\ngeneration: cloud-init\nnodes: [{hostname: a}]\n")
     assert room.load(profile_folders=[mine]).nodes[0].generation == "cloud-init"
 
@@ -482,8 +488,8 @@ def test_an_image_without_a_file_name_is_not_named_after_a_password() -> None:
     ("text", "words", "hint"),
     [
         ("hypriotos-1.12", "no base image", "did you mean `hypriotos-1.12.3`?"),
-        ("a b", "no plain name", "letters"),
-        ("https://", "URL", "as http"),
+        ("a b", "not a plain name", "letters"),
+        ("https://", "URL", "for example http"),
     ],
 )
 def test_images_that_are_not(text: str, words: str, hint: str) -> None:

@@ -178,7 +178,7 @@ def test_without_a_file_flags_are_all() -> None:
 
 def test_no_shack_no_cluster() -> None:
     assert not from_flags().nodes[0].cluster.enabled
-    with pytest.raises(SettingsError, match="without a shack"):
+    with pytest.raises(SettingsError, match="there is no shack"):
         from_flags(cluster={"enabled": True})
 
 
@@ -249,7 +249,7 @@ def test_a_secret_file_that_is_no_text_is_named_with_its_line(room: Room) -> Non
     secret = room.folder / "wbin"
     secret.write_bytes(b"\nhunter22\xff")
     (problem,) = room.refusal().problems
-    assert problem.message.endswith(f"{secret}:2: not a text in UTF-8")
+    assert problem.message.endswith(f"{secret}:2: the file is not UTF-8")
     assert problem.hint == "save the file as UTF-8"
     assert problem.line == 2
 
@@ -282,7 +282,7 @@ def test_prompts_need_somebody(room: Room) -> None:
     room.write(
         "profile: armv7\nuser: {name: a, password: {prompt: true}}\nnodes: [{hostname: a}]\n"
     )
-    assert "nobody is there" in room.refusal().problems[0].message
+    assert "there is no terminal" in room.refusal().problems[0].message
 
 
 def test_a_missing_variable_is_an_error_to_build_and_a_warning_to_check(room: Room) -> None:
@@ -377,7 +377,7 @@ def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(room: Room, type
     for problems in (room.refusal().problems, room.check()):
         (problem,) = (problem for problem in problems if problem.severe)
         assert problem.line == 6
-        assert problem.hint == "the name alone, without $, as {env: CLASS_WIFI}"
+        assert problem.hint == "use the name without $, for example {env: CLASS_WIFI}"
         assert typed not in str(problem)
 
 
@@ -398,7 +398,7 @@ def test_a_check_compiles_templates(room: Room, template: bytes, words: str) -> 
 def test_no_password(room: Room, password: str) -> None:
     room.environment["P"] = password
     room.write("profile: armv7\nuser: {name: a, password: {env: P}}\nnodes: [{hostname: a}]\n")
-    assert "one line" in room.refusal().problems[0].message
+    assert "several lines" in room.refusal().problems[0].message
 
 
 def test_no_secret_is_shown_by_a_classroom(room: Room) -> None:
@@ -429,7 +429,7 @@ def test_ssh_keys_of_files_and_text(room: Room) -> None:
         ("overlays: [gone]", 2, "no folder"),
         ("cluster: {tarballs: [gone.tar]}", 2, "no file"),
         ("user: {name: a, password: {file: gone}}", 2, "no such file"),
-        ("user: {groups: [a]}", 2, "needs a name"),
+        ("user: {groups: [a]}", 2, "has no name"),
         ("image: hypriotos-1.12.33", 2, "no base image"),
         ("profile: armv8", 2, "twice"),
     ],

@@ -74,8 +74,8 @@ def test_csv_tag() -> None:
         ("", 1, "empty"),
         ("# only a comment\n", 1, "empty"),
         ("x: 1\na: &a [*a]", 2, "own anchor"),
-        ("a: 1\n? [1, 2]\n: 3", 2, "key must be a text"),
-        ("a: {<<: 3}", 1, "takes a mapping"),
+        ("a: 1\n? [1, 2]\n: 3", 2, "key must be a string"),
+        ("a: {<<: 3}", 1, "needs a mapping"),
         ("a: \x07", 1, "UTF-8"),
     ],
 )
