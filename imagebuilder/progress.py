@@ -48,10 +48,10 @@ class Prompter(Reporter, Protocol):
         """Ask for one line, which may also come from a pipe."""
 
     def ask_secret(self, question: str) -> str:
-        """Ask without echo; raises InputError where no user can answer."""
+        """Ask without echo. Raise InputError if no user can answer."""
 
     def confirm_by_name(self, question: str, name: str) -> bool:
-        """Return whether `name` was typed; raises InputError where no user can answer."""
+        """Return whether `name` was typed. Raise InputError if no user can answer."""
 
 
 class SilentMeter:

@@ -1,4 +1,4 @@
-"""What a Pi's firmware would load from a boot partition, and the emulated machine that fits it."""
+"""Find what the firmware of a Pi would load, and the QEMU machine that can run it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.boot_files import BootFiles, read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
@@ -15,23 +16,20 @@ MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
-class BootPartition(Protocol):
-    """What is asked of a boot partition; `bootfs.BootVolume` is one."""
-
-    def exists(self, path: str) -> bool:
-        """Whether the file is there."""
+class BootPartition(BootFiles, Protocol):
+    """A boot partition that also reads kernels, which are larger than its texts."""
 
     def read(self, path: str, most_bytes: int = ...) -> bytes:
-        """Return the file's bytes."""
+        """Return the content of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine of QEMU and what it needs; `filters` are the config.txt sections that hold for it.
+    """A machine of QEMU; `filters` are the sections of config.txt that apply to it.
 
-    `kernels` and `trees` are looked for in this order. A machine without `trees` makes its own
-    device tree. `words` go before the image's own on the kernel's command line, as a Pi's firmware
-    puts its own there.
+    `kernels` and `trees` are in order of preference. A machine without `trees` has a device tree of
+    its own. `words` go before those of the image on the kernel command line, where the firmware of
+    a Pi adds its words.
     """
 
     name: str
@@ -43,11 +41,11 @@ class Machine:
     words: tuple[str, ...] = ()
 
 
-# An SD card has no cache to lose, and Linux never asks it to flush: a write goes through qcow2 at
-# once, so that a killed QEMU leaves what a power cut leaves. Nothing waits for the host's disk.
+# SD cards have no write cache, and Linux never flushes them. writethrough updates qcow2 at each
+# write, so that a killed QEMU is like a power cut; no-flush does not wait for the host's disk.
 _CACHE = "cache=writethrough,cache.no-flush=on"
 
-# Without fiq_fsm_enable=0 the USB host of Raspberry Pi kernels hangs in QEMU, and with it eth0.
+# Without fiq_fsm_enable=0 the USB host of Raspberry Pi kernels hangs in QEMU, and eth0 with it.
 _PI_WORDS = ("dwc_otg.fiq_fsm_enable=0", SERIAL_CONSOLE)
 _PI_DISK = (
     "-drive",
@@ -102,17 +100,16 @@ MACHINE_NAMES = tuple(_BY_NAME)
 
 @dataclass(frozen=True, slots=True)
 class BootConfig:
-    """The lines of config.txt that name what to load; empty where it names nothing."""
+    """The files to load according to config.txt; empty if it does not name them."""
 
     kernel: str = ""
     initramfs: str = ""
     cmdline: str = ""
-    auto_initramfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Firmware:
-    """What the firmware hands to the processor of `machine`; no device tree: the machine's own."""
+    """What the firmware loads for `machine`; an empty `tree` means the one of the machine."""
 
     machine: Machine
     kernel: str
@@ -123,7 +120,7 @@ class Firmware:
 
 
 def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
-    """Read config.txt as the firmware does: filters in brackets, the last line of a kind wins."""
+    """Parse config.txt as the firmware: filters in brackets, the last line of a name counts."""
     found: dict[str, str] = {}
     holds = True
     for line in (raw.strip() for raw in text.splitlines()):
@@ -134,20 +131,15 @@ def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
         elif holds and "=" in line and not line.startswith("#"):
             key, _, value = line.partition("=")
             found[key.strip()] = value.strip()
-    return BootConfig(
-        found.get("kernel", ""),
-        found.get("initramfs", ""),
-        found.get("cmdline", ""),
-        found.get("auto_initramfs") == "1",
-    )
+    return BootConfig(**{name: found.get(name, "") for name in ("kernel", "initramfs", "cmdline")})
 
 
 def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
-    """Read what `wanted` (or the first machine that fits) would load; `words` go first.
+    """Return what the machine `wanted`, or the first that fits, would load; `words` go first.
 
-    Raises ImageError where no machine that QEMU has finds its kernel and device tree.
+    Raise ImageError if there is no kernel with a device tree for it.
     """
-    config = _decoded(volume, CONFIG)
+    config = read_boot_text(volume, CONFIG, errors="replace")
     machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
     chosen = parse_config(config, machine.filters)
     kernel = _kernel(volume.exists, machine, chosen)
@@ -155,20 +147,22 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     if not kernel or (machine.trees and not tree):
         raise _nothing_to_boot(wanted)
     initramfs = _initramfs(volume.exists, kernel, chosen)
+    cmdline = read_boot_text(volume, chosen.cmdline or CMDLINE, errors="replace")
     return Firmware(
         machine,
         kernel,
         volume.read(kernel, MOST_BINARY_BYTES),
         volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
         volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
+        command_line(cmdline, (*words, *machine.words)),
     )
 
 
 def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
-    """Return the first machine whose kernel and device tree are on the boot partition.
+    """Return the first machine with kernel and device tree on the boot partition.
 
-    A boot partition without any Raspberry Pi device tree holds a general kernel: `virt`.
+    A boot partition without any device tree of a Pi has a generic kernel for `virt`. Raise
+    ImageError if no machine fits.
     """
     for machine in MACHINES:
         chosen = parse_config(config, machine.filters)
@@ -179,7 +173,7 @@ def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
 
 
 def command_line(text: str, words: Sequence[str]) -> str:
-    """Return the kernel command line for QEMU's UART: ours, then line 1 of cmdline.txt."""
+    """Return the kernel command line: `words`, then line 1 of cmdline.txt with QEMU's UART."""
     line = text.splitlines()[0].strip() if text.strip() else ""
     own = line.replace("console=serial0", "console=ttyAMA0").replace(
         "console=ttyS0", "console=ttyAMA0"
@@ -194,25 +188,21 @@ def _kernel(exists: Callable[[str], bool], machine: Machine, config: BootConfig)
 
 
 def _is_misfit(exists: Callable[[str], bool], machine: Machine) -> bool:
-    """Whether Pi device trees lie there although this is not a Pi: its kernel would not start."""
+    """Return whether a generic machine would get the kernel of a Pi, which would not start."""
     pi_trees = (name for other in MACHINES for name in other.trees)
     return not machine.trees and any(exists(name) for name in pi_trees)
 
 
 def _initramfs(exists: Callable[[str], bool], kernel: str, config: BootConfig) -> str:
-    """Name the initramfs: the one config.txt names, or the kernel's namesake beside it."""
+    """Return the initramfs: as in config.txt, or the file with the name of the kernel."""
     namesake = kernel.replace("kernel", "initramfs").removesuffix(".img")
     name = config.initramfs or namesake
     return name if exists(name) else ""
 
 
-def _decoded(volume: BootPartition, name: str) -> str:
-    return volume.read(name).decode("utf-8", "replace") if volume.exists(name) else ""
-
-
 def _nothing_to_boot(wanted: str) -> ImageError:
-    what = f"the machine {wanted}" if wanted else "any machine QEMU has"
+    what = f"machine {wanted}" if wanted else "any machine of QEMU"
     return ImageError(
-        f"the boot partition holds no kernel with a device tree for {what}",
-        "QEMU knows the Raspberry Pi Zero, 2 and 3; give --machine to choose",
+        f"the boot partition has no kernel with a device tree for {what}",
+        "use an image for the Raspberry Pi Zero, 2 or 3, or choose with --machine",
     )

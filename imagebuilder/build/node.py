@@ -39,7 +39,7 @@ class BuiltNode:
 class NodeBuild:
     """One node's build into `output`: a file, or a folder for <hostname>.img.
 
-    `compress` is one of compress.SUFFIXES, or empty for what the file's name says. Raises
+    `compress` is one of compress.SUFFIXES, or empty for what the file's name says. Raise
     InputError where the two differ, and where a name could be a file's or a folder's.
     """
 
@@ -76,7 +76,7 @@ class NodeBuild:
 def compression_of(output: Path, compress: str) -> str:
     """Return the compression: the one said, or that of the file's name.
 
-    Raises InputError where the two differ, and where a name could be a file's or a folder's.
+    Raise InputError if the two differ, and where a name could be a file's or a folder's.
     """
     suffix = output.suffix.lower().removeprefix(".")
     if not suffix or has_folder(output):

@@ -26,7 +26,7 @@ _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
 
 @dataclass(kw_only=True)
 class Console:
-    """How this run speaks; a Voice for the library, and the commands' way to print results."""
+    """How this run speaks: the Prompter of the library, and the way commands print results."""
 
     quiet: bool = False
     verbose: bool = False
@@ -160,15 +160,15 @@ class _PlainMeter:
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = self._said = 0
+        self._done = self._reported = 0
         self._since = time.monotonic()
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
         if now >= self._since + PLAIN_INTERVAL_SECONDS:
-            rate = (self._done - self._said) / max(now - self._since, 0.001)
-            self._said, self._since = self._done, now
+            rate = (self._done - self._reported) / max(now - self._since, 0.001)
+            self._reported, self._since = self._done, now
             self._console.note(f"{self._label}: {self._amount()}{self._pace(rate)}")
 
     def _amount(self) -> str:

@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.boot_files import BootFiles, decode_boot_text, read_boot_text
 from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import public_context, secret_context
-from imagebuilder.plan.generations import BootFiles, Generation, decode_boot_text, read_boot_text
 from imagebuilder.plan.overlays import check_path, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from imagebuilder.plan.generations import Generation
 
 
 # A template with such a name is rendered once for each item of a list.

@@ -48,7 +48,7 @@ class NodeFlags:
 def document_from_flags(flags: NodeFlags) -> dict[str, object]:
     """Return what the flags say in the form of a classroom file's top level.
 
-    Raises InputError where flags contradict each other or lack their partner.
+    Raise InputError if flags contradict each other or lack their partner.
     """
     _check_partners(flags)
     document: dict[str, object | None] = {
@@ -118,7 +118,7 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
     if flags.label:
         document["labels"] = dict(flags.label)
     if flags.registry is not None:
-        from imagebuilder.settings.schema.fields import host_port  # noqa: PLC0415 - as below
+        from imagebuilder.settings.schema.addresses import host_port  # noqa: PLC0415 - as below
 
         document["insecure_registries"] = [flags.registry]
         # One slip is one problem: nobody typed the mirror.
@@ -132,7 +132,7 @@ def classroom_from_flags(
 ) -> Classroom:
     """Load the classroom that the flags and their --config describe, saying what is doubtful.
 
-    Prompted secrets are asked for; raises SettingsError with all problems.
+    Prompted secrets are asked for. Raise SettingsError with all problems.
     """
     # A card that gets an image as it is pays for no schema.
     from imagebuilder.settings.load import read_classroom, refusal  # noqa: PLC0415

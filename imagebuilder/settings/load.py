@@ -63,7 +63,7 @@ def load_roster(
 ) -> Classroom:
     """Read who is in the class, by whole paths; no secret need be at hand, and none is asked for.
 
-    Raises SettingsError with all problems.
+    Raise SettingsError with all problems.
     """
     reading = read_classroom(
         path, environment=environment, profile_folders=profile_folders, checking=True

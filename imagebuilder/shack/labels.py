@@ -1,4 +1,4 @@
-"""A sheet of labels for the cards and cases, as one HTML file that prints to scale."""
+"""Print labels for cards and cases, as HTML in real size or as PDF."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Paper:
-    """A sheet of self-adhesive labels; all lengths in millimetres."""
+    """A sheet of labels; all lengths in millimetres."""
 
     name: str
     page: tuple[float, float]
@@ -40,7 +40,7 @@ class Paper:
 
     @property
     def count(self) -> int:
-        """Labels on a sheet."""
+        """The number of labels on a sheet."""
         return self.columns * self.rows
 
 
@@ -75,7 +75,7 @@ def write_labels(
 
 
 def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
-    """Return the sheets as HTML; `skip` leaves the first labels of a sheet used before."""
+    """Return the sheets as HTML; `skip` leaves out labels that are used already."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
     cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
     sheets = "".join(_sheet(cells[i : i + paper.count]) for i in range(0, len(cells), paper.count))
@@ -88,7 +88,7 @@ def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
 
 
 def link_of(classroom: Classroom, node: NodeSettings) -> str:
-    """Return what the QR code says: the node's line on the class page, or how to log in."""
+    """Return the URL for the QR code: the node on the class page, else an ssh:// URL."""
     shack = classroom.shack
     if shack and "web" in shack.services:
         return f"http://{shack.address}:{shack.web_port}/#{node.hostname}"
@@ -159,30 +159,35 @@ body {{ margin: 0; font-family: "DejaVu Sans", Arial, sans-serif; color: #000; }
 
 PDF_SECONDS = 120
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_BY_HAND = "give -o labels.html and print that from a browser"
+_BY_HAND = "use -o labels.html and print it from a browser"
 
 
-# ---- labels
+# ---- PDF
 
 
 def write_labels_pdf(page: str, path: Path, search_path: str, reporter: Reporter = SILENT) -> None:
-    """Print the label sheet to PDF with the first program of `search_path` that can."""
+    """Write the label sheet as PDF with the first program in `search_path` that succeeds.
+
+    Raise InputError if there is none, WriteError if all fail.
+    """
     programs = [shutil.which(name, path=search_path) for name in (*BROWSERS, "weasyprint")]
     printers = [Path(program) for program in programs if program]
     if not printers:
         raise InputError(
-            "no program here makes PDF",
+            "no program to make PDF found",
             f"install chromium or weasyprint, or {_BY_HAND}",
         )
     try:
         make_folder(path.parent)
-        # Beside the PDF and by a visible name: a snap's Chromium sees neither /tmp nor dot folders.
+        # Not in /tmp or a hidden folder, which Chromium from snap cannot read.
         with tempfile.TemporaryDirectory(
             prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
         ) as folder:
             write_file(path, _print_pdf(page, Path(folder), printers, reporter))
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}", "check its rights") from error
+        raise WriteError(
+            f"cannot write {path}: {error.strerror}", "check its permissions"
+        ) from error
 
 
 def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Reporter) -> bytes:
@@ -193,7 +198,7 @@ def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Repo
         if _succeeds(_pdf_command(printer, source, made)) and made.is_file():
             return made.read_bytes()
     names = ", ".join(printer.name for printer in printers)
-    raise WriteError(f"{names} made no PDF", _BY_HAND)
+    raise WriteError(f"{names} failed to make a PDF", _BY_HAND)
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -207,7 +212,7 @@ def _succeeds(command: Sequence[str]) -> bool:
 def _pdf_command(printer: Path, source: Path, made: Path) -> list[str]:
     if printer.name not in BROWSERS:
         return [str(printer), str(source), str(made)]
-    # Chromium refuses root with its sandbox; the page is our own.
+    # Chromium does not run as root with its sandbox; the page is our own.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     browser = f"--user-data-dir={made.parent / 'browser'}"
     quiet = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]

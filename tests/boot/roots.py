@@ -135,6 +135,7 @@ def mirror() -> str:
 
 def enable_armhf() -> None:
     """Let this machine's kernel run armhf programs through qemu-user."""
+    need("update-binfmts")
     binfmt = Path("/proc/sys/fs/binfmt_misc")
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))

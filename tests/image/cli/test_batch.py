@@ -186,7 +186,7 @@ def test_a_plan_without_the_base_compares_nothing(
     room.write_text("\n".join(text) + "\n")
     nodes = emitted(program("diff", room, "--json"))["nodes"]
     assert [node["changes"] for node in nodes[:2]] == [
-        ["not compared: the base image is not here"],
+        ["not compared: no base image"],
         ["new"],
     ]
 
@@ -247,7 +247,7 @@ def test_no_node_is_written_over_an_image_that_another_is_made_from(
         done = program("batch", room, "-o", ".", *arguments)
         assert done.returncode == 7
         assert "pi-03.img is the base image itself" in done.stderr
-        assert "hint: name another place with -o" in done.stderr
+        assert "hint: use another path with -o" in done.stderr
     assert run("sha256sum", mine) == kept
     assert not (tmp_path / "pi-01.img").exists()
 

@@ -200,7 +200,7 @@ def test_when_no_program_prints_it_is_said(
     printers(tmp_path, monkeypatch, chromium="exit 1", weasyprint="exit 1")
     out = tmp_path / "l.pdf"
     assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
-    assert "chromium, weasyprint made no PDF" in capsys.readouterr().err
+    assert "chromium, weasyprint failed to make a PDF" in capsys.readouterr().err
     assert not list(tmp_path.glob("rpi-image-labels-*"))
 
 

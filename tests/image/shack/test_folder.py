@@ -129,7 +129,7 @@ def test_a_manager_that_cannot_be_told_where_old_nodes_register(
     if sees:
         assert "kv.path=swarm" in command_of(classroom, templates, "manager")
         return
-    with pytest.raises(SettingsError, match=f"no swarm manager swarm:{manager} finds"):
+    with pytest.raises(SettingsError, match=f"the swarm manager swarm:{manager} cannot find"):
         plan_shack(classroom, templates)
 
 
@@ -139,7 +139,7 @@ def test_an_old_manager_does_not_find_new_nodes(
 ) -> None:
     nodes = [node(n, cluster=Cluster(swarm_version=v)) for n, v in enumerate(versions, start=1)]
     mixed = room(tmp_path, *nodes, shack=replace(SHACK, swarm_image="swarm:0.2.0"))
-    with pytest.raises(SettingsError, match="no swarm manager"):
+    with pytest.raises(SettingsError, match="the swarm manager"):
         plan_shack(mixed, templates)
 
 
@@ -152,7 +152,7 @@ def test_the_bootstrap_count_is_the_class_s(
     ]
     words = command_of(room(tmp_path, *servers), templates, "consul")
     assert words[words.index("-bootstrap-expect") + 1] == "3"
-    with pytest.raises(SettingsError, match="is 3, but shack and nodes are 2 servers"):
+    with pytest.raises(SettingsError, match="is 3, but there are 2 consul servers"):
         plan_shack(room(tmp_path, servers[0], servers[3]), templates)
 
 
@@ -172,7 +172,7 @@ def test_what_a_class_must_share(
 
 
 def test_no_shack_no_folder(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="names no shack"):
+    with pytest.raises(SettingsError, match="has no `shack:`"):
         plan_shack(room(tmp_path, shack=None), templates)
 
 

@@ -23,6 +23,9 @@ class Boot:
         self.files = {name: name.encode() for name in names}
         self.files |= {name.replace("_", "."): text.encode() for name, text in texts.items()}
 
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.files)
+
     def exists(self, path: str) -> bool:
         return path in self.files
 
@@ -80,13 +83,11 @@ def test_config_takes_filters_comments_and_the_last_line() -> None:
     initramfs init.gz followkernel
     [all]
     cmdline = other.txt
-    auto_initramfs=1
     """
     assert parse_config(text, ("pi2",)).kernel == "two.img"
     assert parse_config(text, ("pi2",)).initramfs == "init.gz"
     plain = parse_config(text, ())
     assert (plain.kernel, plain.initramfs, plain.cmdline) == ("first.img", "", "other.txt")
-    assert plain.auto_initramfs
     assert parse_config("[none]\nkernel=x\r\n", ()).kernel == ""
 
 

@@ -91,10 +91,10 @@ def test_hosts_names_the_shack_and_what_has_an_address(tmp_path: Path) -> None:
 
 
 def test_dnsmasq_takes_its_file(tmp_path: Path) -> None:
-    need("dnsmasq")
+    (dnsmasq,) = need("dnsmasq")
     file = written(mixed_room(tmp_path), tmp_path, "dnsmasq")
     done = subprocess.run(
-        ["/usr/sbin/dnsmasq", "--test", "-C", file], capture_output=True, text=True, check=True
+        [dnsmasq, "--test", "-C", file], capture_output=True, text=True, check=True
     )
     assert "syntax check OK" in done.stderr
     text = file.read_text()

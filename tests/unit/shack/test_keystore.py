@@ -255,7 +255,7 @@ def test_a_spoilt_key_is_named_not_replaced(tmp_path: Path) -> None:
     with_identities(secure_room(tmp_path))
     spoilt = tmp_path / "secrets" / "ca" / "key.pem"
     spoilt.write_text("not a key\n")
-    with pytest.raises(SettingsError, match=r"ca/key\.pem holds no key"):
+    with pytest.raises(SettingsError, match=r"ca/key\.pem is not a key"):
         with_identities(secure_room(tmp_path))
     assert spoilt.read_text() == "not a key\n"
 
@@ -285,11 +285,11 @@ def spoil_certificate(ca: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
-        (lose, "the class CA's key is gone"),
+        (lose, "the key of the class CA is missing"),
         (swap, "is not the key of its certificate"),
         (another_kind, "is not the key of its certificate"),
-        (spoil, "holds no key"),
-        (spoil_certificate, "holds no certificate"),
+        (spoil, "is not a key"),
+        (spoil_certificate, "is not a certificate"),
     ],
 )
 def test_an_authority_that_was_damaged_is_never_made_anew(
@@ -331,5 +331,5 @@ def test_a_file_in_the_folder_s_place_is_a_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_class_without_a_shack_has_no_manager(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no shack"):
+    with pytest.raises(SettingsError, match="no `shack:`"):
         shack_certificate(room(tmp_path, shack=None))

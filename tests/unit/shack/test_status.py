@@ -68,7 +68,7 @@ def test_all_joined_in_the_order_of_the_roster_without_the_shack() -> None:
 def test_one_never_came_and_one_was_lost() -> None:
     rows = judged(gathered(member(1), member(2, alive=False), engines=(engine(1), engine(2))))
     assert rows["pi-01"].state == "joined"
-    assert (rows["pi-02"].state, rows["pi-02"].detail) == ("missing", "consul has lost it")
+    assert (rows["pi-02"].state, rows["pi-02"].detail) == ("missing", "failed in consul")
     assert (rows["pi-03"].state, rows["pi-03"].detail) == ("missing", "not in consul")
 
 
@@ -106,18 +106,18 @@ def test_a_wrong_board_is_seen_by_label_and_by_machine() -> None:
     assert by_label.state == "wrong-arch"
     assert "arch=armv6" in by_label.detail
     by_machine = judged(gathered(member(1), engines=(engine(1, machine="armv6l"),)))["pi-01"]
-    assert by_machine.detail == "is armv6l, profile armv7 is not"
+    assert by_machine.detail == "is armv6l, not of profile armv7"
 
 
 def test_a_node_at_another_address_than_the_roster_s() -> None:
     row = judged(gathered(member(1, address="192.168.2.77"), engines=None))["pi-01"]
     assert row.state == "stale-address"
-    assert row.detail == "has 192.168.2.77, roster says 192.168.2.101"
+    assert row.detail == "has 192.168.2.77, expected 192.168.2.101"
 
 
 def test_swarm_and_consul_know_different_addresses() -> None:
     rows = judged(gathered(member(1), engines=(engine(1, address="192.168.2.88"),)))
-    assert rows["pi-01"].detail == "swarm knows 192.168.2.88, consul 192.168.2.101"
+    assert rows["pi-01"].detail == "192.168.2.88 in swarm, 192.168.2.101 in consul"
 
 
 def test_a_dhcp_node_may_have_any_address() -> None:
@@ -204,7 +204,7 @@ def test_card_reports_keep_words_only() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff"])
 def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
-    with pytest.raises(SourceError, match="not whole"):
+    with pytest.raises(SourceError, match="is incomplete"):
         parse_card_report(data, "card")
 
 
@@ -254,7 +254,7 @@ def test_what_consul_remembers_of_a_swarm_mode_node_is_of_another_time() -> None
 def test_a_swarm_mode_node_at_another_address() -> None:
     found = gathered(engines=recorded_engines())
     row = swarm_mode_rows(found, recorded_node(1, "10.78.0.77/24"))["pi-01"]
-    assert (row.state, row.detail) == ("stale-address", "has 10.78.0.11, roster says 10.78.0.77")
+    assert (row.state, row.detail) == ("stale-address", "has 10.78.0.11, expected 10.78.0.77")
 
 
 def test_a_node_that_was_promoted_is_still_there() -> None:
