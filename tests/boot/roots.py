@@ -139,6 +139,8 @@ def enable_armhf() -> None:
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))
     if not (binfmt / "qemu-arm").exists():
+        # Debian's qemu-user-static (bookworm) leaves this to the administrator inside a container.
+        run("update-binfmts", "--import", "qemu-arm")
         run("update-binfmts", "--enable", "qemu-arm")
 
 
