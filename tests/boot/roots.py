@@ -93,6 +93,10 @@ def once(name: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def _remove(path: Path) -> None:
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = Path(line.split()[1])
+        if place.is_relative_to(path):  # of a run that was killed
+            run("umount", str(place))
     if path.is_dir():
         shutil.rmtree(path)
     else:
