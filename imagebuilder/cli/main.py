@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("imagebuilder.cli.batch", "Show what differs from the last build."),
     "flash": ("imagebuilder.cli.flash", "Write cards, safely, one or thirty."),
     "verify": ("imagebuilder.cli.flash", "Compare a card with what it should be."),
-    "devices": ("imagebuilder.cli.flash", "List block devices and what speaks against each."),
+    "devices": ("imagebuilder.cli.flash", "List block devices and why each would be refused."),
     "fetch": ("imagebuilder.cli.fetch", "Download, check and unpack a base image."),
     "cache": ("imagebuilder.cli.fetch", "List, verify or clean the cache of base images."),
     "inspect": ("imagebuilder.cli.image", "Show what an image or a card is."),
