@@ -25,8 +25,8 @@ HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
 GROW = RECIPE / "root/usr/local/sbin/grow-partition"
 SUITE = "bookworm"
-# Other armhf kernels of Debian write the domain register at each entry into the kernel, whereupon
-# QEMU forgets all that it knows of memory (dacr_write in its target/arm): half of the time goes there.
+# Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
+# then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.
 KERNEL = "linux-image-armmp-lpae"
 KINDS = ("sysvinit", "systemd", "cloud-init", "networkmanager")
 KERNEL_PARTS = ("crypto", "fs", "lib", "net", "block", "mm", "kernel", "arch")
