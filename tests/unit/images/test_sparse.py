@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError
+from imagebuilder.images.archives.unpack import ImageStream
 from imagebuilder.images.sparse import BLOCK_BYTES, data_runs, hash_file, open_unrolled, write_raw
-from imagebuilder.images.unpack import ImageStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
