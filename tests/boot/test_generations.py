@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from tests.boot import nodes, recorder
-from tests.boot.vendorfacts import expect_ready_user, expect_vendor_done
+from tests.boot.vendorfacts import expect_ready_user, expect_settings, expect_vendor_done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,6 +158,8 @@ EXPECT_WIFI: dict[str, Callable[[Pi], None]] = {
     "cloud-init-trixie": expect_netplan,
     "firstrun-bookworm": expect_network_manager,
 }
+# Their vendor writes time zone and locale after us.
+LATE = ("occidentalis-wheezy", "occidentalis-jessie")
 
 
 @pytest.mark.parametrize("generation", EXPECT_WIFI)
@@ -171,6 +173,8 @@ def test_card_makes_the_node(generation: str, start: StartPi, tmp_path: Path) ->
     expect_alone(pi, tmp_path)
     EXPECT_WIFI[generation](pi)
     expect_vendor_done(pi, generation)
+    if generation not in LATE:
+        expect_settings(pi)
     if generation == "firstrun-bookworm":
         expect_ready_user(pi, "teacher")
     pi.halt()
