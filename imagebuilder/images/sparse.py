@@ -106,7 +106,7 @@ class LazyUnpackedDisk:
 
 
 @contextmanager
-def open_unrolled(
+def open_lazily_unpacked(
     stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
 ) -> Iterator[LazyUnpackedDisk]:
     """Return a stream as a disk to read, with `out` to keep what was unpacked of it."""

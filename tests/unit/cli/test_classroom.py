@@ -31,7 +31,7 @@ from imagebuilder.settings.flags import (
 )
 from imagebuilder.settings.load import load_classroom
 from imagebuilder.settings.schema.fields import COUNTRIES
-from imagebuilder.settings.starter import Answers, classroom_schema, render_starter
+from imagebuilder.settings.starter import StarterAnswers, classroom_schema, render_starter
 from tests.lib.classrooms import CHECKSUM
 
 GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
@@ -243,7 +243,7 @@ def test_init_refuses_wrong_answers_of_a_pipe(tmp_path: Path) -> None:
 
 @given(ssid=st.text(min_size=1, max_size=20), country=st.sampled_from(sorted(COUNTRIES)))
 def test_the_starter_keeps_any_text(ssid: str, country: str) -> None:
-    text = render_starter(Answers(wifi_ssid=ssid, wifi_country=country))
+    text = render_starter(StarterAnswers(wifi_ssid=ssid, wifi_country=country))
     assert yaml.safe_load(text)["wifi"]["networks"][0]["ssid"] == ssid
 
 
@@ -291,7 +291,7 @@ nodes:
   - {hostname: 123, labels: {row: 1}, seat: 3, serial: 12345678, owner: true}
   - {hostname: '[1-3]', serial: '0x0000000[1-3]', address: 'fe80::1%eth0'}
 """,
-        render_starter(Answers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
+        render_starter(StarterAnswers(wifi_ssid="a", wifi_country="FR", shack="10.0.0.1")),
     ],
 )
 def test_the_schema_takes_what_we_take(text: str) -> None:

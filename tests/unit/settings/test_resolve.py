@@ -8,7 +8,7 @@ import pytest
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import NodeSettings, Secret, Shack
-from imagebuilder.settings.sections import hash_password
+from imagebuilder.settings.values import hash_password
 from tests.lib.classrooms import CHECKSUM, Room, from_flags
 from tests.lib.tools import need, run
 
