@@ -21,12 +21,24 @@ PLAIN_INTERVAL_SECONDS = 10.0
 _BAR_FORMAT = (
     "{desc}: {floor:3d}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 )
+# Control characters of ECMA-48 move the cursor, set the title or feed text into the shell; those
+# that turn the direction of writing (Unicode TR 9) let a name look like another.
+_TURNING = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_UNPRINTABLE = {n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0))}
+_UNPRINTABLE |= {n: f"\\u{n:04x}" for n in _TURNING}
+_IN_LINES = {n: text for n, text in _UNPRINTABLE.items() if n not in (0x09, 0x0A)}
+_IN_JSON = {n: f"\\u{n:04x}" for n in (*range(0x7F, 0xA0), *_TURNING)}
 _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+
+
+def printable(text: str) -> str:
+    """Return `text` without control characters: names from cards, archives and servers are text."""
+    return text.translate(_UNPRINTABLE)
 
 
 @dataclass(kw_only=True)
 class Console:
-    """How this run speaks; a Voice for the library, and the commands' way to print results."""
+    """How this run speaks: the Prompter of the library, and the way commands print results."""
 
     quiet: bool = False
     verbose: bool = False
@@ -46,45 +58,46 @@ class Console:
     def note(self, text: str) -> None:
         """Say what is happening, unless --quiet."""
         if not self.quiet:
-            self._say(text)
+            self._say(printable(text))
 
     def detail(self, text: str) -> None:
         """Say what only --verbose asks for."""
         if self.verbose:
-            self._say(self.paint(text, "dim"))
+            self._say(self.paint(printable(text), "dim"))
 
     def warn(self, text: str) -> None:
         """Say what the user gives up or should look at, even with --quiet."""
-        self._say(f"{self.paint('warning:', 'yellow')} {text}")
+        self._say(f"{self.paint('warning:', 'yellow')} {printable(text)}")
 
     def fail(self, error: RpiImageError, about: str = "") -> None:
         """Say what went wrong (with `about`): every problem, then the fact, then the hint."""
         for problem in error.problems if isinstance(error, SettingsError) else ():
-            self._say(str(problem))
+            self._say(printable(str(problem)))
             if problem.hint:
-                self._say(f"  {self.paint('hint:', 'bold')} {problem.hint}")
+                self._say(f"  {self.paint('hint:', 'bold')} {printable(problem.hint)}")
         fact = f"{about}: {error.message}" if about else error.message
-        self._say(f"{self.paint('error:', 'red')} {fact}")
+        self._say(f"{self.paint('error:', 'red')} {printable(fact)}")
         if error.hint:
-            self._say(f"{self.paint('hint:', 'bold')} {error.hint}")
+            self._say(f"{self.paint('hint:', 'bold')} {printable(error.hint)}")
 
     def result(self, text: str) -> None:
         """Print one line of the result to stdout."""
         with _above_bars(self.out):
-            self.out.write(text + "\n")
+            self.out.write(text.translate(_IN_LINES) + "\n")
             self.out.flush()
 
     def emit(self, value: Any, *, on_one_line: bool = False) -> None:
         """Print `value` as JSON with stable key order as given; a line each where many follow."""
         plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
-        json.dump(value, self.out, indent=None if on_one_line else 2, ensure_ascii=plain)
-        self.out.write("\n")
+        text = json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=plain)
+        self.out.write(text.translate(_IN_JSON) + "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows in aligned columns."""
-        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-        for row in (head, *rows):
-            cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+        shown = [[printable(str(cell)) for cell in row] for row in (head, *rows)]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        for row in shown:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.result("  ".join(cells).rstrip())
 
     @contextlib.contextmanager
@@ -110,7 +123,7 @@ class Console:
             raise InputError(
                 "nobody is there to confirm", f"give --yes, or type {name} at a terminal"
             )
-        self.err.write(f"{question} ")
+        self.err.write(f"{printable(question)} ")
         self.err.flush()
         return sys.stdin.readline().strip() == name
 
@@ -118,7 +131,7 @@ class Console:
         """Ask for one line; the default where nobody can answer."""
         if not self.interactive:
             return default
-        self.err.write(f"{question}{f' [{default}]' if default else ''}: ")
+        self.err.write(f"{printable(question)}{f' [{default}]' if default else ''}: ")
         self.err.flush()
         return sys.stdin.readline().strip() or default
 
@@ -160,15 +173,15 @@ class _PlainMeter:
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = self._said = 0
+        self._done = self._reported = 0
         self._since = time.monotonic()
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
         if now >= self._since + PLAIN_INTERVAL_SECONDS:
-            rate = (self._done - self._said) / max(now - self._since, 0.001)
-            self._said, self._since = self._done, now
+            rate = (self._done - self._reported) / max(now - self._since, 0.001)
+            self._reported, self._since = self._done, now
             self._console.note(f"{self._label}: {self._amount()}{self._pace(rate)}")
 
     def _amount(self) -> str:
@@ -214,7 +227,7 @@ def _bar_class() -> Any:
 @contextlib.contextmanager
 def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
     with _bar_class()(
-        desc=label,
+        desc=printable(label),
         total=total,
         unit=unit,
         unit_scale=unit == "B",

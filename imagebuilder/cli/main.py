@@ -14,12 +14,12 @@ from imagebuilder import __version__
 from imagebuilder.cli.console import Console
 from imagebuilder.cli.process import (
     LostOutputError,
-    come_home,
     drop_output,
-    end_as_by_ctrl_c,
     fail_usage,
-    mend_streams,
+    interrupt_on_termination,
     report_bug,
+    use_caller_home,
+    wrap_streams,
 )
 from imagebuilder.errors import RpiImageError
 
@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "diff": ("imagebuilder.cli.batch", "Show what differs from the last build."),
     "flash": ("imagebuilder.cli.flash", "Write cards, safely, one or thirty."),
     "verify": ("imagebuilder.cli.flash", "Compare a card with what it should be."),
-    "devices": ("imagebuilder.cli.flash", "List block devices and what speaks against each."),
+    "devices": ("imagebuilder.cli.flash", "List block devices and why each would be refused."),
     "fetch": ("imagebuilder.cli.fetch", "Download, check and unpack a base image."),
     "cache": ("imagebuilder.cli.fetch", "List, verify or clean the cache of base images."),
     "inspect": ("imagebuilder.cli.image", "Show what an image or a card is."),
@@ -78,19 +78,19 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with a code of the README's table."""
-    words = mend_streams()
-    end_as_by_ctrl_c()
+    stderr = wrap_streams()
+    interrupt_on_termination()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
         code = run(arguments)
         # Nothing is left to be interrupted but Python's own end, and that with a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code or (LostOutputError.exit_code if words.lost else code))
+    sys.exit(code or (LostOutputError.exit_code if stderr.lost else code))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and give its exit code; only bugs and Ctrl-C are caught broadly."""
-    come_home()
+    use_caller_home()
     try:
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
         sys.stdout.flush()

@@ -13,20 +13,21 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.errors import WriteError
+from imagebuilder.files import act_for
 
 
-def end_as_by_ctrl_c() -> None:
+def interrupt_on_termination() -> None:
     """Let SIGTERM and a closed terminal clean up and end as Ctrl-C does.
 
     A session that is closed sends both: the second would break off the cleaning. One that is
     ignored (nohup) stays so.
     """
-    told: list[int] = []
+    received: list[int] = []
 
     def end(number: int, frame: object) -> None:
         del frame
-        told.append(number)
-        if len(told) == 1:
+        received.append(number)
+        if len(received) == 1:
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -38,7 +39,7 @@ class LostOutputError(WriteError):
     """What is printed cannot be written: the disk is full, or nobody opened the stream."""
 
 
-class _Output(io.FileIO):
+class _Stdout(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
@@ -49,8 +50,8 @@ class _Output(io.FileIO):
             raise LostOutputError(f"cannot print: {error.strerror}", hint) from error
 
 
-class _Words(io.FileIO):
-    """Where we talk to: what cannot be said there is dropped, and no work ends for it."""
+class _Stderr(io.FileIO):
+    """Messages that cannot be written are dropped: no work ends for them."""
 
     lost = False
 
@@ -62,38 +63,39 @@ class _Words(io.FileIO):
             return len(data)
 
 
-def mend_streams() -> _Words:
+def wrap_streams() -> _Stderr:
     """Let any letter be printed, and tell a failing output from every other failure.
 
-    Gives what stderr goes through. A closed descriptor would be given to the next file that is
-    opened: an image with our words.
+    Return the raw file under stderr. A closed descriptor would be given to the next file that is
+    opened: an image with our messages in it.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY if descriptor > 1 else os.O_RDONLY), descriptor)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding=getattr(sys.stdout, "encoding", None),
         errors="backslashreplace",
         line_buffering=os.isatty(1),
     )
-    words = _Words(2, "w", closefd=False)
+    stderr = _Stderr(2, "w", closefd=False)
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(words),
+        io.BufferedWriter(stderr),
         encoding=getattr(sys.stderr, "encoding", None),
         errors="backslashreplace",
         line_buffering=True,
     )
-    return words
+    return stderr
 
 
-def come_home() -> None:
+def use_caller_home() -> None:
     """Under sudo, use the home (cache, `~/`) of whoever called it, not root's."""
     caller = os.environ.get("SUDO_UID", "")
     if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
         return
     import pwd
 
+    act_for(int(caller))
     with contextlib.suppress(KeyError):
         os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
 

@@ -39,7 +39,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 # udev holds the lock while it looks at a new card, and expects others to wait.
 _LOCK_SECONDS = 5.0
-RIGHTS_HINT = "run it as root (sudo), or add yourself to the group `disk`"
+PERMISSION_HINT = "run it as root (sudo), or add yourself to the group `disk`"
 
 
 class Buffer:
@@ -212,8 +212,8 @@ def _open(path: str, flags: int) -> int:
     except OSError as error:
         hints = {
             errno.EBUSY: "another program uses it: unmount it, or close that program",
-            errno.EACCES: RIGHTS_HINT,
-            errno.EPERM: RIGHTS_HINT,
+            errno.EACCES: PERMISSION_HINT,
+            errno.EPERM: PERMISSION_HINT,
             errno.EROFS: "slide the card's lock open, or take another card",
         }
         reason = "is in use" if error.errno == errno.EBUSY else f"cannot open: {error.strerror}"

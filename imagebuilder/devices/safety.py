@@ -99,7 +99,7 @@ def _all_parts(device: Device) -> tuple[DevicePart, ...]:
 
 
 def only_mounted(device: Device, policy: WritePolicy) -> bool:
-    """Return whether nothing but mounts speaks against a device."""
+    """Return whether a device is refused for nothing but its mounts."""
     return all(refusal.code == "mounted" for refusal in refusals(device, policy))
 
 

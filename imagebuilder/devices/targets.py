@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagebuilder.devices.blockdev import RIGHTS_HINT, unmounted
+from imagebuilder.devices.blockdev import PERMISSION_HINT, unmounted
 from imagebuilder.devices.device import describe, describe_content
 from imagebuilder.devices.inventory import device_holding, list_devices, load_device
 from imagebuilder.devices.safety import (
@@ -51,7 +51,7 @@ def choose_targets(
 def _check_writable(device: Device) -> None:
     """Find out before a download, not after it, that only root may write the device."""
     if not os.access(device.path, os.W_OK):
-        raise RefusedError(f"{device.path} cannot be written by you", RIGHTS_HINT)
+        raise RefusedError(f"{device.path} cannot be written by you", PERMISSION_HINT)
 
 
 def _wants_unmount(device: Device, prompter: Prompter, *, unmount: bool | None) -> bool:

@@ -125,9 +125,11 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """Read a ledger; unknown keys are left out, so that an older program can read a newer file."""
     import yaml  # noqa: PLC0415 - a card without a class needs none
 
+    from imagebuilder.plan.plain_yaml import load_plain  # noqa: PLC0415
+
     known = {field.name for field in fields(LedgerEntry)}
     try:
-        cards: list[dict[str, Any]] = (yaml.safe_load(text) or {"cards": []})["cards"] or []
+        cards: list[dict[str, Any]] = (load_plain(text) or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_ledger(name) from error

@@ -44,7 +44,7 @@ class InitialMedia:
 
 
 def initial_media(devices: Sequence[Device]) -> InitialMedia:
-    """Remember what is there."""
+    """Return the media among these devices."""
     initial = [device for device in devices if device.size_bytes]
     return InitialMedia(
         frozenset(medium_of(device) for device in initial),
@@ -69,7 +69,7 @@ class _Inserted:
     since: float
     begun: bool = False
     tries: int = 0
-    said: str = ""
+    reported: str = ""
 
 
 def _as_it_is(device: Device) -> Device:
@@ -173,9 +173,9 @@ class Station:
 
     def _leave_alone(self, inserted: _Inserted, reason: str) -> None:
         """Say why, once: the medium is judged again at every look."""
-        if reason != inserted.said:
+        if reason != inserted.reported:
             self.reporter.warn(f"{inserted.device.path} is left alone: {reason}")
-        inserted.said = reason
+        inserted.reported = reason
 
     def _begin(self, node: str, inserted: _Inserted, device: Device) -> None:
         try:

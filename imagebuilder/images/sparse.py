@@ -102,6 +102,7 @@ class LazyUnpackedDisk:
                 _write_chunk(descriptor, chunk, self._have)
                 self._have += len(chunk)
                 os.ftruncate(descriptor, self._have)
+                self._file.size_bytes = self._have
             self._meter.advance(len(chunk))
 
 

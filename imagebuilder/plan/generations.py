@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import yaml
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
 
 if TYPE_CHECKING:
@@ -124,9 +125,9 @@ def parse_generation(
 ) -> Generation:
     """Return the generation in a generation.yml. Raise SettingsError with every wrong key."""
     try:
-        document = _GenerationDocument.model_validate(yaml.safe_load(text))
+        document = _GenerationDocument.model_validate(load_plain(text))
     except yaml.YAMLError as error:
-        raise SettingsError(f"{origin}: {_yaml_reason(error)}", "fix the YAML") from error
+        raise SettingsError(f"{origin}: {yaml_reason(error)}", "fix the YAML") from error
     except (ValidationError, re.error) as error:
         raise SettingsError(
             f"{origin}: {_validation_reason(error)}", "see docs/generations.md"
@@ -146,12 +147,6 @@ def parse_generation(
         storage_driver=document.storage_driver,
         files=tuple(files),
     )
-
-
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    mark: Any = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or 'not YAML'}"
 
 
 def _validation_reason(error: ValidationError | re.error) -> str:

@@ -256,7 +256,7 @@ def _mirror(shack: Shack) -> Service:
 
 
 def _distribution(name: str, image: str, what: str, port: int) -> Service:
-    """Return a service of the image `registry`: what its config.yml says makes it one or other."""
+    """Return a service of the image `registry`; its config.yml makes it a registry or a mirror."""
     return Service(
         name=name,
         container=f"shack-{name}",

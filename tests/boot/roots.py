@@ -93,6 +93,10 @@ def once(name: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def _remove(path: Path) -> None:
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = Path(line.split()[1])
+        if place.is_relative_to(path):  # of a run that was killed
+            run("umount", str(place))
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -135,10 +139,13 @@ def mirror() -> str:
 
 def enable_armhf() -> None:
     """Let this machine's kernel run armhf programs through qemu-user."""
+    need("update-binfmts")
     binfmt = Path("/proc/sys/fs/binfmt_misc")
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))
     if not (binfmt / "qemu-arm").exists():
+        # Debian's qemu-user-static (bookworm) leaves this to the administrator inside a container.
+        run("update-binfmts", "--import", "qemu-arm")
         run("update-binfmts", "--enable", "qemu-arm")
 
 

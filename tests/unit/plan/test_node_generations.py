@@ -400,15 +400,15 @@ YAML_OF = {"device-init-1.6": "device-init.yaml", "cloud-init-trixie": "user-dat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (b"a: 1\n\tb: 2\n", "line 2: found character"),
-        (b"a: 1\n---\nb: 2\n", "line 2: but found another document"),
+        (b"a: 1\n\tb: 2\n", "line 2: "),
+        (b"a: 1\n---\nb: 2\n", "line 2: "),
         (b"#include\nhttp://example.com/more\n", "but a str"),
         (b"#!/bin/sh\necho hi\n", "but a str"),
         (b"- a\n- b\n", "but a list"),
         (b"Content-Type: multipart/mixed; boundary=xx\n\n--xx\na: 1\n", "line 4"),
         (b"## template: jinja\n#cloud-config\na: '{{ v1.x }}'\n", "a template"),
         (b"# caf\xe9\na: 1\n", "not a single YAML mapping"),
-        (b"a: 2015-13-45\n", "month must be in 1..12"),
+        (b"a: 2015-13-45\n", "not a single YAML mapping: "),
     ],
 )
 @pytest.mark.parametrize("name", YAML_OF)
