@@ -11,7 +11,7 @@ import pytest
 
 from imagebuilder.model import Network, NodeSettings, Shack
 from imagebuilder.shack.labels import SHEETS, link_of, render_labels
-from tests.lib.classroom_samples import node, room
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 
 
@@ -38,7 +38,7 @@ class Balance(HTMLParser):
 @pytest.mark.parametrize("paper", SHEETS)
 def test_the_page_is_well_formed_and_fits_its_sheet(paper: str) -> None:
     sheet = SHEETS[paper]
-    text = render_labels(room(Path("/r"), *rows(25)), sheet)
+    text = render_labels(make_classroom(Path("/r"), *rows(25)), sheet)
     parser = Balance()
     parser.feed(text)
     assert not parser.open
@@ -48,7 +48,9 @@ def test_the_page_is_well_formed_and_fits_its_sheet(paper: str) -> None:
 
 
 def test_names_are_words_not_markup() -> None:
-    nasty = room(Path("/r"), node(1, owner="<script>alert(1)</script>", seat='"><b>'), name="3<b>")
+    nasty = make_classroom(
+        Path("/r"), node(1, owner="<script>alert(1)</script>", seat='"><b>'), name="3<b>"
+    )
     text = render_labels(nasty, SHEETS["a4"])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
@@ -57,22 +59,22 @@ def test_names_are_words_not_markup() -> None:
 
 def test_the_code_leads_to_the_class_page_or_to_ssh() -> None:
     first = node(1)
-    assert link_of(room(Path("/r")), first) == "http://192.168.2.1:8080/#pi-01"
-    off = room(Path("/r"), shack=Shack("192.168.2.1", services=("registry",)))
+    assert link_of(make_classroom(Path("/r")), first) == "http://192.168.2.1:8080/#pi-01"
+    off = make_classroom(Path("/r"), shack=Shack("192.168.2.1", services=("registry",)))
     assert link_of(off, first) == "ssh://pi@192.168.2.101"
     loose = node(1, network=Network(), user=None)
-    assert link_of(room(Path("/r"), shack=None), loose) == "ssh://pi-01.local"
+    assert link_of(make_classroom(Path("/r"), shack=None), loose) == "ssh://pi-01.local"
 
 
 def test_skipped_labels_stay_empty() -> None:
-    text = render_labels(room(Path("/r")), SHEETS["a4"], skip=20)
+    text = render_labels(make_classroom(Path("/r")), SHEETS["a4"], skip=20)
     assert text.count('class="label empty"') == 20
     assert text.count("<section") == 2
 
 
 def test_the_same_class_gives_the_same_sheet() -> None:
-    assert render_labels(room(Path("/r")), SHEETS["a4"]) == render_labels(
-        room(Path("/r")), SHEETS["a4"]
+    assert render_labels(make_classroom(Path("/r")), SHEETS["a4"]) == render_labels(
+        make_classroom(Path("/r")), SHEETS["a4"]
     )
 
 
@@ -92,7 +94,7 @@ def test_what_has_no_room_is_visibly_cut(paper: str, tmp_path: Path) -> None:
     owners = ("Ada", "Maximilian-Alexander von und zu Hohenstein " * 4, "W" * 300)
     nodes = [node(n, owner=owner) for n, owner in enumerate(owners, start=1)]
     nodes.append(node(4, hostname="n" * 63))
-    page = render_labels(room(tmp_path, *nodes), SHEETS[paper])
+    page = render_labels(make_classroom(tmp_path, *nodes), SHEETS[paper])
     assert "text-overflow: ellipsis" in page
     words = run("pdftotext", "-raw", printed(page, tmp_path), "-")
     assert words.count("…") == 3
@@ -101,7 +103,7 @@ def test_what_has_no_room_is_visibly_cut(paper: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("paper", SHEETS)
 def test_a_reader_finds_every_code_on_the_printed_sheet(paper: str, tmp_path: Path) -> None:
-    classroom = room(tmp_path, *rows(30))
+    classroom = make_classroom(tmp_path, *rows(30))
     made = printed(render_labels(classroom, SHEETS[paper]), tmp_path)
     run("pdftoppm", "-r", "200", "-png", made, tmp_path / "page")
     pages = sorted(tmp_path.glob("page*.png"))
