@@ -211,7 +211,7 @@ def _report(found: ClusterState | None, rows: tuple[NodeStatus, ...]) -> dict[st
             {
                 "hostname": row.hostname,
                 "state": row.state,
-                "findings": [asdict(finding) for finding in row.findings],
+                "findings": [asdict(note) for note in row.notes],
                 "address": row.address,
                 "expected_address": row.expected_address,
                 "arch": row.arch,

@@ -159,7 +159,7 @@ class _Download:
         patience: Patience,
     ) -> None:
         self._session, self._url, self._part = session, url, part
-        self._pinned, self._voice, self._patience = bool(expected_sha256), reporter, patience
+        self._pinned, self._reporter, self._patience = bool(expected_sha256), reporter, patience
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
         self.resumed = self._have > 0
@@ -171,7 +171,7 @@ class _Download:
                 self._attempt,
                 lambda: self._have,
                 redacted(self._url),
-                self._voice,
+                self._reporter,
                 self._patience,
             )
         return Written(self._digest.hexdigest(), self._have)
@@ -187,7 +187,7 @@ class _Download:
         with _get(self._session, self._url, self._range(), self._patience) as response:
             total = self._agree(response)
             self._begin(response, total)
-            with self._voice.meter(f"fetching {basename(self._url)}", total) as meter:
+            with self._reporter.meter(f"fetching {basename(self._url)}", total) as meter:
                 meter.advance(self._have)
                 with _appending(self._part) as file:
                     for piece in _pieces(response):
@@ -217,7 +217,7 @@ class _Download:
             raise _AgainError("the file changed on the server")
         _refuse_status(response, self._url)
         if self._have:
-            self._voice.note("the server does not go on where it stopped; starting again")
+            self._reporter.note("the server does not go on where it stopped; starting again")
             self.reset()
         return _length(response)
 

@@ -59,11 +59,11 @@ def _zst_frame(descriptor: int, at: int) -> tuple[int, int | None]:
         return at + 8 + int.from_bytes(head[4:8], "little"), 0
     if magic != _ZST_MAGIC:
         raise EOFError("what follows the end is not zstd")
-    facts = zstandard.get_frame_parameters(head)
+    parameters = zstandard.get_frame_parameters(head)
     end = _zst_blocks(descriptor, at + zstandard.frame_header_size(head))
-    stated = facts.content_size
+    stated = parameters.content_size
     return (
-        end + 4 * facts.has_checksum,
+        end + 4 * parameters.has_checksum,
         None if stated == zstandard.CONTENTSIZE_UNKNOWN else stated,
     )
 

@@ -46,6 +46,28 @@ class MemoryBootFiles:
         raise ImageError(f"no {path} on the boot partition", "check the base image")
 
 
+@dataclass(frozen=True, slots=True)
+class EditedBootFiles:
+    """A boot partition with some files replaced or added."""
+
+    boot: BootFiles
+    edits: Mapping[str, bytes]
+
+    def names(self) -> tuple[str, ...]:
+        """Return all file paths."""
+        ours = {path.lower() for path in self.edits}
+        return (*self.edits, *(path for path in self.boot.names() if path.lower() not in ours))
+
+    def exists(self, path: str) -> bool:
+        """Return whether the file exists."""
+        return MemoryBootFiles(self.edits).exists(path) or self.boot.exists(path)
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file. Raise ImageError if it does not exist."""
+        edited = MemoryBootFiles(self.edits)
+        return edited.read(path) if edited.exists(path) else self.boot.read(path)
+
+
 def read_boot_text(boot: BootFiles, path: str, *, errors: str = "surrogateescape") -> str:
     """Return the text of a file on the boot partition; empty if it does not exist."""
     return decode_boot_text(boot.read(path), errors) if boot.exists(path) else ""

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import RESERVED_VARIABLES, BootEdit, NodePlan, NodeSettings, OverlayFile
-from imagebuilder.plan.boot_files import BootFiles, decode_boot_text, read_boot_text
+from imagebuilder.plan.boot_config import cmdline_path
+from imagebuilder.plan.boot_files import (
+    BootFiles,
+    EditedBootFiles,
+    decode_boot_text,
+    read_boot_text,
+)
 from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
@@ -67,7 +73,7 @@ def plan_node(
     config_hash = draft.digest(generation.name)
     final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
     record = _PlanRecord.on(boot)
-    texts, cmdline = _edited_texts(final, boot, record)
+    texts, cmdline = _edited_texts(final, boot, record, settings.machines)
     files = dict(final.files) | texts | planner.kept
     made = record.after(files, cmdline, boot)
     if made.worth_keeping:
@@ -80,6 +86,7 @@ def plan_node(
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
         warnings=tuple(planner.warnings()),
+        cmdline=cmdline.path,
     )
 
 
@@ -275,7 +282,8 @@ class _PlanRecord:
             found = json.loads(read_boot_text(boot, RECORD) or "{}")
             added = tuple(map(str, found["cmdline"]))
             replaced = tuple((int(at), str(word)) for at, word in found.get("replaced", []))
-            return cls(tuple(map(str, found["files"])), CmdlineEdit(added, replaced))
+            edit = CmdlineEdit(added, replaced, str(found.get("cmdline_file", CMDLINE)))
+            return cls(tuple(map(str, found["files"])), edit)
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -302,12 +310,14 @@ class _PlanRecord:
         parts: dict[str, object] = {"files": self.files, "cmdline": self.cmdline.added}
         if self.cmdline.replaced:
             parts["replaced"] = self.cmdline.replaced
+        if self.cmdline.path != CMDLINE:
+            parts["cmdline_file"] = self.cmdline.path
         text = json.dumps(parts, indent=1)
         return f"{text}\n".encode()
 
 
 def _edited_texts(
-    final: _RenderedNode, boot: BootFiles, record: _PlanRecord
+    final: _RenderedNode, boot: BootFiles, record: _PlanRecord, machines: tuple[str, ...]
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
     """Return the vendor's texts with our edits, and the change of cmdline.txt for the record."""
     texts: dict[str, str] = {}
@@ -323,13 +333,23 @@ def _edited_texts(
 
     for path, values in final.lines.items():
         texts[path] = set_lines(text_of(path), dict(values))
-    earlier = NO_EDIT if CMDLINE in own else record.cmdline
-    if final.cmdline or earlier != NO_EDIT:
-        texts[CMDLINE], edit = merge_cmdline(text_of(CMDLINE), final.cmdline, earlier)
     if CONFIG in final.appended:
         lines = tuple(final.appended[CONFIG].splitlines())
         texts[CONFIG] = add_config_lines(text_of(CONFIG), lines)
-    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}, edit
+    edited = {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
+    path = cmdline_path(EditedBootFiles(boot, {**final.files, **edited}), machines)
+    earlier = NO_EDIT if path.lower() in own else record.cmdline
+    if earlier.path != path:
+        # The firmware reads another file now: take our words out of the one that it read.
+        if earlier != NO_EDIT:
+            text, _ = merge_cmdline(text_of(earlier.path), (), earlier)
+            edited[earlier.path] = text.encode("utf-8", "surrogateescape")
+        earlier = NO_EDIT
+    if final.cmdline or earlier != NO_EDIT:
+        text, edit = merge_cmdline(text_of(path), final.cmdline, earlier)
+        edited[path] = text.encode("utf-8", "surrogateescape")
+        edit = replace(edit, path=path)
+    return edited, edit
 
 
 def _stale(files: Mapping[str, bytes], record: _PlanRecord, boot: BootFiles) -> list[str]:

@@ -62,17 +62,21 @@ def ask_shack(
     with requests.Session() as session:
         session.trust_env = False  # ignore HTTP_PROXY: the shack is on the local network
         http = _JsonClient(session, timeout_seconds)
-        gathering = _ask_consul(http, f"http://{shack.url_host}:{shack.consul_port}", swarm_path)
+        cluster_state = _ask_consul(
+            http, f"http://{shack.url_host}:{shack.consul_port}", swarm_path
+        )
         try:
             engines = _ask_manager(http, shack, client)
         except SourceError as error:
             return ClusterState(
-                gathering.leader,
-                gathering.members,
-                registered=gathering.registered,
+                cluster_state.leader,
+                cluster_state.members,
+                registered=cluster_state.registered,
                 manager_error=error.message,
             )
-    return ClusterState(gathering.leader, gathering.members, engines, gathering.registered)
+    return ClusterState(
+        cluster_state.leader, cluster_state.members, engines, cluster_state.registered
+    )
 
 
 def _ask_consul(http: _JsonClient, url: str, swarm_path: str) -> ClusterState:

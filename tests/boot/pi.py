@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     from imagebuilder.boot.emulator import Emulator
     from imagebuilder.boot.firmware import Firmware
 
-# AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
-FIRMWARE_WORDS = ("apparmor=0",)
+FIRMWARE_WORDS = (
+    # AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
+    "apparmor=0",
+    # QEMU translates a program anew at each address it is loaded to: half of all its work.
+    "norandmaps",
+    # Zeros that a Pi's kernel does not write either.
+    "init_on_alloc=0",
+)
 # Limits are for an idle machine of two cores; a busy one takes its time.
 PATIENCE = float(os.environ.get("RPI_IMAGE_TEST_PATIENCE", "1")) * processor.SLOW
 PANIC = emulator.PANIC

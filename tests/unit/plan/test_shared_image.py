@@ -23,9 +23,8 @@ from imagebuilder.model import (
     WifiNetwork,
 )
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.card_layout import IDENTITIES
+from imagebuilder.plan.card_layout import IDENTITIES, RECORD
 from imagebuilder.plan.shared_image import (
-    SHARED,
     check_identities,
     identity_of,
     merge_plans,
@@ -156,13 +155,15 @@ def claimed(boot: MemoryBootFiles, merged: NodePlan, name: str) -> dict[str, byt
     others = {path: card.pop(path) for path in list(card) if path.startswith(IDENTITIES)}
     folder = f"{IDENTITIES}{name}/"
     own = {path.removeprefix(folder): others[path] for path in others if path.startswith(folder)}
-    return {path: data for path, data in {**card, **own}.items() if path not in SHARED}
+    return {
+        path: data for path, data in {**card, **own}.items() if path not in ("cmdline.txt", RECORD)
+    }
 
 
 def alone(boot: MemoryBootFiles, own: NodePlan) -> dict[str, bytes]:
     """Return the card of a node that has an image of its own."""
     files = after(boot, own).files
-    return {path: data for path, data in files.items() if path not in SHARED}
+    return {path: data for path, data in files.items() if path not in ("cmdline.txt", RECORD)}
 
 
 @pytest.mark.parametrize("stock", STOCK)

@@ -47,8 +47,8 @@ def gathered(
     return ClusterState("192.168.2.1:8300", (SHACK, *members), engines, registered)
 
 
-def judged(gathering: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
-    return {row.hostname: row for row in compare(make_classroom(Path("/r")), gathering, cards)}
+def judged(cluster_state: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
+    return {row.hostname: row for row in compare(make_classroom(Path("/r")), cluster_state, cards)}
 
 
 def everyone() -> ClusterState:
@@ -208,11 +208,11 @@ def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
         parse_card_report(data, "card")
 
 
-def swarm_mode_rows(gathering: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
+def swarm_mode_rows(cluster_state: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
     shack = replace(ROOM_SHACK, kind="swarm-mode")
     return {
         row.hostname: row
-        for row in compare(make_classroom(Path("/r"), *nodes, shack=shack), gathering)
+        for row in compare(make_classroom(Path("/r"), *nodes, shack=shack), cluster_state)
     }
 
 
