@@ -317,11 +317,11 @@ class NodePlan:
 
 
 # Names that every template has; a user's variables must not hide them.
-_TAKEN = """
+_RESERVED = """
 node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
 tls boot_yaml
 """
-TAKEN = frozenset(_TAKEN.split())
+RESERVED_VARIABLES = frozenset(_RESERVED.split())
 _UNKNOWN_VERSION = (99, 0, 0)
 
 

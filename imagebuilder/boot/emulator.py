@@ -68,7 +68,7 @@ def card_bytes(image_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _MappedRange:
     """A range of the card and the place of its bytes; without a file they are zeros."""
 
     start_bytes: int
@@ -87,31 +87,31 @@ class Card:
         backing: str = json.loads(_qemu_img("info", "-f", "qcow2", "--output=json", card))[
             "full-backing-filename"
         ]
-        self._pieces = [_parse_piece(entry, str(card), backing) for entry in listed]
-        self.size_bytes = sum(piece.size_bytes for piece in self._pieces)
+        self._ranges = [_parse_range(entry, str(card), backing) for entry in listed]
+        self.size_bytes = sum(mapped.size_bytes for mapped in self._ranges)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the card."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         parts = []
-        for piece in self._pieces:
-            first = max(offset_bytes, piece.start_bytes)
-            last = min(end, piece.start_bytes + piece.size_bytes)
+        for mapped in self._ranges:
+            first = max(offset_bytes, mapped.start_bytes)
+            last = min(end, mapped.start_bytes + mapped.size_bytes)
             if first < last:
-                parts.append(_read_piece(piece, first, last - first))
+                parts.append(_read_range(mapped, first, last - first))
         return b"".join(parts)
 
 
-def _parse_piece(entry: dict[str, Any], card: str, backing: str) -> _Piece:
+def _parse_range(entry: dict[str, Any], card: str, backing: str) -> _MappedRange:
     file = "" if entry["zero"] or not entry["data"] else backing if entry["depth"] else card
-    return _Piece(entry["start"], entry["length"], file, entry.get("offset", 0))
+    return _MappedRange(entry["start"], entry["length"], file, entry.get("offset", 0))
 
 
-def _read_piece(piece: _Piece, start_bytes: int, size_bytes: int) -> bytes:
-    if not piece.file:
+def _read_range(mapped: _MappedRange, start_bytes: int, size_bytes: int) -> bytes:
+    if not mapped.file:
         return bytes(size_bytes)
-    with open(piece.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
-        source.seek(piece.offset_bytes + start_bytes - piece.start_bytes)
+    with open(mapped.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
+        source.seek(mapped.offset_bytes + start_bytes - mapped.start_bytes)
         return source.read(size_bytes).ljust(size_bytes, b"\0")
 
 

@@ -21,11 +21,11 @@ from imagebuilder.build.manifest import (
     SUMS,
     changes_of_image,
     class_image_manifest,
-    is_true_of,
     load_class,
     load_manifest,
     manifest_path,
     render_sums,
+    still_describes,
     uncompared_change,
     withdraw_sums,
 )
@@ -331,7 +331,7 @@ class Batch:
                 entries.append(outcome_as_json(outcome))
             elif entry := self._earlier.get(node.hostname):
                 manifest = load_manifest(manifest_path(self.image_of(node)))
-                if is_true_of(entry, manifest) and has_file(self.image_of(node)):
+                if still_describes(entry, manifest) and has_file(self.image_of(node)):
                     entries.append(entry)
         self._write_class(entries)
 

@@ -147,7 +147,7 @@ def load_class(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
+def still_describes(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
     """Return whether an entry of classroom.json matches the manifest of the present image."""
     return manifest is not None and (
         (entry.get("config_hash"), entry.get("sha256") or None)

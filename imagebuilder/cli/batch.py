@@ -114,8 +114,8 @@ def _show_one_image(console: Console, one: OneImage, nodes: int) -> int:
     for warning in one.plan.warnings:
         console.warn(warning)
     if console.as_json:
-        facts = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
-        console.emit({**facts, **plan_as_json(one.plan)})
+        fields = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
+        console.emit({**fields, **plan_as_json(one.plan)})
     else:
         files = f"{len(one.plan.edits)} files"
         console.note(
@@ -169,7 +169,7 @@ _HEAD = ("node", "state", "profile", "address", "generation", "what")
 
 def _row(outcome: NodeOutcome) -> tuple[str, ...]:
     what = _summary(outcome.changes) if outcome.state == "planned" else str(outcome.image)
-    return (*_facts(outcome), outcome.error.message if outcome.error else what)
+    return (*_columns(outcome), outcome.error.message if outcome.error else what)
 
 
 def _summary(changes: tuple[str, ...]) -> str:
@@ -178,10 +178,10 @@ def _summary(changes: tuple[str, ...]) -> str:
 
 def _diff_row(outcome: NodeOutcome) -> tuple[str, ...]:
     what = outcome.error.message if outcome.error else " ".join(outcome.changes)
-    return (*_facts(outcome), what)
+    return (*_columns(outcome), what)
 
 
-def _facts(outcome: NodeOutcome) -> tuple[str, ...]:
+def _columns(outcome: NodeOutcome) -> tuple[str, ...]:
     settings = outcome.settings
     address = settings.network.address or "dhcp"
     generation = outcome.generation or ("" if outcome.error else "?")

@@ -111,7 +111,7 @@ def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console)
 def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
     """Return the stable keys that scripts rely on."""
     device, report, error = outcome.job.device, outcome.report, outcome.error
-    facts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "device": device.path,
         "node": outcome.job.node,
         "state": str(outcome.stage) if not outcome.report else "done",
@@ -122,7 +122,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
     }
     if report:
-        facts |= {
+        fields |= {
             "digest": report.digest,
             "set_bytes": report.set_bytes,
             "written_bytes": report.written_bytes,
@@ -132,7 +132,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
             "verified": report.verified,
             "ejected": report.ejected,
         }
-    return facts
+    return fields
 
 
 def _sentence(outcome: CardOutcome, report: CardReport) -> str:
@@ -148,14 +148,14 @@ def _sentence(outcome: CardOutcome, report: CardReport) -> str:
 # ---- cards that are compared
 
 
-def show_owner(target: Path, facts: dict[str, Any], console: Console) -> int:
+def show_owner(target: Path, fields: dict[str, Any], console: Console) -> int:
     """Print whose card this is, and return the exit code."""
     if console.as_json:
-        console.emit(facts)
+        console.emit(fields)
     else:
-        console.result(f"{target} is {facts['hostname']} ({facts['generation']})")
+        console.result(f"{target} is {fields['hostname']} ({fields['generation']})")
         for key in ("arch", "address", "shack", "config_hash"):
-            console.result(f"{key}: {facts[key]}")
+            console.result(f"{key}: {fields[key]}")
     return 0
 
 

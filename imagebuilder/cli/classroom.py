@@ -17,7 +17,7 @@ from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
-    from imagebuilder.settings.load import Reading
+    from imagebuilder.settings.load import ClassroomReading
     from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
 
 
@@ -42,7 +42,7 @@ def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
     return SettingsError.exit_code if reading.classroom is None else 0
 
 
-def _say_problems(console: Console, reading: Reading) -> None:
+def _say_problems(console: Console, reading: ClassroomReading) -> None:
     for problem in reading.problems:
         console.result(_line(problem))
         if problem.hint:
@@ -60,7 +60,7 @@ def _line(problem: Problem) -> str:
     return f"{where}warning: {problem.message}"
 
 
-def _report(file: Path, reading: Reading) -> dict[str, Any]:
+def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,

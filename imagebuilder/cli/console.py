@@ -218,8 +218,8 @@ def _bar_class() -> Any:
     class Bar(tqdm):  # type: ignore[type-arg]
         @property
         def format_dict(self) -> Any:
-            facts = super().format_dict
-            return {**facts, "floor": _percent(facts["n"], facts["total"] or 1)}
+            fields = super().format_dict
+            return {**fields, "floor": _percent(fields["n"], fields["total"] or 1)}
 
     return Bar
 

@@ -96,8 +96,8 @@ def _show_listing(
 ) -> None:
     if console.as_json:
         listed = [_listed(image) for image in images]
-        facts = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
-        console.emit(facts)
+        fields = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
+        console.emit(fields)
         return
     if images:
         console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
@@ -134,8 +134,8 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
     done = store.clean(which, unfinished_only=unfinished, dry_run=dry_run)
     if console.as_json:
         removed = [_listed(image) for image in done.images]
-        facts = {"removed": removed, "freed_bytes": done.freed_bytes, "dry_run": dry_run}
-        console.emit(facts)
+        fields = {"removed": removed, "freed_bytes": done.freed_bytes, "dry_run": dry_run}
+        console.emit(fields)
         return
     console.result(f"{'would free' if dry_run else 'freed'} {human_bytes(done.freed_bytes)}")
 

@@ -119,7 +119,7 @@ def _show_written(console: Console, built: BuiltNode) -> None:
 
 
 def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
-    facts = report.as_json()
+    fields = report.as_json()
     for part in report.partitions:
         size = human_bytes(part.size_bytes)
         yield f"partition {part.number}", f"{size} from byte {part.start_bytes}, type {part.kind}"
@@ -131,13 +131,13 @@ def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
     for net in report.wifi:
         yield "wifi", f"{net.ssid} ({net.country or 'no country'}{', hidden' * net.hidden})"
     for key, name in names.items():
-        if facts[key]:
-            yield name, facts[key]
-    if cluster := facts["cluster"]:
+        if fields[key]:
+            yield name, fields[key]
+    if cluster := fields["cluster"]:
         role = "consul server" if cluster["consul_server"] == "1" else "consul client"
         yield "cluster", f"{role} {cluster['consul_image']}, {cluster['swarm_image']}"
-    if facts["config_hash"]:
-        yield "configuration", facts["config_hash"]
+    if fields["config_hash"]:
+        yield "configuration", fields["config_hash"]
     for key, value in (report.status or {}).items():
         yield f"pi {key}", str(value)
 
@@ -208,8 +208,8 @@ def _show_boot(console: Console, request: BootRequest, result: BootResult) -> in
     """Say how the boot ended; 5 where the Pi did not do what was asked of it."""
     fault = fault_of(request, result)
     if console.as_json:
-        facts = {"image": str(request.image), "ok": not fault, **dataclasses.asdict(result)}
-        console.emit(facts)
+        fields = {"image": str(request.image), "ok": not fault, **dataclasses.asdict(result)}
+        console.emit(fields)
     shown = f": {result.shown}" if result.shown else ""
     ended = f"{result.outcome} on {result.machine} after {result.seconds} s{shown}"
     again = f", {result.boots} power-ons" if result.boots > 1 else ""

@@ -15,7 +15,7 @@ from imagebuilder.settings.load import load_classroom, load_roster, with_whole_p
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, shack_of, with_client_keys
-from imagebuilder.shack.labels import PAPERS, write_labels
+from imagebuilder.shack.labels import SHEETS, write_labels
 from imagebuilder.shack.observe import observe
 from imagebuilder.shack.status import summarise
 
@@ -101,7 +101,11 @@ def export(
     help="HTML file, or PDF where chromium or weasyprint is installed.",
 )  # fmt: skip
 @click.option(
-    "--paper", type=click.Choice(list(PAPERS)), default="a4", show_default=True, help="Label sheet."
+    "--paper",
+    type=click.Choice(list(SHEETS)),
+    default="a4",
+    show_default=True,
+    help="Label sheet.",
 )
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
 @_profiles
@@ -112,7 +116,7 @@ def labels(
     """Write a sheet of labels for the cards of FILE, to scale, with a QR code each."""
     roster = load_roster(file, environment=os.environ, profile_folders=folders)
     search_path = os.environ.get("PATH", os.defpath)
-    sheet = PAPERS[paper]
+    sheet = SHEETS[paper]
     write_labels(roster, output, sheet, skip, search_path=search_path, reporter=console)
     _list_files(console, [output])
 
@@ -207,7 +211,7 @@ def _report(found: ClusterState | None, rows: tuple[NodeStatus, ...]) -> dict[st
             {
                 "hostname": row.hostname,
                 "state": row.state,
-                "findings": [asdict(finding) for finding in row.findings],
+                "findings": [asdict(note) for note in row.notes],
                 "address": row.address,
                 "expected_address": row.expected_address,
                 "arch": row.arch,

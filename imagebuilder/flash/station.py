@@ -45,10 +45,10 @@ class InitialMedia:
 
 def initial_media(devices: Sequence[Device]) -> InitialMedia:
     """Return the media among these devices."""
-    there = [device for device in devices if device.size_bytes]
+    initial = [device for device in devices if device.size_bytes]
     return InitialMedia(
-        frozenset(medium_of(device) for device in there),
-        frozenset(_disk_of(device) for device in there),
+        frozenset(medium_of(device) for device in initial),
+        frozenset(_disk_of(device) for device in initial),
     )
 
 

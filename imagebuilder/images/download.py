@@ -157,7 +157,7 @@ class _Download:
         most_bytes: int,
     ) -> None:
         self._client, self._url, self._part = client, url, part
-        self._expected, self._voice, self._patience = expected_sha256, reporter, patience
+        self._expected, self._reporter, self._patience = expected_sha256, reporter, patience
         self._most_bytes = most_bytes
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
@@ -170,7 +170,7 @@ class _Download:
                 self._attempt,
                 lambda: self._have,
                 redacted(self._url),
-                self._voice,
+                self._reporter,
                 self._patience,
             )
         return Written(self._digest.hexdigest(), self._have)
@@ -192,7 +192,7 @@ class _Download:
         with self._client.get(self._url, self._range()) as answer:
             total = self._agree(answer)
             self._begin(answer, total)
-            with self._voice.meter(f"fetching {basename(self._url)}", total) as meter:
+            with self._reporter.meter(f"fetching {basename(self._url)}", total) as meter:
                 meter.advance(self._have)
                 with _appending(self._part) as file:
                     for piece in answer.pieces():
@@ -222,7 +222,7 @@ class _Download:
             raise AgainError("the file changed on the server")
         answer.refuse_status()
         if self._have:
-            self._voice.note("the server does not go on where it stopped; starting again")
+            self._reporter.note("the server does not go on where it stopped; starting again")
             self.reset()
         return answer.length()
 

@@ -102,7 +102,7 @@ class Client:
     """A conversation with one server and those that it sends us on to; a context manager."""
 
     def __init__(self, patience: Patience, reporter: Reporter, *, allow_http: bool = False) -> None:
-        self._patience, self._voice, self._allow_http = patience, reporter, allow_http
+        self._patience, self._reporter, self._allow_http = patience, reporter, allow_http
         self._told: set[str] = set()
         self._session = _Session()
         for scheme in ("http://", "https://"):
@@ -172,7 +172,7 @@ class Client:
             )
         if fact not in self._told:
             self._told.add(fact)
-            self._voice.warn(f"{fact}: whoever is on the way can read and change the file")
+            self._reporter.warn(f"{fact}: anyone on the way can read and change the file")
 
 
 class Answer:

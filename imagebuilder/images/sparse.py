@@ -102,11 +102,12 @@ class LazyUnpackedDisk:
                 _write_chunk(descriptor, chunk, self._have)
                 self._have += len(chunk)
                 os.ftruncate(descriptor, self._have)
+                self._file.size_bytes = self._have
             self._meter.advance(len(chunk))
 
 
 @contextmanager
-def open_unrolled(
+def open_lazily_unpacked(
     stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
 ) -> Iterator[LazyUnpackedDisk]:
     """Return a stream as a disk to read, with `out` to keep what was unpacked of it."""

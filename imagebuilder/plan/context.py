@@ -52,10 +52,10 @@ def registry_address(settings: NodeSettings) -> str:
     return next(iter(settings.docker.insecure_registries), "")
 
 
-def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
+def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]:
     """Return the variable `node` of all templates; nothing in it is secret."""
     return {
-        "hostname": _like(HOSTNAME, settings.hostname, "a hostname"),
+        "hostname": _require_match(HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
         "arch": settings.arch,
         "machines": list(settings.machines),
@@ -87,7 +87,7 @@ def public_context(settings: NodeSettings, generation: str) -> dict[str, object]
     }
 
 
-def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
+def secret_variables(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
     """Return the secret variables, for our own templates and those of generations.
 
     Without `plaintext` each passphrase is replaced by its PSK. The configuration hash is made of
@@ -96,8 +96,8 @@ def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, obje
     user, tls = settings.user, settings.docker_tls
     return {
         "networks": [
-            _network_secrets(facts, wifi, plaintext=plaintext)
-            for facts, wifi in zip(_ranked(settings), settings.wifi.networks, strict=True)
+            _network_secrets(network, wifi, plaintext=plaintext)
+            for network, wifi in zip(_wifi_networks(settings), settings.wifi.networks, strict=True)
         ],
         "user_password_hash": _reveal(user.password_hash if user else None),
         "consul_encrypt": _reveal(settings.cluster.consul_encrypt),
@@ -178,12 +178,12 @@ def _network(network: Network) -> dict[str, object]:
 def _wifi(settings: NodeSettings) -> dict[str, object]:
     country = settings.wifi.country
     return {
-        "country": country and _like(_COUNTRY, country, "an ISO 3166 country code"),
-        "networks": _ranked(settings),
+        "country": country and _require_match(_COUNTRY, country, "an ISO 3166 country code"),
+        "networks": _wifi_networks(settings),
     }
 
 
-def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
+def _wifi_networks(settings: NodeSettings) -> list[dict[str, object]]:
     """Return the networks, each with a priority: by number, then by their order in the file."""
     networks = settings.wifi.networks
     order = sorted(range(len(networks)), key=lambda index: -networks[index].priority)
@@ -200,7 +200,7 @@ def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
 
 
 def _network_secrets(
-    facts: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
+    network: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
 ) -> dict[str, object]:
     passphrase = _reveal(wifi.passphrase)
     psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
@@ -208,7 +208,7 @@ def _network_secrets(
         raise SettingsError(
             f"the key of {wifi.ssid!r} is not 64 hex digits", "use `passphrase` for a passphrase"
         )
-    return {**facts, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
+    return {**network, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
 
 
 def _user(settings: NodeSettings) -> dict[str, object]:
@@ -218,7 +218,7 @@ def _user(settings: NodeSettings) -> dict[str, object]:
     return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
 
 
-def _like(pattern: re.Pattern[str], value: str, what: str) -> str:
+def _require_match(pattern: re.Pattern[str], value: str, what: str) -> str:
     if not pattern.fullmatch(value):
         raise SettingsError(f"{value!r} is not {what}", f"it must match {pattern.pattern}")
     return value

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.model import RESERVED_VARIABLES, BootEdit, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_config import cmdline_path
 from imagebuilder.plan.boot_files import (
     BootFiles,
@@ -20,7 +20,7 @@ from imagebuilder.plan.boot_files import (
 from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
-from imagebuilder.plan.context import public_context, secret_context
+from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ LATE = frozenset({"config_hash", "build_time", "networks", "network"})
 
 
 @dataclass(frozen=True, slots=True)
-class _StockBoot:
+class _VendorFiles:
     """The boot partition as it was before an earlier plan replaced some of its files."""
 
     boot: BootFiles
@@ -68,13 +68,13 @@ def plan_node(
     A plan for an image that was planned before replaces the files of the earlier plan. Raise
     SettingsError if a file format cannot store a value, ImageError if the image does not allow it.
     """
-    work = _Work(settings, generation, boot, tuple(overlays))
-    draft = work.render(work.context("", 0, plaintext=False), None)
+    planner = _Planner(settings, generation, boot, tuple(overlays))
+    draft = planner.render(planner.context("", 0, plaintext=False), None)
     config_hash = draft.digest(generation.name)
-    final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
-    record = _Record.on(boot)
+    final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
+    record = _PlanRecord.on(boot)
     texts, cmdline = _edited_texts(final, boot, record, settings.machines)
-    files = dict(final.files) | texts | work.kept
+    files = dict(final.files) | texts | planner.kept
     made = record.after(files, cmdline, boot)
     if made.worth_keeping:
         files[RECORD] = made.as_bytes()
@@ -85,7 +85,7 @@ def plan_node(
         generation=generation.name,
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
-        warnings=tuple(work.warnings()),
+        warnings=tuple(planner.warnings()),
         cmdline=cmdline.path,
     )
 
@@ -94,7 +94,7 @@ def plan_node(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rendered:
+class _RenderedNode:
     """The result of one rendering pass; `lines` and `appended` are edits of vendors' files."""
 
     files: Mapping[str, bytes]
@@ -111,7 +111,7 @@ class _Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class _TemplateVariables:
     """The variables of templates: without and with secrets."""
 
     public: Mapping[str, object]
@@ -123,7 +123,7 @@ class _Context:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Planner:
     """The state while the plan of one node is made."""
 
     settings: NodeSettings
@@ -131,13 +131,13 @@ class _Work:
     boot: BootFiles
     overlays: tuple[OverlayFile, ...]
     kept: dict[str, bytes] = field(init=False, default_factory=dict)
-    _layers: tuple[OverlayFile, ...] = field(init=False)
+    _files: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         docker = self.settings.docker
         driver = docker.storage_driver or self.generation.storage_driver
         self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
-        self._layers = _topmost(
+        self._files = _topmost(
             [
                 *self.generation.files,
                 *(file for file in self.overlays if self._wanted(file)),
@@ -147,21 +147,21 @@ class _Work:
     def _wanted(self, file: OverlayFile) -> bool:
         return not file.secrets or self.generation.wants(file.path.removesuffix(".j2"))
 
-    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _Context:
+    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _TemplateVariables:
         """Return the variables. Raise SettingsError if a user's variable has the name of ours."""
         public: dict[str, object] = {
-            "node": public_context(self.settings, self.generation.name),
-            "fact": self.generation.facts_of(_StockBoot(self.boot)),
+            "node": node_variables(self.settings, self.generation.name),
+            "fact": self.generation.facts_of(_VendorFiles(self.boot)),
             "config_hash": config_hash,
             "build_time": build_time,
         }
-        secret = public | secret_context(self.settings, plaintext=plaintext)
+        secret = public | secret_variables(self.settings, plaintext=plaintext)
         secret["boot_yaml"] = self._boot_yaml
         variables = dict(self.settings.variables)
-        for name in sorted(TAKEN & variables.keys()):
+        for name in sorted(RESERVED_VARIABLES & variables.keys()):
             raise SettingsError(f"the variable name {name!r} is reserved", "choose another name")
         given = {**variables, "vars": variables}
-        return _Context(public | given, secret | given)
+        return _TemplateVariables(public | given, secret | given)
 
     def _boot_yaml(self, path: str) -> Mapping[str, object]:
         """Return a vendor's YAML file, so that templates can keep values that they do not set.
@@ -170,14 +170,14 @@ class _Work:
         """
         if not self.boot.exists(path):
             return {}
-        self.kept[STOCK + path] = _StockBoot(self.boot).read(path)
+        self.kept[STOCK + path] = _VendorFiles(self.boot).read(path)
         return parse_mapping(self.kept[STOCK + path], path)
 
-    def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
+    def render(self, context: _TemplateVariables, draft: _RenderedNode | None) -> _RenderedNode:
         """Render all files; with a draft, render only those again that depend on late values."""
         files = dict(draft.files) if draft else {}
         appended = dict(draft.appended) if draft else {}
-        for file in self._layers:
+        for file in self._files:
             if draft and not _is_late(file):
                 continue
             for path, data in _outputs(file, context.of(file)):
@@ -187,14 +187,14 @@ class _Work:
                     files[path] = data
         texts = [each.render(context.secret) for each in self.generation.cmdline]
         texts.insert(0, appended.get(CMDLINE, ""))
-        return _Rendered(
+        return _RenderedNode(
             files=files,
             cmdline=tuple(group for text in texts for group in groups_of(text)),
             lines=self._lines(context),
             appended=appended,
         )
 
-    def _lines(self, context: _Context) -> dict[str, dict[str, str]]:
+    def _lines(self, context: _TemplateVariables) -> dict[str, dict[str, str]]:
         lines: dict[str, dict[str, str]] = {}
         for edit in self.generation.lines:
             lines.setdefault(edit.path, {})[edit.name] = edit.value.render(context.secret)
@@ -265,14 +265,14 @@ def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _PlanRecord:
     """The files that earlier plans made outside our folder; stored in made.json."""
 
     files: tuple[str, ...] = ()
     cmdline: CmdlineEdit = NO_EDIT
 
     @classmethod
-    def on(cls, boot: BootFiles) -> _Record:
+    def on(cls, boot: BootFiles) -> _PlanRecord:
         """Return the record on a partition; an empty one if it cannot be read.
 
         Earlier versions wrote no `replaced`, and wrote all of our words, even those that the
@@ -287,7 +287,9 @@ class _Record:
         except (ValueError, KeyError, TypeError):
             return cls()
 
-    def after(self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles) -> _Record:
+    def after(
+        self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles
+    ) -> _PlanRecord:
         """Return the record to write together with `files`."""
         earlier = {path.lower() for path in self.files}
         made = [
@@ -315,7 +317,7 @@ class _Record:
 
 
 def _edited_texts(
-    final: _Rendered, boot: BootFiles, record: _Record, machines: tuple[str, ...]
+    final: _RenderedNode, boot: BootFiles, record: _PlanRecord, machines: tuple[str, ...]
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
     """Return the vendor's texts with our edits, and the change of cmdline.txt for the record."""
     texts: dict[str, str] = {}
@@ -350,7 +352,7 @@ def _edited_texts(
     return edited, edit
 
 
-def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list[str]:
+def _stale(files: Mapping[str, bytes], record: _PlanRecord, boot: BootFiles) -> list[str]:
     now = {path.lower() for path in files}
     earlier = {path.lower() for path in record.files}
     return [

@@ -18,7 +18,7 @@ _LINE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _ScriptPart:
     """A line of a list: a file, and the function and the label of its step where it has one."""
 
     path: str
@@ -45,16 +45,16 @@ def load_scripts(folder: Path) -> tuple[OverlayFile, ...]:
     )
 
 
-def _listed(path: Path) -> tuple[_Part, ...]:
+def _listed(path: Path) -> tuple[_ScriptPart, ...]:
     """Return the parts that a list names; blank lines and comments are skipped."""
-    parts: dict[str, _Part] = {}
+    parts: dict[str, _ScriptPart] = {}
     for line in map(str.strip, path.read_text(encoding="utf-8").splitlines()):
         if not line or line.startswith("#"):
             continue
         found = _LINE.fullmatch(line)
         if not found:
             raise SettingsError(f"{path}: {line!r} is not a part", "write FOLDER/NAME.sh")
-        part = _Part(**found.groupdict())
+        part = _ScriptPart(**found.groupdict())
         if part.path in parts:
             raise SettingsError(f"{path}: {part.path} is listed twice", "remove one of the lines")
         parts[part.path] = part
@@ -68,14 +68,14 @@ def _refuse_unlisted(folder: Path, listed: set[str]) -> None:
             raise SettingsError(f"{path} is in no list of parts", f"add it to one in {folder}")
 
 
-def _joined(folder: Path, parts: tuple[_Part, ...]) -> bytes:
+def _joined(folder: Path, parts: tuple[_ScriptPart, ...]) -> bytes:
     texts = [_read(folder, part) for part in parts]
     if steps := [f"    step '{part.label}' {part.function}\n" for part in parts if part.function]:
         texts.append(f"steps() {{\n{''.join(steps)}}}\n".encode())
     return b"\n".join([*texts, b'main "$@"\n'])
 
 
-def _read(folder: Path, part: _Part) -> bytes:
+def _read(folder: Path, part: _ScriptPart) -> bytes:
     path = folder / part.path
     if not path.resolve().is_relative_to(folder.resolve()):
         raise SettingsError(f"{path} leads outside {folder}", "put the part itself there")

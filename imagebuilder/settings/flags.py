@@ -179,7 +179,7 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
     """
     if not names:
         return classroom.nodes
-    wanted = _written_out(names)
+    wanted = _expanded_names(names)
     if not wanted:
         raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
     known = {node.hostname: node for node in classroom.nodes}
@@ -189,7 +189,7 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def _written_out(names: str) -> list[str]:
+def _expanded_names(names: str) -> list[str]:
     from imagebuilder.settings.roster import RangeError, expand_range  # noqa: PLC0415 - as above
 
     # A comma within brackets belongs to its range.

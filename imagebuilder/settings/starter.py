@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class StarterAnswers:
     """The answers for a starter file; an empty string leaves a section commented out."""
 
     hostnames: str = "pi-[01-30]"
@@ -34,7 +34,7 @@ class Answers:
     shack: str = ""
 
 
-def render_starter(answers: Answers) -> str:
+def render_starter(answers: StarterAnswers) -> str:
     """Return the starter file with comments; answers are quoted, so any text is kept."""
     parts = (
         _HEAD,
@@ -161,9 +161,9 @@ def make_starter(
 
 def ask_answers(
     given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
-) -> Answers:
+) -> StarterAnswers:
     """Return what was given by name, and ask for what is None."""
-    plain = Answers()
+    plain = StarterAnswers()
 
     def answer(key: str, question: str, default: str = "") -> str:
         text = given[key]
@@ -173,7 +173,7 @@ def ask_answers(
     profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
     country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
-    return Answers(
+    return StarterAnswers(
         hostnames=hostnames,
         profile=profile,
         image=given["image"] or "",
@@ -199,7 +199,7 @@ def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[P
     """Judge one answer in a file whose others are sound."""
     sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
     return starter_faults(
-        render_starter(Answers(**{**sound, key: answer})), environment=environment
+        render_starter(StarterAnswers(**{**sound, key: answer})), environment=environment
     )
 
 

@@ -30,7 +30,7 @@ MANAGER = (*SERVER, *CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class CertificateSubject:
     """The subject of a certificate: its name, uses, DNS names and IP addresses."""
 
     name: str
@@ -61,7 +61,7 @@ def issue_ca(class_name: str, key: ec.EllipticCurvePrivateKey, now: datetime) ->
 
 
 def issue(
-    subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    subject: CertificateSubject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
 ) -> x509.Certificate:
     """Return a certificate for `subject`, valid LEAF_DAYS from `now`."""
     issuer_key = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
@@ -99,7 +99,11 @@ def _builder(
 
 
 def still_serves(
-    pem: bytes, subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    pem: bytes,
+    subject: CertificateSubject,
+    key: ec.EllipticCurvePrivateKey,
+    ca: Authority,
+    now: datetime,
 ) -> bool:
     """Return whether a certificate matches key, CA and subject and is valid RENEW_DAYS more."""
     try:
@@ -125,7 +129,7 @@ def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
     return list(found.value)
 
 
-def _alternatives(subject: Subject) -> list[x509.GeneralName]:
+def _alternatives(subject: CertificateSubject) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in subject.dns]
     return names + [x509.IPAddress(ipaddress.ip_address(text)) for text in subject.addresses]
 

@@ -51,7 +51,7 @@ class ShackFile:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLine:
+class NodeRow:
     """A node as shown on the pages of the shack."""
 
     hostname: str
@@ -159,7 +159,7 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
 
 def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
     services = plan_services(classroom, shack)
-    nodes = tuple(map(_line, classroom.nodes))
+    nodes = tuple(map(_row, classroom.nodes))
     return {
         "title": " ".join(classroom.name.split()),
         "source": classroom.path.name,
@@ -186,9 +186,9 @@ def has_open_socket(classroom: Classroom) -> bool:
     return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
 
 
-def _line(node: NodeSettings) -> NodeLine:
+def _row(node: NodeSettings) -> NodeRow:
     address = node.network.fixed_address
-    return NodeLine(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
+    return NodeRow(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
 
 
 def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:

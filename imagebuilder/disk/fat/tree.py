@@ -18,7 +18,7 @@ MOST_ENTRIES = 1 << 16
 MOST_FOLDER_BYTES = 32 << 20
 
 
-class Found(NamedTuple):
+class TreeEntry(NamedTuple):
     """An entry with its path and the first cluster of its folder (0 for a fixed root)."""
 
     path: str
@@ -26,7 +26,7 @@ class Found(NamedTuple):
     folder: int
 
 
-class Census(NamedTuple):
+class TreeReport(NamedTuple):
     """The clusters used by files and folders, those used but lost, and faults that do no harm.
 
     `faults` are sentences. Linux reads a volume with such faults, and an edit elsewhere leaves
@@ -81,7 +81,7 @@ class Tree:
             raise damaged(f"folder {entry.name!r} is outside the volume")
         return start
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[TreeEntry]:
         """Yield every entry, a folder before its content. Raise ImageError on a loop or a flood."""
         root = self.fat.root_cluster
         waiting = [("", root)]
@@ -94,7 +94,7 @@ class Tree:
                 if count > MOST_ENTRIES:
                     raise damaged(f"it has more than {MOST_ENTRIES} files")
                 path = prefix + entry.name
-                yield Found(path, entry, folder)
+                yield TreeEntry(path, entry, folder)
                 if entry.is_folder:
                     start = self.start_of(entry)
                     if start in seen:
@@ -113,7 +113,7 @@ def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | N
     return None
 
 
-def check_tree(tree: Tree) -> Census:
+def check_tree(tree: Tree) -> TreeReport:
     """Check chains, cross-links, sizes and folders.
 
     Raise ImageError at the first fault by which an edit could damage another file.
@@ -132,10 +132,10 @@ def check_tree(tree: Tree) -> Census:
             raise damaged(f"{found.path!r} shares clusters with another file")
     faults.update(_twins(tree))
     lost = fat.cluster_count - fat.free_count - fat.count_bad() - len(used)
-    return Census(len(used), lost, frozenset(faults))
+    return TreeReport(len(used), lost, frozenset(faults))
 
 
-def _chain_of(tree: Tree, found: Found) -> list[int]:
+def _chain_of(tree: Tree, found: TreeEntry) -> list[int]:
     start = tree.start_of(found.entry)
     if start == 0 and not found.entry.is_folder:
         return []
@@ -145,7 +145,7 @@ def _chain_of(tree: Tree, found: Found) -> list[int]:
         raise damaged(f"{found.path!r} has no sound clusters") from error
 
 
-def _faults_of(tree: Tree, found: Found, chain: list[int]) -> Iterator[str]:
+def _faults_of(tree: Tree, found: TreeEntry, chain: list[int]) -> Iterator[str]:
     if found.entry.is_folder:
         if not _has_right_dots(tree, found, chain[0]):
             yield f"folder {found.path!r} has wrong . or .. entries"
@@ -153,7 +153,7 @@ def _faults_of(tree: Tree, found: Found, chain: list[int]) -> Iterator[str]:
         yield f"the size of {found.path!r} does not match its clusters"
 
 
-def _has_right_dots(tree: Tree, found: Found, start: int) -> bool:
+def _has_right_dots(tree: Tree, found: TreeEntry, start: int) -> bool:
     fat = tree.fat
     # fatgen103 wants 0 for the root; some drivers write its cluster on FAT32.
     parents = {found.folder, 0} if found.folder == fat.root_cluster else {found.folder}
@@ -170,7 +170,7 @@ def _twins(tree: Tree) -> Iterator[str]:
             yield f"two files in one folder have the short name {shown_short(stored, 0)!r}"
 
 
-def check_edited(tree: Tree, before: Census) -> None:
+def check_edited(tree: Tree, before: TreeReport) -> None:
     """Check a volume after an edit: as `check_tree`, no new fault, correct FSInfo.
 
     Raise ImageError at the first fault.

@@ -83,15 +83,17 @@ def _zst_frame(descriptor: int, at: int, blocks: Iterator[int]) -> tuple[int, in
         return at + 8 + int.from_bytes(head[4:8], "little"), 0
     if magic != _ZST_MAGIC:
         raise EOFError("what follows the end is not zstd")
-    facts = zstandard.get_frame_parameters(head)
-    if facts.window_size > LARGEST_WINDOW_BYTES:
-        raise window_error("zstd -d --long=31", facts.window_size)
-    if facts.dict_id:
-        raise LimitError(f"it needs the dictionary {facts.dict_id}", "unpack it with `zstd -d -D`")
+    parameters = zstandard.get_frame_parameters(head)
+    if parameters.window_size > LARGEST_WINDOW_BYTES:
+        raise window_error("zstd -d --long=31", parameters.window_size)
+    if parameters.dict_id:
+        raise LimitError(
+            f"it needs the dictionary {parameters.dict_id}", "unpack it with `zstd -d -D`"
+        )
     end = _zst_blocks(descriptor, at + zstandard.frame_header_size(head), blocks)
-    stated = facts.content_size
+    stated = parameters.content_size
     return (
-        end + 4 * facts.has_checksum,
+        end + 4 * parameters.has_checksum,
         None if stated == zstandard.CONTENTSIZE_UNKNOWN else stated,
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.build.compose import Layers
+from imagebuilder.build.compose import OverlayFolders
 from imagebuilder.errors import SettingsError
 from imagebuilder.plan.generations import detect
 from imagebuilder.plan.node import plan_node
@@ -166,7 +166,7 @@ def test_a_folder_without_lists(tmp_path: Path) -> None:
 def planned_files(*overlays: Path) -> dict[str, bytes | None]:
     """Plan a node that has these overlay folders, as build does."""
     settings, boot = replace(plain_node(), overlays=overlays), boot_of("occidentalis")
-    files = Layers().of(settings)
+    files = OverlayFolders().of(settings)
     planned = plan_node(settings, detect(generations(), boot), files, boot, BUILD_TIME)
     return {edit.path: edit.data for edit in planned.edits}
 

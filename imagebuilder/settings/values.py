@@ -28,7 +28,7 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.settings.merge import Layer, given, said_at
+from imagebuilder.settings.merge import SettingsSource, find_setting, given
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 
@@ -49,10 +49,10 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class UnresolvedNode:
     """One node while it is resolved: its layers from low to high, and the merged document."""
 
-    layers: tuple[Layer, ...]
+    sources: tuple[SettingsSource, ...]
     merged: SettingsDocument
     references: References
     say: Callable[[Diagnostic], None]
@@ -60,7 +60,7 @@ class Node:
 
     def at(self, *loc: str | int) -> Loc:
         """Return the path of `loc` in the highest layer that sets it."""
-        return said_at(self.layers, loc) or self.layers[-1].loc
+        return find_setting(self.sources, loc) or self.sources[-1].loc
 
     def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
         """Report a diagnostic at `loc` of the highest layer that sets it."""
@@ -108,7 +108,7 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
     return Shack(**plain, **ports, **images, services=services, ntp="ntp" in services)
 
 
-def docker_of(node: Node, shack: Shack | None) -> Docker:
+def docker_of(node: UnresolvedNode, shack: Shack | None) -> Docker:
     """Return dockerd's options; registry and mirror are those of the shack unless set."""
     document = node.merged.docker
     values = given(document)
@@ -137,7 +137,7 @@ def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
     return shack.address
 
 
-def cluster_of(node: Node, shack: Shack | None) -> Cluster:
+def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
     """Return the cluster agents; by default they are enabled if there is a shack."""
     document = node.merged.cluster
     values = given(document, "enabled", "images")
@@ -152,7 +152,7 @@ def cluster_of(node: Node, shack: Shack | None) -> Cluster:
     return Cluster(**values, **_consul(node), **_swarm(node))
 
 
-def _consul(node: Node) -> dict[str, Any]:
+def _consul(node: UnresolvedNode) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
     values = given(document, "image", "version", "server", "bootstrap_expect")
     _version_of_tag(values)
@@ -175,7 +175,7 @@ def consul_key_fault(key: Secret) -> str:
     return ""
 
 
-def _swarm(node: Node) -> dict[str, Any]:
+def _swarm(node: UnresolvedNode) -> dict[str, Any]:
     values = given(node.merged.cluster.swarm if node.merged.cluster else None)
     _version_of_tag(values)
     return {f"swarm_{name}": value for name, value in values.items()}
@@ -191,7 +191,7 @@ def _version_of_tag(values: dict[str, Any]) -> None:
 # ---- wifi
 
 
-def wifi_of(node: Node) -> Wifi:
+def wifi_of(node: UnresolvedNode) -> Wifi:
     """Return the networks in order of preference."""
     document = node.merged.wifi
     if document is None:
@@ -202,7 +202,7 @@ def wifi_of(node: Node) -> Wifi:
     return Wifi(document.country or "", tuple(networks))
 
 
-def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwork:
+def _network(node: UnresolvedNode, document: WifiNetworkDocument, index: int) -> WifiNetwork:
     values = given(document, "ssid", "hidden", "priority")
     if document.passphrase is None:
         return WifiNetwork(**values)
@@ -232,7 +232,7 @@ def passphrase_fault(passphrase: Secret) -> str:
 # ---- wired network
 
 
-def network_of(node: Node) -> Network:
+def network_of(node: UnresolvedNode) -> Network:
     """Return the wired network; its address has a prefix length."""
     values = given(node.merged.network)
     subnet = ipaddress.ip_network(values["subnet"]) if "subnet" in values else None
@@ -242,7 +242,7 @@ def network_of(node: Node) -> Network:
 
 
 def _with_prefix(
-    node: Node, address: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    node: UnresolvedNode, address: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network | None
 ) -> str:
     if "/" in address:
         return str(ipaddress.ip_interface(address))
@@ -263,7 +263,7 @@ def _with_prefix(
 # ---- users
 
 
-def user_of(node: Node) -> User | None:
+def user_of(node: UnresolvedNode) -> User | None:
     """Return the user with the password hashed; None if there is none."""
     document = node.merged.user
     if document is None:
@@ -278,7 +278,7 @@ def user_of(node: Node) -> User | None:
     return User(document.name, hashed, document.groups or ())
 
 
-def _hash(node: Node, user: str, password: Secret) -> Secret | None:
+def _hash(node: UnresolvedNode, user: str, password: Secret) -> Secret | None:
     text = password.reveal()
     if not text or "\n" in text or "\x00" in text:
         node.invalid(("user", "password"), "the password is empty or has several lines")
@@ -300,13 +300,13 @@ def hash_password(password: Secret, context: str) -> Secret:
     return Secret(str(sha512_crypt.using(salt=salt, rounds=5000).hash(password.reveal())))
 
 
-def ssh_keys_of(node: Node) -> tuple[str, ...]:
+def ssh_keys_of(node: UnresolvedNode) -> tuple[str, ...]:
     """Return the public keys, each once, in order."""
     found = (_keys(node, key, index) for index, key in enumerate(node.merged.ssh_keys or ()))
     return tuple(dict.fromkeys(line for lines in found for line in lines))
 
 
-def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
+def _keys(node: UnresolvedNode, key: KeyDocument, index: int) -> tuple[str, ...]:
     if key.text is not None:
         return (key.text,)
     path = key.file
@@ -315,7 +315,7 @@ def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
     return node.attempt(("ssh_keys", index), lambda: node.references.public_keys(path)) or ()
 
 
-def overlays_of(node: Node) -> tuple[Path, ...]:
+def overlays_of(node: UnresolvedNode) -> tuple[Path, ...]:
     """Return the user's overlay folders, from low to high priority."""
     asked = (
         node.attempt(("overlays", i), functools.partial(node.references.folder, path))
@@ -324,7 +324,9 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
     return tuple(path for path in asked if path)
 
 
-def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, ...]) -> str | None:
+def generation_of(
+    node: UnresolvedNode, image: ImageSource | None, overlays: tuple[Path, ...]
+) -> str | None:
     """Return the generation that is set; None if it is to be detected from the image.
 
     The generation in the catalogue must exist as well: it is used if detection finds none.
@@ -337,9 +339,9 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
     return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
 
 
-def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
+def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
     """Return serial, mac, seat and owner; later documents override earlier ones."""
-    facts: dict[str, str] = {}
+    fields: dict[str, str] = {}
     for document in documents:
-        facts |= given(document, "serial", "mac", "seat", "owner")
-    return facts
+        fields |= given(document, "serial", "mac", "seat", "owner")
+    return fields
