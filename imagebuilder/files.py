@@ -105,12 +105,12 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> 
 
 
 def allocated_bytes(status: os.stat_result) -> int:
-    """Return what a file takes on its disk, holes left out."""
+    """Return the space that a file takes on its disk, without holes."""
     return status.st_blocks * _STAT_BLOCK_BYTES
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Return whether a disk, a quota or a file system's limit kept a file from growing."""
+    """Return whether the disk, the quota or the maximum size of a file is exhausted."""
     return error.errno in _DISK_FULL
 
 

@@ -99,7 +99,7 @@ class ImageReport:
 
 
 def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
-    """Read what a file, a compressed file or a device is. Raise ImageError if it is none."""
+    """Return the report of an image, compressed image or device. Raise ImageError on failure."""
     with _open_any(path, cache, reporter) as disk:
         return inspect_disk(disk)
 
@@ -110,10 +110,10 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         mode = path.stat().st_mode
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder", "name an image in it")
+        raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path) as raw:
             yield raw
@@ -121,7 +121,7 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
     with (
         cache.scratch(f"inspect {path.resolve()}", reporter) as part,
         open_stream(path) as stream,
-        # The boot partition lies at the front: the rest is not unpacked.
+        # Only the beginning is unpacked, which has the boot partition.
         open_unrolled(stream, part, "unpacking", reporter) as disk,
     ):
         yield disk

@@ -25,7 +25,9 @@ class RawFile:
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the disk."""
         if offset_bytes >= self.size_bytes:
-            return b""  # also past 2^63, which pread(2) does not take: tables may hold any number
+            return (
+                b""  # also past 2^63, which pread(2) rejects: a damaged table may hold any number
+            )
         # One call returns at most 0x7ffff000 bytes on Linux (read(2)).
         parts = []
         while size_bytes > 0 and (

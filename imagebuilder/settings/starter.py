@@ -154,9 +154,12 @@ def make_starter(
     environment: Mapping[str, str],
     force: bool = False,
 ) -> None:
-    """Write a starter file from the answers given (None: ask); InputError where one is there."""
+    """Write a starter file from the answers; ask for those that are None.
+
+    Raise InputError if the file exists, unless `force` is set.
+    """
     if (has_file(path) or has_folder(path)) and not force:
-        raise InputError(f"{path} is there already", "give another name, or --force")
+        raise InputError(f"{path} exists already", "use another name or --force")
     answers = ask_answers(given, prompter, environment=environment)
     write_starter(path, render_starter(answers), environment=environment)
 
@@ -164,17 +167,17 @@ def make_starter(
 def ask_answers(
     given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
 ) -> Answers:
-    """Return what was given by name, and ask for what is None."""
+    """Return the answers in `given`; ask for those that are None."""
     plain = Answers()
 
     def answer(key: str, question: str, default: str = "") -> str:
         text = given[key]
         return _asked(prompter, key, question, default, environment) if text is None else text
 
-    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
-    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
+    hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
+    profile = answer("profile", "Boards (armv6: Pi 1 and Zero; armv7: Pi 2 and later)", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
-    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
+    country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
     return Answers(
         hostnames=hostnames,
         profile=profile,
@@ -188,7 +191,7 @@ def ask_answers(
 def _asked(
     prompter: Prompter, key: str, question: str, default: str, environment: Mapping[str, str]
 ) -> str:
-    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    """Return an answer; at a terminal ask again until it is valid."""
     while True:
         text = prompter.ask_or_read(question, default)
         faults = _faults_of(key, text, environment) if text and prompter.interactive else ()
@@ -198,7 +201,7 @@ def _asked(
 
 
 def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Judge one answer in a file whose others are sound."""
+    """Return the errors of one answer, checked in a file with valid other answers."""
     sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
     return starter_faults(
         render_starter(Answers(**{**sound, key: answer})), environment=environment

@@ -299,6 +299,6 @@ def read_card(path: Path) -> PiReport:
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"{place} holds no {STATUS}",
-        "the Pi has not booted from this card yet, or this is not its boot partition",
+        f"no {STATUS} on {place}",
+        "boot the Pi from this card first, or check that this is its boot partition",
     )

@@ -40,7 +40,7 @@ class BootBase:
 
     def __init__(self, disk: ReadAt, partition: Partition) -> None:
         self._disk = CachedReader(disk)
-        self._parsed: dict[bytes, Listing] = {}  # by the digest of a folder's content
+        self._parsed: dict[bytes, Listing] = {}  # by the digest of the folder's content
         self._census: Census | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
         if not self.volume.fat.copies_agree:
