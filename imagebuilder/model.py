@@ -302,7 +302,8 @@ class Classroom:
 class NodePlan:
     """The files to write to the boot partition of one node.
 
-    `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time.
+    `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time;
+    `cmdline` the file from which the firmware reads the command line.
     """
 
     hostname: str
@@ -310,6 +311,7 @@ class NodePlan:
     config_hash: str
     edits: tuple[BootEdit, ...]
     warnings: tuple[str, ...] = ()
+    cmdline: str = "cmdline.txt"
 
 
 # Names that every template has; a user's variables must not hide them.

@@ -250,13 +250,6 @@ class Emulator:
                 return None
             self.pump(min(1.0, until - time.monotonic()))
 
-    def wait_end(self, seconds: float) -> Ending | None:
-        """Wait until the machine is off; return None on timeout."""
-        until = time.monotonic() + seconds
-        while self.ending is None and time.monotonic() < until:
-            self.pump(min(1.0, until - time.monotonic()))
-        return self.ending
-
     def wait_exit(self) -> None:
         """Wait for the exit of QEMU, after which all writes are on the card."""
         self._process.wait()

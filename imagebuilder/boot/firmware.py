@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
-from imagebuilder.plan.card_layout import CMDLINE, CONFIG
+from imagebuilder.plan.boot_config import BootConfig, read_config
+from imagebuilder.plan.boot_files import BootFiles, read_boot_text
+from imagebuilder.plan.card_layout import CMDLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
-class BootPartition(Protocol):
-    """The needed methods of a boot partition, for example `BootVolume`."""
-
-    def exists(self, path: str) -> bool:
-        """Return whether the file exists."""
+class BootPartition(BootFiles, Protocol):
+    """A boot partition; `read` may return kernels, which are larger than other files."""
 
     def read(self, path: str, most_bytes: int = ...) -> bytes:
         """Return the content of the file."""
@@ -101,16 +100,6 @@ MACHINE_NAMES = tuple(_BY_NAME)
 
 
 @dataclass(frozen=True, slots=True)
-class BootConfig:
-    """The files to load according to config.txt; empty if it does not name them."""
-
-    kernel: str = ""
-    initramfs: str = ""
-    cmdline: str = ""
-    auto_initramfs: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Firmware:
     """What the firmware loads for `machine`; an empty `tree` means the one of the machine."""
 
@@ -122,59 +111,40 @@ class Firmware:
     cmdline: str
 
 
-def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
-    """Parse config.txt as the firmware: filters in brackets, the last line of a name counts."""
-    found: dict[str, str] = {}
-    holds = True
-    for line in (raw.strip() for raw in text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            holds = line[1:-1].lower() in {"all", *filters}
-        elif holds and line.startswith("initramfs "):
-            found["initramfs"] = line.split()[1]
-        elif holds and "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            found[key.strip()] = value.strip()
-    return BootConfig(
-        found.get("kernel", ""),
-        found.get("initramfs", ""),
-        found.get("cmdline", ""),
-        found.get("auto_initramfs") == "1",
-    )
-
-
 def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
     """Return what the machine `wanted`, or the first that fits, would load; `words` go first.
 
     Raise ImageError if there is no kernel with a device tree for it.
     """
-    config = _decoded(volume, CONFIG)
-    machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
-    chosen = parse_config(config, machine.filters)
-    kernel = _kernel(volume.exists, machine, chosen)
-    tree = next((name for name in machine.trees if volume.exists(name)), "")
+    machine = _BY_NAME[wanted] if wanted else choose_machine(volume)
+    config = read_config(volume, machine.filters)
+    kernel = _kernel(volume, machine, config)
+    tree = _tree(volume, machine, config)
     if not kernel or (machine.trees and not tree):
         raise _nothing_to_boot(wanted)
-    initramfs = _initramfs(volume.exists, kernel, chosen)
+    initramfs = _initramfs(volume, kernel, config)
+    path = config.resolve(volume, config.cmdline or CMDLINE)
+    cmdline = read_boot_text(volume, path, errors="replace")
     return Firmware(
         machine,
         kernel,
         volume.read(kernel, MOST_BINARY_BYTES),
         volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
         volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or CMDLINE), (*words, *machine.words)),
+        command_line(cmdline, (*words, *machine.words)),
     )
 
 
-def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
+def choose_machine(boot: BootFiles) -> Machine:
     """Return the first machine with kernel and device tree on the boot partition.
 
     A boot partition without any device tree of a Pi has a generic kernel for `virt`. Raise
     ImageError if no machine fits.
     """
     for machine in MACHINES:
-        chosen = parse_config(config, machine.filters)
-        tree = not machine.trees or any(exists(name) for name in machine.trees)
-        if tree and _kernel(exists, machine, chosen) and not _is_misfit(exists, machine):
+        config = read_config(boot, machine.filters)
+        tree = not machine.trees or _tree(boot, machine, config)
+        if tree and _kernel(boot, machine, config) and not _is_misfit(boot, machine):
             return machine
     raise _nothing_to_boot("")
 
@@ -189,26 +159,31 @@ def command_line(text: str, words: Sequence[str]) -> str:
     return " ".join([*fresh, own]).strip()
 
 
-def _kernel(exists: Callable[[str], bool], machine: Machine, config: BootConfig) -> str:
+def _kernel(boot: BootFiles, machine: Machine, config: BootConfig) -> str:
     names = (config.kernel,) if config.kernel else machine.kernels
-    return next((name for name in names if exists(name)), "")
+    return _first(boot, config, names)
 
 
-def _is_misfit(exists: Callable[[str], bool], machine: Machine) -> bool:
+def _tree(boot: BootFiles, machine: Machine, config: BootConfig) -> str:
+    return _first(boot, config, machine.trees)
+
+
+def _first(boot: BootFiles, config: BootConfig, names: Sequence[str]) -> str:
+    paths = (config.resolve(boot, name) for name in names)
+    return next((path for path in paths if boot.exists(path)), "")
+
+
+def _is_misfit(boot: BootFiles, machine: Machine) -> bool:
     """Return whether a generic machine would get the kernel of a Pi, which would not start."""
     pi_trees = (name for other in MACHINES for name in other.trees)
-    return not machine.trees and any(exists(name) for name in pi_trees)
+    return not machine.trees and any(boot.exists(name) for name in pi_trees)
 
 
-def _initramfs(exists: Callable[[str], bool], kernel: str, config: BootConfig) -> str:
+def _initramfs(boot: BootFiles, kernel: str, config: BootConfig) -> str:
     """Return the initramfs: as in config.txt, or the file with the name of the kernel."""
     namesake = kernel.replace("kernel", "initramfs").removesuffix(".img")
-    name = config.initramfs or namesake
-    return name if exists(name) else ""
-
-
-def _decoded(volume: BootPartition, name: str) -> str:
-    return volume.read(name).decode("utf-8", "replace") if volume.exists(name) else ""
+    path = config.resolve(boot, config.initramfs) if config.initramfs else namesake
+    return path if boot.exists(path) else ""
 
 
 def _nothing_to_boot(wanted: str) -> ImageError:

@@ -12,8 +12,9 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import TARBALLS
-from imagebuilder.plan.generations import DictBoot, detect, named_generation
+from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
@@ -145,7 +146,7 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
         )
     layers = Layers()
     generation = named_generation(layers.generations(settings), name)
-    return plan_node(settings, generation, layers.of(settings), DictBoot({}), epoch)
+    return plan_node(settings, generation, layers.of(settings), MemoryBootFiles({}), epoch)
 
 
 def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:

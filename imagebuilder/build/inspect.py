@@ -17,6 +17,7 @@ from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.images.formats import is_compressed
 from imagebuilder.images.sparse import open_unrolled
 from imagebuilder.images.unpack import open_stream
+from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.images.cache import Cache
-    from imagebuilder.plan.generations import BootFiles
+    from imagebuilder.plan.boot_files import BootFiles
 
 # The file with the hostname in each generation, for cards without our files.
 _STOCK_HOSTNAMES = (
@@ -131,8 +132,8 @@ def inspect_disk(image: ReadAt) -> ImageReport:
     """Return the report of a disk. Raise ImageError if it has no readable boot partition."""
     partitions = read_partitions(image)
     volume = BootVolume(image, boot_partition(image, partitions))
-    node = parse_node_env(_text(volume, NODE_ENV))
-    wifi_text = _text(volume, WIFI)
+    node = parse_node_env(read_boot_text(volume, NODE_ENV, errors="replace"))
+    wifi_text = read_boot_text(volume, WIFI, errors="replace")
     return ImageReport(
         partitions=partitions,
         fat_type=volume.kind,
@@ -190,13 +191,9 @@ def _ssid(text: str) -> str:
         return text
 
 
-def _text(volume: BootFiles, path: str) -> str:
-    return volume.read(path).decode("utf-8", "replace") if volume.exists(path) else ""
-
-
 def _status(volume: BootFiles) -> dict[str, Any] | None:
     try:
-        status = json.loads(_text(volume, STATUS) or "null")
+        status = json.loads(read_boot_text(volume, STATUS, errors="replace") or "null")
     except ValueError:
         return None
     return status if isinstance(status, dict) else None
@@ -204,7 +201,7 @@ def _status(volume: BootFiles) -> dict[str, Any] | None:
 
 def _stock_hostname(volume: BootFiles) -> str:
     for path, pattern in _STOCK_HOSTNAMES:
-        found = re.search(pattern, _text(volume, path), re.MULTILINE)
+        found = re.search(pattern, read_boot_text(volume, path, errors="replace"), re.MULTILINE)
         if found:
             return found[1]
     return ""

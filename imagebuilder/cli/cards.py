@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import RpiImageError, WriteError
-from imagebuilder.flash.flasher import why_of
+from imagebuilder.flash.flasher import reason_of
 from imagebuilder.flash.verify import check_length
 from imagebuilder.progress import human_bytes
 
@@ -116,7 +116,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "state": str(outcome.stage) if not outcome.report else "done",
         "slot": device.slot,
         "serial": device.serial,
-        "error": why_of(outcome) if not report else "",
+        "error": reason_of(outcome) if not report else "",
         "hint": error.hint if error else "",
         "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
     }

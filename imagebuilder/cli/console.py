@@ -21,7 +21,19 @@ PLAIN_INTERVAL_SECONDS = 10.0
 _BAR_FORMAT = (
     "{desc}: {floor:3d}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 )
+# Control characters (ECMA-48) can move the cursor, set the title or insert input. Those for the
+# writing direction (Unicode TR 9) can make a name look like another.
+_TURNING = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+_UNPRINTABLE = {n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0))}
+_UNPRINTABLE |= {n: f"\\u{n:04x}" for n in _TURNING}
+_IN_LINES = {n: text for n, text in _UNPRINTABLE.items() if n not in (0x09, 0x0A)}
+_IN_JSON = {n: f"\\u{n:04x}" for n in (*range(0x7F, 0xA0), *_TURNING)}
 _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters escaped: it may be from a card or a server."""
+    return text.translate(_UNPRINTABLE)
 
 
 @dataclass(kw_only=True)
@@ -46,45 +58,46 @@ class Console:
     def note(self, text: str) -> None:
         """Report what is happening, unless --quiet is set."""
         if not self.quiet:
-            self._say(text)
+            self._say(printable(text))
 
     def detail(self, text: str) -> None:
         """Report details, if --verbose is set."""
         if self.verbose:
-            self._say(self.paint(text, "dim"))
+            self._say(self.paint(printable(text), "dim"))
 
     def warn(self, text: str) -> None:
         """Report a risk or something to check, even with --quiet."""
-        self._say(f"{self.paint('warning:', 'yellow')} {text}")
+        self._say(f"{self.paint('warning:', 'yellow')} {printable(text)}")
 
     def fail(self, error: RpiImageError, about: str = "") -> None:
         """Report an error (about `about`): every problem, then the message, then the hint."""
         for problem in error.problems if isinstance(error, SettingsError) else ():
-            self._say(str(problem))
+            self._say(printable(str(problem)))
             if problem.hint:
-                self._say(f"  {self.paint('hint:', 'bold')} {problem.hint}")
+                self._say(f"  {self.paint('hint:', 'bold')} {printable(problem.hint)}")
         fact = f"{about}: {error.message}" if about else error.message
-        self._say(f"{self.paint('error:', 'red')} {fact}")
+        self._say(f"{self.paint('error:', 'red')} {printable(fact)}")
         if error.hint:
-            self._say(f"{self.paint('hint:', 'bold')} {error.hint}")
+            self._say(f"{self.paint('hint:', 'bold')} {printable(error.hint)}")
 
     def result(self, text: str) -> None:
         """Print one line of the result to stdout."""
         with _above_bars(self.out):
-            self.out.write(text + "\n")
+            self.out.write(text.translate(_IN_LINES) + "\n")
             self.out.flush()
 
     def emit(self, value: Any, *, on_one_line: bool = False) -> None:
         """Print `value` as JSON in the given order of keys; `on_one_line` if more values follow."""
         plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
-        json.dump(value, self.out, indent=None if on_one_line else 2, ensure_ascii=plain)
-        self.out.write("\n")
+        text = json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=plain)
+        self.out.write(text.translate(_IN_JSON) + "\n")
 
     def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print rows in aligned columns."""
-        widths = [max(len(str(row[i])) for row in (head, *rows)) for i in range(len(head))]
-        for row in (head, *rows):
-            cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+        shown = [[printable(str(cell)) for cell in row] for row in (head, *rows)]
+        widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+        for row in shown:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self.result("  ".join(cells).rstrip())
 
     @contextlib.contextmanager
@@ -111,7 +124,7 @@ class Console:
                 "cannot ask for confirmation: no terminal",
                 f"use --yes, or type {name} at a terminal",
             )
-        self.err.write(f"{question} ")
+        self.err.write(f"{printable(question)} ")
         self.err.flush()
         return sys.stdin.readline().strip() == name
 
@@ -119,7 +132,7 @@ class Console:
         """Ask for one line; return the default without a terminal."""
         if not self.interactive:
             return default
-        self.err.write(f"{question}{f' [{default}]' if default else ''}: ")
+        self.err.write(f"{printable(question)}{f' [{default}]' if default else ''}: ")
         self.err.flush()
         return sys.stdin.readline().strip() or default
 
@@ -161,15 +174,15 @@ class _PlainMeter:
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
-        self._done = self._said = 0
+        self._done = self._reported = 0
         self._since = time.monotonic()
 
     def advance(self, amount: int) -> None:
         self._done += amount
         now = time.monotonic()
         if now >= self._since + PLAIN_INTERVAL_SECONDS:
-            rate = (self._done - self._said) / max(now - self._since, 0.001)
-            self._said, self._since = self._done, now
+            rate = (self._done - self._reported) / max(now - self._since, 0.001)
+            self._reported, self._since = self._done, now
             self._console.note(f"{self._label}: {self._amount()}{self._pace(rate)}")
 
     def _amount(self) -> str:
@@ -218,7 +231,7 @@ def _bar_class() -> Any:
 @contextlib.contextmanager
 def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[Meter]:
     with _bar_class()(
-        desc=label,
+        desc=printable(label),
         total=total,
         unit=unit,
         unit_scale=unit == "B",

@@ -21,7 +21,7 @@ from imagebuilder.devices.targets import judge_devices
 from imagebuilder.errors import RpiImageError
 from imagebuilder.flash.flasher import STALL_SECONDS
 from imagebuilder.flash.run import FlashOptions, FlashRun, compare_target
-from imagebuilder.flash.verify import whose
+from imagebuilder.flash.verify import owner_of
 from imagebuilder.settings.flags import check_names
 
 if TYPE_CHECKING:
@@ -103,6 +103,6 @@ def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
     """Compare a card or an image file with a node or an image; without one, show its node."""
     check_names(flags, node)
     if not (flags.image or flags.describe_nodes):
-        return show_owner(target, whose(target), console)
+        return show_owner(target, owner_of(target), console)
     found = compare_target(target, Session(console=console), console, flags, node)
     return show_comparison(target, found, console)

@@ -15,10 +15,10 @@ from imagebuilder.cli.console import Console
 from imagebuilder.cli.process import (
     LostOutputError,
     drop_output,
-    end_as_by_ctrl_c,
     fail_usage,
+    interrupt_on_termination,
     report_bug,
-    use_home_of_caller,
+    use_caller_home,
     wrap_streams,
 )
 from imagebuilder.errors import RpiImageError
@@ -78,19 +78,19 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its exit code (see README.md)."""
-    messages = wrap_streams()
-    end_as_by_ctrl_c()
+    stderr = wrap_streams()
+    interrupt_on_termination()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
         code = run(arguments)
         # A Ctrl-C while Python shuts down would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code or (LostOutputError.exit_code if messages.lost else code))
+    sys.exit(code or (LostOutputError.exit_code if stderr.lost else code))
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; report bugs without a traceback."""
-    use_home_of_caller()
+    use_caller_home()
     try:
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
         sys.stdout.flush()

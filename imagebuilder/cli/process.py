@@ -13,20 +13,21 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.errors import WriteError
+from imagebuilder.files import act_for
 
 
-def end_as_by_ctrl_c() -> None:
+def interrupt_on_termination() -> None:
     """Handle SIGTERM and SIGHUP like Ctrl-C.
 
     A closed session may send both: ignore the second, which would interrupt the clean-up. A signal
     that is ignored already (nohup) stays ignored.
     """
-    told: list[int] = []
+    received: list[int] = []
 
     def end(number: int, frame: object) -> None:
         del frame
-        told.append(number)
-        if len(told) == 1:
+        received.append(number)
+        if len(received) == 1:
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -38,7 +39,7 @@ class LostOutputError(WriteError):
     """Standard output cannot be written: the disk is full, or the stream is closed."""
 
 
-class _Output(io.FileIO):
+class _Stdout(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
@@ -49,7 +50,7 @@ class _Output(io.FileIO):
             raise LostOutputError(f"cannot print: {error.strerror}", hint) from error
 
 
-class _Words(io.FileIO):
+class _Stderr(io.FileIO):
     """Standard error: what cannot be written is dropped, and no work fails for it."""
 
     lost = False
@@ -62,38 +63,39 @@ class _Words(io.FileIO):
             return len(data)
 
 
-def wrap_streams() -> _Words:
+def wrap_streams() -> _Stderr:
     """Wrap stdout and stderr, so that any character can be printed and write errors are known.
 
-    Return the stream under stderr. A closed descriptor is opened on /dev/null first: otherwise the
-    next file that is opened, for example an image, would get that number and our messages.
+    Return the raw file under stderr. A closed descriptor is opened on /dev/null first: otherwise
+    the next file that is opened, for example an image, would get that number and our messages.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY if descriptor > 1 else os.O_RDONLY), descriptor)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding=getattr(sys.stdout, "encoding", None),
         errors="backslashreplace",
         line_buffering=os.isatty(1),
     )
-    words = _Words(2, "w", closefd=False)
+    stderr = _Stderr(2, "w", closefd=False)
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(words),
+        io.BufferedWriter(stderr),
         encoding=getattr(sys.stderr, "encoding", None),
         errors="backslashreplace",
         line_buffering=True,
     )
-    return words
+    return stderr
 
 
-def use_home_of_caller() -> None:
+def use_caller_home() -> None:
     """Under sudo, use the home (cache, `~/`) of the user who called it, not that of root."""
     caller = os.environ.get("SUDO_UID", "")
     if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
         return
     import pwd
 
+    act_for(int(caller))
     with contextlib.suppress(KeyError):
         os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
 

@@ -39,7 +39,7 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 # udev holds this lock while it probes a new card (systemd, BLOCK_DEVICE_LOCKING).
 _LOCK_SECONDS = 5.0
-RIGHTS_HINT = "run it as root (sudo), or add yourself to the group `disk`"
+PERMISSION_HINT = "run it as root (sudo), or add yourself to the group `disk`"
 
 
 class Buffer:
@@ -212,8 +212,8 @@ def _open(path: str, flags: int) -> int:
     except OSError as error:
         hints = {
             errno.EBUSY: "unmount it, or close the program that uses it",
-            errno.EACCES: RIGHTS_HINT,
-            errno.EPERM: RIGHTS_HINT,
+            errno.EACCES: PERMISSION_HINT,
+            errno.EPERM: PERMISSION_HINT,
             errno.EROFS: "unlock the card's write protection, or use another card",
         }
         reason = "is in use" if error.errno == errno.EBUSY else f"cannot open: {error.strerror}"

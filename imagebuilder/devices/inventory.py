@@ -33,7 +33,7 @@ _LOOP_GET_STATUS64, _LOOP_INFO_BYTES = 0x4C05, 232
 
 
 @dataclass(frozen=True, slots=True)
-class SysFacts:
+class SysfsDisk:
     """Properties of a disk in /sys that lsblk does not show."""
 
     sequence: int | None = None
@@ -51,7 +51,7 @@ class Snapshot:
     lsblk: str
     mountinfo: str = ""
     swaps: str = ""
-    sys: tuple[tuple[str, SysFacts], ...] = ()
+    sys: tuple[tuple[str, SysfsDisk], ...] = ()
 
 
 def list_devices() -> tuple[Device, ...]:
@@ -173,9 +173,11 @@ class _Mounts:
         return tuple(dict.fromkeys([*found, *([own] if own else [])]))
 
 
-def _parse_disk(entry: Mapping[str, Any], facts: Mapping[str, SysFacts], mounts: _Mounts) -> Device:
+def _parse_disk(
+    entry: Mapping[str, Any], disks: Mapping[str, SysfsDisk], mounts: _Mounts
+) -> Device:
     name = _text(entry, "name")
-    known = facts.get(name, SysFacts())
+    known = disks.get(name, SysfsDisk())
     below = list(_descend(entry))
     parts = tuple(_parse_part(child, mounts) for child in [entry, *below])
     points = [point for part in parts for point in part.mountpoints]
@@ -230,7 +232,7 @@ def _holder(entry: Mapping[str, Any]) -> str:
     return f"{_text(entry, 'type')} {sanitise(_text(entry, 'name'))}"
 
 
-def _transport(entry: Mapping[str, Any], known: SysFacts) -> str:
+def _transport(entry: Mapping[str, Any], known: SysfsDisk) -> str:
     """Return usb, mmc (an SD card), emmc (soldered), loop, or the transport of lsblk."""
     if _text(entry, "name").startswith("mmcblk"):
         return "emmc" if known.card_type == "MMC" else "mmc"
@@ -248,12 +250,12 @@ def _slot(device_path: str) -> str:
     return card[1] if card else ""
 
 
-def _load_sys(path: Path, *, ask: bool) -> SysFacts:
+def _load_sys(path: Path, *, ask: bool) -> SysfsDisk:
     """Return properties of a disk; with `ask` those of a loop's file, whose server may hang."""
     sequence = _read(path / "diskseq").strip()
     backing = _read(path / "loop" / "backing_file").removesuffix("\n")
     device, inode, special = _ask_backing(path.name, backing) if ask and backing else (0, 0, 0)
-    return SysFacts(
+    return SysfsDisk(
         sequence=int(sequence) if sequence.isdigit() else None,
         device_path=os.path.realpath(path),
         card_type=_read(path / "device" / "type").strip(),

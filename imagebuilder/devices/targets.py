@@ -6,7 +6,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from imagebuilder.devices.blockdev import RIGHTS_HINT, unmounted
+from imagebuilder.devices.blockdev import PERMISSION_HINT, unmounted
 from imagebuilder.devices.device import describe, describe_content
 from imagebuilder.devices.inventory import device_holding, list_devices, load_device
 from imagebuilder.devices.safety import (
@@ -51,7 +51,7 @@ def choose_targets(
 def _check_writable(device: Device) -> None:
     """Raise RefusedError without write permission, before a download instead of after it."""
     if not os.access(device.path, os.W_OK):
-        raise RefusedError(f"no permission to write {device.path}", RIGHTS_HINT)
+        raise RefusedError(f"no permission to write {device.path}", PERMISSION_HINT)
 
 
 def _wants_unmount(device: Device, prompter: Prompter, *, unmount: bool | None) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
-from imagebuilder.flash.flasher import why_of
+from imagebuilder.flash.flasher import reason_of
 from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
+class _Claim:
     """A card being written: its entry, the previous entry of its node, and the card's owner."""
 
     entry: LedgerEntry
@@ -56,13 +56,13 @@ class CardClaims:
         self._reporter = reporter
         self._again = again
         self._named = named
-        self._told = again or named
-        self._begun: dict[str, _Begun] = {}
+        self._rewrites = again or named
+        self._claims: dict[str, _Claim] = {}
         self._written: set[str] = set()
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the nodes without a card. Raise RefusedError if there is none."""
-        done = self._ledger.done() if self._ledger and not self._told else frozenset()
+        done = self._ledger.done() if self._ledger and not self._rewrites else frozenset()
         left = tuple(name for name in names if name not in done)
         if not left:
             raise RefusedError("every node has a card", "use --again to write them again")
@@ -81,7 +81,7 @@ class CardClaims:
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
-        last = self._ledger.last(content.node, again=self._told)
+        last = self._ledger.last(content.node, again=self._rewrites)
         if self._named and last and last.state == WRITTEN and owner != last:
             where = f"{last.card or last.device} on {last.finished}"
             self._reporter.warn(f"{last.node} was written to {where}: it will have two cards")
@@ -93,11 +93,11 @@ class CardClaims:
         owner = self._owner_of(content, device)
         entry = replace(_entry(content, device), built=str(self._epoch))
         try:
-            before = self._ledger.claim(entry, again=self._told)
+            before = self._ledger.claim(entry, again=self._rewrites)
         except WriteError as error:
             hint = f"{error.hint}; nothing was written to {device.path}"
             raise WriteError(error.message, hint) from error
-        self._begun[content.node] = _Begun(entry=entry, before=before, owner=owner)
+        self._claims[content.node] = _Claim(entry=entry, before=before, owner=owner)
 
     def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
         """Return the owner of a card. Raise RefusedError if it must not be overwritten."""
@@ -114,40 +114,40 @@ class CardClaims:
         return owner
 
     def take_back(self) -> None:
-        """Undo the claims of this run, before any card was changed."""
-        while self._ledger and self._begun:
-            begun = self._begun.popitem()[1]
+        """Undo all claims, before any card was changed."""
+        while self._ledger and self._claims:
+            claim = self._claims.popitem()[1]
             try:
-                _restore(self._ledger, begun)
+                _restore(self._ledger, claim)
             except RpiImageError as error:
-                self._reporter.warn(f"{error.message}: {begun.entry.node} was not written")
+                self._reporter.warn(f"{error.message}: {claim.entry.node} was not written")
 
     def end(self, outcome: CardOutcome) -> None:
         """Record the result of a card; if the ledger cannot be written, only warn."""
         if self._ledger is None:
             return
-        begun = self._begun.pop(outcome.job.node)
-        entry = begun.entry
+        claim = self._claims.pop(outcome.job.node)
+        entry = claim.entry
         if outcome.stage != Stage.CLAIM:
-            self._lose(*_overwritten(begun))
+            self._lose(*_overwritten(claim))
         try:
             if outcome.report:
                 self._written.add(entry.node)
-                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
+                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(claim))
             elif outcome.stage == Stage.CLAIM:
-                _restore(self._ledger, begun)
+                _restore(self._ledger, claim)
             else:
-                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
-                self._ledger.settle(failed, *_overwritten(begun))
+                failed = replace(entry, state=FAILED, error=reason_of(outcome), finished=_now())
+                self._ledger.settle(failed, *_overwritten(claim))
         except RpiImageError as error:
             self._reporter.warn(f"{error.message}: {entry.node} on {entry.device} was not recorded")
 
     def _lose(self, lost: LedgerEntry | None, reason: str) -> None:
         """Mark the previous entry of a node as lost if its card was overwritten in this run."""
-        for node, begun in self._begun.items():
-            if lost and begun.before == lost:
+        for node, claim in self._claims.items():
+            if lost and claim.before == lost:
                 gone = replace(lost, state=FAILED, error=reason)
-                self._begun[node] = replace(begun, before=gone)
+                self._claims[node] = replace(claim, before=gone)
 
     def _owner(self, device: Device) -> LedgerEntry | None:
         """Return the ledger's entry of this card; None if there is none or it cannot be read."""
@@ -157,19 +157,19 @@ class CardClaims:
         except RpiImageError:
             return None
         found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
-        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
+        known = [*(claim.before for claim in self._claims.values()), *self._entries()]
         return next((entry for entry in known if entry and _is_on(entry, *found)), None)
 
     def _entries(self) -> tuple[LedgerEntry, ...]:
         return self._ledger.entries() if self._ledger else ()
 
 
-def _restore(ledger: Ledger, begun: _Begun) -> None:
+def _restore(ledger: Ledger, claim: _Claim) -> None:
     """Restore the previous entry; the card was not changed."""
-    if begun.before:
-        ledger.settle(begun.before)
+    if claim.before:
+        ledger.settle(claim.before)
     else:
-        ledger.forget(begun.entry.node)
+        ledger.forget(claim.entry.node)
 
 
 def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
@@ -178,12 +178,12 @@ def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
     return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
-def _overwritten(begun: _Begun) -> tuple[LedgerEntry | None, str]:
+def _overwritten(claim: _Claim) -> tuple[LedgerEntry | None, str]:
     """Return the entry of the node that owned this card, and the reason of its loss."""
-    owner = begun.owner
-    if owner is None or owner.node == begun.entry.node:
+    owner = claim.owner
+    if owner is None or owner.node == claim.entry.node:
         return None, ""
-    return owner, f"its card was overwritten with {begun.entry.node}"
+    return owner, f"its card was overwritten with {claim.entry.node}"
 
 
 def _entry(content: CardContent, device: Device) -> LedgerEntry:

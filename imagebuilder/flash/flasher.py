@@ -184,6 +184,6 @@ def _no_answer(worker: _Worker, seconds: float) -> WriteError:
     )
 
 
-def why_of(outcome: CardOutcome) -> str:
+def reason_of(outcome: CardOutcome) -> str:
     """Return why a card is not done."""
     return outcome.error.message if outcome.error else "stopped"

@@ -127,9 +127,11 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """
     import yaml  # noqa: PLC0415 - slow, needed with a class only
 
+    from imagebuilder.plan.plain_yaml import load_plain  # noqa: PLC0415
+
     known = {field.name for field in fields(LedgerEntry)}
     try:
-        cards: list[dict[str, Any]] = (yaml.safe_load(text) or {"cards": []})["cards"] or []
+        cards: list[dict[str, Any]] = (load_plain(text) or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_ledger(name) from error

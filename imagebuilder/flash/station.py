@@ -30,7 +30,7 @@ _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Present:
+class InitialMedia:
     """The media present when the station started; they are never written."""
 
     media: frozenset[tuple[str, int | None]]
@@ -43,10 +43,10 @@ class Present:
         )
 
 
-def present_now(devices: Sequence[Device]) -> Present:
-    """Return the media that are present now."""
+def initial_media(devices: Sequence[Device]) -> InitialMedia:
+    """Return the media among these devices."""
     there = [device for device in devices if device.size_bytes]
-    return Present(
+    return InitialMedia(
         frozenset(medium_of(device) for device in there),
         frozenset(_disk_of(device) for device in there),
     )
@@ -62,14 +62,14 @@ def _disk_of(device: Device) -> tuple[str, str, str, int]:
 
 
 @dataclass
-class _Sight:
+class _Inserted:
     """An inserted medium: since when it is unchanged, and whether it was begun."""
 
     device: Device
     since: float
     begun: bool = False
     tries: int = 0
-    said: str = ""
+    reported: str = ""
 
 
 def _as_it_is(device: Device) -> Device:
@@ -96,7 +96,7 @@ class Station:
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
-    _sights: dict[tuple[str, int | None], _Sight] = field(init=False, default_factory=dict)
+    _inserted: dict[tuple[str, int | None], _Inserted] = field(init=False, default_factory=dict)
     _failure: RpiImageError | None = field(init=False, default=None)
     _outcomes: list[CardOutcome] = field(init=False, default_factory=list)
 
@@ -109,11 +109,11 @@ class Station:
         KeyboardInterrupt and other exceptions stop all cards and are raised again. An error that
         concerns all cards (a full disk, no ledger) is raised after the cards being written.
         """
-        there = present_now(self.look())
+        initial = initial_media(self.look())
         nodes = counted(len(self._waiting), "node")
         self.reporter.note(f"{nodes} to write: insert cards, or press Ctrl-C to stop")
         try:
-            self._serve(events, there)
+            self._serve(events, initial)
         except BaseException:
             for outcome in self.flasher.stop():
                 self.settle(outcome)
@@ -122,11 +122,11 @@ class Station:
             raise self._failure
         return tuple(self._outcomes)
 
-    def _serve(self, events: Uevents, there: Present) -> None:
+    def _serve(self, events: Uevents, initial: InitialMedia) -> None:
         next_look = 0.0
         while self._serving or self.flasher.busy:
             if self._serving and (events.changed() or self.clock() >= next_look):
-                settled = self._take_new(there)
+                settled = self._take_new(initial)
                 next_look = self.clock() + (LOOK_AGAIN_SECONDS if settled else SETTLE_SECONDS)
             if outcome := self.flasher.poll(_TICK_SECONDS):
                 self._settle(outcome)
@@ -135,64 +135,64 @@ class Station:
     def _serving(self) -> bool:
         return bool(self._waiting) and self._failure is None
 
-    def _take_new(self, there: Present) -> bool:
+    def _take_new(self, initial: InitialMedia) -> bool:
         """Begin every new medium that has settled; return False if one is still changing."""
         devices = {medium_of(device): device for device in self.look() if device.size_bytes}
-        self._sights = {
-            medium: self._sights[medium] for medium in self._sights if medium in devices
+        self._inserted = {
+            medium: self._inserted[medium] for medium in self._inserted if medium in devices
         }
         settled, now = True, self.clock()
         for medium, device in devices.items():
-            if medium in there.media:
+            if medium in initial.media:
                 continue
-            sight = self._sights.get(medium)
-            if sight is None or not (sight.begun or same_device(sight.device, device)):
-                self._sights[medium] = sight = _Sight(device, now)
-            if now - sight.since < SETTLE_SECONDS:
+            inserted = self._inserted.get(medium)
+            if inserted is None or not (inserted.begun or same_device(inserted.device, device)):
+                self._inserted[medium] = inserted = _Inserted(device, now)
+            if now - inserted.since < SETTLE_SECONDS:
                 settled = False
-            elif not sight.begun:
-                self._take(sight, device, there)
+            elif not inserted.begun:
+                self._take(inserted, device, initial)
         return settled
 
-    def _take(self, sight: _Sight, device: Device, there: Present) -> None:
-        if there.holds(device):
+    def _take(self, inserted: _Inserted, device: Device, initial: InitialMedia) -> None:
+        if initial.holds(device):
             self._leave_alone(
-                sight, "it looks like a disk that was present when the station started"
+                inserted, "it looks like a disk that was present when the station started"
             )
             return
         try:
             if only_mounted(device, self.policy):
                 device = self.free(device)
         except RefusedError as error:
-            self._leave_alone(sight, error.message)
+            self._leave_alone(inserted, error.message)
             return
         if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.policy)]:
-            self._leave_alone(sight, "; ".join(reasons))
+            self._leave_alone(inserted, "; ".join(reasons))
         elif self._waiting:
-            self._begin(self._waiting.popleft(), sight, device)
+            self._begin(self._waiting.popleft(), inserted, device)
 
-    def _leave_alone(self, sight: _Sight, reason: str) -> None:
+    def _leave_alone(self, inserted: _Inserted, reason: str) -> None:
         """Warn once for each reason: the medium is checked again each time."""
-        if reason != sight.said:
-            self.reporter.warn(f"skipping {sight.device.path}: {reason}")
-        sight.said = reason
+        if reason != inserted.reported:
+            self.reporter.warn(f"skipping {inserted.device.path}: {reason}")
+        inserted.reported = reason
 
-    def _begin(self, node: str, sight: _Sight, device: Device) -> None:
+    def _begin(self, node: str, inserted: _Inserted, device: Device) -> None:
         try:
             job = self.prepare(node, device)
         except NodeTakenError as error:
             self.reporter.warn(f"skipping {node}: {error.message}")
             if self._waiting:
-                self._begin(self._waiting.popleft(), sight, device)
+                self._begin(self._waiting.popleft(), inserted, device)
             return
         except RefusedError as error:
             self._waiting.appendleft(node)
-            self._leave_alone(sight, f"{error.message} ({error.hint})")
+            self._leave_alone(inserted, f"{error.message} ({error.hint})")
             return
         except RpiImageError as error:
             self._failure = error
             return
-        sight.begun, sight.tries = True, sight.tries + 1
+        inserted.begun, inserted.tries = True, inserted.tries + 1
         self.reporter.note(f"writing {node} to {describe(device)}")
         self.flasher.start(job)
 
@@ -212,7 +212,7 @@ class Station:
 
     def _let_try_again(self, outcome: CardOutcome) -> None:
         """Retry a card that was refused before writing: udev or the desktop may have held it."""
-        sight = self._sights.get(medium_of(outcome.job.device))
+        inserted = self._inserted.get(medium_of(outcome.job.device))
         untouched = outcome.stage == Stage.CLAIM and isinstance(outcome.error, RefusedError)
-        if sight and untouched and sight.tries < _TRIES:
-            sight.begun, sight.since = False, self.clock()
+        if inserted and untouched and inserted.tries < _TRIES:
+            inserted.begun, inserted.since = False, self.clock()

@@ -200,7 +200,7 @@ def build_time_of(path: Path, otherwise: int) -> int:
     return int(built) if built.isdigit() else otherwise
 
 
-def whose(path: Path) -> dict[str, Any]:
+def owner_of(path: Path) -> dict[str, Any]:
     """Return the report of a card as JSON.
 
     Raise ImageError if it has no node. Raise WriteError if it is unfinished, because the hints of
@@ -223,7 +223,7 @@ def whose(path: Path) -> dict[str, Any]:
 _MOST_FILES = 64
 
 # Files with settings; kernels and firmware are large, and are compared with the write set.
-_TELLING = (".txt", ".yaml", ".yml", ".env", ".conf", ".sh", "user-data", "meta-data")
+_IDENTIFYING = (".txt", ".yaml", ".yml", ".env", ".conf", ".sh", "user-data", "meta-data")
 
 
 def open_boot_volume(disk: ReadAt) -> BootVolume:
@@ -243,7 +243,7 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
         volume = open_boot_volume(CachedReader(disk))
     except ImageError:
         return {}
-    chosen = sorted(filter(_tells_who, volume.names()), key=_ours_first)[:_MOST_FILES]
+    chosen = sorted(filter(_is_identifying, volume.names()), key=_ours_first)[:_MOST_FILES]
     return {path: volume.read(path) for path in chosen if volume.size_of(path) <= MOST_TEXT_BYTES}
 
 
@@ -278,8 +278,8 @@ def _holds(volume: BootVolume, path: str, data: bytes) -> bool:
     )
 
 
-def _tells_who(path: str) -> bool:
-    return path.lower().endswith(_TELLING)
+def _is_identifying(path: str) -> bool:
+    return path.lower().endswith(_IDENTIFYING)
 
 
 def _ours_first(path: str) -> tuple[bool, str]:

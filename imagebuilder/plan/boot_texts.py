@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -45,20 +46,14 @@ def parse_mapping(text: bytes, path: str) -> Mapping[str, object]:
     if _JINJA.match(text):
         raise ImageError(f"{path} is a Jinja template of cloud-init, which cannot be merged", hint)
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        found = load_plain(text)
+    except yaml.YAMLError as error:
         raise ImageError(
-            f"{path} is not a single YAML mapping: {_yaml_reason(error)}", hint
+            f"{path} is not a single YAML mapping: {yaml_reason(error)}", hint
         ) from error
     if not isinstance(found, dict | None):
         raise ImageError(f"{path} is not a single YAML mapping but a {type(found).__name__}", hint)
     return found or {}
-
-
-def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return f"line {mark.line + 1}: {reason}" if mark else reason
 
 
 # ---- occidentalis.txt: name=value lines

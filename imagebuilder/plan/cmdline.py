@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import split_lines
-from imagebuilder.plan.card_layout import INSTALLER
+from imagebuilder.plan.card_layout import CMDLINE, INSTALLER
 
 # The limit on ARM is 1024 (COMMAND_LINE_SIZE, arch/arm/include/uapi/asm/setup.h), of which the
 # firmware of the Pi uses up to 400 for words that it puts in front.
@@ -34,10 +34,14 @@ def split_words(line: str) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class CmdlineEdit:
-    """A change of cmdline.txt: words added, and words of the vendor replaced, with their index."""
+    """A change of the command line in the file `path`.
+
+    `replaced` are words of the vendor that ours replaced, with their index.
+    """
 
     added: tuple[str, ...] = ()
     replaced: tuple[tuple[int, str], ...] = ()
+    path: str = CMDLINE
 
 
 NO_EDIT = CmdlineEdit()
@@ -58,14 +62,17 @@ def groups_of(text: str) -> list[str]:
 def merge_cmdline(
     text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT
 ) -> tuple[str, CmdlineEdit]:
-    """Return the line of cmdline.txt with our groups of words, and the change made.
+    """Return the text of cmdline.txt with our groups of words, and the change made.
+
+    The firmware reads the first line only; the others are kept, without effect.
 
     The earlier change is undone first; all other words stay. Ours go last, where they override
     others, but before ` -- `, after which words belong to init. Init gets no words that precede
     `init=`, and the vendor's clean-up cuts the line at ` systemd.run`. Raise ImageError if the
     line has another `init=` already.
     """
-    words = _undone(split_words(text), earlier)
+    first, _, others = text.partition("\n")
+    words = _undone(split_words(first), earlier)
     _check_words(words, ours)
     end = _end_of(words)
     kept = [(place, word) for place, word in enumerate(words[:end])]
@@ -74,7 +81,7 @@ def merge_cmdline(
     added = [group for group in dict.fromkeys(ours) if group not in stays]
     line = " ".join(stays + added + words[end:])
     _check_length(" ".join(ours), line)
-    return line, CmdlineEdit(tuple(added), tuple(gone))
+    return f"{line}\n{others}" if others.strip() else line, CmdlineEdit(tuple(added), tuple(gone))
 
 
 def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:

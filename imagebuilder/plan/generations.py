@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import yaml
 from pydantic import (
@@ -18,28 +18,18 @@ from pydantic import (
 )
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from imagebuilder.model import OverlayFile
+    from imagebuilder.plan.boot_files import BootFiles
 
 FILE = "generation.yml"
-
-
-class BootFiles(Protocol):
-    """The files of a boot partition; paths are '/'-separated and compared without case."""
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-
-    def exists(self, path: str) -> bool:
-        """Return whether the file exists."""
-
-    def read(self, path: str) -> bytes:
-        """Return the content of a file. Raise ImageError if it does not exist."""
 
 
 class Condition(BaseModel):
@@ -135,9 +125,9 @@ def parse_generation(
 ) -> Generation:
     """Return the generation in a generation.yml. Raise SettingsError with every wrong key."""
     try:
-        document = _Document.model_validate(yaml.safe_load(text))
+        document = _Document.model_validate(load_plain(text))
     except yaml.YAMLError as error:
-        raise SettingsError(f"{origin}: {_yaml_reason(error)}", "fix the YAML") from error
+        raise SettingsError(f"{origin}: {yaml_reason(error)}", "fix the YAML") from error
     except (ValidationError, re.error) as error:
         raise SettingsError(
             f"{origin}: {_validation_reason(error)}", "see docs/generations.md"
@@ -157,12 +147,6 @@ def parse_generation(
         storage_driver=document.storage_driver,
         files=tuple(files),
     )
-
-
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    mark: Any = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or 'not YAML'}"
 
 
 def _validation_reason(error: ValidationError | re.error) -> str:
@@ -185,28 +169,6 @@ def named_generation(generations: tuple[Generation, ...], name: str) -> Generati
 _GENERATION = re.compile(r"^NODE_GENERATION='([^']*)'", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class DictBoot:
-    """A boot partition in memory, for dry runs without an image."""
-
-    files: Mapping[str, bytes]
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-        return tuple(self.files)
-
-    def exists(self, path: str) -> bool:
-        """Return whether the file exists."""
-        return path.lower() in {name.lower() for name in self.files}
-
-    def read(self, path: str) -> bytes:
-        """Return the content of a file. Raise ImageError if it does not exist."""
-        for name, data in self.files.items():
-            if name.lower() == path.lower():
-                return data
-        raise ImageError(f"no {path} on the boot partition", "check the base image")
-
-
 def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
     """Return the generation of a boot partition. Raise ImageError if none or several fit.
 
@@ -226,13 +188,3 @@ def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
         else "the boot partition matches no known generation of base images",
         f"set --generation (`generation:` in a file) to one of: {names}",
     )
-
-
-def read_boot_text(boot: BootFiles, path: str) -> str:
-    """Return the text of a file on the boot partition; empty if it does not exist."""
-    return decode_boot_text(boot.read(path)) if boot.exists(path) else ""
-
-
-def decode_boot_text(data: bytes) -> str:
-    """Decode a vendor's text; bytes that are not UTF-8 are kept when it is encoded again."""
-    return data.decode("utf-8", "surrogateescape")

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.plan.boot_config import cmdline_path
+from imagebuilder.plan.boot_files import (
+    BootFiles,
+    EditedBootFiles,
+    decode_boot_text,
+    read_boot_text,
+)
 from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import public_context, secret_context
-from imagebuilder.plan.generations import BootFiles, Generation, decode_boot_text, read_boot_text
 from imagebuilder.plan.overlays import check_path, template_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from imagebuilder.plan.generations import Generation
 
 
 # A template with such a name is rendered once for each item of a list.
@@ -65,7 +73,7 @@ def plan_node(
     config_hash = draft.digest(generation.name)
     final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
     record = _Record.on(boot)
-    texts, cmdline = _edited_texts(final, boot, record)
+    texts, cmdline = _edited_texts(final, boot, record, settings.machines)
     files = dict(final.files) | texts | work.kept
     made = record.after(files, cmdline, boot)
     if made.worth_keeping:
@@ -78,6 +86,7 @@ def plan_node(
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
         warnings=tuple(work.warnings()),
+        cmdline=cmdline.path,
     )
 
 
@@ -273,7 +282,8 @@ class _Record:
             found = json.loads(read_boot_text(boot, RECORD) or "{}")
             added = tuple(map(str, found["cmdline"]))
             replaced = tuple((int(at), str(word)) for at, word in found.get("replaced", []))
-            return cls(tuple(map(str, found["files"])), CmdlineEdit(added, replaced))
+            edit = CmdlineEdit(added, replaced, str(found.get("cmdline_file", CMDLINE)))
+            return cls(tuple(map(str, found["files"])), edit)
         except (ValueError, KeyError, TypeError):
             return cls()
 
@@ -298,12 +308,14 @@ class _Record:
         parts: dict[str, object] = {"files": self.files, "cmdline": self.cmdline.added}
         if self.cmdline.replaced:
             parts["replaced"] = self.cmdline.replaced
+        if self.cmdline.path != CMDLINE:
+            parts["cmdline_file"] = self.cmdline.path
         text = json.dumps(parts, indent=1)
         return f"{text}\n".encode()
 
 
 def _edited_texts(
-    final: _Rendered, boot: BootFiles, record: _Record
+    final: _Rendered, boot: BootFiles, record: _Record, machines: tuple[str, ...]
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
     """Return the vendor's texts with our edits, and the change of cmdline.txt for the record."""
     texts: dict[str, str] = {}
@@ -319,13 +331,23 @@ def _edited_texts(
 
     for path, values in final.lines.items():
         texts[path] = set_lines(text_of(path), dict(values))
-    earlier = NO_EDIT if CMDLINE in own else record.cmdline
-    if final.cmdline or earlier != NO_EDIT:
-        texts[CMDLINE], edit = merge_cmdline(text_of(CMDLINE), final.cmdline, earlier)
     if CONFIG in final.appended:
         lines = tuple(final.appended[CONFIG].splitlines())
         texts[CONFIG] = add_config_lines(text_of(CONFIG), lines)
-    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}, edit
+    edited = {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
+    path = cmdline_path(EditedBootFiles(boot, {**final.files, **edited}), machines)
+    earlier = NO_EDIT if path.lower() in own else record.cmdline
+    if earlier.path != path:
+        # The firmware reads another file now: remove our words from the previous one.
+        if earlier != NO_EDIT:
+            text, _ = merge_cmdline(text_of(earlier.path), (), earlier)
+            edited[earlier.path] = text.encode("utf-8", "surrogateescape")
+        earlier = NO_EDIT
+    if final.cmdline or earlier != NO_EDIT:
+        text, edit = merge_cmdline(text_of(path), final.cmdline, earlier)
+        edited[path] = text.encode("utf-8", "surrogateescape")
+        edit = replace(edit, path=path)
+    return edited, edit
 
 
 def _stale(files: Mapping[str, bytes], record: _Record, boot: BootFiles) -> list[str]:

@@ -14,16 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.model import BootEdit, Cluster, Network, NodePlan, NodeSettings
-from imagebuilder.plan.card_layout import CMDLINE, IDENTITIES, RECORD, TARBALLS
+from imagebuilder.plan.card_layout import IDENTITIES, RECORD, TARBALLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 UNCLAIMED = "unclaimed"
-
-# The Pi never rewrites its kernel command line: after a power cut it would not boot. made.json
-# is the record of the planner and stays that of the image.
-SHARED = frozenset({CMDLINE, RECORD})
 
 
 def identity_of(node: NodeSettings) -> str:
@@ -126,7 +122,11 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
     `plans` maps names of `identity_of` to plans for the same base as `fallback`. The Pi only adds
     its own files, so files that not all nodes have are removed from the fallback.
     """
-    shared = [kept for edit in fallback.edits for kept in _for_all(edit, plans.values())]
+    shared = [
+        kept
+        for edit in fallback.edits
+        for kept in _for_all(edit, plans.values(), shared=edit.path in _shared(fallback))
+    ]
     shared += _tarballs_of_all(fallback, tuple(plans.values()))
     common = {edit.path.lower(): edit.data for edit in shared}
     own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
@@ -157,27 +157,32 @@ def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:
     for plan in plans:
         yield from plan.warnings
         if _command_line(plan) != _command_line(fallback):
-            yield f"{plan.hostname}: its words for {CMDLINE} are ignored: all nodes share it"
+            yield f"{plan.hostname}: its words for {plan.cmdline} are ignored: all nodes share it"
 
 
 def _command_line(plan: NodePlan) -> bytes:
     """Return the planned kernel command line without cloud-init's instance id."""
-    edit = _find(plan, CMDLINE)
+    edit = _find(plan, plan.cmdline)
     data = edit.data if edit else None
     return (data or b"").replace(f";i={plan.config_hash}".encode(), b"")
 
 
-def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:
+def _for_all(edit: BootEdit, plans: Iterable[NodePlan], *, shared: bool) -> Iterable[BootEdit]:
     """Yield the edit if every plan writes the file, a removal if one of them removes it."""
     found = [_find(plan, edit.path) for plan in plans]
-    if (
-        edit.path in SHARED
-        or edit.data is None
-        or all(same and same.data is not None for same in found)
-    ):
+    if shared or edit.data is None or all(same and same.data is not None for same in found):
         yield edit
     elif any(same and same.data is None for same in found):
         yield replace(edit, data=None)
+
+
+def _shared(plan: NodePlan) -> frozenset[str]:
+    """Return the paths of files that are the same for every node.
+
+    The Pi never rewrites its kernel command line: after a power cut it would not boot. made.json
+    is the record of the planner.
+    """
+    return frozenset({plan.cmdline, RECORD})
 
 
 def _find(plan: NodePlan, path: str) -> BootEdit | None:
@@ -187,7 +192,7 @@ def _find(plan: NodePlan, path: str) -> BootEdit | None:
 
 def _own_edits(name: str, plan: NodePlan, common: Mapping[str, bytes | None]) -> Iterable[BootEdit]:
     for edit in plan.edits:
-        if edit.data is None or edit.path in SHARED:
+        if edit.data is None or edit.path in _shared(plan):
             continue
         if common.get(edit.path.lower()) != edit.data:
             yield BootEdit(f"{IDENTITIES}{name}/{edit.path}", edit.data)

@@ -83,6 +83,11 @@ def yaml(value: object) -> str:
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def compose(value: object) -> str:
+    """Return a YAML value for a compose file, in which `$` is escaped (`$$`)."""
+    return yaml(value).replace("$", "$$")
+
+
 def utc(epoch: int) -> str:
     """Return `epoch` (seconds since 1970) in the format of fake-hwclock."""
     return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
@@ -108,6 +113,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.filters |= {
         "sh": sh,
         "yaml": yaml,
+        "compose": compose,
         "line": check_line,
         "verbatim": check_verbatim,
         "utc": utc,

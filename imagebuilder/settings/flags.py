@@ -118,7 +118,7 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
     if flags.label:
         document["labels"] = dict(flags.label)
     if flags.registry is not None:
-        from imagebuilder.settings.schema.fields import host_port  # noqa: PLC0415 - slow, see below
+        from imagebuilder.settings.schema.addresses import host_port  # noqa: PLC0415 - slow, see below
 
         document["insecure_registries"] = [flags.registry]
         # Do not report a wrong --registry twice, as the mirror as well.

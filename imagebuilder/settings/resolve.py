@@ -18,7 +18,6 @@ from imagebuilder.settings.schema.documents import (
 )
 from imagebuilder.settings.sections import (
     Node,
-    ReferenceResolver,
     apt_proxy_of,
     cluster_of,
     docker_of,
@@ -35,6 +34,8 @@ from imagebuilder.settings.sections import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from imagebuilder.settings.references import References
 
 DEFAULT_IMAGE = "hypriotos-1.12.3"
 
@@ -77,7 +78,7 @@ class _Chosen:
 
 
 def resolve_classroom(
-    classroom: ClassroomDocument, flags: ClassroomDocument, references: ReferenceResolver
+    classroom: ClassroomDocument, flags: ClassroomDocument, references: References
 ) -> Resolved:
     """Resolve every node; `flags` override `classroom`, and its nodes select nodes of the roster.
 
@@ -126,7 +127,7 @@ class _Resolver:
 
     classroom: Layer
     flags: Layer
-    references: ReferenceResolver
+    references: References
     diagnostics: list[Diagnostic] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 

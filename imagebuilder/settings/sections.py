@@ -11,7 +11,7 @@ import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from imagebuilder.errors import SettingsError, problems_of
 from imagebuilder.model import (
@@ -36,10 +36,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from imagebuilder.settings.references import References
     from imagebuilder.settings.schema.documents import (
-        ImageDocument,
         KeyDocument,
-        ProfileDocument,
         SecretDocument,
         SettingsDocument,
         WifiNetworkDocument,
@@ -49,38 +48,13 @@ CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
 Result = TypeVar("Result")
 
 
-class ReferenceResolver(Protocol):
-    """The references of settings; each method raises SettingsError with message and hint."""
-
-    def profile(self, name: str) -> ProfileDocument:
-        """Return a profile."""
-
-    def image(self, document: ImageDocument) -> ImageSource:
-        """Return the source of a base image."""
-
-    def secret(self, document: SecretDocument, what: str) -> Secret | None:
-        """Return a secret; None if it is missing and only a check is made."""
-
-    def public_keys(self, path: Path) -> tuple[str, ...]:
-        """Return the keys in a file of SSH public keys."""
-
-    def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
-        """Return `name` if there is such a generation of base images."""
-
-    def folder(self, path: Path) -> Path:
-        """Return `path` if the folder exists."""
-
-    def file(self, path: Path) -> Path:
-        """Return `path` if the file exists."""
-
-
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node while it is resolved: its layers from low to high, and the merged document."""
 
     layers: tuple[Layer, ...]
     merged: SettingsDocument
-    references: ReferenceResolver
+    references: References
     say: Callable[[Diagnostic], None]
     salt: str = ""
 

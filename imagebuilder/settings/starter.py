@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from imagebuilder.errors import InputError, Problem, SettingsError, WriteError
-from imagebuilder.files import has_file, has_folder
+from imagebuilder.errors import InputError, Problem, SettingsError
+from imagebuilder.files import has_file, has_folder, new_file, part_of, pwrite_all
 from imagebuilder.settings.load import check_classroom
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
 
@@ -222,19 +220,12 @@ def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...
 
 
 def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
-    """Check a starter file and write it. Raise SettingsError if the check fails."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if severe := _severe_in(part, environment):
+    """Check a starter file and write it.
+
+    Raise SettingsError if the check fails, and WriteError if the file cannot be written.
+    """
+    with new_file(path, 0o644) as descriptor:
+        pwrite_all(descriptor, text.encode(), 0)
+        # In its own folder, because its paths are relative to it.
+        if severe := _severe_in(part_of(path), environment):
             raise SettingsError("the answers are not valid", problems=severe)
-        part.replace(path)
-    except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        raise WriteError(f"{path}: {reason}", "check the folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import read_file
+from imagebuilder.plan.plain_yaml import LOADER, TOO_DEEP, mark_too_deep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
@@ -26,7 +27,6 @@ EMPTY = "the file is empty"
 
 # Limits: aliases of aliases could grow without bound ("billion laughs").
 MAX_VALUES = 500_000
-MAX_DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class YamlFile:
 def parse_yaml(text: str) -> YamlFile:
     """Parse one document and collect its problems; after a syntax error there is only that one."""
     try:
-        if deep := _too_deep(text):
-            return YamlFile(None, (YamlProblem(deep, "nested too deeply"),))
-        root = yaml.compose(text, Loader=_LOADER)
+        if mark := mark_too_deep(text):
+            return YamlFile(None, (YamlProblem(mark.line + 1, TOO_DEEP),))
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
@@ -79,23 +79,6 @@ def parse_yaml(text: str) -> YamlFile:
     builder = _Builder()
     data = builder.value(root)
     return YamlFile(data, tuple(builder.problems), root)
-
-
-def _too_deep(text: str) -> int:
-    """Return the line where the nesting exceeds MAX_DEPTH, else 0.
-
-    The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
-    thousand levels; its parser does not recurse.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            return event.start_mark.line + 1 if event.start_mark else 1
-    return 0
 
 
 def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
@@ -235,15 +218,7 @@ def read_text(path: Path, what: str) -> str:
 
 def read_bytes(path: Path, what: str) -> bytes:
     """Return the content of a small file. Raise SettingsError on failure or over 16 MiB."""
-    try:
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(
-                f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB", "check if it is the right file"
-            )
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
-        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+    return read_file(path, what, MAX_FILE_BYTES)
 
 
 def load_yaml(path: Path, what: str) -> YamlFile:

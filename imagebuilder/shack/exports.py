@@ -7,9 +7,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import yaml
-
 from imagebuilder.files import write_text
+from imagebuilder.shack.encoders import (
+    AnsibleText,
+    ansible_yaml,
+    comment,
+    docker_fields,
+    ssh_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -42,7 +47,7 @@ def ansible_inventory(classroom: Classroom, folder: Path) -> str:
             groups.setdefault(name, {"hosts": {}})["hosts"][node.hostname] = None
     hosts = {node.hostname: _host_variables(node) for node in classroom.nodes}
     inventory = {"all": {"hosts": hosts, "children": groups}}
-    return _head(classroom, "#") + yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True)
+    return _head(classroom, "#") + ansible_yaml(inventory)
 
 
 def ssh_config(classroom: Classroom, folder: Path) -> str:
@@ -55,7 +60,7 @@ def ssh_config(classroom: Classroom, folder: Path) -> str:
         if node.host_keys:
             text += (
                 f"    HostKeyAlias {node.hostname}\n"
-                f'    UserKnownHostsFile "{str(folder / "known_hosts").replace("%", "%%")}"\n'
+                f"    UserKnownHostsFile {ssh_path(folder / 'known_hosts')}\n"
                 "    StrictHostKeyChecking yes\n"
             )
     return text
@@ -134,20 +139,20 @@ context() {
 
 
 def _context(name: str, endpoint: str, certificates: Path | None) -> str:
-    files = ""
+    fields = [f"host={endpoint}"]
     if certificates:
-        files = "".join(f",{part}={certificates / part}.pem" for part in ("ca", "cert", "key"))
-    return f"context {shlex.quote(name)} {shlex.quote(f'host={endpoint}{files}')}\n"
+        fields += [f"{part}={certificates / part}.pem" for part in ("ca", "cert", "key")]
+    return f"context {shlex.quote(name)} {shlex.quote(docker_fields(fields))}\n"
 
 
 def _host_variables(node: NodeSettings) -> dict[str, object]:
     variables: dict[str, object] = {"ansible_host": reachable_name(node)}
     if node.user:
-        variables["ansible_user"] = node.user.name
+        variables["ansible_user"] = AnsibleText(node.user.name)
     facts = {"profile": node.profile, "arch": node.arch, "seat": node.seat, "owner": node.owner}
-    variables |= {key: value for key, value in facts.items() if value}
+    variables |= {key: AnsibleText(value) for key, value in facts.items() if value}
     if node.docker.labels:
-        variables["docker_labels"] = dict(node.docker.labels)
+        variables["docker_labels"] = {k: AnsibleText(text) for k, text in node.docker.labels}
     return variables
 
 
@@ -176,8 +181,7 @@ def _group_name(text: str) -> str:
 
 
 def _head(classroom: Classroom, mark: str) -> str:
-    name = " ".join(classroom.name.split())
-    return f"{mark} {name}: made by rpi-image from {classroom.path.name}\n"
+    return comment(f"{mark} {classroom.name}: made by rpi-image from {classroom.path.name}") + "\n"
 
 
 def write_exports(classroom: Classroom, names: Iterable[str], folder: Path) -> tuple[Path, ...]:

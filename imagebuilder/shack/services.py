@@ -246,31 +246,27 @@ def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[s
 
 
 def _registry(shack: Shack) -> Service:
-    return Service(
-        name="registry",
-        container="shack-registry",
-        image=shack.registry_image,
-        what="the class's own images (push here)",
-        port=shack.registry_port,
-        ports=(f"{shack.registry_port}:5000",),
-        volumes=(
-            "./registry/config.yml:/etc/docker/registry/config.yml:ro",
-            "registry-data:/var/lib/registry",
-        ),
-    )
+    what = "the class's own images (push here)"
+    return _distribution("registry", shack.registry_image, what, shack.registry_port)
 
 
 def _mirror(shack: Shack) -> Service:
+    what = "cache of Docker Hub (read only)"
+    return _distribution("mirror", shack.registry_image, what, shack.mirror_port)
+
+
+def _distribution(name: str, image: str, what: str, port: int) -> Service:
+    """Return a service with the image `registry`: a registry or a mirror, by its config.yml."""
     return Service(
-        name="mirror",
-        container="shack-mirror",
-        image=shack.registry_image,
-        what="cache of Docker Hub (read only)",
-        port=shack.mirror_port,
-        ports=(f"{shack.mirror_port}:5000",),
+        name=name,
+        container=f"shack-{name}",
+        image=image,
+        what=what,
+        port=port,
+        ports=(f"{port}:5000",),
         volumes=(
-            "./mirror/config.yml:/etc/docker/registry/config.yml:ro",
-            "mirror-data:/var/lib/registry",
+            f"./{name}/config.yml:/etc/docker/registry/config.yml:ro",
+            f"{name}-data:/var/lib/registry",
         ),
     )
 

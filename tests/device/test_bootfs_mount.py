@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,9 +24,8 @@ pytestmark = pytest.mark.root
 def mounted(image: FatImage, folder: Path, options: str) -> Iterator[Path]:
     """Mount the boot partition through a loop device at its offset."""
     need_root()
-    need("mount", "umount")
-    if shutil.which("modprobe"):
-        run("modprobe", "vfat", check=False)
+    need("mount", "umount", "modprobe")
+    run("modprobe", "vfat", check=False)
     if "vfat" not in Path("/proc/filesystems").read_text():
         pytest.skip("this kernel has no vfat")
     folder.mkdir(exist_ok=True)

@@ -37,7 +37,7 @@ from tests.device.cards import (
     head_of,
     lying_card,
 )
-from tests.lib.tools import run
+from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,7 +207,7 @@ def only_these_loops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Hide the loop devices of other tests from lsblk; gives the file that lists ours."""
     mine = tmp_path / "mine"
     mine.touch()
-    real = run("which", "lsblk").strip()
+    (real,) = need("lsblk")
     folder = tmp_path / "bin"
     folder.mkdir()
     (folder / "lsblk").write_text(

@@ -21,7 +21,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -130,8 +129,7 @@ class Reader:
 
     def _lay_out_programs(self) -> None:
         self.programs.mkdir()
-        usermod, ln = (shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
-                       for name in ("usermod", "ln"))  # fmt: skip
+        usermod, ln = need("usermod", "ln")
         stand_ins = {
             "sudo": 'exec "$@"',
             "ip": "echo '2: eth0    inet 192.168.2.1/24 brd 192.168.2.255'",

@@ -72,7 +72,7 @@ def make_image(
     The type byte is 0x0c whatever the kind, as on the April 2015 image. `odd_bytes` are added
     at the end; `volume_kib` makes a volume smaller than its partition; `options` go to mkfs.vfat.
     """
-    need("sfdisk", "mkfs.vfat", "mcopy", "mmd")
+    need("sfdisk", "mkfs.vfat", "mattrib", "mcopy", "mdel", "mlabel", "mmd")
     size = size_mib * MIB
     end = START_BYTES + size
     with path.open("wb") as image:

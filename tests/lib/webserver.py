@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
-import shutil
 import socket
 import subprocess
 import threading
@@ -63,13 +62,12 @@ class Nginx:
 @contextlib.contextmanager
 def nginx(root: Path, work: Path, rate: str = "0") -> Iterator[Nginx]:
     """Serve `root` by Debian's nginx, throttled to `rate` (500k, 0 for none) a connection."""
-    need("nginx")
+    (binary,) = need("nginx")
     work.mkdir(parents=True)
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     conf = work / "nginx.conf"
     conf.write_text(_NGINX.format(work=work, root=root, port=port, rate=rate, user=user))
-    binary = shutil.which("nginx", path=os.environ["PATH"] + ":/usr/sbin") or "nginx"
     server = subprocess.Popen(
         [binary, "-e", work / "error.log", "-p", work, "-c", conf], stderr=subprocess.DEVNULL
     )

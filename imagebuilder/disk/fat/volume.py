@@ -48,28 +48,9 @@ class BootVolume:
         return f"FAT{self.fat.fat_type}"
 
     @property
-    def label(self) -> str:
-        """The label in the root directory, else in the boot sector; empty if there is none."""
-        if label := self.tree.listing(self.fat.root_cluster).label:
-            return label
-        stored = self.fat.bpb_header["BS_VolLab"].decode("cp437").strip("\0 ")
-        return "" if stored == "NO NAME" else str(stored)
-
-    @property
-    def serial(self) -> str:
-        """The serial number of the volume, in the format of `blkid`."""
-        number = self.fat.bpb_header["BS_VolID"]
-        return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
-
-    @property
     def free_bytes(self) -> int:
         """The free space, in whole clusters."""
         return self.fat.free_count * self.fat.bytes_per_cluster
-
-    @property
-    def cluster_bytes(self) -> int:
-        """The size of a cluster."""
-        return self.fat.bytes_per_cluster
 
     @property
     def clean(self) -> bool:
@@ -97,7 +78,7 @@ class BootVolume:
                 f" more than {most_bytes}",
                 "check that this is an image for a Raspberry Pi",
             )
-        need = -(-entry.size_bytes // self.cluster_bytes)
+        need = -(-entry.size_bytes // self.fat.bytes_per_cluster)
         chain = self.fat.first_of_chain(self.tree.start_of(entry), need)
         if len(chain) < need:
             raise damaged(f"{path!r} has fewer clusters than its size needs")

@@ -93,7 +93,7 @@ def test_a_compose_that_does_not_run_is_none(
 def test_the_logs_of_all_are_followed_until_ctrl_c(
     shell: list[str], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    need(shell[0])
+    need("dash", "busybox")
     folder = written(room(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     follow = f'#!/bin/sh\necho $$ >> {tmp_path}/jobs\necho "hello from $5"\nexec sleep 60\n'

@@ -167,7 +167,7 @@ def test_init_into_a_folder_that_is_not_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["init", str(tmp_path / "gone" / "c.yml"), "--no-input"]) == 7
-    assert "no such file" in capsys.readouterr().err
+    assert "No such file" in capsys.readouterr().err
 
 
 def at_a_terminal(folder: Path, typed: bytes) -> tuple[int, str]:

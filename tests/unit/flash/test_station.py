@@ -15,7 +15,7 @@ from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash.flasher import CardOutcome, Flasher
 from imagebuilder.flash.ledger import NodeTakenError
-from imagebuilder.flash.station import Station, present_now
+from imagebuilder.flash.station import Station, initial_media
 from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import SilentReporter
 from tests.lib.reports import REPORT
@@ -331,8 +331,8 @@ def test_whatever_ends_it_stops_the_cards_and_tells_the_ledger(error: BaseExcept
 
 
 def test_an_empty_slot_is_not_present() -> None:
-    assert not present_now([EMPTY_SLOT]).holds(inserted(5))
-    assert present_now([inserted(5)]).holds(inserted(5))
+    assert not initial_media([EMPTY_SLOT]).holds(inserted(5))
+    assert initial_media([inserted(5)]).holds(inserted(5))
 
 
 def test_a_device_is_described_with_what_tells_it_apart() -> None:

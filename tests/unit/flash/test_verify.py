@@ -21,7 +21,7 @@ FILES = {"cmdline.txt": b"root=/dev/mmcblk0p2\n", "user-data": b"#cloud-config\n
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    need("sfdisk", "mkfs.vfat", "mcopy")
+    need("sfdisk", "mkfs.vfat", "mcopy", "mdel")
     boot, image = tmp_path / "boot", tmp_path / "disk.img"
     run("truncate", "-s", "9M", boot)
     run("mkfs.vfat", "-F", "16", "-s", "1", boot)

@@ -22,10 +22,9 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.plan.card_layout import IDENTITIES
-from imagebuilder.plan.generations import DictBoot
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.card_layout import IDENTITIES, RECORD
 from imagebuilder.plan.shared_image import (
-    SHARED,
     check_identities,
     identity_of,
     merge_plans,
@@ -150,19 +149,21 @@ def test_only_what_differs_lies_under_an_identity() -> None:
     ]
 
 
-def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
+def claimed(boot: MemoryBootFiles, merged: NodePlan, name: str) -> dict[str, bytes]:
     """Return the card once a board has claimed an identity: its files over the image's."""
     card = dict(after(boot, merged).files)
     others = {path: card.pop(path) for path in list(card) if path.startswith(IDENTITIES)}
     folder = f"{IDENTITIES}{name}/"
     own = {path.removeprefix(folder): others[path] for path in others if path.startswith(folder)}
-    return {path: data for path, data in {**card, **own}.items() if path not in SHARED}
+    return {
+        path: data for path, data in {**card, **own}.items() if path not in ("cmdline.txt", RECORD)
+    }
 
 
-def alone(boot: DictBoot, own: NodePlan) -> dict[str, bytes]:
+def alone(boot: MemoryBootFiles, own: NodePlan) -> dict[str, bytes]:
     """Return the card of a node that has an image of its own."""
     files = after(boot, own).files
-    return {path: data for path, data in files.items() if path not in SHARED}
+    return {path: data for path, data in files.items() if path not in ("cmdline.txt", RECORD)}
 
 
 @pytest.mark.parametrize("stock", STOCK)
@@ -191,7 +192,7 @@ def test_the_fallback_has_no_file_that_a_node_has_not(
     base: dict[str, bytes], files: list[dict[str, bytes]]
 ) -> None:
     """A plan removes from our folder what it does not make, and leaves the vendor's files."""
-    boot = DictBoot(base)
+    boot = MemoryBootFiles(base)
     first, *others = [
         NodePlan(
             hostname="pi",

@@ -78,7 +78,7 @@ def test_the_same_class_gives_the_same_sheet() -> None:
 
 def printed(page: str, folder: Path) -> Path:
     """Print a sheet to PDF with a browser."""
-    need("chromium", "pdftoppm", "pdftotext", "zbarimg")
+    need("chromium", "pdfinfo", "pdftoppm", "pdftotext", "zbarimg")
     sheet, made = folder / "labels.html", folder / "labels.pdf"
     sheet.write_text(page)
     run("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
