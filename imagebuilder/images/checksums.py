@@ -1,4 +1,4 @@
-"""Checksum files of publishers, and addresses as they may be shown."""
+"""Parse the checksum files of publishers, and remove secrets from URLs."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _LONE_DIGEST = re.compile(r"\s*([0-9a-fA-F]{64})\s*")
 def parse_checksums(text: str, names: set[str], where: str) -> str:
     """Return the digest of one of `names` from the text of a checksum file.
 
-    That is the output of sha256sum, of BSD's sha256 and openssl, or a digest and nothing else,
-    which is of the file it lies beside.
+    Formats: the output of sha256sum, of BSD's sha256 or of openssl, or a single digest, which is
+    that of the file next to it. Raise SourceError if there is none.
     """
     text = text.removeprefix("\ufeff")
     if alone := _LONE_DIGEST.fullmatch(text):
@@ -30,29 +30,29 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
         if name in lines:
             return lines[name]
     wanted = " or ".join(sorted(names))
-    what = f"names {', '.join(sorted(lines)[:3])}" if lines else "is no SHA-256 file"
+    what = f"lists {', '.join(sorted(lines)[:3])}" if lines else "is not a SHA-256 file"
     raise SourceError(
         f"{where} {what}: no checksum for {wanted}",
-        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
-        "comes with --no-checksum (`unchecked: true`)",
+        "use --sha256 with that of the publisher (`sha256:` of `image:` in a file), or "
+        "--no-checksum (`unchecked: true`) to skip the check",
     )
 
 
 def redacted(url: str) -> str:
-    """Return an address without what may be secret in it: user, password, query."""
+    """Return a URL without the parts that may be secret: user, password, query."""
     parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit((parts.scheme, host, parts.path, "", ""))
 
 
 def beside(url: str) -> str:
-    """Return the address of the checksum file that publishers put beside a download."""
+    """Return the URL of the checksum file that publishers put next to a download."""
     parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path + SUFFIX, "", ""))
 
 
 def basename(url: str) -> str:
-    """Return the file name an address ends in."""
+    """Return the file name at the end of a URL."""
     return PurePosixPath(unquote(_split(url).path)).name
 
 
@@ -60,4 +60,4 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise SourceError("an address cannot be fetched", "check its form") from error
+        raise SourceError("a URL is not valid", "check its syntax") from error

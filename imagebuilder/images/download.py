@@ -1,4 +1,4 @@
-"""Downloads over HTTP that survive bad networks: retried, resumed, and checked when they end."""
+"""Download over HTTP: retry, resume, and check the digest."""
 
 from __future__ import annotations
 
@@ -41,22 +41,22 @@ PIECE_BYTES = 1 << 18
 CHECKSUM_FILE_BYTES = 1 << 20
 LONGEST_PAUSE_SECONDS = 60.0
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and 6585: may go away
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # temporary (RFC 9110, 6585)
 _ABSENT = frozenset({401, 403, 404, 410})
 _REASONS = (
     ("timed out", "the server did not answer in time"),
-    ("Name or service not known", "the name of the server is not known"),
-    ("name resolution", "the name of the server is not known"),
-    ("Failed to resolve", "the name of the server is not known"),
+    ("Name or service not known", "the hostname of the server cannot be resolved"),
+    ("name resolution", "the hostname of the server cannot be resolved"),
+    ("Failed to resolve", "the hostname of the server cannot be resolved"),
     ("proxy", "the proxy does not answer"),
     ("CERTIFICATE_VERIFY", "the server's certificate is not trusted"),
     ("refused", "the server refused the connection"),
     ("reset by peer", "the connection was reset"),
-    ("unreachable", "there is no way to the server"),
-    ("Connection broken", "the connection broke"),
-    ("Connection aborted", "the connection broke"),
-    ("ended prematurely", "the connection broke"),
-    ("redirects", "the server redirects without end"),
+    ("unreachable", "the server is not reachable"),
+    ("Connection broken", "the connection was interrupted"),
+    ("Connection aborted", "the connection was interrupted"),
+    ("ended prematurely", "the connection was interrupted"),
+    ("redirects", "too many redirects"),
     ("closed connection", "the server closed the connection"),
 )
 _ROOM_HINT = "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk"
@@ -65,7 +65,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to bear with a server; `attempts` counts those in a row that bring nothing."""
+    """Timeouts and retries; `attempts` is the limit of consecutive attempts without progress."""
 
     attempts: int = 5
     connect_seconds: float = 10.0
@@ -77,7 +77,7 @@ PATIENT = Patience()
 
 
 class _AgainError(Exception):
-    """The attempt failed in a way that may pass."""
+    """The attempt failed, but another one may succeed."""
 
     def __init__(self, reason: str, after_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -88,7 +88,7 @@ class _AgainError(Exception):
 
 
 def find_published_checksum(source: ImageSource, reporter: Reporter, patience: Patience) -> str:
-    """Return the SHA-256 the publisher states beside the image; empty where there is none."""
+    """Return the SHA-256 that the publisher states next to the image; empty if there is none."""
     url = source.checksum_url or beside(source.url)
     with _session() as session:
         got = _patiently(
@@ -106,7 +106,7 @@ def find_published_checksum(source: ImageSource, reporter: Reporter, patience: P
 
 
 def _small_file(session: requests.Session, url: str, patience: Patience) -> tuple[str, str] | None:
-    """Return a text file and where redirects led; None where there is none, or a page saying so."""
+    """Return a text file and its final URL; None if there is none, or a web page instead."""
     with _get(session, url, {}, patience) as response:
         if response.status_code in _ABSENT:
             return None
@@ -125,29 +125,29 @@ def _small_file(session: requests.Session, url: str, patience: Patience) -> tupl
 def download(
     url: str, part: Path, expected_sha256: str, reporter: Reporter, patience: Patience = PATIENT
 ) -> Written:
-    """Fetch `url` into `part`, going on where an earlier run stopped, and compare its digest.
+    """Download `url` to `part`, resume an earlier run, and compare the digest.
 
-    An interrupted part stays for the next run, with what it belongs to in a file beside it.
-    Raises SourceError; a part that is not what it should be is removed.
+    An unfinished part is kept for the next run, with its state in a file next to it. Raise
+    SourceError on failure; a part with a wrong digest is removed.
     """
     with _session() as session:
         work = _Download(session, url, part, expected_sha256, reporter, patience)
         got = work.run()
         if work.resumed and expected_sha256 not in {"", got.sha256}:
-            reporter.note("the resumed download does not fit its checksum; fetching it afresh")
+            reporter.note("the resumed download does not match its checksum; starting again")
             work.reset()
             got = work.run()
     if expected_sha256 not in {"", got.sha256}:
         forget(part)
         raise SourceError(
             f"{redacted(url)} has the SHA-256 {got.sha256} instead of {expected_sha256}",
-            "it is damaged, or not the file the checksum is for: get a new checksum or try later",
+            "get the checksum again, or try later: the file is damaged or another one",
         )
     return got
 
 
 class _Download:
-    """One file on its way: what is there, its running digest, and what it belongs to."""
+    """One download: its state, and size and digest of what is on the disk."""
 
     def __init__(
         self,
@@ -159,25 +159,25 @@ class _Download:
         patience: Patience,
     ) -> None:
         self._session, self._url, self._part = session, url, part
-        self._pinned, self._voice, self._patience = bool(expected_sha256), reporter, patience
+        self._pinned, self._reporter, self._patience = bool(expected_sha256), reporter, patience
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
         self.resumed = self._have > 0
 
     def run(self) -> Written:
-        """Attempt until the file is there; the patience is spent by attempts without progress."""
+        """Return the digest and size after as many attempts as needed."""
         if not self._have or self._have != self._state.total_bytes:
             _patiently(
                 self._attempt,
                 lambda: self._have,
                 redacted(self._url),
-                self._voice,
+                self._reporter,
                 self._patience,
             )
         return Written(self._digest.hexdigest(), self._have)
 
     def reset(self) -> None:
-        """Drop what is there."""
+        """Remove the part and its state."""
         forget(self._part)
         self._state = PartState("")
         self._digest, self._have = nothing_yet()
@@ -187,7 +187,7 @@ class _Download:
         with _get(self._session, self._url, self._range(), self._patience) as response:
             total = self._agree(response)
             self._begin(response, total)
-            with self._voice.meter(f"fetching {basename(self._url)}", total) as meter:
+            with self._reporter.meter(f"fetching {basename(self._url)}", total) as meter:
                 meter.advance(self._have)
                 with _appending(self._part) as file:
                     for piece in _pieces(response):
@@ -200,7 +200,10 @@ class _Download:
         self._note(replace(self._state, total_bytes=self._have))
 
     def _range(self) -> dict[str, str]:
-        """Ask for the rest, if the server or the checksum can tell whether it still fits."""
+        """Return the headers to request the rest, if a changed file would be noticed.
+
+        That is by If-Range (RFC 9110, 13.1.5) or by the expected digest.
+        """
         validator = self._state.validator
         if not self._have or not (validator or self._pinned):
             self.reset()
@@ -209,7 +212,7 @@ class _Download:
         return {"Range": f"bytes={self._have}-"} | ({"If-Range": validator} if validator else {})
 
     def _agree(self, response: requests.Response) -> int | None:
-        """Settle whether the answer goes on or starts again; gives the total size if stated."""
+        """Check whether the answer continues or starts again; return the total size if stated."""
         if response.status_code == requests.codes.partial:
             return self._continue(response)
         if response.status_code == requests.codes.requested_range_not_satisfiable:
@@ -217,12 +220,12 @@ class _Download:
             raise _AgainError("the file changed on the server")
         _refuse_status(response, self._url)
         if self._have:
-            self._voice.note("the server does not go on where it stopped; starting again")
+            self._reporter.note("the server cannot resume the download; starting again")
             self.reset()
         return _length(response)
 
     def _continue(self, response: requests.Response) -> int | None:
-        """Check that a partial answer is the rest of what is here."""
+        """Return the total size of a partial answer. Raise _AgainError if it is not the rest."""
         found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
         total = int(found[2]) if found and found[2] != "*" else None
         tag = _validator(response)
@@ -233,7 +236,7 @@ class _Download:
             or (tag and self._state.validator not in {"", tag})
         ):
             self.reset()
-            raise _AgainError("the server sent another part than the one asked for")
+            raise _AgainError("the server sent a different range than requested")
         return total
 
     def _begin(self, response: requests.Response, total: int | None) -> None:
@@ -245,8 +248,8 @@ class _Download:
         if not self._have and looks_like_web_page(piece):
             self.reset()
             raise SourceError(
-                f"{redacted(self._url)} gave a web page instead of an image",
-                "open the address in a browser: it may want a log-in, or be gone",
+                f"{redacted(self._url)} returned a web page instead of an image",
+                "open the URL in a browser: it may need a login, or not exist any more",
             )
         with _disk(self._part):
             pwrite_all(file.fileno(), piece, self._have)
@@ -265,7 +268,7 @@ class _Download:
 def _session() -> requests.Session:
     session = requests.Session()
     session.headers["User-Agent"] = f"rpi-image/{__version__}"
-    # What is hashed is the file as it lies on the server.
+    # The digest is that of the file on the server, so it must not be compressed in transfer.
     session.headers["Accept-Encoding"] = "identity"
     return session
 
@@ -274,28 +277,28 @@ def _session() -> requests.Session:
 def _get(
     session: requests.Session, url: str, headers: dict[str, str], patience: Patience
 ) -> Iterator[requests.Response]:
-    """Open an answer; raises _AgainError for what may pass, SourceError for what will not."""
+    """Yield a response. Raise _AgainError for temporary failures, SourceError for others."""
     timeout = (patience.connect_seconds, patience.read_seconds)
     try:
         response = session.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.exceptions.SSLError as error:
         raise SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error, 'there is no secure connection')}",
-            "check this machine's clock, or set REQUESTS_CA_BUNDLE to your network's authority",
+            f"cannot fetch {redacted(url)}: {_reason(error, 'the TLS connection failed')}",
+            "check the clock, or set REQUESTS_CA_BUNDLE to the CA of your network",
         ) from error
     except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
         raise _AgainError(_reason(error)) from error
     except (requests.RequestException, ValueError) as error:
         raise SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error, 'this leads to no web address')}",
-            "check the address",
+            f"cannot fetch {redacted(url)}: {_reason(error, 'the URL is not valid')}",
+            "check the URL",
         ) from error
     with response:
         yield response
 
 
 def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Return the body as the server sent it, undecoded."""
+    """Yield the body as sent by the server, without decoding."""
     try:
         yield from response.raw.stream(PIECE_BYTES, decode_content=False)
     except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
@@ -303,7 +306,7 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
 
 
 def _reason(error: Exception, otherwise: str = "the connection failed") -> str:
-    """Return the innermost cause in few words; the outer ones repeat addresses and objects."""
+    """Return the cause in a few words; texts of requests contain URLs and object names."""
     text = str(error)
     for words, reason in _REASONS:
         if words in text:
@@ -317,8 +320,8 @@ def _refuse_status(response: requests.Response, url: str) -> None:
         raise _AgainError(f"the server answered {status}", _retry_after(response))
     if status != requests.codes.ok:
         raise SourceError(
-            f"{redacted(url)} gave {status} {response.reason}",
-            "check the address, or give the image as a local file",
+            f"{redacted(url)} returned {status} {response.reason}",
+            "check the URL, or use a local file",
         )
 
 
@@ -328,7 +331,7 @@ def _retry_after(response: requests.Response) -> float:
 
 
 def _validator(response: requests.Response) -> str:
-    """Return what If-Range may hold: a strong ETag or a date (RFC 9110, 13.1.5)."""
+    """Return a value for If-Range: a strong ETag or a date (RFC 9110, 13.1.5)."""
     tag: str = response.headers.get("ETag", "")
     if tag and not tag.startswith("W/"):
         return tag
@@ -347,7 +350,10 @@ def _patiently(
     reporter: Reporter,
     patience: Patience,
 ) -> _T:
-    """Attempt until it works or nothing came for `patience.attempts` attempts in a row."""
+    """Return the result of `attempt`; repeat it until `patience.attempts` fail without progress.
+
+    Raise SourceError then.
+    """
     failures, best = 0, progress()
     while True:
         try:
@@ -358,8 +364,8 @@ def _patiently(
             best = max(best, now)
             if failures >= patience.attempts:
                 raise SourceError(
-                    f"{what} cannot be fetched: {error}",
-                    "check the network and the proxy; a new run goes on where this one stopped",
+                    f"cannot fetch {what}: {error}",
+                    "check the network and the proxy, then run it again to resume",
                 ) from error
             pause = max(patience.pause_seconds * 2 ** (failures - 1), error.after_seconds)
             reporter.note(f"{error}; trying again in {pause:.0f} s")
@@ -374,7 +380,7 @@ def _disk(part: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "no room for" if is_disk_full(error) else f"{error.strerror} at"
+        what = "not enough space for" if is_disk_full(error) else f"{error.strerror}:"
         raise SourceError(f"{what} the download in {part.parent}", _ROOM_HINT) from error
 
 
@@ -391,6 +397,7 @@ def _refuse_small_disk(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise SourceError(
-            f"no room for the download in {folder}: {size_bytes} bytes to come, {free} free",
+            f"not enough space for the download in {folder}: {size_bytes} bytes needed,"
+            f" {free} free",
             _ROOM_HINT,
         )

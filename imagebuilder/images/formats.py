@@ -1,4 +1,4 @@
-"""The forms in which images come, told from their first bytes."""
+"""Detect the format of an image file from its first bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _FOREIGN = ((b"7z\xbc\xaf\x27\x1c", "7z"), (b"Rar!\x1a\x07", "rar"), (b"\x04\x22
 
 
 def kind_of(path: Path, name: str = "") -> Kind:
-    """Tell the form of a file from its first bytes, never its name; raises ImageError."""
+    """Return the format of a file by its first bytes, never by its name.
+
+    Raise ImageError if it cannot be read, is a web page or in an unsupported format.
+    """
     name = name or path.name
     with open_form(path) as file:
         head = file.read(512)
@@ -31,32 +34,32 @@ def kind_of(path: Path, name: str = "") -> Kind:
         if head.startswith(magic):
             return kind
     if looks_like_web_page(head):
-        raise ImageError(f"{name} is a web page, not an image", "check the link it came from")
+        raise ImageError(f"{name} is a web page, not an image", "check where it was downloaded")
     for magic, form in _FOREIGN:
         if head.startswith(magic):
             raise ImageError(
                 f"{name} is a {form} archive, which is not supported",
-                "unpack it first, or give a raw, zip, gz, xz, zst or bz2 file",
+                "unpack it first, or use a raw, zip, gz, xz, zst or bz2 file",
             )
     return "raw"
 
 
 def is_compressed(path: Path) -> bool:
-    """Return whether `path` must be unpacked to give a raw image."""
+    """Return whether `path` is a compressed image."""
     return kind_of(path) != "raw"
 
 
 def looks_like_web_page(head: bytes) -> bool:
-    """Return whether these first bytes of a file are HTML."""
+    """Return whether the first bytes of a file are HTML."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower()
     return text.startswith((b"<!doctype html", b"<html", b"<head"))
 
 
 def open_form(path: Path) -> BinaryIO:
-    """Open a file unbuffered; raises ImageError."""
+    """Open a file without buffer. Raise ImageError if it cannot be read."""
     try:
         return path.open("rb", buffering=0)
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error

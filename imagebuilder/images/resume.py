@@ -1,4 +1,4 @@
-"""A download on its way: what lies on the disk, and what on the server it belongs to."""
+"""The state of an unfinished download: what is on the disk, and its file on the server."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ READ_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """What a part belongs to; `validator` is what If-Range takes, empty where there is none.
+    """The origin of a part; `validator` is a value for If-Range, empty if there is none.
 
-    The address stands as its SHA-256, for it may hold a password.
+    The URL is stored as its SHA-256, because it may contain a password.
     """
 
     address: str
@@ -28,12 +28,12 @@ class PartState:
 
 
 def nothing_yet() -> tuple[hashlib._Hash, int]:
-    """Return the digest and size of no bytes."""
+    """Return the digest and size of an empty part."""
     return hashlib.sha256(), 0
 
 
 def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
-    """Read a part again for its running digest; an absent one counts as empty."""
+    """Return the digest and size of a part; one that does not exist counts as empty."""
     digest, have = nothing_yet()
     try:
         with part.open("rb", buffering=0) as file:
@@ -46,12 +46,12 @@ def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
 
 
 def state_path(part: Path) -> Path:
-    """Return where the state of a part lies."""
+    """Return the path of the state of a part."""
     return part.with_name(part.name + ".json")
 
 
 def load_state(part: Path, url: str) -> PartState:
-    """Read what a part belongs to; an empty `address` says that it cannot be gone on with."""
+    """Return the state of a part; with an empty `address` it cannot be resumed."""
     try:
         state = PartState(**json.loads(state_path(part).read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -60,16 +60,16 @@ def load_state(part: Path, url: str) -> PartState:
 
 
 def address_digest(url: str) -> str:
-    """Name an address without what may be secret in it."""
+    """Return the digest of a URL, which hides its secrets."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 def forget(part: Path) -> None:
-    """Remove a part and what was noted beside it."""
+    """Remove a part and its state."""
     part.unlink(missing_ok=True)
     state_path(part).unlink(missing_ok=True)
 
 
 def save_state(part: Path, state: PartState) -> None:
-    """Write what a part belongs to."""
+    """Write the state of a part."""
     write_file(state_path(part), json.dumps(asdict(state)).encode())

@@ -1,4 +1,4 @@
-"""Compressed disk images: what a file is, and its raw bytes as one checked, bounded stream."""
+"""Unpack compressed disk images as a checked and bounded stream of raw bytes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imagebuilder.images.formats import Kind
 
 
-# No SD card is larger by far: what claims to be is a bomb.
+# 256 GiB, more than usual cards: a larger image is a decompression bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
 _DECODER_ERRORS: tuple[type[Exception], ...] = (
     cast("type[Exception]", igzip_lib.error),
@@ -46,7 +46,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, name 
 
 
 class Decompressor(Protocol):
-    """What the incremental decoders of isal, lzma and bz2 have in common."""
+    """The common interface of the incremental decoders of isal, lzma and bz2."""
 
     @property
     def eof(self) -> bool:
@@ -54,18 +54,18 @@ class Decompressor(Protocol):
 
     @property
     def needs_input(self) -> bool:
-        """Whether more compressed bytes are wanted before more comes out."""
+        """Whether more input is needed for more output."""
 
     @property
     def unused_data(self) -> bytes:
-        """What followed the end of the member."""
+        """The bytes after the end of the member."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Take `data`, give at most `max_length` bytes."""
+        """Add `data`; return at most `max_length` bytes."""
 
 
 class ImageStream:
-    """The raw bytes of an image, in order; raises ImageError where they end early or run over."""
+    """The raw bytes of an image, in order. Raise ImageError if there are too few or too many."""
 
     def __init__(self, chunks: Iterator[bytes], size_bytes: int | None, name: str) -> None:
         self.size_bytes = size_bytes
@@ -79,7 +79,7 @@ class ImageStream:
         yield from self._chunks
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Return exactly `size_bytes`, fewer only at the end; all that is left when negative."""
+        """Return exactly `size_bytes`, fewer only at the end; all the rest if negative."""
         parts, have = [self._rest], len(self._rest)
         while size_bytes < 0 or have < size_bytes:
             chunk = next(self._chunks, b"")
@@ -93,7 +93,7 @@ class ImageStream:
         return whole[:end]
 
     def peek(self, size_bytes: int) -> bytes:
-        """Return the bytes to come, up to `size_bytes`, and keep them."""
+        """Return up to `size_bytes` of the next bytes without consuming them."""
         head = self.read(size_bytes)
         self._rest = head + self._rest
         return head
@@ -105,8 +105,8 @@ class ImageStream:
             done += len(chunk)
             if done > most:
                 raise ImageError(
-                    f"{name} unpacks to more than the {most} bytes stated",
-                    "it is damaged or made to fill the disk: do not use it",
+                    f"{name} unpacks to more than {most} bytes",
+                    "do not use it: it is damaged or malicious",
                 )
             yield chunk
         if self.size_bytes is not None and done < self.size_bytes:
@@ -115,15 +115,15 @@ class ImageStream:
             )
 
 
-_DAMAGED_HINT = "the file is damaged or cut off: download it again and check it with --sha256"
+_DAMAGED_HINT = "download it again, and check it with --sha256"
 
 
 @contextmanager
 def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> Iterator[ImageStream]:
-    """Open an image of any supported form as its raw bytes; memory use is bounded.
+    """Yield the raw bytes of an image in any supported format, with bounded memory.
 
-    `size_bytes` is the raw size where somebody else stated it; the archive must agree. `name`
-    is what messages call the file.
+    `size_bytes` is the raw size if it is known; the archive must have the same. `name` is used in
+    messages. Raise ImageError if the file is damaged or not supported.
     """
     name = name or path.name
     kind = kind_of(path, name)
@@ -131,18 +131,18 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
         with _damage_reported(name):
             chunks, stated = _OPENERS[kind](file, name)
         if stated is not None and size_bytes is not None and stated != size_bytes:
-            raise ImageError(
-                f"{name} holds {stated} bytes where {size_bytes} were stated", _DAMAGED_HINT
-            )
+            raise ImageError(f"{name} states {stated} bytes instead of {size_bytes}", _DAMAGED_HINT)
         if stated is not None and stated > LARGEST_IMAGE_BYTES:
-            raise ImageError(f"{name} claims to hold {stated} bytes", "no card is that large")
+            raise ImageError(
+                f"{name} states {stated} bytes", "do not use it: no card is that large"
+            )
         guarded = _guarded(chunks, name)
         yield ImageStream(guarded, size_bytes if stated is None else stated, name)
 
 
 @contextmanager
 def _damage_reported(name: str) -> Iterator[None]:
-    """Turn what the decoders raise into ImageError."""
+    """Raise the errors of decoders as ImageError."""
     try:
         yield
     except _DECODER_ERRORS as error:
@@ -168,7 +168,7 @@ def _pieces(file: BinaryIO, size_bytes: int | None = None) -> Iterator[bytes]:
 
 
 def _decoded(pieces: Iterator[bytes], make: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Decode members that follow one another; zeros between and behind them are padding."""
+    """Yield the output of consecutive members; zeros between and after them are padding."""
     decoder, inside, members = make(), False, 0
     for piece in pieces:
         data = piece
@@ -183,10 +183,10 @@ def _decoded(pieces: Iterator[bytes], make: Callable[[], Decompressor]) -> Itera
                 data = decoder.unused_data
                 decoder, inside, members = make(), False, members + 1
     if inside or not members:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
 
 
-# ---- one opener a form: the chunks, and the raw size where the file states it
+# ---- an opener for each format returns the chunks, and the raw size if the file states it
 
 _Opened = tuple["Iterator[bytes]", "int | None"]
 
@@ -224,7 +224,7 @@ def _open_bz2(file: BinaryIO, name: str) -> _Opened:
 
 def _open_zst(file: BinaryIO, name: str) -> _Opened:
     del name
-    # The reader below cannot tell a file that was cut off from one that ended.
+    # zst_size raises for a truncated file, which the reader of zstandard does not notice.
     return _zst_chunks(file), zst_size(file.fileno())
 
 
@@ -241,12 +241,12 @@ def _open_zip(file: BinaryIO, name: str) -> _Opened:
         with zipfile.ZipFile(file) as archive:
             entry = pick_entry(archive.infolist(), name)
     except (zipfile.BadZipFile, struct.error, OSError, ValueError) as error:
-        raise ImageError(f"{name} is a zip that is cut off or damaged", _DAMAGED_HINT) from error
+        raise ImageError(f"{name} is a truncated or damaged zip", _DAMAGED_HINT) from error
     return _entry_chunks(file, entry), entry.file_size
 
 
 def pick_entry(entries: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
-    """Choose the one image of a zip; raises ImageError where there is none, or two."""
+    """Return the only image in a zip. Raise ImageError if there is none, or several."""
     for entry in entries:
         _refuse_unsafe(entry, name)
     files = [e for e in entries if not e.is_dir() and not _is_finder_junk(e.filename)]
@@ -255,8 +255,8 @@ def pick_entry(entries: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
     if len(chosen) != 1:
         named = ", ".join(e.filename for e in (chosen or files)[:4]) or "nothing"
         raise ImageError(
-            f"{name} holds {len(chosen)} images instead of one: {named}",
-            "unpack it and give the image itself",
+            f"{name} contains {len(chosen)} images instead of one: {named}",
+            "unpack it and use the image itself",
         )
     return _supported(chosen[0], name)
 
@@ -265,8 +265,8 @@ def _refuse_unsafe(entry: zipfile.ZipInfo, name: str) -> None:
     path = PurePosixPath(entry.filename.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or entry.filename[1:2] == ":":
         raise ImageError(
-            f"{name} holds the unsafe name {entry.filename!r}",
-            "no honest image has one: do not use this file",
+            f"{name} contains the unsafe name {entry.filename!r}",
+            "do not use it: it may be malicious",
         )
 
 
@@ -279,22 +279,23 @@ def _supported(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
     if entry.flag_bits & 0x1:
         _refuse_form(name, "is encrypted")
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        _refuse_form(name, f"is packed by zip method {entry.compress_type}")
+        _refuse_form(name, f"uses zip method {entry.compress_type}")
     return entry
 
 
 def _refuse_form(name: str, what: str) -> NoReturn:
-    raise ImageError(
-        f"{name} {what}, which is not supported", "unpack it and give the image itself"
-    )
+    raise ImageError(f"{name} {what}, which is not supported", "unpack it and use the image itself")
 
 
 def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Return the bytes of one entry; the central directory knows the sizes of streamed zips too."""
+    """Yield the bytes of one entry, with sizes of the central directory.
+
+    In the local header of a streamed zip they are 0 (APPNOTE.TXT 4.4.4, bit 3).
+    """
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise EOFError("the entry is not where the zip says")
+        raise EOFError("the local header of the entry is missing")
     _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
     pieces = _pieces(file, entry.compress_size)
@@ -304,7 +305,7 @@ def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         checksum = isal_zlib.crc32(chunk, checksum)
         yield chunk
     if checksum != entry.CRC:
-        raise EOFError("its CRC-32 does not fit")
+        raise EOFError("the CRC-32 does not match")
 
 
 def _deflate() -> Decompressor:
