@@ -2,7 +2,7 @@
 
 Other users may have write access to a folder (a shared disk, /tmp, or a user's folder when run by
 root). So a folder is opened once and then used by its descriptor, symbolic links in its path are
-followed only if they belong to root or the user, and files are always created anew.
+followed only if they belong to root or the user, and an existing file is never opened for writing.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ def act_for(caller: int) -> None:
 
 
 def hand_over(path: Path) -> None:
-    """Give a new file of root to the owner of its folder, usually the user who called sudo.
+    """Make the owner of its folder the owner of a new file, under sudo usually the caller.
 
     Do nothing if not run as root, or if the file system has no owners (FAT).
     """

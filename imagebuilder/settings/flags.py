@@ -166,21 +166,21 @@ def node_from_flags(
 
 
 def check_names(flags: NodeFlags, names: str) -> None:
-    """Raise InputError where nodes are named that no file describes."""
+    """Raise InputError if nodes are selected without a classroom file."""
     if names and not flags.config:
-        raise InputError(f"{names} without a classroom file", "give -c FILE as well")
+        raise InputError(f"{names} without a classroom file", "use -c FILE as well")
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Return the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+    """Return the nodes in --nodes (`a,pi-[01-03]`), in the given order, with duplicates.
 
-    All, in roster order, when empty.
+    If it is empty, return all in roster order. Raise InputError for an unknown node.
     """
     if not names:
         return classroom.nodes
     wanted = _written_out(names)
     if not wanted:
-        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
+        raise InputError("--nodes is empty", "use for example --nodes pi-01,pi-02")
     known = {node.hostname: node for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])

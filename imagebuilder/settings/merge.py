@@ -111,14 +111,14 @@ def _merge(base: Any, over: Any) -> Any:
         return {**base, **over}
     if not isinstance(base, Document) or not isinstance(over, Document) or over.whole:
         return over
-    kept = base.model_fields_set - _unsaid(over)
+    kept = base.model_fields_set - _removed_by(over)
     values = {name: getattr(base, name) for name in kept}
     for name in over.model_fields_set:
         values[name] = _merge(values.get(name), getattr(over, name))
     return type(base).model_construct(_fields_set=set(values), **values)
 
 
-def _unsaid(over: Document) -> set[str]:
+def _removed_by(over: Document) -> set[str]:
     """Return the keys of the lower document that `over` makes invalid."""
     said = over.model_fields_set
     others = {name for group in over.exclusive if group & said for name in group}

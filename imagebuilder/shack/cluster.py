@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests  # noqa: TID251 - this module is one of the two that speak HTTP
+import requests  # noqa: TID251 - one of the two modules that use HTTP
 
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions

@@ -342,10 +342,10 @@ def test_an_error_of_all_nodes_is_said_once(
     room.write_text(room.read_text() + f"  - {{hostname: other, image: {{file: {base}}}}}\n")
     done = program("batch", room)
     assert done.returncode == 4
-    assert done.stderr.count("there is no file") == 1
-    assert "pi-01, pi-02, pi-03 and 3 more: there is no file" in done.stderr
+    assert done.stderr.count("no file") == 1
+    assert "pi-01, pi-02, pi-03 and 3 more: no file" in done.stderr
     rows = done.stdout.splitlines()
-    assert all("failed" in row and "there is no file" in row for row in rows[1:7])
+    assert all("failed" in row and "no file" in row for row in rows[1:7])
     assert rows[7].endswith("other.img")
 
 
