@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-import requests  # noqa: TID251 - this is the module that speaks HTTP
+import requests  # noqa: TID251 - this module uses HTTP
 import urllib3
 
 from imagebuilder import __version__
