@@ -1,4 +1,4 @@
-"""Joins the shell scripts of the Pi: a file a concern here, one file a script on the card."""
+"""Join the parts of the Pi's shell scripts into one file for each script on the card."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class _ScriptPart:
 def load_scripts(folder: Path) -> tuple[OverlayFile, ...]:
     """Return `rpi-image/NAME` for every list NAME.parts of a folder.
 
-    Its parts are joined in the order of the list, with a function `steps` that makes their steps
-    in this order; then `main` is called. One file on the card cannot lack a part of itself. Raise
-    SettingsError for a list that names what is not a part below the folder, and for a part that
-    is in no list.
+    The parts are joined in the order of the list, with a function `steps` that runs their steps in
+    this order; then `main` is called. As one file, no part can be missing on the card. Raise
+    SettingsError if a list contains a file that is not a part in the folder, or if a part is in no
+    list.
     """
     lists = sorted(folder.glob("*.parts"))
     if not lists:
-        raise SettingsError(f"no script is listed in {folder}", "install the program again")
+        raise SettingsError(f"no *.parts list in {folder}", "install the program again")
     scripts = {path: _listed(path) for path in lists}
     _refuse_unlisted(folder, {part.path for parts in scripts.values() for part in parts})
     return tuple(
@@ -78,11 +78,11 @@ def _joined(folder: Path, parts: tuple[_ScriptPart, ...]) -> bytes:
 def _read(folder: Path, part: _ScriptPart) -> bytes:
     path = folder / part.path
     if not path.resolve().is_relative_to(folder.resolve()):
-        raise SettingsError(f"{path} leads outside {folder}", "put the part itself there")
+        raise SettingsError(f"{path} links outside {folder}", "replace the link by a file")
     try:
         text = path.read_bytes()
     except OSError as error:
         raise SettingsError(f"cannot read {path}: {error.strerror}", "check the list") from error
     if part.function and f"\n{part.function}() {{\n".encode() not in text:
-        raise SettingsError(f"{path} does not define {part.function}", "name a function of it")
+        raise SettingsError(f"{path} does not define {part.function}", "fix the name in the list")
     return text
