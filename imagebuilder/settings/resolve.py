@@ -197,6 +197,7 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
         cluster=cluster,
         user=user,
         ssh_keys=keys,
+        keep_vendor_login=bool(merged.keep_vendor_login),
         keep_host_keys=bool(merged.keep_host_keys),
         timezone=merged.timezone or "",
         keyboard=merged.keyboard or "",
