@@ -271,6 +271,7 @@ class NodeSettings:
     docker: Docker = field(default_factory=Docker)
     cluster: Cluster = field(default_factory=Cluster)
     user: User | None = None
+    keep_vendor_login: bool = False
     ssh_keys: tuple[str, ...] = ()
     keep_host_keys: bool = False
     host_keys: tuple[HostKey, ...] = ()

@@ -13,13 +13,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _LINE = re.compile(
-    r"(?P<path>[a-z_]+/[a-z0-9_]+\.sh)(?:\s+(?P<function>[a-z_]+)\s+(?P<label>[A-Za-z ]+))?"
+    r"(?P<path>[a-z_]+/[a-z0-9_]+\.sh)"
+    r"(?:\s+(?P<function>[a-z_]+)(?:\s+(?P<label>[A-Za-z ]+))?)?"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class _ScriptPart:
-    """A line of a list: a file, and the function and the label of its step where it has one."""
+    """A line of a list: a file, and the function and label of its step if it has one.
+
+    A function without a label makes steps itself.
+    """
 
     path: str
     function: str | None
@@ -70,9 +74,13 @@ def _refuse_unlisted(folder: Path, listed: set[str]) -> None:
 
 def _joined(folder: Path, parts: tuple[_ScriptPart, ...]) -> bytes:
     texts = [_read(folder, part) for part in parts]
-    if steps := [f"    step '{part.label}' {part.function}\n" for part in parts if part.function]:
+    if steps := [_step(part) for part in parts if part.function]:
         texts.append(f"steps() {{\n{''.join(steps)}}}\n".encode())
     return b"\n".join([*texts, b'main "$@"\n'])
+
+
+def _step(part: _ScriptPart) -> str:
+    return f"    step '{part.label}' {part.function}\n" if part.label else f"    {part.function}\n"
 
 
 def _read(folder: Path, part: _ScriptPart) -> bytes:

@@ -204,6 +204,7 @@ def _settings(
         cluster=cluster,
         user=user,
         ssh_keys=keys,
+        keep_vendor_login=bool(merged.keep_vendor_login),
         keep_host_keys=bool(merged.keep_host_keys),
         timezone=merged.timezone or "",
         keyboard=merged.keyboard or "",
