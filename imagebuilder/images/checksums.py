@@ -29,7 +29,7 @@ _HINT = (
 
 
 def read_checksum_file(path: Path) -> str:
-    """Return the text of a checksum file on this machine; raises SourceError."""
+    """Return the text of a local checksum file. Raise SourceError if it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(CHECKSUM_FILE_BYTES + 1)
@@ -57,7 +57,7 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
             return digest
     wanted = " or ".join(sorted(names))
     others = sorted({_last_part(_plain(entry.name)) for entry in named})
-    what = f"names {', '.join(others[:3])}" if others else "is no SHA-256 file"
+    what = f"names {', '.join(others[:3])}" if others else "is not a SHA-256 file"
     raise SourceError(f"{where} {what}: no checksum for {wanted}", _HINT)
 
 

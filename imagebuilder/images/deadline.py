@@ -54,7 +54,7 @@ class Deadline:
             _current.reset(self._token)
 
     def renew(self) -> None:
-        """Begin to count anew."""
+        """Start counting again."""
         self._until = time.monotonic() + self._seconds
 
     def watch(self, descriptor: int) -> None:

@@ -131,7 +131,7 @@ def download(
         work = _Download(client, url, part, expected_sha256, reporter, patience, most_bytes)
         got = work.run()
         if work.resumed and not work.fits(got):
-            reporter.note("the resumed download does not fit its checksum; fetching it afresh")
+            reporter.note("the resumed download does not match its checksum; starting again")
             work.reset()
             got = work.run()
         if work.fits(got):

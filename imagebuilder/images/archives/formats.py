@@ -55,7 +55,7 @@ def kind_of(path: Path, name: str = "") -> Kind:
 
 
 def kind_of_head(head: bytes, name: str) -> Kind:
-    """Tell the form of what begins like this; raises ImageError for what is known and no image."""
+    """Return the format of a file by its head. Raise ImageError for one that has no image."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind

@@ -261,7 +261,7 @@ def _open_zip(file: BinaryIO, name: str) -> _Opened:
 
 
 class _Directory:
-    """A zip to look into: whoever reads its directory at once gets no more than is allowed."""
+    """A zip file whose directory cannot be read beyond its budget."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -276,7 +276,7 @@ class _Directory:
 
 
 def pick_entry(entries: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
-    """Choose the one image of a zip; raises ImageError where there is none, or two."""
+    """Return the only image in a zip. Raise ImageError if there is none, or several."""
     files = [e for e in entries if not e.is_dir() and not _is_link(e)]
     chosen = choose_member([e.filename for e in files], name)
     return _supported(next(e for e in files if e.filename == chosen), name)

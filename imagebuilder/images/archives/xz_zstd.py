@@ -134,7 +134,7 @@ class XzBlock:
 
 
 def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
-    """Read the indexes of an xz file, from its end; raises EOFError where it is cut off."""
+    """Read the indexes of an xz file, from its end. Raise EOFError if it is truncated."""
     streams: list[list[XzBlock]] = []
     count = 0
     end = _before_padding(descriptor, os.fstat(descriptor).st_size)
