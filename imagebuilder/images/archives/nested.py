@@ -59,7 +59,8 @@ def _tar_chunks(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
     while source.read(CHUNK_BYTES):
         pass  # the check at the end of the outer layer is read with it
     if choose_member(seen, name) != taken:
-        raise ImageError(f"{name} holds {', '.join(seen[:4])}: which is the image?", _HINT)
+        several = ", ".join(seen[:4])
+        raise ImageError(f"{name} holds several files that may be the image: {several}", _HINT)
 
 
 def _members(tar: tarfile.TarFile, source: _Source) -> Iterator[tarfile.TarInfo]:
