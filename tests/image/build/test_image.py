@@ -59,7 +59,13 @@ def composition(base: BaseImage) -> Composition:
         image=ImageSource("base", file=base.path),
     )
     edits = (BootEdit("rpi-image/node.env", b"passphrase=hunter22"), BootEdit("old.txt", None))
-    plan = NodePlan(hostname="pi-03", generation="occidentalis", config_hash="c" * 64, edits=edits)
+    plan = NodePlan(
+        hostname="pi-03",
+        generation="occidentalis",
+        config_hash="c" * 64,
+        edits=edits,
+        cmdline="cmdline.txt",
+    )
     return Composition(settings, base, plan, PATCH)
 
 
