@@ -68,8 +68,9 @@ class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.
 
     `sha256` is of the download (the zip), `raw_sha256` of the unpacked image if the publisher
-    states it. `checksum_url` is a GNU checksum file; None means "<url>.sha256". `machines` are the
-    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched.
+    states it. `checksum_url` is a checksum file; None means "<url>.sha256". `machines` are the
+    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched. With
+    `allow_http` a redirect from https to http is followed.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ImageSource:
     unchecked: bool = False
     machines: tuple[str, ...] = ()
     hint: str = ""
+    allow_http: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, InputError
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import WriteError
 from imagebuilder.files import create_folder, new_file, part_of, pwrite_all, write_json, write_text
-from imagebuilder.images.compress import pack
+from imagebuilder.images.archives.compress import pack
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:

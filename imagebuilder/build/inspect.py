@@ -14,9 +14,9 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.formats import is_compressed
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import open_lazily_unpacked
-from imagebuilder.images.unpack import open_stream
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.progress import SILENT, Reporter

@@ -9,7 +9,7 @@ from imagebuilder.build.compose import WITHOUT_BASE, open_composer, plan_without
 from imagebuilder.build.image import write_bmap, write_image
 from imagebuilder.errors import InputError
 from imagebuilder.files import has_folder
-from imagebuilder.images.compress import SUFFIXES
+from imagebuilder.images.archives.compress import SUFFIXES
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
-from imagebuilder.cli.options import dry_run, not_empty, on_disk, with_console
+from imagebuilder.cli.options import allow_http, dry_run, not_empty, on_disk, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import Problem, RpiImageError, SettingsError
 from imagebuilder.progress import counted
@@ -55,6 +55,7 @@ profile_folders = click.option(
     show_default=True,
     help="Images written side by side.",
 )
+@allow_http
 @click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
 @dry_run
 @with_console
@@ -65,11 +66,13 @@ def batch(
     nodes: str,
     profile_folders: Sequence[Path],
     jobs: int,
+    allow_http: bool,
     one_image: bool,
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
-    run = _batch(console, file, output, profile_folders, write=not dry_run)
+    session = Session(console=console, allow_http=allow_http)
+    run = _batch(session, file, output, profile_folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
         return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
@@ -86,7 +89,7 @@ def diff(
     console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
 ) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run = _batch(console, file, output, profile_folders, write=False)
+    run = _batch(Session(console=console), file, output, profile_folders, write=False)
     plans = run.plan(run.roster(nodes))
     changed = [plan for plan in plans if plan.state != "unchanged"]
     if not changed and not console.as_json:
@@ -95,16 +98,15 @@ def diff(
 
 
 def _batch(
-    console: Console, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
+    session: Session, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
 ) -> Batch:
-    session = Session(console=console)
     flags = NodeFlags(config=file, profiles=tuple(profile_folders))
     return Batch(
         classroom=session.classroom(flags, write=write),
         folder=output,
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
-        reporter=console,
+        reporter=session.console,
     )
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import dry_run, with_console
+from imagebuilder.cli.options import allow_http, dry_run, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.images.cache import refuse_damaged
 from imagebuilder.images.obtain import fetch_base
@@ -32,6 +33,7 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 @click.argument("image")
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
+@allow_http
 @click.option(
     "--profiles",
     "profile_folders",
@@ -45,6 +47,7 @@ def fetch(
     image: str,
     sha256: str,
     no_checksum: bool,
+    allow_http: bool,
     profile_folders: tuple[Path, ...],
 ) -> None:
     """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
@@ -52,7 +55,8 @@ def fetch(
     Prints where the raw image lies. What is in the cache already costs no network.
     """
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
-    base, from_cache = fetch_base(source, Session(console=console).cache, console)
+    wanted = replace(source, allow_http=allow_http)
+    base, from_cache = fetch_base(wanted, Session(console=console).cache, console)
     if console.as_json:
         console.emit(_fetched(base, from_cache=from_cache))
         return

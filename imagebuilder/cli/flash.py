@@ -74,7 +74,7 @@ def flash(
     """
     chosen = FlashOptions(**options)
     shown = CardReporter(console=console, options=chosen.card)
-    session = Session(console=console)
+    session = Session(console=console, allow_http=flags.allow_http)
     run = FlashRun(workspace=session, prompter=console, flags=flags, options=chosen, finished=shown)
     try:
         return shown.end(run.run(targets))
@@ -104,5 +104,5 @@ def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
     check_names(flags, node)
     if not (flags.image or flags.describe_nodes):
         return show_owner(target, owner_of(target), console)
-    found = compare_target(target, Session(console=console), console, flags, node)
-    return show_comparison(target, found, console)
+    session = Session(console=console, allow_http=flags.allow_http)
+    return show_comparison(target, compare_target(target, session, console, flags, node), console)

@@ -18,7 +18,7 @@ from imagebuilder.build.node import NodeBuild
 from imagebuilder.cli.options import dry_run, node_options, on_disk, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import ImageError
-from imagebuilder.images.compress import SUFFIXES
+from imagebuilder.images.archives.compress import SUFFIXES
 from imagebuilder.progress import human_bytes
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def build(
     dry_run: bool,
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
-    session = Session(console=console)
+    session = Session(console=console, allow_http=flags.allow_http)
     job = NodeBuild(output=output, compress=compress or "", digest=digest, reporter=console)
     node = session.node(flags, write=not dry_run)
     if dry_run:

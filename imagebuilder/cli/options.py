@@ -17,6 +17,8 @@ from imagebuilder.settings.flags import NodeFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
+
 
 def _pair(text: str) -> tuple[str, str]:
     """Part KEY=VALUE at its first `=`."""
@@ -33,6 +35,7 @@ _FLAGS = (
     click.option("--image", metavar="IMAGE", help="Base image: catalogue name, file or URL."),
     click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
+    allow_http,
     click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
     click.option("--wifi-ssid", metavar="SSID", help="Wireless network; open without passphrase."),
     click.option("--wifi-passphrase-file", type=_FILE, help="File with the passphrase."),

@@ -26,6 +26,7 @@ class Session:
     """One run's view of the world outside; the only reader of the environment."""
 
     console: Console
+    allow_http: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     _obtained: dict[ImageSource, BaseImage] = field(init=False, default_factory=dict)
 
@@ -55,7 +56,8 @@ class Session:
         from imagebuilder.images.obtain import obtain_base
 
         if source not in self._obtained:
-            self._obtained[source] = obtain_base(source, self.cache, self.console)
+            wanted = replace(source, allow_http=True) if self.allow_http else source
+            self._obtained[source] = obtain_base(wanted, self.cache, self.console)
         return self._obtained[source]
 
     def find(self, source: ImageSource) -> BaseImage | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError, InputError, RefusedError
 from imagebuilder.files import has_file
-from imagebuilder.images.compress import SUFFIXES
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.compress import SUFFIXES
+from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.settings.flags import choose_nodes
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Checked = Literal["given", "publisher", "raw", "none"]
 SHORTEST_DIGEST = 8
+
+# A URL and a path, and some digests.
+LARGEST_RECORD_BYTES = 1 << 16
 _ROOM_HINT = "set RPI_IMAGE_CACHE to a folder you can write to, on a disk with room"
 
 
@@ -275,10 +278,16 @@ def _hashed(key: str) -> str:
 def _load_record(path: Path) -> Record | None:
     """Read a record; one that is damaged or of another version counts as absent."""
     try:
-        known = json.loads(path.read_bytes())
-        return Record(**{f.name: known[f.name] for f in fields(Record)})
-    except (OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            known = json.loads(file.read(LARGEST_RECORD_BYTES))
+        record = Record(**{f.name: known[f.name] for f in fields(Record)})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    # None of them is other than a text or a number of bytes.
+    sound = all(
+        type(v) is (int if k.endswith("_bytes") else str) for k, v in asdict(record).items()
+    )
+    return record if sound and "\0" not in record.in_place else None
 
 
 def _cached(path: Path, records: list[Record]) -> Cached:

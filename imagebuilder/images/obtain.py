@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.files import has_file
+from imagebuilder.images.archives.formats import is_compressed
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.cache import Cache, Checked, Record, file_key
-from imagebuilder.images.checksums import SUFFIX, parse_checksums, redacted
-from imagebuilder.images.download import PATIENT, Patience, download, find_published_checksum
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.checksums import SUFFIX, parse_checksums, read_checksum_file, redacted
+from imagebuilder.images.download import LARGEST_DOWNLOAD_BYTES, download, find_published_checksum
+from imagebuilder.images.foreign import foreign
+from imagebuilder.images.http_client import PATIENT, Patience
 from imagebuilder.images.resume import forget
 from imagebuilder.images.sparse import Written, hash_file, write_raw
-from imagebuilder.images.unpack import open_stream
 from imagebuilder.model import SECTOR_BYTES, BaseImage, ImageSource
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+_BESIDE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +57,13 @@ def obtain_base(
 
     Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
     """
+    with foreign(ImageError, source.name, "the file is damaged or made to do harm: get it again"):
+        return _obtain(_Job(source, cache, reporter, patience))
+
+
+def _obtain(job: _Job) -> BaseImage:
+    source, cache = job.source, job.cache
     record = _find_record(source, cache)
-    job = _Job(source, cache, reporter, patience)
     _warn_of_address(job, record)
     if record:
         _warn_of_beside(job, record.source_sha256)
@@ -177,12 +186,7 @@ def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
     beside = path.with_name(path.name + SUFFIX)
     if source.unchecked or not has_file(beside):
         return _Expected("", "none")
-    try:
-        text = beside.read_text("utf-8", "replace")
-    except OSError as error:
-        raise SourceError(
-            f"cannot read {beside}: {error.strerror}", "check its rights, or remove it"
-        ) from error
+    text = read_checksum_file(beside)
     return _Expected(parse_checksums(text, {path.name}, str(beside)), "publisher")
 
 
@@ -222,7 +226,15 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
     """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
     url = job.source.url
     with _hinting(job.source):
-        got = download(url, part, expected.sha256, job.reporter, job.patience)
+        got = download(
+            url,
+            part,
+            expected.sha256,
+            job.reporter,
+            job.patience,
+            most_bytes=_most_bytes(job.source),
+            allow_http=job.source.allow_http,
+        )
     try:
         record = _unpacked(job, part, redacted(url), got, expected.checked)
     except RpiImageError:
@@ -231,6 +243,12 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
         raise
     forget(part)
     return record
+
+
+def _most_bytes(source: ImageSource) -> int:
+    """Return the size that no download of the image has, with notes beside it in an archive."""
+    raw = source.raw_size_bytes
+    return LARGEST_DOWNLOAD_BYTES if raw is None else raw + raw // 16 + _BESIDE_BYTES
 
 
 def _expected_of_url(job: _Job) -> _Expected:

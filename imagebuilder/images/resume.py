@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES = 1 << 20
+LARGEST_STATE_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class PartState:
     """What a part belongs to; `validator` is what If-Range takes, empty where there is none.
+
+    `gzipped`: the server says that it compressed the file on its way.
 
     The address stands as its SHA-256, for it may hold a password.
     """
@@ -25,6 +28,7 @@ class PartState:
     address: str
     validator: str = ""
     total_bytes: int | None = None
+    gzipped: bool = False
 
 
 def nothing_yet() -> tuple[hashlib._Hash, int]:
@@ -53,10 +57,12 @@ def state_path(part: Path) -> Path:
 def load_state(part: Path, url: str) -> PartState:
     """Read what a part belongs to; an empty `address` says that it cannot be gone on with."""
     try:
-        state = PartState(**json.loads(state_path(part).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        with state_path(part).open("rb") as file:
+            state = PartState(**json.loads(file.read(LARGEST_STATE_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return PartState("")
-    return state if state.address == address_digest(url) else PartState("")
+    sound = isinstance(state.validator, str) and isinstance(state.total_bytes, int | None)
+    return state if sound and state.address == address_digest(url) else PartState("")
 
 
 def address_digest(url: str) -> str:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from imagebuilder.images.unpack import ImageStream
+    from imagebuilder.images.archives.unpack import ImageStream
 
 BLOCK_BYTES = 4096
 

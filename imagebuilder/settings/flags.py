@@ -26,6 +26,7 @@ class NodeFlags:
     image: str | None = None
     sha256: str | None = None
     no_checksum: bool = False
+    allow_http: bool = False
     generation: str | None = None
     wifi_ssid: str | None = None
     wifi_passphrase_file: Path | None = None

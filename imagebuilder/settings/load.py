@@ -123,9 +123,8 @@ def read_classroom(
         return ClassroomReading(None, source.sorted_problems())
     try:
         # Do not ask for secrets if there are errors already.
-        references = References(
-            environment, ask, profile_folders, checking=checking or source.fatal
-        )
+        lenient = checking or source.fatal
+        references = References(environment, ask, profile_folders, checking=lenient)
     except SettingsError as error:
         return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
     resolved = resolve_classroom(classroom, flags, references)

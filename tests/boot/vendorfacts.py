@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from tests.boot import images
+from tests.boot import images, nodes
 
 if TYPE_CHECKING:
     from tests.boot.pi import Pi
@@ -40,6 +40,16 @@ def expect_renamed(pi: Pi) -> None:
 def _is_sysv(generation: str) -> bool:
     """Return whether nothing there makes a machine id."""
     return images.GENERATIONS[generation].kind == "sysvinit"
+
+
+def expect_settings(pi: Pi) -> None:
+    """Check that time zone and locale are those of SETTINGS, also for who asks the C library."""
+    zone, locale = nodes.SETTINGS["timezone"], nodes.SETTINGS["locale"]
+    pi.tell_until("cat /etc/timezone", f"^{zone}$", FIRST_BOOT_SECONDS)
+    same = f"cmp /etc/localtime /usr/share/zoneinfo/{zone} && echo same"
+    assert pi.tell(same) == "same\n"
+    pi.tell_until("cat /etc/default/locale", f'(?m)^LANG="?{locale}"?$', FIRST_BOOT_SECONDS)
+    assert f"{locale} UTF-8" in pi.tell("cat /etc/locale.gen").splitlines()
 
 
 def expect_ready_user(pi: Pi, name: str) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError
+from imagebuilder.images.archives.unpack import ImageStream
 from imagebuilder.images.sparse import (
     BLOCK_BYTES,
     data_runs,
@@ -18,7 +19,6 @@ from imagebuilder.images.sparse import (
     open_lazily_unpacked,
     write_raw,
 )
-from imagebuilder.images.unpack import ImageStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

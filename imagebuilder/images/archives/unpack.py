@@ -2,66 +2,62 @@
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
+import stat
 import struct
 import zipfile
 from contextlib import contextmanager
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, BinaryIO, NoReturn, Protocol, cast
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
 import zstandard
-from isal import igzip_lib, isal_zlib
+from isal import isal_zlib
 
 from imagebuilder.errors import ImageError
-from imagebuilder.images.formats import kind_of, open_form
-from imagebuilder.images.xz_zstd import (
+from imagebuilder.images.archives.decoders import (
     CHUNK_BYTES,
+    DECODER_ERRORS,
     INPUT_BYTES,
+    LARGEST_WINDOW_BYTES,
+    MAKERS,
+    LimitError,
+    decoded,
+    explained,
+    make_deflate,
+)
+from imagebuilder.images.archives.formats import HEAD_BYTES, kind_of, open_form
+from imagebuilder.images.archives.members import choose_member
+from imagebuilder.images.archives.nested import packed_kind, unpack_layer
+from imagebuilder.images.archives.xz_zstd import (
     LARGEST_PARALLEL_BYTES,
     decode_xz,
     xz_blocks,
     zst_size,
 )
+from imagebuilder.images.budgets import Budget
+from imagebuilder.images.foreign import PARSING_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from imagebuilder.images.formats import Kind
+    from imagebuilder.images.archives.formats import Kind
 
 
 # No SD card is larger by far: what claims to be is a bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
-_DECODER_ERRORS: tuple[type[Exception], ...] = (
-    cast("type[Exception]", igzip_lib.error),
-    lzma.LZMAError,
-    zstandard.ZstdError,
-    OSError,
-    EOFError,
+
+# An entry takes 46 bytes and more here, and some hundred once it is read.
+LARGEST_DIRECTORY_BYTES = 4 << 20
+
+# A zip of a build service around a tar.xz has three.
+MOST_LAYERS = 4
+BUDGETS = (
+    Budget("an unpacked image of which nobody states a size", LARGEST_IMAGE_BYTES, "bytes"),
+    Budget("the directory of a zip", LARGEST_DIRECTORY_BYTES, "bytes"),
+    Budget("layers of compression", MOST_LAYERS, "count"),
 )
-_IMAGE_SUFFIXES = (".img", ".raw", ".wic", ".bin")
+_ZIP_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, OSError, *PARSING_ERRORS)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, name and extra length
-
-
-class Decompressor(Protocol):
-    """What the incremental decoders of isal, lzma and bz2 have in common."""
-
-    @property
-    def eof(self) -> bool:
-        """Whether the end of the compressed member was reached."""
-
-    @property
-    def needs_input(self) -> bool:
-        """Whether more compressed bytes are wanted before more comes out."""
-
-    @property
-    def unused_data(self) -> bytes:
-        """What followed the end of the member."""
-
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Take `data`, give at most `max_length` bytes."""
 
 
 class ImageStream:
@@ -115,6 +111,7 @@ class ImageStream:
             )
 
 
+_UNPACK_HINT = "unpack it and give the image itself"
 _DAMAGED_HINT = "the file is damaged or cut off: download it again and check it with --sha256"
 
 
@@ -129,31 +126,52 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
     kind = kind_of(path, name)
     with open_form(path) as file:
         with _damage_reported(name):
-            chunks, stated = _OPENERS[kind](file, name)
+            opened = _OPENERS[kind](file, name)
+        stream = ImageStream(_guarded(opened.chunks, name, file), opened.stated_bytes, name)
+        if kind != "raw":
+            stream = _innermost(stream, opened.inside or name, name)
+        stated = stream.size_bytes
         if stated is not None and size_bytes is not None and stated != size_bytes:
             raise ImageError(
                 f"{name} holds {stated} bytes where {size_bytes} were stated", _DAMAGED_HINT
             )
         if stated is not None and stated > LARGEST_IMAGE_BYTES:
             raise ImageError(f"{name} claims to hold {stated} bytes", "no card is that large")
-        guarded = _guarded(chunks, name)
-        yield ImageStream(guarded, size_bytes if stated is None else stated, name)
+        if stated is None:
+            stream = ImageStream(iter(stream), size_bytes, name)
+        yield stream
+
+
+def _innermost(stream: ImageStream, inside: str, name: str) -> ImageStream:
+    """Return the image where what was unpacked is packed itself."""
+    for _ in range(MOST_LAYERS):
+        kind = packed_kind(stream.peek(HEAD_BYTES), inside)
+        if kind == "raw":
+            return stream
+        with _damage_reported(name):
+            chunks = unpack_layer(kind, iter(stream), inside)
+        stream = ImageStream(_guarded(chunks, name), None, name)
+    raise ImageError(f"{name} is packed more than {MOST_LAYERS} times", _UNPACK_HINT)
 
 
 @contextmanager
-def _damage_reported(name: str) -> Iterator[None]:
-    """Turn what the decoders raise into ImageError."""
+def _damage_reported(name: str, file: BinaryIO | None = None) -> Iterator[None]:
+    """Turn what the decoders raise into ImageError; `file` tells how far they had come."""
     try:
         yield
-    except _DECODER_ERRORS as error:
-        raise ImageError(
-            f"cannot unpack {name}: {str(error) or 'damaged'}", _DAMAGED_HINT
-        ) from error
+    except LimitError as error:
+        raise ImageError(f"cannot unpack {name}: {error}", error.hint) from error
+    except DECODER_ERRORS as error:
+        limit = explained(error)
+        reason = str(limit or error) or "damaged"
+        hint = limit.hint if limit else _DAMAGED_HINT
+        at = f" (byte {file.tell()})" if file and file.tell() else ""
+        raise ImageError(f"cannot unpack {name}: {reason}{at}", hint) from error
 
 
-def _guarded(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+def _guarded(chunks: Iterator[bytes], name: str, file: BinaryIO | None = None) -> Iterator[bytes]:
     while True:
-        with _damage_reported(name):
+        with _damage_reported(name, file):
             chunk = next(chunks, b"")
         if not chunk:
             return
@@ -167,33 +185,20 @@ def _pieces(file: BinaryIO, size_bytes: int | None = None) -> Iterator[bytes]:
         yield piece
 
 
-def _decoded(pieces: Iterator[bytes], make: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Decode members that follow one another; zeros between and behind them are padding."""
-    decoder, inside, members = make(), False, 0
-    for piece in pieces:
-        data = piece
-        while data or not decoder.needs_input:
-            if members and not inside and not (data := data.lstrip(b"\0")):
-                break
-            inside = True
-            if out := decoder.decompress(data, CHUNK_BYTES):
-                yield out
-            data = b""
-            if decoder.eof:
-                data = decoder.unused_data
-                decoder, inside, members = make(), False, members + 1
-    if inside or not members:
-        raise EOFError("it ends in the middle")
-
-
 # ---- one opener a form: the chunks, and the raw size where the file states it
 
-_Opened = tuple["Iterator[bytes]", "int | None"]
+
+class _Opened(NamedTuple):
+    """What an archive holds; `inside` is the name of it there."""
+
+    chunks: Iterator[bytes]
+    stated_bytes: int | None
+    inside: str = ""
 
 
 def _open_raw(file: BinaryIO, name: str) -> _Opened:
     del name
-    return _pieces_of_chunk(file), os.fstat(file.fileno()).st_size
+    return _Opened(_pieces_of_chunk(file), os.fstat(file.fileno()).st_size)
 
 
 def _pieces_of_chunk(file: BinaryIO) -> Iterator[bytes]:
@@ -203,9 +208,7 @@ def _pieces_of_chunk(file: BinaryIO) -> Iterator[bytes]:
 
 def _open_gz(file: BinaryIO, name: str) -> _Opened:
     del name
-    return _decoded(
-        _pieces(file), lambda: igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-    ), None
+    return _Opened(decoded(_pieces(file), MAKERS["gz"]), None)
 
 
 def _open_xz(file: BinaryIO, name: str) -> _Opened:
@@ -213,66 +216,72 @@ def _open_xz(file: BinaryIO, name: str) -> _Opened:
     blocks = xz_blocks(file.fileno())
     stated = sum(block.raw_bytes for block in blocks)
     if any(block.raw_bytes > LARGEST_PARALLEL_BYTES for block in blocks) or not blocks:
-        return _decoded(_pieces(file), lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)), stated
-    return decode_xz(file.fileno(), blocks), stated
+        return _Opened(decoded(_pieces(file), MAKERS["xz"]), stated)
+    return _Opened(decode_xz(file.fileno(), blocks), stated)
 
 
 def _open_bz2(file: BinaryIO, name: str) -> _Opened:
     del name
-    return _decoded(_pieces(file), bz2.BZ2Decompressor), None
+    return _Opened(decoded(_pieces(file), MAKERS["bz2"]), None)
 
 
 def _open_zst(file: BinaryIO, name: str) -> _Opened:
     del name
     # The reader below cannot tell a file that was cut off from one that ended.
-    return _zst_chunks(file), zst_size(file.fileno())
+    return _Opened(_zst_chunks(file), zst_size(file.fileno()))
 
 
 def _zst_chunks(file: BinaryIO) -> Iterator[bytes]:
-    with zstandard.ZstdDecompressor().stream_reader(
+    with zstandard.ZstdDecompressor(max_window_size=LARGEST_WINDOW_BYTES).stream_reader(
         file, read_size=INPUT_BYTES, read_across_frames=True, closefd=False
     ) as reader:
         while chunk := reader.read(CHUNK_BYTES):
             yield chunk
 
 
+def _open_tar(file: BinaryIO, name: str) -> _Opened:
+    return _Opened(unpack_layer("tar", _pieces_of_chunk(file), name), None)
+
+
 def _open_zip(file: BinaryIO, name: str) -> _Opened:
     try:
-        with zipfile.ZipFile(file) as archive:
+        with zipfile.ZipFile(_Directory(file)) as archive:
             entry = pick_entry(archive.infolist(), name)
-    except (zipfile.BadZipFile, struct.error, OSError, ValueError) as error:
+    except NotImplementedError as error:
+        raise ImageError(
+            f"{name} needs a newer zip than is supported: {error}", _UNPACK_HINT
+        ) from error
+    except LimitError:
+        raise
+    except _ZIP_ERRORS as error:
         raise ImageError(f"{name} is a zip that is cut off or damaged", _DAMAGED_HINT) from error
-    return _entry_chunks(file, entry), entry.file_size
+    return _Opened(_entry_chunks(file, entry), entry.file_size, f"{entry.filename} in {name}")
+
+
+class _Directory:
+    """A zip to look into: whoever reads its directory at once gets no more than is allowed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size_bytes: int = -1) -> bytes:
+        most = LARGEST_DIRECTORY_BYTES + 1
+        data = self._file.read(size_bytes if 0 <= size_bytes < most else most)
+        if len(data) == most:
+            raise LimitError("its directory is too large", _UNPACK_HINT)
+        return data
 
 
 def pick_entry(entries: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
     """Choose the one image of a zip; raises ImageError where there is none, or two."""
-    for entry in entries:
-        _refuse_unsafe(entry, name)
-    files = [e for e in entries if not e.is_dir() and not _is_finder_junk(e.filename)]
-    images = [e for e in files if e.filename.lower().endswith(_IMAGE_SUFFIXES)]
-    chosen = files if len(files) == 1 else images
-    if len(chosen) != 1:
-        named = ", ".join(e.filename for e in (chosen or files)[:4]) or "nothing"
-        raise ImageError(
-            f"{name} holds {len(chosen)} images instead of one: {named}",
-            "unpack it and give the image itself",
-        )
-    return _supported(chosen[0], name)
+    files = [e for e in entries if not e.is_dir() and not _is_link(e)]
+    chosen = choose_member([e.filename for e in files], name)
+    return _supported(next(e for e in files if e.filename == chosen), name)
 
 
-def _refuse_unsafe(entry: zipfile.ZipInfo, name: str) -> None:
-    path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or entry.filename[1:2] == ":":
-        raise ImageError(
-            f"{name} holds the unsafe name {entry.filename!r}",
-            "no honest image has one: do not use this file",
-        )
-
-
-def _is_finder_junk(filename: str) -> bool:
-    path = PurePosixPath(filename)
-    return path.parts[:1] == ("__MACOSX",) or path.name == ".DS_Store"
+def _is_link(entry: zipfile.ZipInfo) -> bool:
+    return stat.S_ISLNK(entry.external_attr >> 16)
 
 
 def _supported(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
@@ -284,13 +293,13 @@ def _supported(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
 
 
 def _refuse_form(name: str, what: str) -> NoReturn:
-    raise ImageError(
-        f"{name} {what}, which is not supported", "unpack it and give the image itself"
-    )
+    raise ImageError(f"{name} {what}, which is not supported", _UNPACK_HINT)
 
 
 def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     """Return the bytes of one entry; the central directory knows the sizes of streamed zips too."""
+    if not 0 <= entry.header_offset < os.fstat(file.fileno()).st_size:
+        raise EOFError(f"its directory puts {entry.filename} at byte {entry.header_offset}")
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
@@ -300,16 +309,11 @@ def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     pieces = _pieces(file, entry.compress_size)
     stored = entry.compress_type == zipfile.ZIP_STORED
     checksum = 0
-    for chunk in pieces if stored else _decoded(pieces, _deflate):
+    for chunk in pieces if stored else decoded(pieces, make_deflate):
         checksum = isal_zlib.crc32(chunk, checksum)
         yield chunk
     if checksum != entry.CRC:
         raise EOFError("its CRC-32 does not fit")
-
-
-def _deflate() -> Decompressor:
-    decoder: Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
-    return decoder
 
 
 _OPENERS: dict[Kind, Callable[[BinaryIO, str], _Opened]] = {
@@ -319,4 +323,5 @@ _OPENERS: dict[Kind, Callable[[BinaryIO, str], _Opened]] = {
     "xz": _open_xz,
     "zst": _open_zst,
     "bz2": _open_bz2,
+    "tar": _open_tar,
 }
