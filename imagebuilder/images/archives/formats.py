@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["raw", "zip", "gz", "xz", "zst", "bz2", "tar"]
-HEAD_BYTES = 512
+HEAD_BYTES = SECTOR_BYTES
 _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
@@ -61,7 +63,7 @@ def kind_of_head(head: bytes, name: str) -> Kind:
             return kind
     if looks_like_web_page(head):
         raise ImageError(f"{name} is a web page, not an image", "check the link it came from")
-    if head[HEAD_BYTES - 2 :] == b"\x55\xaa":
+    if has_signature(head):
         return "raw"
     if head.startswith(_TAR_MARK[1], _TAR_MARK[0]):
         return "tar"
