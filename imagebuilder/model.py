@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256
 
-# What partition tables of cards count in; larger sectors are refused.
+# The unit of partition tables on cards; devices with larger sectors are refused.
 SECTOR_BYTES = 512
 
-# RFC 1123, and what every file format and shell leaves alone.
+# RFC 1123, in lower case; no file format or shell changes it.
 HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 # IEEE 802.11: an SSID of 1 to 32 bytes, a passphrase of 8 to 63 or a key of 256 bits.
@@ -23,7 +23,7 @@ SSID_BYTES = range(1, 33)
 PASSPHRASE_BYTES = range(8, 64)
 PSK = re.compile(r"[0-9a-f]{64}")
 
-# As registered with IANA: Docker's REST API in plain text, and over TLS.
+# Registered with IANA for the Docker API: plain text, and over TLS.
 DOCKER_PORT = 2375
 DOCKER_TLS_PORT = 2376
 
@@ -143,7 +143,7 @@ class Network:
 
     @property
     def fixed_address(self) -> str:
-        """The address without its prefix length; empty under DHCP."""
+        """The address without its prefix length; empty with DHCP."""
         return str(ipaddress.ip_interface(self.address).ip) if self.address else ""
 
     @property
@@ -189,7 +189,7 @@ class Shack:
 
     @property
     def url_host(self) -> str:
-        """The address as a URL takes it: an IPv6 one in brackets (RFC 3986, 3.2.2)."""
+        """The address for a URL: IPv6 in brackets (RFC 3986, 3.2.2)."""
         return f"[{self.address}]" if ":" in self.address else self.address
 
 
@@ -271,6 +271,7 @@ class NodeSettings:
     docker: Docker = field(default_factory=Docker)
     cluster: Cluster = field(default_factory=Cluster)
     user: User | None = None
+    keep_vendor_login: bool = False
     ssh_keys: tuple[str, ...] = ()
     keep_host_keys: bool = False
     host_keys: tuple[HostKey, ...] = ()

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LIMITS = (
-    "an emulated Pi has no wifi, no GPIO, LEDs or camera, no firmware of its own and another"
-    " network adapter; it is slower than a Pi, and its card never wears or loosens"
+    "an emulated Pi has no wifi, GPIO, LEDs, camera or firmware, and another network adapter;"
+    " it is slower than a Pi, and its card never fails"
 )
 QEMU_PACKAGES = "run `apt install qemu-system-arm qemu-utils` or `brew install qemu`"
 MOST_BOOTS = 8
@@ -321,20 +321,20 @@ class BootResult:
 
 
 def fault_of(request: BootRequest, result: BootResult) -> str:
-    """Say what the Pi did not do that was asked of it; empty where it did all."""
+    """Return why the boot failed; empty if it did not."""
     if result.outcome == "panicked":
         return "the kernel panicked"
     if result.outcome == "kept restarting":
-        return f"the Pi started {result.boots} times without end"
+        return f"the Pi restarted {result.boots} times and did not stop"
     if result.outcome == "matched" or request.until is None:
         return ""
-    return f"the console never showed {request.until.pattern.decode()!r}"
+    return f"the console did not show {request.until.pattern.decode()!r}"
 
 
 def boot_image(
     request: BootRequest, sink: Callable[[bytes], None], reporter: Reporter = SILENT
 ) -> BootResult:
-    """Boot a throw-away overlay of the image, following restarts as firmware does.
+    """Boot a temporary overlay of the image, and follow restarts like the firmware.
 
     Stop at a match of `until`, a power-off, a panic, too many restarts or the timeout. Raise
     ImageError if QEMU itself fails.

@@ -63,7 +63,7 @@ def write_image(
             how = _write_raw(composition, descriptor, reporter)
             sha256 = _digest(composition, reporter) if digest else ""
         withdraw(out, manifest)
-    # The digest of a small file with a passphrase would let anyone try passphrases.
+    # With the digest of a small file with a passphrase, passphrases could be guessed.
     write_json(manifest, manifest_of(composition, sha256), mode=0o600)
     return WrittenImage(out, manifest, how, sha256)
 

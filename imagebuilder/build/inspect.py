@@ -100,7 +100,7 @@ class ImageReport:
 
 
 def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
-    """Read what a file, a compressed file or a device is. Raise ImageError if it is none."""
+    """Return the report of an image, compressed image or device. Raise ImageError on failure."""
     with _open_any(path, cache, reporter) as disk:
         return inspect_disk(disk)
 
@@ -111,10 +111,10 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         mode = path.stat().st_mode
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder", "name an image in it")
+        raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path) as raw:
             yield raw

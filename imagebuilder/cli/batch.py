@@ -31,7 +31,7 @@ out_folder = click.option(
     help="Folder for the images.",
 )
 chosen = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these, comma-separated."
+    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
 )
 profile_folders = click.option(
     "--profiles",
@@ -53,10 +53,12 @@ profile_folders = click.option(
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
-    help="Images written side by side.",
+    help="Images to write in parallel.",
+)
+@click.option(
+    "--one-image", is_flag=True, help="One image for all nodes; each Pi finds its own settings."
 )
 @allow_http
-@click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
 @dry_run
 @with_console
 def batch(
@@ -147,7 +149,7 @@ def _show(
 
 
 def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:
-    """Put together the nodes that failed alike."""
+    """Return each error with the nodes that have it."""
     groups: dict[tuple[str, str, tuple[Problem, ...]], tuple[RpiImageError, list[str]]] = {}
     for outcome in failed:
         if error := outcome.error:

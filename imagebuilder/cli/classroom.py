@@ -1,4 +1,4 @@
-"""Commands about the classroom file and what it can name: check, init, schema, profiles."""
+"""The commands `check`, `init`, `schema` and `profiles`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
 
 
-# Whether a file can be read is said by what reads it, with its own exit code.
+# readable=False: the reader itself reports unreadable files, with its own exit code.
 _PATH = click.Path(path_type=Path, readable=False)
 _profiles = click.option(
     "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
@@ -33,7 +33,7 @@ _profiles = click.option(
 @_profiles
 @with_console
 def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
-    """Find everything that is wrong or doubtful in a classroom FILE, with line and hint."""
+    """List all errors and warnings in a classroom FILE, with line and hint."""
     reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
     if console.as_json:
         console.emit(_report(file, reading))
@@ -80,18 +80,18 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
 
 @click.command()
 @click.argument("file", type=_PATH, default=Path("classroom.yml"))
-@click.option("--hostnames", metavar="RANGE", help="Host names, as pi-[01-30].")
-@click.option("--profile", metavar="NAME", help="Board family, as armv7.")
+@click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
+@click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
 @click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
-@click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR.")
-@click.option("--shack", metavar="ADDRESS", help="Address of your machine; empty for none.")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
+@click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
     make_starter(file, flags, console, environment=os.environ, force=force)
-    console.note(f"{file} is written; look through it, then: rpi-image check {file}")
+    console.note(f"wrote {file}; edit it, then run: rpi-image check {file}")
     if console.as_json:
         console.emit({"file": str(file)})
 

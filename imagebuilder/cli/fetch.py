@@ -1,4 +1,4 @@
-"""`rpi-image fetch` and `rpi-image cache`: base images without building anything yet."""
+"""The commands `fetch` and `cache`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
     "profile_folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with an image catalogue of your own.",
+    help="Folder of your own profiles and images.",
 )
 @with_console
 def fetch(
@@ -52,7 +52,7 @@ def fetch(
 ) -> None:
     """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
 
-    Prints where the raw image lies. What is in the cache already costs no network.
+    Print the path of the raw image. An image in the cache is not downloaded again.
     """
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
     wanted = replace(source, allow_http=allow_http)
@@ -79,14 +79,14 @@ def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
 def cache() -> None:
     """List, verify or clean the cache of base images.
 
-    It lies in the platform's cache folder; RPI_IMAGE_CACHE names another.
+    It is in the cache folder of the platform, or in RPI_IMAGE_CACHE.
     """
 
 
 @cache.command("list")
 @with_console
 def list_(console: Console) -> None:
-    """List the base images that need no download."""
+    """List the base images in the cache."""
     store = Session(console=console).cache
     _show_listing(console, store.folder, store.listing(), store.leftover_bytes())
 
@@ -103,7 +103,7 @@ def _show_listing(
         console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
     if unfinished_bytes:
         size = human_bytes(unfinished_bytes)
-        console.note(f"{size} of unfinished work, downloads to be gone on with among it")
+        console.note(f"{size} of unfinished files, including downloads that can be resumed")
     console.note(f"{len(images)} base images in {folder}")
 
 
@@ -125,11 +125,11 @@ def _row(image: Cached) -> tuple[str, ...]:
 
 @cache.command()
 @click.argument("which", nargs=-1)
-@click.option("--unfinished", is_flag=True, help="Only what runs left that did not end.")
+@click.option("--unfinished", is_flag=True, help="Only files of interrupted runs.")
 @dry_run
 @with_console
 def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
-    """Remove the images WHICH (names or digests; all of them without), and unfinished parts."""
+    """Remove images (WHICH: names or digests, by default all) and unfinished files."""
     store = Session(console=console).cache
     done = store.clean(which, unfinished_only=unfinished, dry_run=dry_run)
     if console.as_json:
@@ -144,7 +144,7 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
 @click.argument("which", nargs=-1)
 @with_console
 def verify(console: Console, which: tuple[str, ...]) -> None:
-    """Read the images WHICH again (all without) and compare each with its digest."""
+    """Compare images (WHICH: names or digests, by default all) with their digests."""
     verified = Session(console=console).cache.verify(which, console)
     if console.as_json:
         console.emit({"images": [_listed(image) | {"intact": ok} for image, ok in verified]})

@@ -1,4 +1,4 @@
-"""Checksum files of publishers, and addresses as they may be shown."""
+"""Parse the checksum files of publishers, and remove secrets from URLs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _HINT = (
 
 
 def read_checksum_file(path: Path) -> str:
-    """Return the text of a checksum file on this machine; raises SourceError."""
+    """Return the text of a local checksum file. Raise SourceError if it cannot be read."""
     try:
         with path.open("rb") as file:
             data = file.read(CHECKSUM_FILE_BYTES + 1)
@@ -57,7 +57,7 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
             return digest
     wanted = " or ".join(sorted(names))
     others = sorted({_last_part(_plain(entry.name)) for entry in named})
-    what = f"names {', '.join(others[:3])}" if others else "is no SHA-256 file"
+    what = f"names {', '.join(others[:3])}" if others else "is not a SHA-256 file"
     raise SourceError(f"{where} {what}: no checksum for {wanted}", _HINT)
 
 
@@ -92,7 +92,7 @@ def _last_part(name: str) -> str:
 
 
 def redacted(url: str) -> str:
-    """Return an address without what may be secret in it: user, password, query."""
+    """Return a URL without the parts that may be secret: user, password, query."""
     parts = _split(url)
     host = parts.netloc.rpartition("@")[2]
     text = urlunsplit((parts.scheme, host, parts.path, "", ""))
@@ -100,13 +100,13 @@ def redacted(url: str) -> str:
 
 
 def beside(url: str) -> str:
-    """Return the address of the checksum file that publishers put beside a download."""
+    """Return the URL of the checksum file that publishers put next to a download."""
     parts = _split(url)
     return urlunsplit((parts.scheme, parts.netloc, parts.path + SUFFIX, "", ""))
 
 
 def basename(url: str) -> str:
-    """Return the file name an address ends in."""
+    """Return the file name at the end of a URL."""
     return PurePosixPath(unquote(_split(url).path)).name
 
 
@@ -114,4 +114,4 @@ def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
     except ValueError as error:
-        raise SourceError("an address cannot be fetched", "check its form") from error
+        raise SourceError("a URL is not valid", "check its syntax") from error

@@ -7,6 +7,7 @@ meets them.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -15,10 +16,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextvars import Token
     from types import TracebackType
     from typing import Self
 
+_TICK_SECONDS = 0.5
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
@@ -54,8 +57,17 @@ class Deadline:
             _current.reset(self._token)
 
     def renew(self) -> None:
-        """Begin to count anew."""
+        """Start counting again."""
         self._until = time.monotonic() + self._seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count no time meanwhile: the work is ours, not the other side's."""
+        left, self._until = self._until - time.monotonic(), math.inf
+        try:
+            yield
+        finally:
+            self._until = time.monotonic() + left
 
     def watch(self, descriptor: int) -> None:
         """Shut this socket, too, when the time is over; a copy of the descriptor is held."""
@@ -67,7 +79,7 @@ class Deadline:
 
     def _run(self) -> None:
         while (left := self._until - time.monotonic()) > 0:
-            if self._ended.wait(left):
+            if self._ended.wait(min(left, _TICK_SECONDS)):
                 return
         with self._lock:
             self.expired = True

@@ -1,4 +1,4 @@
-"""Downloads over HTTP that survive bad networks: retried, resumed, and checked when they end."""
+"""Download over HTTP: retry, resume, and check the digest."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _T = TypeVar("_T")
 
 
 def find_published_checksum(source: ImageSource, reporter: Reporter, patience: Patience) -> str:
-    """Return the SHA-256 the publisher states beside the image; empty where there is none."""
+    """Return the SHA-256 that the publisher states next to the image; empty if there is none."""
     url = source.checksum_url or beside(source.url)
     with _parsing(url), Client(patience, reporter, allow_http=source.allow_http) as client:
         got = _patiently(
@@ -122,16 +122,16 @@ def download(
     most_bytes: int = LARGEST_DOWNLOAD_BYTES,
     allow_http: bool = False,
 ) -> Written:
-    """Fetch `url` into `part`, going on where an earlier run stopped, and compare its digest.
+    """Download `url` to `part`, resume an earlier run, and compare the digest.
 
-    An interrupted part stays for the next run, with what it belongs to in a file beside it.
-    Raises SourceError; a part that is not what it should be is removed.
+    An unfinished part is kept for the next run, with its state in a file next to it. Raise
+    SourceError on failure; a part with a wrong digest is removed.
     """
     with _parsing(url), Client(patience, reporter, allow_http=allow_http) as client:
         work = _Download(client, url, part, expected_sha256, reporter, patience, most_bytes)
         got = work.run()
         if work.resumed and not work.fits(got):
-            reporter.note("the resumed download does not fit its checksum; fetching it afresh")
+            reporter.note("the resumed download does not match its checksum; starting again")
             work.reset()
             got = work.run()
         if work.fits(got):
@@ -144,7 +144,7 @@ def download(
 
 
 class _Download:
-    """One file on its way: what is there, its running digest, and what it belongs to."""
+    """One download: its state, and size and digest of what is on the disk."""
 
     def __init__(
         self,
@@ -164,7 +164,7 @@ class _Download:
         self.resumed = self._have > 0
 
     def run(self) -> Written:
-        """Attempt until the file is there; the patience is spent by attempts without progress."""
+        """Return the digest and size after as many attempts as needed."""
         if not self._have or self._have != self._state.total_bytes:
             _patiently(
                 self._attempt,
@@ -182,7 +182,7 @@ class _Download:
         return self._state.gzipped and hash_gz(self._part, self._most_bytes) == self._expected
 
     def reset(self) -> None:
-        """Drop what is there."""
+        """Remove the part and its state."""
         forget(self._part)
         self._state = PartState("")
         self._digest, self._have = nothing_yet()
@@ -205,7 +205,10 @@ class _Download:
         self._note(replace(self._state, total_bytes=self._have))
 
     def _range(self) -> dict[str, str]:
-        """Ask for the rest, if the server or the checksum can tell whether it still fits."""
+        """Return the headers to request the rest, if a changed file would be noticed.
+
+        That is by If-Range (RFC 9110, 13.1.5) or by the expected digest.
+        """
         validator = self._state.validator
         if not self._have or not (validator or self._expected):
             self.reset()
@@ -222,7 +225,7 @@ class _Download:
             raise AgainError("the file changed on the server")
         answer.refuse_status()
         if self._have:
-            self._reporter.note("the server does not go on where it stopped; starting again")
+            self._reporter.note("the server cannot resume the download; starting again")
             self.reset()
         return answer.length()
 
@@ -262,8 +265,8 @@ class _Download:
         if not self._have and looks_like_web_page(piece):
             self.reset()
             raise SourceError(
-                f"{redacted(self._url)} gave a web page instead of an image",
-                "open the address in a browser: it may want a log-in, or be gone",
+                f"{redacted(self._url)} returned a web page instead of an image",
+                "open the URL in a browser: it may need a login, or not exist any more",
             )
         with _disk(self._part):
             pwrite_all(file.fileno(), piece, self._have)
@@ -297,7 +300,10 @@ def _patiently(
     reporter: Reporter,
     patience: Patience,
 ) -> _T:
-    """Attempt until it works or nothing came for `patience.attempts` attempts in a row."""
+    """Return the result of `attempt`; repeat it until `patience.attempts` fail without progress.
+
+    Raise SourceError then.
+    """
     failures, best = 0, progress()
     while True:
         try:
@@ -309,8 +315,8 @@ def _patiently(
             best = max(best, now)
             if failures >= patience.attempts:
                 raise SourceError(
-                    f"{what} cannot be fetched: {error}",
-                    "check the network and the proxy; a new run goes on where this one stopped",
+                    f"cannot fetch {what}: {error}",
+                    "check the network and the proxy, then run it again to resume",
                 ) from error
             pause = max(patience.pause_seconds * 2 ** (failures - 1), error.after_seconds)
             reporter.note(f"{error}; trying again in {pause:.0f} s")
@@ -325,7 +331,7 @@ def _disk(part: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "no room for" if is_disk_full(error) else f"{error.strerror} at"
+        what = "not enough space for" if is_disk_full(error) else f"{error.strerror}:"
         raise SourceError(f"{what} the download in {part.parent}", _ROOM_HINT) from error
 
 
@@ -342,6 +348,7 @@ def _refuse_small_disk(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise SourceError(
-            f"no room for the download in {folder}: {size_bytes} bytes to come, {free} free",
+            f"not enough space for the download in {folder}: {size_bytes} bytes needed,"
+            f" {free} free",
             _ROOM_HINT,
         )

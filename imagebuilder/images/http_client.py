@@ -1,6 +1,6 @@
 """One request over HTTP: where it leads, and an answer that comes to an end.
 
-Every request has a deadline. A small answer has it in total; that of an image begins anew with
+Every request has a deadline. A small answer has it in total; that of an image starts again with
 each `LEAST_BYTES` that came.
 """
 
@@ -15,7 +15,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-import requests  # noqa: TID251 - this is the module that speaks HTTP
+import requests  # noqa: TID251 - this module uses HTTP
 import urllib3
 from requests.adapters import HTTPAdapter  # noqa: TID251 - as above
 
@@ -77,7 +77,7 @@ _REASONS = (
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long to bear with a server; `attempts` counts those in a row that bring nothing."""
+    """Limits for a server; `attempts` counts those in a row without progress."""
 
     attempts: int = 5
     connect_seconds: float = 10.0
@@ -104,7 +104,7 @@ class Client:
     def __init__(self, patience: Patience, reporter: Reporter, *, allow_http: bool = False) -> None:
         self._patience, self._reporter, self._allow_http = patience, reporter, allow_http
         self._told: set[str] = set()
-        self._session = _Session()
+        self._session = _NoRedirectSession()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _WatchedAdapter())
         self._session.headers["User-Agent"] = f"rpi-image/{__version__}"
@@ -124,7 +124,7 @@ class Client:
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
-        """Open an answer; raises AgainError for what may pass, SourceError for what will not."""
+        """Open an answer. Raise AgainError for a temporary failure, SourceError for any other."""
         with Deadline(self._patience.answer_seconds) as deadline:
             answer = self._follow(url, dict(headers or {}), deadline)
             with answer.response:
@@ -151,7 +151,7 @@ class Client:
             raise _failure(error, url, deadline) from error
 
     def _redirected(self, url: str, location: str) -> str:
-        """Return the address that a Location leads to; raises SourceError where it is refused."""
+        """Return the URL that a Location leads to. Raise SourceError if it is refused."""
         try:
             target = _target(url, location)
         except ValueError as error:
@@ -167,7 +167,7 @@ class Client:
         fact = f"{redacted(url)} redirects from https to {redacted(target)}"
         if not self._allow_http:
             raise SourceError(
-                f"{fact}: whoever is on the way could change the file",
+                f"{fact}: anyone on the way could change the file",
                 "give another address, or follow it in spite of that with --allow-http",
             )
         if fact not in self._told:
@@ -191,7 +191,7 @@ class Answer:
         return str(self.response.headers.get(name, ""))
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield a large body as the server sent it, undecoded; raises AgainError if too slow."""
+        """Yield a large body as sent, undecoded. Raise AgainError if it is too slow."""
         have = 0
         self._deadline.renew()
         for piece in self._raw():
@@ -199,7 +199,8 @@ class Answer:
             if have >= LEAST_BYTES:
                 have = 0
                 self._deadline.renew()
-            yield piece
+            with self._deadline.paused():
+                yield piece
 
     def read(self, most_bytes: int) -> bytes | None:
         """Return a small body, decoded; None where it is larger than `most_bytes`."""
@@ -229,7 +230,7 @@ class Answer:
         size_bytes = digits(stated)
         if stated and size_bytes is None:
             raise SourceError(
-                f"{redacted(self.url)} states a size that is no number",
+                f"{redacted(self.url)} sent a size that is not a number",
                 "the server is at fault: give another address, or the image as a local file",
             )
         return size_bytes
@@ -328,7 +329,7 @@ def _reason(error: Exception | None, otherwise: str) -> str:
 # ---- connections that a deadline can end
 
 
-class _Session(requests.Session):
+class _NoRedirectSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return none: requests would read the content of a redirect to its end."""
         del resp

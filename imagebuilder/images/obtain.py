@@ -1,4 +1,4 @@
-"""From where a base image comes to the raw, read-only file it is."""
+"""Obtain a base image: from the cache, a local file or a URL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BESIDE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """The digest a download must have, and who says so."""
+    """The expected digest of a download, and its source."""
 
     sha256: str
     checked: Checked
@@ -45,7 +45,7 @@ class _Job:
 
 
 def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
-    """Return the base image where it is already there; touches no network."""
+    """Return the base image if it is in the cache, else None; without network."""
     record = _find_record(source, cache)
     return _base_image(source, cache, record) if record else None
 
@@ -53,9 +53,9 @@ def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
 def obtain_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT, patience: Patience = PATIENT
 ) -> BaseImage:
-    """Return the base image: from the cache, the user's own raw file, or fetched and unpacked.
+    """Return the base image: from the cache, the user's raw file, or downloaded and unpacked.
 
-    Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
+    Raise SourceError (network, checksum, cache) or ImageError (it is not an image).
     """
     with foreign(ImageError, source.name, "the file is damaged or made to do harm: get it again"):
         return _obtain(_Job(source, cache, reporter, patience))
@@ -74,7 +74,7 @@ def _obtain(job: _Job) -> BaseImage:
 def fetch_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT
 ) -> tuple[BaseImage, bool]:
-    """Return the base image as `obtain_base` does, and whether it was in the cache already."""
+    """Return the base image, as `obtain_base`, and whether it was in the cache."""
     cached = find_cached(source, cache)
     return obtain_base(source, cache, reporter), cached is not None
 
@@ -86,27 +86,26 @@ def _find_record(source: ImageSource, cache: Cache) -> Record | None:
 
 
 def _warn_of_address(job: _Job, record: Record | None) -> None:
-    """Say what is given up by taking a download unchecked, at every run that does."""
+    """Warn if a download is used without a checksum; in every run."""
     source = job.source
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     if source.unchecked and not pinned and (record is None or record.checked == "none"):
         job.reporter.warn(
-            f"{source.name} is taken without a checksum: nothing shows that it is "
-            "what its publisher made, or that it arrived whole"
+            f"{source.name} is used without a checksum: it may be incomplete or modified"
         )
 
 
 def _warn_of_beside(job: _Job, sha256: str) -> None:
-    """Say that a local file is taken in spite of the checksum beside it."""
+    """Warn if a local file is used although it does not match the checksum next to it."""
     source = job.source
     if source.unchecked and not _fits_beside(sha256, replace(source, unchecked=False)):
         job.reporter.warn(
-            f"{source.name} is taken unchecked: it does not fit {source.name}{SUFFIX} beside it"
+            f"{source.name} is used unchecked: it does not match {source.name}{SUFFIX}"
         )
 
 
 def _key(source: ImageSource) -> str:
-    """Return the key the source is remembered by: a pinned digest, else the address or the file."""
+    """Return the cache key of the source: a pinned digest, else the URL or the file."""
     if source.file is not None:
         return file_key(source.file) if has_file(source.file) else ""
     if source.sha256:
@@ -115,26 +114,26 @@ def _key(source: ImageSource) -> str:
 
 
 def _acceptable(record: Record, source: ImageSource) -> bool:
-    """Return whether what is in the cache passed what is asked of the source now."""
+    """Return whether a cached image passed the checks that the source requires now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     enough = pinned or source.unchecked or record.checked != "none"
     return enough and _fits(record, source) and _fits_beside(record.source_sha256, source)
 
 
 def _fits_beside(sha256: str, source: ImageSource) -> bool:
-    """Return whether a local file has the digest that stands beside it by now."""
+    """Return whether a local file has the digest in the file next to it, if there is one."""
     if source.file is None:
         return True
     try:
         expected = _expected_of_file(source, source.file)
     except SourceError:
-        # told where the file is read
+        # reported when the file is read
         return False
     return expected.sha256 in {"", sha256}
 
 
 def _fits(record: Record, source: ImageSource) -> bool:
-    """Return whether a record has the digests that the source states."""
+    """Return whether a record has the digests of the source."""
     given, raw = source.sha256.lower(), source.raw_sha256.lower()
     return given in {"", record.source_sha256} and raw in {"", record.raw_sha256}
 
@@ -174,10 +173,10 @@ def _absence(path: Path) -> str:
     try:
         path.stat()
     except FileNotFoundError:
-        return f"there is no file {path}"
+        return f"no file {path}"
     except OSError as error:
-        return f"cannot look at {path}: {error.strerror}"
-    return f"{path} is no file"
+        return f"cannot access {path}: {error.strerror}"
+    return f"{path} is not a file"
 
 
 def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
@@ -191,7 +190,7 @@ def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
 
 
 def _remember_quietly(job: _Job, record: Record) -> None:
-    """Spare the next run the hashing; a cache that cannot be written is no obstacle here."""
+    """Store the record to avoid hashing again; only note if the cache cannot be written."""
     try:
         job.cache.remember([_key(job.source)], record)
     except SourceError as error:
@@ -204,7 +203,7 @@ def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> Ba
     return _base_image(job.source, job.cache, record)
 
 
-# ---- an address
+# ---- a URL
 
 
 def _from_url(job: _Job) -> BaseImage:
@@ -223,7 +222,7 @@ def _from_url(job: _Job) -> BaseImage:
 
 
 def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
-    """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
+    """Download, check and unpack; keep a checked download if only unpacking failed."""
     url = job.source.url
     with _hinting(job.source):
         got = download(
@@ -263,15 +262,15 @@ def _expected_of_url(job: _Job) -> _Expected:
     if source.raw_sha256:
         return _Expected("", "raw")
     raise SourceError(
-        f"no checksum is known for {redacted(source.url)}",
-        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
-        "comes with --no-checksum (`unchecked: true`)",
+        f"no checksum for {redacted(source.url)}",
+        "use --sha256 with that of the publisher (`sha256:` of `image:` in a file), or "
+        "--no-checksum (`unchecked: true`) to skip the check",
     )
 
 
 @contextmanager
 def _hinting(source: ImageSource) -> Iterator[None]:
-    """Say what the catalogue knows to do where an image cannot be had."""
+    """Replace the hint of a SourceError by that of the catalogue, if it has one."""
     try:
         yield
     except SourceError as error:
@@ -282,7 +281,7 @@ def _hinting(source: ImageSource) -> Iterator[None]:
 
 
 def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
-    """Return the image of a checked download, unpacked into the cache unless it is there."""
+    """Return the record of a checked download; unpack it to the cache if needed."""
     key = f"sha256 {found.sha256}"
     with job.cache.lock(key, job.reporter):
         record = job.cache.find(key)
@@ -294,11 +293,11 @@ def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Check
 
 
 def _unpack(job: _Job, path: Path, part: Path) -> Written:
-    """Unpack into the cache; nothing of a failure gets a final name."""
+    """Unpack to the cache; after a failure nothing is left there."""
     source = job.source
     try:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
-            # A small file may hold terabytes of nothing.
+            # Check before unpacking: a small file may unpack to terabytes of zeros.
             _refuse_no_disk(source, stream.peek(SECTOR_BYTES))
             raw = write_raw(stream, part, f"unpacking {source.name}", job.reporter)
         _check_raw(source, raw)
@@ -311,18 +310,18 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
 def _check_raw(source: ImageSource, raw: Written) -> None:
     if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
         raise ImageError(
-            f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
-            "the file is damaged or another version: get it again",
+            f"{source.name} has {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
+            "get it again: the file is damaged or another version",
         )
     _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
 
 
 def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
-    """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
+    """Raise ImageError if the first sector has no boot signature, which MBR and GPT disks have."""
     if not has_signature(head):
         raise ImageError(
-            f"{source.name} is no disk image: its first sector has no boot signature",
-            "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+            f"{source.name} is not a disk image: its first sector has no boot signature",
+            "use the image of a whole card, raw or as zip, gz, xz, zst or bz2",
         )
 
 
@@ -330,7 +329,7 @@ def _compare(what: str, found: str, expected: str) -> None:
     if expected and found != expected:
         raise SourceError(
             f"{what} has the SHA-256 {found} instead of {expected}",
-            "it is damaged, or not the file the checksum is for: get both again",
+            "get image and checksum again: the file is damaged or another one",
         )
 
 

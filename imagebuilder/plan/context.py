@@ -73,6 +73,7 @@ def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]
         "network": _network(settings.network),
         "wifi": _wifi(settings),
         "user": _user(settings),
+        "keep_vendor_login": settings.keep_vendor_login,
         "ssh_keys": list(settings.ssh_keys),
         "timezone": settings.timezone,
         "keyboard": settings.keyboard,

@@ -340,7 +340,7 @@ def _edited_texts(
     path = cmdline_path(EditedBootFiles(boot, {**final.files, **edited}), machines)
     earlier = NO_EDIT if path.lower() in own else record.cmdline
     if earlier.path != path:
-        # The firmware reads another file now: take our words out of the one that it read.
+        # The firmware reads another file now: remove our words from the previous one.
         if earlier != NO_EDIT:
             text, _ = merge_cmdline(text_of(earlier.path), (), earlier)
             edited[earlier.path] = text.encode("utf-8", "surrogateescape")

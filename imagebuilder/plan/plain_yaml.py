@@ -1,4 +1,4 @@
-"""Plain data from YAML that others wrote: whatever is wrong with it is a `yaml.YAMLError`."""
+"""Load plain data from YAML of others; any error is raised as `yaml.YAMLError`."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ import yaml
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOO_DEEP = "nested too deeply"
-# Deeper than any settings; PyYAML's composers recurse, and so do the writers of what they read.
+# Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
 
 
 def load_plain(text: str | bytes) -> Any:
-    """Return what `yaml.safe_load` returns; raise YAMLError for any text without such data."""
+    """Return the result of `yaml.safe_load`. Raise YAMLError for any invalid text."""
     if mark := mark_too_deep(text):
         raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=mark)
     try:
         return yaml.safe_load(text)
     except RecursionError as error:
         raise yaml.MarkedYAMLError(problem=TOO_DEEP) from error
-    # PyYAML's constructors check neither numbers and dates nor what an explicit tag stands before.
+    # The constructors of PyYAML do not check numbers, dates and values with explicit tags.
     except ValueError as error:
         raise yaml.MarkedYAMLError(problem=str(error).partition("\n")[0]) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise yaml.MarkedYAMLError(problem="a value does not fit its tag") from error
+        raise yaml.MarkedYAMLError(problem="a value does not match its tag") from error
 
 
 def mark_too_deep(text: str | bytes) -> Any:
-    """Return the place where the nesting passes MAX_DEPTH, or None.
+    """Return the place where the nesting exceeds MAX_DEPTH, or None.
 
-    The C composer recurses on the stack and kills the process at some ten thousand levels; its
-    parser does not, and from PyYAML 6.0.4 on it refuses a thousand levels by itself.
+    The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
+    thousand levels. Its parser does not recurse, and rejects a thousand levels since PyYAML 6.0.4.
     """
     depth = 0
     try:
@@ -50,7 +50,7 @@ def mark_too_deep(text: str | bytes) -> Any:
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
-    """Return what is wrong in one line, with the line in the text where that is known."""
+    """Return the error as one line, with its line in the text if known."""
     mark: Any = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).partition("\n")[0] or "not YAML"
     return f"line {mark.line + 1}: {reason}" if mark else reason

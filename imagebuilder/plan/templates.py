@@ -84,7 +84,7 @@ def yaml(value: object) -> str:
 
 
 def compose(value: object) -> str:
-    """Return a YAML value for a compose file, where `$` would begin a variable."""
+    """Return a YAML value for a compose file, in which `$` is escaped (`$$`)."""
     return yaml(value).replace("$", "$$")
 
 

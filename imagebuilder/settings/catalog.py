@@ -107,7 +107,7 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
 
 
 def checksum_of(image: CatalogueEntry) -> str:
-    """Say what an image is compared with: a pinned digest, its publisher's, one beside it."""
+    """Return the source of the checksum: `pinned`, `publisher's`, `beside it` or `none`."""
     if image.sha256 or image.raw_sha256:
         return "pinned"
     if image.file is None:

@@ -61,7 +61,7 @@ def load_classroom(
 def load_roster(
     path: Path, *, environment: Mapping[str, str], profile_folders: Sequence[Path] = ()
 ) -> Classroom:
-    """Read who is in the class, by whole paths; no secret need be at hand, and none is asked for.
+    """Return a classroom with absolute paths; secrets may be missing and are not asked for.
 
     Raise SettingsError with all problems.
     """
@@ -75,7 +75,7 @@ def load_roster(
 
 
 def with_whole_paths(classroom: Classroom) -> Classroom:
-    """Name file and secrets so that what is written is right wherever it is read."""
+    """Return the classroom with absolute paths, valid in any folder."""
     path = classroom.path.parent.resolve() / classroom.path.name
     return replace(classroom, path=path, secrets=classroom.secrets.resolve())
 

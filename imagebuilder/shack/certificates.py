@@ -157,8 +157,8 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
 
     It is never replaced by a new one: all cards written so far trust the old one.
     """
-    anew = f"remove the folder {folder}, and write the shack and all cards again"
-    restore = f"restore {folder} from a copy; without one, {anew}"
+    again = f"remove the folder {folder}, and write the shack and all cards again"
+    restore = f"restore {folder} from a copy; without one, {again}"
     if key is None:
         raise SettingsError(f"the key of the class CA is missing: {folder / 'key.pem'}", restore)
     try:
@@ -173,7 +173,7 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
     ):
         raise SettingsError(f"{folder / 'key.pem'} is not the key of its certificate", restore)
     if kept.not_valid_after_utc <= now:
-        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", anew)
+        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", again)
     return Authority(kept, private)
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests  # noqa: TID251 - this module is one of the two that speak HTTP
+import requests  # noqa: TID251 - one of the two modules that use HTTP
 
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
@@ -305,6 +305,6 @@ def read_card(path: Path) -> PiReport:
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"{place} holds no {STATUS}",
-        "the Pi has not booted from this card yet, or this is not its boot partition",
+        f"no {STATUS} on {place}",
+        "boot the Pi from this card first, or check that this is its boot partition",
     )

@@ -70,9 +70,9 @@ def make_shack(
     *,
     write: bool = True,
 ) -> tuple[Path, ...]:
-    """Write what the instructor's machine runs into `folder` and return the files' paths.
+    """Write the folder of the instructor's machine; return the paths of its files.
 
-    `write=False` only plans it.
+    With `write=False` it is only planned.
     """
     templates = load_overlay(shipped_folder("overlays") / "shack")
     files = plan_shack(classroom, templates, kind, write=write)
@@ -83,19 +83,19 @@ def make_shack(
 
 
 def _report(classroom: Classroom, shack: Shack, folder: Path, reporter: Reporter) -> None:
-    """Say what the shack does not fit or leaves open, and how it is started."""
+    """Report open sockets, a different kind in the cards, and how to start the shack."""
     if has_open_socket(classroom):
-        reporter.warn("the nodes' Docker sockets ask for no password: keep this network closed")
+        reporter.warn("the Docker sockets of the nodes have no password: keep this network closed")
     if classroom.shack and shack.kind != classroom.shack.kind:
         reporter.warn(
-            f"the cards join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"the nodes join a {classroom.shack.kind} cluster: set shack.kind in "
             f"{classroom.path.name} to {shack.kind} and build them again"
         )
-    reporter.note(f"start it on {shack.address} with: make -C {folder} up")
+    reporter.note(f"start the shack on {shack.address} with: make -C {folder} up")
 
 
 def with_client_keys(classroom: Classroom) -> Classroom:
-    """Return the class with what identifies its nodes; the client's keys are made where needed."""
+    """Return the classroom with the keys of its nodes; make those of the client if needed."""
     classroom = with_identities(classroom)
     if uses_tls(classroom):
         client_bundle(classroom)

@@ -47,7 +47,7 @@ def with_identities(
     """Return the classroom with host keys and Docker certificates set in its nodes, as configured.
 
     Keys in the secrets folder are used again, so the result is the same. Those that are missing,
-    about to expire or have other names are made anew; with `write=False` they stay in memory.
+    about to expire or have other names are made again; with `write=False` they stay in memory.
     """
     if not any(node.keep_host_keys or node.docker.tls for node in classroom.nodes):
         return classroom

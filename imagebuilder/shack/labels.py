@@ -62,9 +62,9 @@ def write_labels(
     search_path: str,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Write the sheets as HTML or PDF, by the file's name; `skip` labels are used already.
+    """Write the sheets as HTML or PDF, by the suffix; `skip` labels are used already.
 
-    A program of `search_path` prints the PDF.
+    The PDF is made by a program in `search_path`. Raise InputError for another suffix.
     """
     page = render_labels(classroom, paper, skip % paper.count)
     suffix = path.suffix.lower()
@@ -73,7 +73,7 @@ def write_labels(
     elif suffix in (".html", ".htm"):
         write_text(path, page)
     else:
-        raise InputError(f"{path} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
+        raise InputError(f"{path} is neither HTML nor PDF", "use -o labels.html or -o labels.pdf")
 
 
 def render_labels(classroom: Classroom, paper: LabelSheet, skip: int = 0) -> str:

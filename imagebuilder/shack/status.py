@@ -356,5 +356,5 @@ def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> No
 
 
 def host_of(address: str) -> str:
-    """Return the host of `host:port`."""
+    """Return the host in `host:port`."""
     return address.rpartition(":")[0] or address

@@ -128,6 +128,7 @@ SETTINGS = {
     "USER_NAME": "ada",
     "USER_PASSWORD_HASH": "$6$rounds=5000$sa/lt.$h'a\"sh`$(x)`",
     "USER_GROUPS": "sudo docker video",
+    "KEEP_VENDOR_LOGIN": "0",
     "TIMEZONE": "Europe/Berlin",
     "KEYBOARD": "de",
     "LOCALE": "de_DE.UTF-8",
@@ -205,7 +206,8 @@ class Pi:
 
     def configure(self, **settings: str) -> None:
         """Write node.env as the plan does; the rest of the card is left alone."""
-        (self.card / "node.env").write_text("# Settings of this node\n" + _env(settings))
+        head = "# Settings of this node, read by the scripts beside it\n"
+        (self.card / "node.env").write_text(head + _env(settings))
 
     def calls(self) -> list[str]:
         """List the recorded calls of fake commands."""

@@ -13,7 +13,7 @@ from imagebuilder.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Budgets: a vendor's boot partition has hundreds of files in folders of a few KiB.
+# Limits: a vendor's boot partition has hundreds of files in folders of a few KiB.
 MOST_ENTRIES = 1 << 16
 MOST_FOLDER_BYTES = 32 << 20
 
@@ -29,8 +29,7 @@ class TreeEntry(NamedTuple):
 class TreeReport(NamedTuple):
     """The clusters used by files and folders, those used but lost, and faults that do no harm.
 
-    `faults` are sentences. Linux reads a volume with such faults, and an edit elsewhere leaves
-    them as they are.
+    `faults` are messages. Linux reads a volume with such faults, and an edit does not change them.
     """
 
     used: int
@@ -116,7 +115,7 @@ def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | N
 def check_tree(tree: Tree) -> TreeReport:
     """Check chains, cross-links, sizes and folders.
 
-    Raise ImageError at the first fault by which an edit could damage another file.
+    Raise ImageError at the first fault that lets an edit damage another file.
     """
     fat = tree.fat
     used: set[int] = set()
@@ -142,7 +141,7 @@ def _chain_of(tree: Tree, found: TreeEntry) -> list[int]:
     try:
         return tree.fat.get_cluster_chain(start)
     except ImageError as error:
-        raise damaged(f"{found.path!r} has no sound clusters") from error
+        raise damaged(f"{found.path!r} has no valid clusters") from error
 
 
 def _faults_of(tree: Tree, found: TreeEntry, chain: list[int]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The forms in which images come, told from their first bytes."""
+"""Detect the format of an image file from its first bytes."""
 
 from __future__ import annotations
 
@@ -47,14 +47,17 @@ _TAR_MARK = (257, b"ustar")  # POSIX.1-2017, pax, "ustar Interchange Format"
 
 
 def kind_of(path: Path, name: str = "") -> Kind:
-    """Tell the form of a file from its first bytes, never its name; raises ImageError."""
+    """Return the format of a file by its first bytes, never by its name.
+
+    Raise ImageError if it cannot be read, is a web page or in an unsupported format.
+    """
     name = name or path.name
     with open_form(path) as file:
         return kind_of_head(file.read(HEAD_BYTES), name)
 
 
 def kind_of_head(head: bytes, name: str) -> Kind:
-    """Tell the form of what begins like this; raises ImageError for what is known and no image."""
+    """Return the format of a file by its head. Raise ImageError for one that has no image."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
@@ -67,28 +70,28 @@ def kind_of_head(head: bytes, name: str) -> Kind:
     for magic, form in _FOREIGN:
         if head.startswith(magic):
             raise ImageError(
-                f"{name} is {form}, which is not supported",
-                "unpack it first, or give a raw, zip, gz, xz, zst or bz2 file",
+                f"{name} is a {form} archive, which is not supported",
+                "unpack it first, or use a raw, zip, gz, xz, zst or bz2 file",
             )
     return "raw"
 
 
 def is_compressed(path: Path) -> bool:
-    """Return whether `path` must be unpacked to give a raw image."""
+    """Return whether `path` is a compressed image."""
     return kind_of(path) != "raw"
 
 
 def looks_like_web_page(head: bytes) -> bool:
-    """Return whether these first bytes of a file are HTML."""
+    """Return whether the first bytes of a file are HTML."""
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:14].lower()
     return text.startswith((b"<!doctype html", b"<html", b"<head"))
 
 
 def open_form(path: Path) -> BinaryIO:
-    """Open a file unbuffered; raises ImageError."""
+    """Open a file without buffer. Raise ImageError if it cannot be read."""
     try:
         return path.open("rb", buffering=0)
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error

@@ -30,7 +30,7 @@ _HINT = "unpack it and give the image itself"
 
 
 def packed_kind(head: bytes, name: str) -> Kind:
-    """Tell what unpacked bytes are that begin like this; raises ImageError where they stay so."""
+    """Return the format of unpacked bytes by their head. Raise ImageError if it is refused."""
     kind = kind_of_head(head, name)
     if kind == "zip":
         raise ImageError(f"{name} is a zip itself, which is not unpacked there", _HINT)
@@ -59,7 +59,8 @@ def _tar_chunks(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
     while source.read(CHUNK_BYTES):
         pass  # the check at the end of the outer layer is read with it
     if choose_member(seen, name) != taken:
-        raise ImageError(f"{name} holds {', '.join(seen[:4])}: which is the image?", _HINT)
+        several = ", ".join(seen[:4])
+        raise ImageError(f"{name} holds several files that may be the image: {several}", _HINT)
 
 
 def _members(tar: tarfile.TarFile, source: _Source) -> Iterator[tarfile.TarInfo]:
@@ -96,7 +97,7 @@ class _Source:
         self._left = None
 
     def read(self, size_bytes: int) -> bytes:
-        """Return at most that much, nothing at the end; raises LimitError."""
+        """Return at most that much, nothing at the end. Raise LimitError over the budget."""
         if self._at >= len(self._rest):
             self._rest, self._at = next(self._chunks, b""), 0
         piece = self._rest[self._at : self._at + size_bytes]

@@ -1,4 +1,4 @@
-"""Compressed disk images: what a file is, and its raw bytes as one checked, bounded stream."""
+"""Unpack compressed disk images as a checked and bounded stream of raw bytes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from imagebuilder.images.archives.formats import Kind
 
 
-# No SD card is larger by far: what claims to be is a bomb.
+# 256 GiB, more than usual cards: a larger image is a decompression bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
 
 # An entry takes 46 bytes and more here, and some hundred once it is read.
@@ -61,7 +61,7 @@ _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, name 
 
 
 class ImageStream:
-    """The raw bytes of an image, in order; raises ImageError where they end early or run over."""
+    """The raw bytes of an image, in order. Raise ImageError if there are too few or too many."""
 
     def __init__(self, chunks: Iterator[bytes], size_bytes: int | None, name: str) -> None:
         self.size_bytes = size_bytes
@@ -75,7 +75,7 @@ class ImageStream:
         yield from self._chunks
 
     def read(self, size_bytes: int = -1) -> bytes:
-        """Return exactly `size_bytes`, fewer only at the end; all that is left when negative."""
+        """Return exactly `size_bytes`, fewer only at the end; all the rest if negative."""
         parts, have = [self._rest], len(self._rest)
         while size_bytes < 0 or have < size_bytes:
             chunk = next(self._chunks, b"")
@@ -89,7 +89,7 @@ class ImageStream:
         return whole[:end]
 
     def peek(self, size_bytes: int) -> bytes:
-        """Return the bytes to come, up to `size_bytes`, and keep them."""
+        """Return up to `size_bytes` of the next bytes without consuming them."""
         head = self.read(size_bytes)
         self._rest = head + self._rest
         return head
@@ -101,8 +101,8 @@ class ImageStream:
             done += len(chunk)
             if done > most:
                 raise ImageError(
-                    f"{name} unpacks to more than the {most} bytes stated",
-                    "it is damaged or made to fill the disk: do not use it",
+                    f"{name} unpacks to more than {most} bytes",
+                    "do not use it: it is damaged or malicious",
                 )
             yield chunk
         if self.size_bytes is not None and done < self.size_bytes:
@@ -117,10 +117,10 @@ _DAMAGED_HINT = "the file is damaged or cut off: download it again and check it 
 
 @contextmanager
 def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> Iterator[ImageStream]:
-    """Open an image of any supported form as its raw bytes; memory use is bounded.
+    """Yield the raw bytes of an image in any supported format, with bounded memory.
 
-    `size_bytes` is the raw size where somebody else stated it; the archive must agree. `name`
-    is what messages call the file.
+    `size_bytes` is the raw size if it is known; the archive must have the same. `name` is used in
+    messages. Raise ImageError if the file is damaged or not supported.
     """
     name = name or path.name
     kind = kind_of(path, name)
@@ -132,8 +132,10 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
             stream = _innermost(stream, opened.inside or name, name)
         stated = stream.size_bytes
         if stated is not None and size_bytes is not None and stated != size_bytes:
+            raise ImageError(f"{name} states {stated} bytes instead of {size_bytes}", _DAMAGED_HINT)
+        if stated is not None and stated > LARGEST_IMAGE_BYTES:
             raise ImageError(
-                f"{name} holds {stated} bytes where {size_bytes} were stated", _DAMAGED_HINT
+                f"{name} states {stated} bytes", "do not use it: no card is that large"
             )
         if stated is not None and stated > LARGEST_IMAGE_BYTES:
             raise ImageError(f"{name} claims to hold {stated} bytes", "no card is that large")
@@ -245,7 +247,7 @@ def _open_tar(file: BinaryIO, name: str) -> _Opened:
 
 def _open_zip(file: BinaryIO, name: str) -> _Opened:
     try:
-        with zipfile.ZipFile(_Directory(file)) as archive:
+        with zipfile.ZipFile(_BoundedFile(file)) as archive:
             entry = pick_entry(archive.infolist(), name)
     except NotImplementedError as error:
         raise ImageError(
@@ -258,8 +260,8 @@ def _open_zip(file: BinaryIO, name: str) -> _Opened:
     return _Opened(_entry_chunks(file, entry), entry.file_size, f"{entry.filename} in {name}")
 
 
-class _Directory:
-    """A zip to look into: whoever reads its directory at once gets no more than is allowed."""
+class _BoundedFile:
+    """A zip file whose directory cannot be read beyond its budget."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -274,7 +276,7 @@ class _Directory:
 
 
 def pick_entry(entries: list[zipfile.ZipInfo], name: str) -> zipfile.ZipInfo:
-    """Choose the one image of a zip; raises ImageError where there is none, or two."""
+    """Return the only image in a zip. Raise ImageError if there is none, or several."""
     files = [e for e in entries if not e.is_dir() and not _is_link(e)]
     chosen = choose_member([e.filename for e in files], name)
     return _supported(next(e for e in files if e.filename == chosen), name)
@@ -288,7 +290,7 @@ def _supported(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
     if entry.flag_bits & 0x1:
         _refuse_form(name, "is encrypted")
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
-        _refuse_form(name, f"is packed by zip method {entry.compress_type}")
+        _refuse_form(name, f"uses zip method {entry.compress_type}")
     return entry
 
 
@@ -303,7 +305,7 @@ def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):
-        raise EOFError("the entry is not where the zip says")
+        raise EOFError("the local header of the entry is missing")
     _, name_bytes, extra_bytes = _LOCAL_HEADER.unpack(header)
     file.seek(name_bytes + extra_bytes, os.SEEK_CUR)
     pieces = _pieces(file, entry.compress_size)
@@ -313,7 +315,7 @@ def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
         checksum = isal_zlib.crc32(chunk, checksum)
         yield chunk
     if checksum != entry.CRC:
-        raise EOFError("its CRC-32 does not fit")
+        raise EOFError("the CRC-32 does not match")
 
 
 _OPENERS: dict[Kind, Callable[[BinaryIO, str], _Opened]] = {

@@ -1,4 +1,4 @@
-"""The outer form of zstd and xz files: whole or cut off, how large inside, cut where.
+"""Parse the containers of zstd and xz files: completeness, raw size and blocks.
 
 Formats: RFC 8878 (zstd) and the .xz file format specification 1.2.1.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-# Blocks larger than this are decoded in one go by one thread, in constant memory.
+# Larger blocks are decoded by one thread as a stream, in constant memory.
 LARGEST_PARALLEL_BYTES = 32 << 20
 AHEAD_BYTES = 64 << 20
 
@@ -62,7 +62,7 @@ _XZ_FOOTER = struct.Struct("<II2s2s")
 
 
 def zst_size(descriptor: int) -> int | None:
-    """Return the raw size of a zstd file, None where it is not stated; raises EOFError if cut."""
+    """Return the raw size of a zstd file, None if not stated. Raise EOFError if truncated."""
     end, at = os.fstat(descriptor).st_size, 0
     total: int | None = 0
     blocks = itertools.count()
@@ -70,7 +70,7 @@ def zst_size(descriptor: int) -> int | None:
         at, size = _zst_frame(descriptor, at, blocks)
         total = None if total is None or size is None else total + size
         if at > end:
-            raise EOFError("it ends in the middle")
+            raise EOFError("truncated")
     return total
 
 
@@ -116,7 +116,7 @@ def _zst_blocks(descriptor: int, at: int, blocks: Iterator[int]) -> int:
         at += 3 + (1 if kind == _ZST_RLE else size)
         if last:
             return at
-    raise EOFError("it ends in the middle")
+    raise EOFError("truncated")
 
 
 # ---- xz
@@ -124,7 +124,7 @@ def _zst_blocks(descriptor: int, at: int, blocks: Iterator[int]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class XzBlock:
-    """One block: where it lies, its size with padding and without, its raw size, its check."""
+    """One block: its offset, its size with and without padding, its raw size and stream flags."""
 
     offset_bytes: int
     padded_bytes: int
@@ -134,7 +134,7 @@ class XzBlock:
 
 
 def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
-    """Read the indexes of an xz file, from its end; raises EOFError where it is cut off."""
+    """Read the indexes of an xz file, from its end. Raise EOFError if it is truncated."""
     streams: list[list[XzBlock]] = []
     count = 0
     end = _before_padding(descriptor, os.fstat(descriptor).st_size)
@@ -162,12 +162,12 @@ def _before_padding(descriptor: int, end: int) -> int:
 def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBlock], int]:
     """Return the blocks of the stream that ends at `end`, and where it starts."""
     if end < 2 * _XZ_FOOTER.size:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
     checksum, backward, flags, magic = _XZ_FOOTER.unpack(
         os.pread(descriptor, _XZ_FOOTER.size, end - _XZ_FOOTER.size)
     )
     if magic != b"YZ" or isal_zlib.crc32(struct.pack("<I2s", backward, flags)) != checksum:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
     index_bytes = (backward + 1) * 4
     index_at = end - _XZ_FOOTER.size - index_bytes
     if index_bytes > LARGEST_INDEX_BYTES:
@@ -177,7 +177,7 @@ def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBloc
     sizes = _xz_index(os.pread(descriptor, index_bytes, index_at), most_blocks)
     start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
     if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
-        raise EOFError("its index is damaged")
+        raise EOFError("the index is damaged")
     return list(_placed(sizes, start + len(_XZ_MAGIC) + 6, flags)), start
 
 
@@ -216,7 +216,7 @@ def _varints(data: bytes) -> Iterator[int]:
     for byte in data:
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the top bit is set if more bytes follow
             yield value
             value = shift = 0
         elif shift >= _LONGEST_VARINT_BITS:
@@ -224,7 +224,7 @@ def _varints(data: bytes) -> Iterator[int]:
 
 
 def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
-    """Decode blocks on several threads, in order; lzma lets go of the interpreter meanwhile."""
+    """Yield the raw bytes of the blocks, decoded in several threads; lzma releases the GIL."""
     largest = max(block.raw_bytes for block in blocks)
     ahead = max(2, min(os.cpu_count() or 1, AHEAD_BYTES // max(largest, 1)))
     with worker_pool(ahead, "xz") as pool:
@@ -238,7 +238,7 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
 
 
 def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:
-    """Return chunks and let go of each at once: two blocks in memory are enough."""
+    """Yield chunks and free each at once, to limit the memory."""
     while chunks:
         yield chunks.popleft()
 
@@ -248,7 +248,7 @@ def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
     decoder = make_xz()
     chunks: deque[bytes] = deque()
     size = 0
-    for piece in _dressed(descriptor, block):
+    for piece in _framed(descriptor, block):
         data = piece
         while (data or not decoder.needs_input) and not decoder.eof and size <= block.raw_bytes:
             if chunk := decoder.decompress(data, CHUNK_BYTES):
@@ -260,7 +260,7 @@ def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
     return chunks
 
 
-def _dressed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
+def _framed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
     yield _XZ_MAGIC + block.flags + _crc(block.flags)
     end = block.offset_bytes + block.padded_bytes
     for at in range(block.offset_bytes, end, INPUT_BYTES):
@@ -278,7 +278,7 @@ def _xz_tail(block: XzBlock) -> bytes:
 
 def _varint(value: int) -> bytes:
     out = bytearray()
-    while value >= 0x80:  # noqa: PLR2004 - seven bits a byte
+    while value >= 0x80:  # noqa: PLR2004 - seven bits in each byte
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])

@@ -321,6 +321,7 @@ class SettingsDocument(Document):
     cluster: ClusterDocument | None = None
     user: UserDocument | None = None
     ssh_keys: Annotated[tuple[KeyDocument, ...], one_or_many_of(KeyDocument)] | None = None
+    keep_vendor_login: bool | None = None
     keep_host_keys: bool | None = None
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None

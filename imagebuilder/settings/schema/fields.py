@@ -113,9 +113,7 @@ def serial(value: str) -> str:
     """Check a Pi's serial number, as in /proc/cpuinfo; return it with 16 digits."""
     digits = value.lower().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-f]{8,16}", digits):
-        raise invalid(
-            f"`{value}` is not a serial number", "use 8 to 16 hex digits, from /proc/cpuinfo"
-        )
+        raise invalid(f"`{value}` is not a serial number", "copy it from /proc/cpuinfo")
     return digits.zfill(16)
 
 
@@ -143,10 +141,7 @@ def _blob_names(blob: str, kind: str) -> bool:
 
 
 def _blob_parts(raw: bytes) -> list[bytes]:
-    """Return the strings of a key, each stored after its length (RFC 4251, 5).
-
-    Raise ValueError if the last one is incomplete.
-    """
+    """Return the strings of a key (RFC 4251, 5). Raise ValueError if one is incomplete."""
     parts, at = [], 0
     while at < len(raw):
         begin = at + 4
@@ -293,7 +288,7 @@ ImageReference = Annotated[
     Pattern(
         IMAGE_REFERENCE.pattern,
         "not a container image",
-        "for example dduportal/arm-consul:0.5.0, in lower case",
+        "for example dduportal/arm-consul:0.5.0",
     ),
 ]
 Locale = Annotated[str, Pattern(LOCALE.pattern, "not a locale", "for example fr_FR.UTF-8")]

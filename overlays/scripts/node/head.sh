@@ -41,3 +41,4 @@ swarm_state=
 jobs_started=0
 light_now=
 fields_written=
+quiet_looks=0

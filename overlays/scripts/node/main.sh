@@ -7,6 +7,7 @@ pass() {
     error=
     floor_clock
     same_name
+    after_vendor
     todo
     find_address || return 1
     jobs_once

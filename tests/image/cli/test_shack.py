@@ -120,7 +120,7 @@ def test_another_kind_than_the_cards_is_said(
 ) -> None:
     file, out = class_file(tmp_path), tmp_path / "out"
     assert rpi_image(["shack", str(file), "-o", str(out), "--kind", "swarm-mode"]) == 0
-    assert "the cards join a classic cluster" in capsys.readouterr().err
+    assert "the nodes join a classic cluster" in capsys.readouterr().err
     assert (out / "publish-token").exists()
 
 

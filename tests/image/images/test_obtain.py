@@ -143,7 +143,7 @@ def test_a_checksum_file_that_comes_later_is_obeyed(kind: str, image: Path, cach
     with pytest.raises(SourceError, match="instead of 0000"):
         obtain_base(local(packed), cache)
     beside.write_text("no checksum")
-    with pytest.raises(SourceError, match="is no SHA-256 file"):
+    with pytest.raises(SourceError, match="is not a SHA-256 file"):
         obtain_base(local(packed), cache)
     assert obtain_base(local(packed, sha256sum(packed)), cache)
     assert find_cached(replace(local(packed), unchecked=True), cache)
@@ -162,7 +162,7 @@ def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cac
         obtain_base(source, Cache(cache.folder / text[:2]), reporter)
     assert len(reporter.warnings) == 4
     assert set(reporter.warnings) == {
-        "pi.img.gz is taken unchecked: it does not fit pi.img.gz.sha256 beside it"
+        "pi.img.gz is used unchecked: it does not match pi.img.gz.sha256"
     }
 
 
@@ -173,7 +173,7 @@ def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cac
         (b"PK\x03\x04 cut off", ImageError, "cut off"),
         (bytes(5000), ImageError, "no boot signature"),
         (b"", ImageError, "no boot signature"),
-        (None, SourceError, "there is no file"),
+        (None, SourceError, "no file"),
     ],
 )
 def test_what_is_no_image_is_told(
@@ -279,7 +279,7 @@ def test_a_disk_too_small_for_the_download_is_told(small_disk: Path, *, stated: 
     with misbehaving() as site:
         site.pages["/pi.img"] = Page(random.Random(1).randbytes(3 * MEBIBYTE), length=stated)
         source = ImageSource(name="pi", url=site.url + "/pi.img", sha256="0" * 64)
-        with pytest.raises(SourceError, match="no room for the download"):
+        with pytest.raises(SourceError, match="not enough space for the download"):
             obtain_base(source, cache)
     assert all(name.startswith("parts/") for name in files_in(cache))
 
@@ -325,7 +325,7 @@ def test_fetch_says_each_time_that_nothing_was_compared(
     packed = pack_beside_another_checksum(image)
     for _ in range(2):
         assert rpi_image(["fetch", str(packed), "--no-checksum"]) == 0
-        assert capsys.readouterr().err.count("warning: pi.img.gz is taken unchecked") == 1
+        assert capsys.readouterr().err.count("warning: pi.img.gz is used unchecked") == 1
 
 
 @pytest.mark.usefixtures("at_home")
@@ -337,7 +337,7 @@ def test_an_image_for_a_card_is_compared_with_the_checksum_beside_it(
     assert rpi_image(arguments) == 4
     assert "instead of 0000" in capsys.readouterr().err
     rpi_image([*arguments, "--no-checksum"])
-    assert "is taken unchecked" in capsys.readouterr().err
+    assert "is used unchecked" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("at_home")

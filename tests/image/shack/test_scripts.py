@@ -301,7 +301,7 @@ def test_a_user_whom_docker_does_not_let_in_is_told_so(
             env={**os.environ, "DOCKER_HOST": f"unix://{place}/docker.sock", "HOME": place},
         )  # fmt: skip
     assert done.returncode != 0
-    assert "error: docker does not let this user in" in done.stderr
+    assert "error: no permission to use docker" in done.stderr
     assert 'usermod -aG docker "$USER" and log in anew' in done.stderr
 
 

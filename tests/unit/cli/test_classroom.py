@@ -220,11 +220,11 @@ def piped(folder: Path, answers: str, *flags: str) -> subprocess.CompletedProces
 def test_init_reads_answers_from_a_pipe_and_says_what_it_takes_instead(tmp_path: Path) -> None:
     done = piped(tmp_path, "rpi-[1-5]\n\nclass\n")
     assert done.returncode == 0
-    assert [line.partition(" as FR: ")[2] for line in done.stderr.splitlines()[:1]] == [
-        "none, for there was no answer"
+    assert [line.partition(" for example FR: ")[2] for line in done.stderr.splitlines()[:1]] == [
+        "none (no answer)"
     ]
-    assert "Address of your own machine, empty for none: none, for" in done.stderr
-    assert "Their boards" not in done.stderr
+    assert "Address of your own machine, empty for none: none (no answer)" in done.stderr
+    assert "Boards (" not in done.stderr
     data = yaml.safe_load((tmp_path / "c.yml").read_text())
     assert (data["nodes"], data["profile"]) == ([{"hostname": "rpi-[1-5]"}], "armv7")
     assert data["wifi"]["networks"][0]["ssid"] == "class"
@@ -233,7 +233,7 @@ def test_init_reads_answers_from_a_pipe_and_says_what_it_takes_instead(tmp_path:
 def test_init_without_any_input_says_its_defaults(tmp_path: Path) -> None:
     done = piped(tmp_path, "")
     assert done.returncode == 0
-    assert "Host names of the Pis: pi-[01-30], for there was no answer" in done.stderr
+    assert "Hostnames of the Pis: pi-[01-30] (no answer)" in done.stderr
     said = piped(tmp_path, "never\n", "--force", "--no-input").stderr
     assert "no answer" not in said
     assert "pi-[01-30]" in (tmp_path / "c.yml").read_text()
@@ -401,7 +401,7 @@ def test_nothing_goes_to_standard_output(
     words = ["--profile", "armv7", "--hostname", "a"] if command == "build" else ["room.yml"]
     assert run([command, *words, "-o", "-"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: nothing is written to standard output\nhint: ")
+    assert said.startswith("error: cannot write to standard output\nhint: ")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -502,7 +502,7 @@ def test_flags_over_a_file(tmp_path: Path) -> None:
     node = node_of("--config", str(classroom), "--hostname", "pi-2", "--shack", "10.0.0.9")
     assert node.docker.insecure_registries == ("10.0.0.9:5000",)
     assert node.image.name == "sample"
-    with pytest.raises(InputError, match="holds 3 nodes"):
+    with pytest.raises(InputError, match="has 3 nodes"):
         node_of("--config", str(classroom))
     classroom.write_text(GOOD.replace("pi-[1-3]", "only"))
     assert node_of("--config", str(classroom)).hostname == "only"
@@ -511,10 +511,10 @@ def test_flags_over_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--profile", "armv7"], "no name"),
+        (["--profile", "armv7"], "no hostname"),
         (["--hostname", "a"], "no profile"),
-        (["--hostname", "a", "--sha256", CHECKSUM], "without its image"),
-        (["--hostname", "a", "--wifi-passphrase-file", "x"], "without its network"),
+        (["--hostname", "a", "--sha256", CHECKSUM], "need --image"),
+        (["--hostname", "a", "--wifi-passphrase-file", "x"], "needs --wifi-ssid"),
         (
             ["--hostname", "a", "--image", "x.img", "--sha256", CHECKSUM, "--no-checksum"],
             "exclude each other",
@@ -595,4 +595,4 @@ def test_nodes_that_the_roster_lacks(classroom: Path, names: str) -> None:
 )  # fmt: skip
 def test_an_unset_variable_names_no_node(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command.split(), ""]) == 2
-    assert f"{command.rsplit(maxsplit=1)[-1]} names no node" in capsys.readouterr().err
+    assert f"{command.rsplit(maxsplit=1)[-1]} is empty" in capsys.readouterr().err

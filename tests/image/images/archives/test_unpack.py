@@ -209,7 +209,7 @@ def test_the_catalogues_size_binds_forms_that_state_none(image: Path, tmp_path: 
 
 
 def test_the_catalogues_size_and_the_archives_must_agree(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=f"holds {ODD_BYTES} bytes where 5 were stated"):
+    with pytest.raises(ImageError, match=f"states {ODD_BYTES} bytes instead of 5"):
         read_all(pack(image, "zip", tmp_path), 5)
 
 
