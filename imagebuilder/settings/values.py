@@ -339,9 +339,9 @@ def generation_of(
     return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
 
 
-def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
+def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, Any]:
     """Return serial, mac, seat and owner; later documents override earlier ones."""
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     for document in documents:
         fields |= given(document, "serial", "mac", "seat", "owner")
     return fields
