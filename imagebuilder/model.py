@@ -313,8 +313,8 @@ class NodePlan:
     generation: str
     config_hash: str
     edits: tuple[BootEdit, ...]
+    cmdline: str
     warnings: tuple[str, ...] = ()
-    cmdline: str = "cmdline.txt"
 
 
 # Names that every template has; a user's variables must not hide them.

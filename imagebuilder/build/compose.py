@@ -13,7 +13,7 @@ from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.card_layout import TARBALLS
+from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
@@ -142,7 +142,12 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
             "are planned; set `generation:` or --generation"
         )
         return NodePlan(
-            hostname=settings.hostname, generation="", config_hash="", edits=(), warnings=(warning,)
+            hostname=settings.hostname,
+            generation="",
+            config_hash="",
+            edits=(),
+            cmdline=CMDLINE,
+            warnings=(warning,),
         )
     overlays = OverlayFolders()
     generation = named_generation(overlays.generations(settings), name)

@@ -6,6 +6,7 @@ The timeout of a socket is for each read, so a server that sends single bytes ne
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import socket
 import threading
@@ -14,10 +15,12 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextvars import Token
     from types import TracebackType
     from typing import Self
 
+_TICK_SECONDS = 0.5
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
@@ -56,6 +59,15 @@ class Deadline:
         """Restart the time limit."""
         self._until = time.monotonic() + self._seconds
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count no time meanwhile: the work is ours, not the other side's."""
+        left, self._until = self._until - time.monotonic(), math.inf
+        try:
+            yield
+        finally:
+            self._until = time.monotonic() + left
+
     def watch(self, descriptor: int) -> None:
         """Add a socket to shut down at the end; the descriptor is duplicated."""
         own = socket.socket(fileno=os.dup(descriptor))
@@ -66,7 +78,7 @@ class Deadline:
 
     def _run(self) -> None:
         while (left := self._until - time.monotonic()) > 0:
-            if self._ended.wait(left):
+            if self._ended.wait(min(left, _TICK_SECONDS)):
                 return
         with self._lock:
             self.expired = True

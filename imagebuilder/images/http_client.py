@@ -198,7 +198,8 @@ class Answer:
             if have >= LEAST_BYTES:
                 have = 0
                 self._deadline.renew()
-            yield piece
+            with self._deadline.paused():
+                yield piece
 
     def read(self, most_bytes: int) -> bytes | None:
         """Return a small body, decoded; None if it is larger than `most_bytes`."""

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 MOST_INCLUDES = 16  # limit, because a file may include itself
 _MODEL = re.compile(r"(pi|cm)[0-9]")
 
+_32_OR_64_BIT: Mapping[str, frozenset[str]] = {
+    "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
+    "Pi 3": frozenset({"pi3"}),
+    "Pi 3+": frozenset({"pi3", "pi3+"}),
+    "Pi 4": frozenset({"pi4"}),
+    "Pi 400": frozenset({"pi4", "pi400"}),
+    "CM4": frozenset({"pi4", "cm4"}),
+}
+
 # The filters of config.txt that apply to each board, by `uname -m`.
 BOARDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     "armv6l": {
@@ -28,20 +37,10 @@ BOARDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     },
     "armv7l": {
         "Pi 2": frozenset({"pi2"}),
-        "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
-        "Pi 3": frozenset({"pi3"}),
-        "Pi 3+": frozenset({"pi3", "pi3+"}),
-        "Pi 4": frozenset({"pi4"}),
-        "Pi 400": frozenset({"pi4", "pi400"}),
-        "CM4": frozenset({"pi4", "cm4"}),
+        **_32_OR_64_BIT,
     },
     "aarch64": {
-        "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
-        "Pi 3": frozenset({"pi3"}),
-        "Pi 3+": frozenset({"pi3", "pi3+"}),
-        "Pi 4": frozenset({"pi4"}),
-        "Pi 400": frozenset({"pi4", "pi400"}),
-        "CM4": frozenset({"pi4", "cm4"}),
+        **_32_OR_64_BIT,
         "Pi 5": frozenset({"pi5"}),
         "Pi 500": frozenset({"pi5", "pi500"}),
         "CM5": frozenset({"pi5", "cm5"}),

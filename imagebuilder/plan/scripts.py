@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import OverlayFile
+from imagebuilder.plan.card_layout import FOLDER
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -44,7 +45,7 @@ def load_scripts(folder: Path) -> tuple[OverlayFile, ...]:
     scripts = {path: _listed(path) for path in lists}
     _refuse_unlisted(folder, {part.path for parts in scripts.values() for part in parts})
     return tuple(
-        OverlayFile(f"rpi-image/{path.stem}", _joined(folder, parts), str(path), secrets=True)
+        OverlayFile(f"{FOLDER}{path.stem}", _joined(folder, parts), str(path), secrets=True)
         for path, parts in scripts.items()
     )
 

@@ -175,7 +175,7 @@ def ask_answers(
     hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
     profile = answer("profile", "Boards (armv6: Pi 1 and Zero; armv7: Pi 2 and later)", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
-    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
+    country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
     return StarterAnswers(
         hostnames=hostnames,
         profile=profile,

@@ -377,9 +377,9 @@ def counted(method, last):
 def flash(last):
     for name in ("read", "write", "flush", "reread_table"):
         setattr(blockdev.BlockDevice, name, counted(getattr(blockdev.BlockDevice, name), last))
-    with CardContents() as pantry:
-        recipe = pantry.image(BaseImage(image, "", image.stat().st_size, image.name))
-        flash_cards([recipe.job(load_device(device))], CardOptions())
+    with CardContents() as contents:
+        content = contents.image(BaseImage(image, "", image.stat().st_size, image.name))
+        flash_cards([content.job(load_device(device))], CardOptions())
 
 def void_and_whole():
     with open(device, "rb") as file:

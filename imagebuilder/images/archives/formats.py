@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError
+from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 Kind = Literal["raw", "zip", "gz", "xz", "zst", "bz2", "tar"]
-HEAD_BYTES = 512
+HEAD_BYTES = SECTOR_BYTES
 _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),

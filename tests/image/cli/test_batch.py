@@ -10,7 +10,7 @@ import pytest
 
 from imagebuilder.build.manifest import load_manifest
 from tests.lib.program import emitted, fsck, mtype, node_env, rpi_image, small_base, succeed
-from tests.lib.tools import mounted, need, need_root, run
+from tests.lib.tools import mounted, need, need_root, run, small_tmpfs
 
 if TYPE_CHECKING:
     import subprocess
@@ -429,12 +429,8 @@ def test_an_unknown_node_is_a_usage_error(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a tmpfs with room for less than the images need."""
-    need_root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=4M", "tmpfs", folder)
-    yield folder
-    run("umount", folder)
+    with small_tmpfs(tmp_path / "small", "4M") as folder:
+        yield folder
 
 
 @pytest.mark.root

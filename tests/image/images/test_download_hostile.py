@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import gzip
 import hashlib
@@ -24,12 +25,14 @@ from imagebuilder.model import ImageSource
 from tests.lib.archives import Recorder, make_image, pack, publish_checksum, sha256sum
 from tests.lib.program import rpi_image
 from tests.lib.tools import need, run
-from tests.lib.webserver import free_port, nginx, talking
+from tests.lib.webserver import free_port, nginx, talking, without_proxies
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from imagebuilder.progress import Meter
 
 HASTY = Patience(attempts=3, connect_seconds=2, read_seconds=3, pause_seconds=0, answer_seconds=0.6)
 DATA = random.Random(3).randbytes(300_000)
@@ -38,9 +41,7 @@ DIGEST = hashlib.sha256(DATA).hexdigest()
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
 
 
 def saying(answer: bytes) -> Callable[[socket.socket, bytes], None]:
@@ -280,6 +281,22 @@ def test_a_steady_download_may_take_longer_than_its_deadline(tmp_path: Path) -> 
 
     with talking(talk) as (url, seen):
         assert fetch(url, tmp_path) == DATA
+        assert len(seen) == 1
+
+
+def test_a_slow_disk_is_no_slow_server(tmp_path: Path) -> None:
+    class SlowDisk(Recorder):
+        @contextlib.contextmanager
+        def meter(self, label: str, total: int | None, unit: str = "B") -> Iterator[Meter]:
+            del label, total, unit
+            yield SlowMeter()
+
+    class SlowMeter:
+        def advance(self, amount: int) -> None:
+            time.sleep(1.5 if amount else 0)
+
+    with talking(saying(OK + b"Content-Length: 3\r\n\r\nabc")) as (url, seen):
+        download(f"{url}/x", tmp_path / "part", "", SlowDisk(), HASTY)
         assert len(seen) == 1
 
 

@@ -28,7 +28,7 @@ from imagebuilder.images.download import download, find_published_checksum
 from imagebuilder.images.http_client import Patience
 from imagebuilder.model import ImageSource
 from tests.lib.archives import Recorder
-from tests.lib.webserver import talking
+from tests.lib.webserver import talking, without_proxies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -408,9 +408,7 @@ STATUS = st.sampled_from(
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[bytes]]]:
     """Run a server that answers with the last of a list."""
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
+    without_proxies(monkeypatch)
     answers = [b""]
     with talking(lambda client, _: client.sendall(answers[-1])) as (url, _):
         yield url, answers

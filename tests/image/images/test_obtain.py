@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import random
@@ -20,7 +19,7 @@ from imagebuilder.images.cache import Cache
 from imagebuilder.images.obtain import find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.lib.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum
-from tests.lib.tools import need_root, run
+from tests.lib.tools import small_tmpfs
 from tests.lib.webserver import Page, misbehaving
 
 if TYPE_CHECKING:
@@ -258,13 +257,8 @@ def test_a_damaged_record_counts_as_none(image: Path, cache: Cache) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    need_root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=2m", "rpi-image-test", folder)
-    yield folder
-    with contextlib.suppress(OSError):
-        run("umount", folder)
+    with small_tmpfs(tmp_path / "small", "2M") as folder:
+        yield folder
 
 
 def test_a_disk_that_fills_while_unpacking_is_told(small_disk: Path, tmp_path: Path) -> None:

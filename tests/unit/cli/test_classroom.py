@@ -502,7 +502,7 @@ def test_flags_over_a_file(tmp_path: Path) -> None:
     node = node_of("--config", str(classroom), "--hostname", "pi-2", "--shack", "10.0.0.9")
     assert node.docker.insecure_registries == ("10.0.0.9:5000",)
     assert node.image.name == "sample"
-    with pytest.raises(InputError, match="holds 3 nodes"):
+    with pytest.raises(InputError, match="has 3 nodes"):
         node_of("--config", str(classroom))
     classroom.write_text(GOOD.replace("pi-[1-3]", "only"))
     assert node_of("--config", str(classroom)).hostname == "only"
