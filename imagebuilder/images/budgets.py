@@ -1,4 +1,4 @@
-"""The form of a limit on what was not made by this program in this run."""
+"""Limits for untrusted input."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """One limit: on what, how much, in which unit.
+    """One limit: of what, the number and its unit.
 
-    A module names its limits as constants and lists them in its `BUDGETS`, which documentation is
-    generated from.
+    A module has its limits as constants and lists them in `BUDGETS`, for the documentation.
     """
 
     what: str

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 Checked = Literal["given", "publisher", "raw", "none"]
 SHORTEST_DIGEST = 8
 
-# A URL and a path, and some digests.
+# A record has a URL, a path and some digests.
 LARGEST_RECORD_BYTES = 1 << 16
-_ROOM_HINT = "set RPI_IMAGE_CACHE to a folder you can write to, on a disk with room"
+_ROOM_HINT = "set RPI_IMAGE_CACHE to a writable folder on a disk with enough space"
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +287,7 @@ def _load_record(path: Path) -> Record | None:
         record = Record(**{f.name: known[f.name] for f in fields(Record)})
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    # None of them is other than a text or a number of bytes.
+    # All fields are texts, except sizes.
     sound = all(
         type(v) is (int if k.endswith("_bytes") else str) for k, v in asdict(record).items()
     )

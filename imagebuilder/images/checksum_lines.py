@@ -1,4 +1,4 @@
-"""What checksum programs write: the digests in a text, and the names beside them.
+"""Parse the output of checksum programs to digests and file names.
 
 The forms are those of coreutils, shasum, BSD, openssl 1 and 3, gpg, CertUtil and Get-FileHash.
 """
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-# The longest path (PATH_MAX of Linux) with a digest: no line of a checksum file is longer.
+# The longest path (PATH_MAX of Linux, 4096) and a digest.
 LONGEST_LINE = 5000
 MOST_WRAPPED_LINES = 8
 
-# A megabyte of digests and names has fewer.
+# More than a megabyte of lines with a digest and a name has.
 MOST_LINES = 1 << 15
 BUDGETS = (
-    Budget("a line of a checksum file", LONGEST_LINE, "letters"),
-    Budget("lines of a checksum file", MOST_LINES, "count"),
+    Budget("a line of a checksum file", LONGEST_LINE, "characters"),
+    Budget("a checksum file", MOST_LINES, "lines"),
 )
 
-# The mark of UTF-32 begins with that of UTF-16.
+# UTF-32 before UTF-16: its byte order mark starts with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -53,7 +53,7 @@ _LABEL = re.compile(
     r"(?:SHA-?(?:2-)?256)?[ -]?(?:hash|digest|checksum|sum|-|\(?stdin\)?)?", re.IGNORECASE
 )
 
-# Any algorithm's tag; that of SHA-256 is read before.
+# The tag of other algorithms; that of SHA-256 is matched first.
 _TAG = re.compile(r"(?:HMAC|MD|SHA|RMD|RIPEMD|BLAKE|SM3|KECCAK)[^ (]* ?\(.*\) ?=", re.IGNORECASE)
 _HASH_OF = re.compile(r"SHA256 hash of (?:file )?(.+)", re.IGNORECASE)
 _ESCAPE = re.compile(r"\\([\\nr])")
@@ -62,7 +62,7 @@ _MEANT = {"n": "\n", "r": "\r"}
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A SHA-256 in lower case and the name beside it; empty where there is none, or "stdin"."""
+    """A SHA-256 in lower case and its file name; empty if there is none, or it is "stdin"."""
 
     digest: str
     name: str = ""
@@ -71,7 +71,7 @@ class Listed:
 def decode_text(data: bytes) -> str:
     """Return the text of a small file: UTF-8, -16 or -32, with a byte order mark or without.
 
-    What is none of these is taken as Windows-1252.
+    Other bytes are decoded as Windows-1252.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -87,7 +87,7 @@ def decode_text(data: bytes) -> str:
 
 
 def read_lines(text: str) -> Iterator[Listed]:
-    """Yield every SHA-256 in the text of a checksum file; digests of other lengths are none."""
+    """Yield every SHA-256 in the text of a checksum file; other digests are skipped."""
     fields: dict[str, str] = {}
     for line in _joined(text):
         if field := _FIELD.fullmatch(line):
@@ -101,9 +101,9 @@ def read_lines(text: str) -> Iterator[Listed]:
 
 
 def _joined(text: str) -> Iterator[str]:
-    """Yield the lines that mean something, what a program wrapped put together again.
+    """Yield the lines without empty ones and comments; join wrapped lines.
 
-    gpg wraps a digest, CertUtil has it in the line below the name, PowerShell wraps a path.
+    gpg wraps a digest, CertUtil writes it below the name, PowerShell wraps a path.
     """
     last, wrapped = "", 0
     lines = re.split(r"[\r\n\0]+", text.removeprefix("\ufeff"))
@@ -127,7 +127,7 @@ def _goes_on(last: str, line: str) -> bool:
 
 
 def _of_fields(fields: dict[str, str]) -> Iterator[Listed]:
-    """Yield what Format-List printed of one file."""
+    """Yield the entry in the fields that Format-List of PowerShell writes for a file."""
     if digest := _digest(fields.get("hash", "")):
         yield _listed(digest, fields.get("path", ""))
 
@@ -141,26 +141,26 @@ def _of_line(line: str) -> Listed | None:
 
 
 def _leading(line: str) -> Listed | None:
-    """Read coreutils, shasum, `openssl dgst -r`: the digest, blanks or a tab, `*`, the name."""
+    """Parse coreutils, shasum, `openssl dgst -r`: the digest, spaces or a tab, `*`, the name."""
     found = _LEADING.fullmatch(line)
     return _listed(found[2], _unescaped(found[3], found[1])) if found else None
 
 
 def _tagged(line: str) -> Listed | None:
-    """Read BSD's form (also `--tag`), that of openssl 1 and 3 (`SHA256(x)= `, `SHA2-256(x)= `)."""
+    """Parse the format of BSD, `--tag` and openssl 1 and 3 (`SHA256(x)= `, `SHA2-256(x)= `)."""
     found = _TAGGED.fullmatch(line)
     digest = _digest(found[3]) if found else ""
     return _listed(digest, _unescaped(found[2], found[1])) if found and digest else None
 
 
 def _table(line: str) -> Listed | None:
-    """Read a line of Get-FileHash, as a table or as CSV."""
+    """Parse a line of Get-FileHash, as a table or CSV."""
     found = _TABLE.fullmatch(line)
     return _listed(found[1], found[2]) if found else None
 
 
 def _labelled(line: str) -> Listed | None:
-    """Read `name: digest`, as gpg (in groups), CertUtil (once joined) and people write it."""
+    """Parse `name: digest` of gpg (in groups), of CertUtil (joined lines) or written by hand."""
     start = max(line.rfind(":"), line.rfind("="))
     digest = _digest(line[start + 1 :])
     return _listed(digest, _named(line[: max(start, 0)])) if digest else None
@@ -172,7 +172,7 @@ def _trailing(line: str) -> Listed | None:
 
 
 def _named(head: str) -> str:
-    """Return the file that the words before a digest name; empty where they only say what it is."""
+    """Return the file name in the text before a digest; empty if it is only a label."""
     head = head.strip().rstrip(" \t:=")
     if found := _HASH_OF.fullmatch(head):
         return found[1]
@@ -183,14 +183,14 @@ def _named(head: str) -> str:
 
 
 def _listed(digest: str, name: str) -> Listed:
-    """Return an entry; a path that a narrow window cut off says nothing."""
+    """Return an entry, without a path that PowerShell truncated to the width of its window."""
     name = name.strip()
     unknown = _LABEL.fullmatch(name) or name.endswith(("...", "\u2026"))
     return Listed(digest.lower(), "" if unknown else name)
 
 
 def _digest(text: str) -> str:
-    """Return a digest as 64 digits: from groups, colons or base64; empty for what is none."""
+    """Return a digest (in groups, with colons or in base64) as 64 digits; empty if not valid."""
     text = text.strip()
     if _BASE64_DIGEST.fullmatch(text):
         return base64.b64decode(text).hex()
@@ -200,5 +200,5 @@ def _digest(text: str) -> str:
 
 
 def _unescaped(name: str, mark: str) -> str:
-    """Return a name without the escapes that coreutils announces by a backslash at the front."""
+    r"""Return a name without the escapes of coreutils, which start such lines with `\`."""
     return _ESCAPE.sub(lambda found: _MEANT.get(found[1], found[1]), name) if mark else name

@@ -18,18 +18,18 @@ if TYPE_CHECKING:
 
 SUFFIX = ".sha256"
 
-# A list of a publisher's whole archive has some hundred kilobytes.
+# A list of all images of a publisher has some hundred kilobytes.
 CHECKSUM_FILE_BYTES = 1 << 20
 BUDGETS = (Budget("a checksum file", CHECKSUM_FILE_BYTES, "bytes"),)
 _LONGEST_SHOWN = 300
 _HINT = (
-    "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
-    "comes with --no-checksum (`unchecked: true`)"
+    "use --sha256 with that of the publisher (`sha256:` of `image:` in a file), or "
+    "--no-checksum (`unchecked: true`) to skip the check"
 )
 
 
 def read_checksum_file(path: Path) -> str:
-    """Return the text of a local checksum file. Raise SourceError if it cannot be read."""
+    """Return the text of a checksum file on this machine. Raise SourceError on failure."""
     try:
         with path.open("rb") as file:
             data = file.read(CHECKSUM_FILE_BYTES + 1)
@@ -45,7 +45,8 @@ def read_checksum_file(path: Path) -> str:
 def parse_checksums(text: str, names: set[str], where: str) -> str:
     """Return the digest of one of `names` from the text of a checksum file.
 
-    One digest without a name is of the file it lies beside.
+    A single digest without a name is that of the file next to it. Raise SourceError if there is no
+    digest, or more than one.
     """
     listed = tuple(read_lines(text))
     named = [entry for entry in listed if entry.name]
@@ -57,14 +58,14 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
             return digest
     wanted = " or ".join(sorted(names))
     others = sorted({_last_part(_plain(entry.name)) for entry in named})
-    what = f"names {', '.join(others[:3])}" if others else "is not a SHA-256 file"
+    what = f"lists {', '.join(others[:3])}" if others else "is not a SHA-256 file"
     raise SourceError(f"{where} {what}: no checksum for {wanted}", _HINT)
 
 
 def _find(named: list[Listed], wanted: str, where: str) -> str:
-    """Return the digest of a file: under its whole name, below some folder, in other letters.
+    """Return the digest of a file: by its name, then in any folder, then in any case.
 
-    Last as CertUtil says it in other languages than English ("SHA256-Hash von NAME").
+    At last by the line of a localized CertUtil, for example "SHA256-Hash von NAME".
     """
     wanted = _plain(wanted)
     fits: tuple[Callable[[str], bool], ...] = (
@@ -83,7 +84,7 @@ def _find(named: list[Listed], wanted: str, where: str) -> str:
 
 
 def _plain(name: str) -> str:
-    """Return a name as it is compared: macOS writes its letters in parts."""
+    """Return a name for comparison, in NFC: file systems of macOS decompose names."""
     return unicodedata.normalize("NFC", name).removeprefix("./")
 
 

@@ -1,7 +1,6 @@
-"""A time limit for who waits on sockets: when it is over they are shut, and the wait ends.
+"""A time limit for reads from sockets: at its end they are shut down, so that the reads return.
 
-The timeouts of a socket are for each of its reads; a server that sends a byte now and then never
-meets them.
+The timeout of a socket is for each read, so a server that sends single bytes never exceeds it.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 class Deadline:
-    """A limit of `seconds`, counted from its begin or its last `renew`; a context manager."""
+    """A limit of `seconds` from the creation or the last `renew`; a context manager."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -57,7 +56,7 @@ class Deadline:
             _current.reset(self._token)
 
     def renew(self) -> None:
-        """Start counting again."""
+        """Restart the time limit."""
         self._until = time.monotonic() + self._seconds
 
     @contextlib.contextmanager
@@ -70,7 +69,7 @@ class Deadline:
             self._until = time.monotonic() + left
 
     def watch(self, descriptor: int) -> None:
-        """Shut this socket, too, when the time is over; a copy of the descriptor is held."""
+        """Add a socket to shut down at the end; the descriptor is duplicated."""
         own = socket.socket(fileno=os.dup(descriptor))
         with self._lock:
             self._sockets.append(own)
@@ -88,11 +87,12 @@ class Deadline:
 
 
 def _shut(own: socket.socket) -> None:
+    # A read that blocks in another thread returns on shutdown(2), but not on close(2).
     with contextlib.suppress(OSError):
         own.shutdown(socket.SHUT_RDWR)
 
 
 def watch(descriptor: int) -> None:
-    """Put a socket under the deadline that this thread works under, if there is one."""
+    """Add a socket to the deadline of this thread, if there is one."""
     if deadline := _current.get():
         deadline.watch(descriptor)

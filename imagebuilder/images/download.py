@@ -49,19 +49,19 @@ if TYPE_CHECKING:
     from imagebuilder.progress import Reporter
 
 
-# The largest image, packed as badly as can be.
+# 256 GiB, like the largest image: a compressed one is not larger.
 LARGEST_DOWNLOAD_BYTES = 1 << 38
 
-# An attempt that brings less has brought nothing: a server could go on like that for ever.
+# Attempts with less count as without progress; otherwise a server could cause endless ones.
 LEAST_PROGRESS_BYTES = 1 << 16
 BUDGETS = (
-    Budget("a download of which nobody states a size", LARGEST_DOWNLOAD_BYTES, "bytes"),
-    Budget("attempts in a row that bring nothing", PATIENT.attempts, "count"),
-    Budget("what an attempt must bring to count", LEAST_PROGRESS_BYTES, "bytes"),
+    Budget("a download without a known size", LARGEST_DOWNLOAD_BYTES, "bytes"),
+    Budget("consecutive attempts without progress", PATIENT.attempts, "count"),
+    Budget("least progress of an attempt", LEAST_PROGRESS_BYTES, "bytes"),
 )
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
-# RFC 9110, 8.8.3 and 5.6.7; what is longer is no tag that a server compares.
+# RFC 9110, 8.8.3 and 5.6.7; the length is limited, as tags are sent back.
 _STRONG_TAG = re.compile(r'"[!#-~\x80-\xff]{0,512}"')
 _DATE = re.compile(r"[A-Za-z]{3,9}, [0-9A-Za-z :-]{1,40}")
 _ABSENT = frozenset({401, 403, 404, 410})
@@ -87,7 +87,7 @@ def find_published_checksum(source: ImageSource, reporter: Reporter, patience: P
 
 
 def _small_file(client: Client, url: str) -> tuple[str, str] | None:
-    """Return a text file and where redirects led; None where there is none, or a page saying so."""
+    """Return a text file and its final URL; None if there is none, or a web page instead."""
     with client.get(url) as answer:
         if answer.status in _ABSENT:
             return None
@@ -95,8 +95,8 @@ def _small_file(client: Client, url: str) -> tuple[str, str] | None:
         data = answer.read(CHECKSUM_FILE_BYTES)
         if data is None:
             raise SourceError(
-                f"{redacted(url)} is over {CHECKSUM_FILE_BYTES >> 20} MiB and no checksum file",
-                "give the checksum with --sha256 (`sha256:` of `image:` in a file)",
+                f"{redacted(url)} is not a checksum file: over {CHECKSUM_FILE_BYTES >> 20} MiB",
+                "use --sha256 with the checksum (`sha256:` of `image:` in a file)",
             )
         return None if looks_like_web_page(data) else (decode_text(data), answer.url)
 
@@ -104,8 +104,8 @@ def _small_file(client: Client, url: str) -> tuple[str, str] | None:
 def _parsing(url: str) -> AbstractContextManager[None]:
     return foreign(
         SourceError,
-        f"the answer of {redacted(url)}",
-        "check the address, or give the image as a local file",
+        f"the response of {redacted(url)}",
+        "check the URL, or use a local file",
     )
 
 
@@ -139,7 +139,7 @@ def download(
     forget(part)
     raise SourceError(
         f"{redacted(url)} has the SHA-256 {got.sha256} instead of {expected_sha256}",
-        "it is damaged, or not the file the checksum is for: get a new checksum or try later",
+        "get the checksum again, or try later: the file is damaged or another one",
     )
 
 
@@ -176,7 +176,7 @@ class _Download:
         return Written(self._digest.hexdigest(), self._have)
 
     def fits(self, got: Written) -> bool:
-        """Return whether the file has its digest, as sent or as it was before compression."""
+        """Return whether the file has the expected digest, as sent or after decompression."""
         if self._expected in {"", got.sha256}:
             return True
         return self._state.gzipped and hash_gz(self._part, self._most_bytes) == self._expected
@@ -217,7 +217,7 @@ class _Download:
         return {"Range": f"bytes={self._have}-"} | ({"If-Range": validator} if validator else {})
 
     def _agree(self, answer: Answer) -> int | None:
-        """Settle whether the answer goes on or starts again; gives the total size if stated."""
+        """Check whether the answer continues or starts again; return the total size if stated."""
         if answer.status == HTTPStatus.PARTIAL_CONTENT:
             return self._continue(answer)
         if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -230,7 +230,7 @@ class _Download:
         return answer.length()
 
     def _continue(self, answer: Answer) -> int | None:
-        """Check that a partial answer is the rest of what is here."""
+        """Return the total size of a partial answer. Raise AgainError if it is not the rest."""
         found = _CONTENT_RANGE.match(answer.header("Content-Range"))
         total = digits(found[2]) if found else None
         tag = _validator(answer)
@@ -241,12 +241,12 @@ class _Download:
             or (tag and self._state.validator not in {"", tag})
         ):
             self.reset()
-            raise AgainError("the server sent another part than the one asked for")
+            raise AgainError("the server sent a different range than requested")
         return total
 
     def _begin(self, answer: Answer, total: int | None) -> None:
         if total is not None and total > self._most_bytes:
-            self._refuse(f"is {total} bytes, where {self._most_bytes} are the most")
+            self._refuse(f"has {total} bytes, more than {self._most_bytes}")
         _refuse_small_disk(self._part.parent, (total or 0) - self._have)
         validator = _validator(answer) or self._state.validator
         gzipped = answer.header("Content-Encoding").lower() in {"gzip", "x-gzip"}
@@ -255,7 +255,7 @@ class _Download:
     def _refuse(self, what: str) -> NoReturn:
         self.reset()
         raise SourceError(
-            f"{redacted(self._url)} {what}", "check the address: this is not the image it should be"
+            f"{redacted(self._url)} {what}", "check the URL: this is not the expected image"
         )
 
     def _take(self, file: BinaryIO, piece: bytes, total: int | None) -> None:
@@ -283,14 +283,14 @@ class _Download:
 
 
 def _validator(answer: Answer) -> str:
-    """Return what If-Range may hold: a strong ETag or a date (RFC 9110, 13.1.5)."""
+    """Return a value for If-Range: a strong ETag or a date (RFC 9110, 13.1.5)."""
     tag, date = answer.header("ETag"), answer.header("Last-Modified")
     if _STRONG_TAG.fullmatch(tag):
         return tag
     return date if _DATE.fullmatch(date) else ""
 
 
-# ---- again and again
+# ---- retries
 
 
 def _patiently(

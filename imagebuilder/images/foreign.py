@@ -1,4 +1,4 @@
-"""The door for bytes that others made: what parsing them raises becomes an error of the user's."""
+"""Turn the exceptions of parsers, which untrusted bytes cause, into errors for the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from imagebuilder.errors import RpiImageError
 
 
-# What parsers of the standard library and of others raise for bytes that nobody foresaw.
+# What parsers of the standard library and of packages raise for invalid bytes.
 PARSING_ERRORS: tuple[type[Exception], ...] = (
     ArithmeticError,
     EOFError,
@@ -27,9 +27,9 @@ PARSING_ERRORS: tuple[type[Exception], ...] = (
 
 @contextmanager
 def foreign(kind: type[RpiImageError], what: str, hint: str) -> Iterator[None]:
-    """Turn what parsing raises into an error of `kind`; `what` names the file and the place."""
+    """Turn a parsing error into one of `kind`; `what` is the file and the place in it."""
     try:
         yield
     except PARSING_ERRORS as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise kind(f"{what} cannot be read: {reason}", hint) from error
+        raise kind(f"cannot read {what}: {reason}", hint) from error

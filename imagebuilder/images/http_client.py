@@ -1,7 +1,6 @@
-"""One request over HTTP: where it leads, and an answer that comes to an end.
+"""HTTP requests with checked redirects and a deadline.
 
-Every request has a deadline. A small answer has it in total; that of an image starts again with
-each `LEAST_BYTES` that came.
+The deadline is for all of a small response; that of a download restarts after each `LEAST_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-import requests  # noqa: TID251 - this module uses HTTP
+import requests  # noqa: TID251 - the only module that uses HTTP
 import urllib3
 from requests.adapters import HTTPAdapter  # noqa: TID251 - as above
 
@@ -42,14 +41,14 @@ ANSWER_SECONDS = 30.0
 LEAST_BYTES = 30_000
 BUDGETS = (
     Budget("redirects of one download", MOST_REDIRECTS, "count"),
-    Budget("the headers of an answer, and all of a small one", ANSWER_SECONDS, "seconds"),
-    Budget("least rate of a download", LEAST_BYTES / ANSWER_SECONDS, "bytes a second"),
-    Budget("a pause that a server asks for", LONGEST_PAUSE_SECONDS, "seconds"),
+    Budget("the headers of a response, and all of a small one", ANSWER_SECONDS, "seconds"),
+    Budget("lowest rate of a download", LEAST_BYTES / ANSWER_SECONDS, "bytes a second"),
+    Budget("Retry-After of a server", LONGEST_PAUSE_SECONDS, "seconds"),
 )
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and 6585: may go away
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # temporary (RFC 9110, 6585)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
-# Of a Location, what stays as it is: RFC 3986's reserved letters, and what is quoted already.
+# Not quoted in a Location: the reserved characters of RFC 3986, 2.2, and `%` of quoted ones.
 _SAFE = "%/:=&?~#+!$,;'@()*[]"
 _LONE_PERCENT = re.compile("%(?![0-9A-Fa-f]{2})")
 _TOO_SLOW_COSTS = 3
@@ -60,24 +59,24 @@ _REQUEST_ERRORS: tuple[type[Exception], ...] = (
 )
 _REASONS = (
     ("timed out", "the server did not answer in time"),
-    ("Name or service not known", "the name of the server is not known"),
-    ("name resolution", "the name of the server is not known"),
-    ("Failed to resolve", "the name of the server is not known"),
+    ("Name or service not known", "the hostname of the server cannot be resolved"),
+    ("name resolution", "the hostname of the server cannot be resolved"),
+    ("Failed to resolve", "the hostname of the server cannot be resolved"),
     ("proxy", "the proxy does not answer"),
     ("CERTIFICATE_VERIFY", "the server's certificate is not trusted"),
     ("refused", "the server refused the connection"),
     ("reset by peer", "the connection was reset"),
-    ("unreachable", "there is no way to the server"),
-    ("Connection broken", "the connection broke"),
-    ("Connection aborted", "the connection broke"),
-    ("ended prematurely", "the connection broke"),
+    ("unreachable", "the server is not reachable"),
+    ("Connection broken", "the connection was interrupted"),
+    ("Connection aborted", "the connection was interrupted"),
+    ("ended prematurely", "the connection was interrupted"),
     ("closed connection", "the server closed the connection"),
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Limits for a server; `attempts` counts those in a row without progress."""
+    """Timeouts and retries; `attempts` is the limit of consecutive attempts without progress."""
 
     attempts: int = 5
     connect_seconds: float = 10.0
@@ -90,7 +89,7 @@ PATIENT = Patience()
 
 
 class AgainError(Exception):
-    """The attempt failed in a way that may pass; `cost` is how many attempts it counts for."""
+    """A temporary failure; `cost` is the number of attempts that it counts as."""
 
     def __init__(self, reason: str, after_seconds: float = 0.0, cost: int = 1) -> None:
         super().__init__(reason)
@@ -99,7 +98,7 @@ class AgainError(Exception):
 
 
 class Client:
-    """A conversation with one server and those that it sends us on to; a context manager."""
+    """An HTTP session that checks redirects; a context manager."""
 
     def __init__(self, patience: Patience, reporter: Reporter, *, allow_http: bool = False) -> None:
         self._patience, self._reporter, self._allow_http = patience, reporter, allow_http
@@ -108,7 +107,7 @@ class Client:
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _WatchedAdapter())
         self._session.headers["User-Agent"] = f"rpi-image/{__version__}"
-        # What is hashed is the file as it lies on the server.
+        # The digest is that of the file on the server, so it must not be compressed in transfer.
         self._session.headers["Accept-Encoding"] = "identity"
 
     def __enter__(self) -> Self:
@@ -124,14 +123,14 @@ class Client:
 
     @contextmanager
     def get(self, url: str, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
-        """Open an answer. Raise AgainError for a temporary failure, SourceError for any other."""
+        """Yield the response. Raise AgainError for temporary failures, SourceError for others."""
         with Deadline(self._patience.answer_seconds) as deadline:
             answer = self._follow(url, dict(headers or {}), deadline)
             with answer.response:
                 yield answer
 
     def _follow(self, url: str, headers: dict[str, str], deadline: Deadline) -> Answer:
-        """Ask where redirects lead; their own content is not read."""
+        """Follow redirects, without reading their bodies."""
         start = url
         for _ in range(MOST_REDIRECTS):
             answer = Answer(self._ask(url, headers, deadline), url, deadline)
@@ -139,7 +138,7 @@ class Client:
                 return answer
             answer.response.close()
             url = self._redirected(url, answer.header("Location"))
-        raise _wrong_address(start, "the server redirects without end")
+        raise _wrong_url(start, "too many redirects")
 
     def _ask(self, url: str, headers: dict[str, str], deadline: Deadline) -> requests.Response:
         timeout = (self._patience.connect_seconds, self._patience.read_seconds)
@@ -151,14 +150,14 @@ class Client:
             raise _failure(error, url, deadline) from error
 
     def _redirected(self, url: str, location: str) -> str:
-        """Return the URL that a Location leads to. Raise SourceError if it is refused."""
+        """Return the URL in a Location header. Raise SourceError if it is refused."""
         try:
             target = _target(url, location)
         except ValueError as error:
-            raise _wrong_address(url, "this leads to no web address") from error
+            raise _wrong_url(url, "it redirects to an invalid URL") from error
         scheme = urlsplit(target).scheme
         if scheme not in {"http", "https"}:
-            raise _wrong_address(url, "this leads to no web address")
+            raise _wrong_url(url, "it redirects to an invalid URL")
         if scheme == "http" and urlsplit(url).scheme == "https":
             self._downgrade(url, target)
         return target
@@ -167,31 +166,31 @@ class Client:
         fact = f"{redacted(url)} redirects from https to {redacted(target)}"
         if not self._allow_http:
             raise SourceError(
-                f"{fact}: anyone on the way could change the file",
-                "give another address, or follow it in spite of that with --allow-http",
+                f"{fact}: others could modify the file",
+                "use another URL, or --allow-http to follow it anyway",
             )
         if fact not in self._told:
             self._told.add(fact)
-            self._reporter.warn(f"{fact}: anyone on the way can read and change the file")
+            self._reporter.warn(f"{fact}: others can read and modify the file")
 
 
 class Answer:
-    """What a server answered; the body is read by `pieces` or `read`, once."""
+    """The response of a server; the body can be read once, with `pieces` or `read`."""
 
     def __init__(self, response: requests.Response, url: str, deadline: Deadline) -> None:
         self.response, self.url, self._deadline = response, url, deadline
 
     @property
     def status(self) -> int:
-        """Return the status code."""
+        """The status code."""
         return self.response.status_code
 
     def header(self, name: str) -> str:
-        """Return a header, empty where there is none."""
+        """Return a header; empty if there is none."""
         return str(self.response.headers.get(name, ""))
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield a large body as sent, undecoded. Raise AgainError if it is too slow."""
+        """Yield a large body, not decoded. Raise AgainError if it is too slow or interrupted."""
         have = 0
         self._deadline.renew()
         for piece in self._raw():
@@ -203,7 +202,7 @@ class Answer:
                 yield piece
 
     def read(self, most_bytes: int) -> bytes | None:
-        """Return a small body, decoded; None where it is larger than `most_bytes`."""
+        """Return a small body, decoded; None if it is larger than `most_bytes`."""
         data = b""
         for piece in self._raw():
             data += piece
@@ -213,25 +212,25 @@ class Answer:
         return data if len(data) <= most_bytes else None
 
     def refuse_status(self) -> None:
-        """Raise where the answer is not the whole file."""
+        """Raise AgainError or SourceError if the status is not 200."""
         if self.status in _PASSING:
-            raise AgainError(f"the server answered {self.status}", self._retry_after())
+            raise AgainError(f"the server returned {self.status}", self._retry_after())
         if self.status != HTTPStatus.OK:
             raise SourceError(
-                f"{redacted(self.url)} gave {self.status} {self.response.reason}",
-                "check the address, or give the image as a local file",
+                f"{redacted(self.url)} returned {self.status} {self.response.reason}",
+                "check the URL, or use a local file",
             )
 
     def length(self) -> int | None:
-        """Return the size that the server states, None where it states none."""
+        """Return the size that the server states; None if it states none."""
         if self.header("Transfer-Encoding"):
-            return None  # RFC 9112, 6.3: a length beside it does not count
+            return None  # it overrides Content-Length (RFC 9112, 6.3)
         stated = self.header("Content-Length")
         size_bytes = digits(stated)
         if stated and size_bytes is None:
             raise SourceError(
-                f"{redacted(self.url)} sent a size that is not a number",
-                "the server is at fault: give another address, or the image as a local file",
+                f"{redacted(self.url)} returned an invalid Content-Length",
+                "use another URL, or a local file",
             )
         return size_bytes
 
@@ -252,12 +251,12 @@ class Answer:
             yield piece
 
     def _decoded(self, data: bytes, most_bytes: int) -> bytes:
-        """Undo a compression that nobody asked for."""
+        """Undo a compression; some servers compress in spite of `Accept-Encoding: identity`."""
         coding = self.header("Content-Encoding").lower().removeprefix("x-")
         if coding not in {"", "identity", "gzip", "deflate"}:
             raise SourceError(
-                f"{redacted(self.url)} comes compressed as {coding[:20]}, which was not asked for",
-                "get it by another program, and give the checksum with --sha256",
+                f"{redacted(self.url)} returned the unsupported encoding {coding[:20]}",
+                "use --sha256 with the checksum",
             )
         try:
             if data.startswith(b"\x1f\x8b"):
@@ -266,20 +265,21 @@ class Answer:
                 bits = zlib.MAX_WBITS if data[:1] == b"\x78" else -zlib.MAX_WBITS
                 return zlib.decompressobj(bits).decompress(data, most_bytes + 1)
         except zlib.error as error:
-            raise AgainError("the server sent a damaged answer") from error
+            raise AgainError("the response is damaged") from error
         return data
 
 
 def digits(text: str) -> int | None:
-    """Return the number of a header; None for what is not one to 18 ASCII digits."""
+    """Return the number in a header; None if it is not 1 to 18 ASCII digits."""
     plain = text.isascii() and text.isdigit() and len(text) <= 18  # noqa: PLR2004 - below 2**63
     return int(text) if plain else None
 
 
 def _target(url: str, location: str) -> str:
-    """Return where a Location leads to from `url`; blanks and other letters are quoted.
+    """Return the URL of a Location header of `url`, quoted where needed.
 
-    Headers come as Latin-1; their bytes are UTF-8 or, as browsers take it, whatever they are.
+    http.client decodes headers as Latin-1. Servers send UTF-8; other bytes are quoted as they are,
+    like browsers do.
     """
     raw = location.encode("latin-1", "replace")
     try:
@@ -289,29 +289,29 @@ def _target(url: str, location: str) -> str:
     parts = urlsplit(urljoin(url, _LONE_PERCENT.sub("%25", text.strip())))
     path, query = (quote(t, safe=_SAFE, encoding=encoding) for t in (parts.path, parts.query))
     here = urlsplit(url)
-    # A user and password hold for the same server only.
+    # User and password of the URL are kept only for the same server.
     same = (here.scheme, here.netloc.rpartition("@")[2]) == (parts.scheme, parts.netloc)
     return urlunsplit((parts.scheme, here.netloc if same else parts.netloc, path, query, ""))
 
 
 def _failure(error: Exception, url: str, deadline: Deadline) -> Exception:
-    """Return what a failed request means."""
+    """Return the error for a failed request: AgainError if it is temporary, else SourceError."""
     if deadline.expired:
         return _again(error, deadline)
     if isinstance(error, requests.exceptions.SSLError):
         return SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error, 'there is no secure connection')}",
-            "check this machine's clock, or set REQUESTS_CA_BUNDLE to your network's authority",
+            f"cannot fetch {redacted(url)}: {_reason(error, 'the TLS connection failed')}",
+            "check the clock, or set REQUESTS_CA_BUNDLE to the CA of your network",
         )
     if isinstance(error, (requests.ConnectionError, requests.Timeout)):
         return _again(error, deadline)
     if isinstance(error, requests.exceptions.InvalidHeader):
-        return _wrong_address(url, "the server's answer makes no sense")
-    return _wrong_address(url, _reason(error, "this leads to no web address"))
+        return _wrong_url(url, "the response is not valid HTTP")
+    return _wrong_url(url, _reason(error, "the URL is not valid"))
 
 
-def _wrong_address(url: str, reason: str) -> SourceError:
-    return SourceError(f"{redacted(url)} cannot be fetched: {reason}", "check the address")
+def _wrong_url(url: str, reason: str) -> SourceError:
+    return SourceError(f"cannot fetch {redacted(url)}: {reason}", "check the URL")
 
 
 def _again(error: Exception | None, deadline: Deadline) -> AgainError:
@@ -321,7 +321,7 @@ def _again(error: Exception | None, deadline: Deadline) -> AgainError:
 
 
 def _reason(error: Exception | None, otherwise: str) -> str:
-    """Return the innermost cause in few words; the outer ones repeat addresses and objects."""
+    """Return the cause in a few words; texts of requests contain URLs and object names."""
     text = str(error)
     return next((reason for words, reason in _REASONS if words in text), otherwise)
 

@@ -57,7 +57,7 @@ def obtain_base(
 
     Raise SourceError (network, checksum, cache) or ImageError (it is not an image).
     """
-    with foreign(ImageError, source.name, "the file is damaged or made to do harm: get it again"):
+    with foreign(ImageError, source.name, "get it again: the file is damaged or malicious"):
         return _obtain(_Job(source, cache, reporter, patience))
 
 
@@ -245,7 +245,7 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
 
 
 def _most_bytes(source: ImageSource) -> int:
-    """Return the size that no download of the image has, with notes beside it in an archive."""
+    """Return the size limit of a download: the image and other files in its archive."""
     raw = source.raw_size_bytes
     return LARGEST_DOWNLOAD_BYTES if raw is None else raw + raw // 16 + _BESIDE_BYTES
 

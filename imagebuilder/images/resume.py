@@ -20,9 +20,8 @@ LARGEST_STATE_BYTES = 1 << 14
 class PartState:
     """The origin of a part; `validator` is a value for If-Range, empty if there is none.
 
-    `gzipped`: the server says that it compressed the file on its way.
-
-    The address stands as its SHA-256, for it may hold a password.
+    `address` is the SHA-256 of the URL, which may contain a password. `gzipped` is whether the
+    server compressed the file in transfer.
     """
 
     address: str

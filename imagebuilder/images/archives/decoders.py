@@ -1,4 +1,4 @@
-"""Decoders of one compressed stream each, in bounded memory, whatever the stream says."""
+"""Decoders of compressed streams in bounded memory."""
 
 from __future__ import annotations
 
@@ -23,25 +23,26 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 1 << 20
 INPUT_BYTES = 1 << 18
 
-# How far back a stream may refer, for it is memory: `zstd --long=28`, 4 times that of `xz -9`.
+# A decoder has the window in memory. That of `zstd --long=28`, 4 times that of `xz -9`.
 LARGEST_WINDOW_BYTES = 256 << 20
 
-# What liblzma adds to the dictionary itself.
+# liblzma counts its own structures in the limit, too.
 _LZMA_OVERHEAD_BYTES = 2 << 20
 
-# Members cost time each, however empty; bgzip makes one of 64 KiB.
+# Even an empty member takes time; those of bgzip have 64 KiB.
 MOST_MEMBERS = 1 << 18
 BUDGETS = (
     Budget("the window of an xz or zstd file", LARGEST_WINDOW_BYTES, "bytes"),
-    Budget("gz, bz2, xz and zstd streams joined in one file", MOST_MEMBERS, "count"),
+    Budget("consecutive gz, bz2, xz or zstd streams of a file", MOST_MEMBERS, "count"),
 )
 
-# The most that a zstd block of 4 bytes unpacks to is 128 KiB (RFC 8878, 3.1.1.2.4).
+# The decoder has no limit of output, so the input is limited: a block of 4 bytes unpacks to
+# up to 128 KiB (RFC 8878, 3.1.1.2.4).
 _ZST_STEP_BYTES = 1 << 11
 
 
 class LimitError(Exception):
-    """The file may be sound, but asks for more than is allowed here; `hint` says what opens it."""
+    """A file exceeds a limit of this program, but may be valid; `hint` is for the user."""
 
     def __init__(self, reason: str, hint: str) -> None:
         super().__init__(reason)
@@ -60,7 +61,7 @@ DECODER_ERRORS: tuple[type[Exception], ...] = (
 
 
 def explained(error: Exception) -> LimitError | None:
-    """Return what a decoder's own refusal of too much memory means, None for every other error."""
+    """Return the LimitError for a decoder's error about too much memory; None for others."""
     text = str(error)
     for words, program in (
         ("Memory usage limit", "xz -dk"),  # liblzma: LZMA_MEMLIMIT_ERROR
@@ -72,16 +73,16 @@ def explained(error: Exception) -> LimitError | None:
 
 
 def window_error(program: str, size_bytes: int | None = None) -> LimitError:
-    """Return the refusal of a stream that refers back too far."""
+    """Return the error for a window that is too large."""
     size = f" of {size_bytes >> 20} MiB" if size_bytes else ""
     return LimitError(
-        f"it needs a window{size} in memory, and at most {LARGEST_WINDOW_BYTES >> 20} MiB are used",
-        f"the file may be sound: unpack it with `{program} FILE`, and give the image itself",
+        f"it needs a window{size}, more than the limit of {LARGEST_WINDOW_BYTES >> 20} MiB",
+        f"unpack it with `{program} FILE`, and use the image itself",
     )
 
 
 class Decompressor(Protocol):
-    """What the incremental decoders of isal, lzma and bz2 have in common."""
+    """The common interface of the incremental decoders of isal, lzma and bz2."""
 
     @property
     def eof(self) -> bool:
@@ -89,18 +90,18 @@ class Decompressor(Protocol):
 
     @property
     def needs_input(self) -> bool:
-        """Whether more compressed bytes are wanted before more comes out."""
+        """Whether more input is needed for more output."""
 
     @property
     def unused_data(self) -> bytes:
-        """What followed the end of the member."""
+        """The bytes after the end of the member."""
 
     def decompress(self, data: bytes, max_length: int = -1) -> bytes:
-        """Take `data`, give at most `max_length` bytes."""
+        """Add `data`; return at most `max_length` bytes."""
 
 
 class _ZstDecompressor:
-    """A zstd frame as the other decoders have it: little goes in at a time, so little comes out."""
+    """A decoder of a zstd frame; it takes little input at a time, to limit the output."""
 
     def __init__(self) -> None:
         self._frame = zstandard.ZstdDecompressor(
@@ -130,7 +131,7 @@ class _ZstDecompressor:
 
 
 def make_xz() -> Decompressor:
-    """Return a decoder of xz whose memory is bounded."""
+    """Return a decoder of xz with limited memory."""
     limit = LARGEST_WINDOW_BYTES + _LZMA_OVERHEAD_BYTES
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limit)
 
@@ -142,7 +143,7 @@ def make_gz() -> Decompressor:
 
 
 def make_deflate() -> Decompressor:
-    """Return a decoder of raw deflate, as a zip holds it."""
+    """Return a decoder of raw deflate, the method 8 of zip (APPNOTE.TXT 4.4.5)."""
     decoder: Decompressor = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_DEFLATE)
     return decoder
 
@@ -156,7 +157,7 @@ MAKERS: dict[Kind, Callable[[], Decompressor]] = {
 
 
 def decoded(pieces: Iterator[bytes], make: Callable[[], Decompressor]) -> Iterator[bytes]:
-    """Decode members that follow one another; zeros between and behind them are padding."""
+    """Yield the output of consecutive members; zeros between and after them are padding."""
     decoder, inside, members = make(), False, 0
     for piece in pieces:
         data = piece
@@ -172,20 +173,20 @@ def decoded(pieces: Iterator[bytes], make: Callable[[], Decompressor]) -> Iterat
                 decoder, inside, members = make(), False, members + 1
                 refuse_many(members)
     if inside or not members:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
 
 
 def refuse_many(members: int) -> None:
-    """Raise LimitError where a file is made of more streams than any program makes."""
+    """Raise LimitError if a file has more streams than programs make."""
     if members > MOST_MEMBERS:
         raise LimitError(
-            f"it is made of more than {MOST_MEMBERS} streams",
-            "no honest image is: do not use this file",
+            f"it has more than {MOST_MEMBERS} streams",
+            "do not use it: it may be malicious",
         )
 
 
 def hash_gz(path: Path, most_bytes: int) -> str:
-    """Return the SHA-256 of what a gz file holds; empty where it is none, or holds too much."""
+    """Return the SHA-256 of the content of a gz file; empty if it is not valid or too large."""
     digest, have = hashlib.sha256(), 0
     try:
         with path.open("rb", buffering=0) as file:

@@ -16,7 +16,7 @@ HEAD_BYTES = SECTOR_BYTES
 _MAGIC: tuple[tuple[bytes, Kind], ...] = (
     (b"PK\x03\x04", "zip"),
     (b"PK\x05\x06", "zip"),
-    (b"PK\x07\x08PK\x03\x04", "zip"),  # once meant to be split (APPNOTE.TXT 8.5.4)
+    (b"PK\x07\x08PK\x03\x04", "zip"),  # split archive in one part (APPNOTE.TXT 8.5.4)
     (b"\x1f\x8b", "gz"),
     (b"\xfd7zXZ\x00", "xz"),
     (b"\x28\xb5\x2f\xfd", "zst"),
@@ -57,20 +57,20 @@ def kind_of(path: Path, name: str = "") -> Kind:
 
 
 def kind_of_head(head: bytes, name: str) -> Kind:
-    """Return the format of a file by its head. Raise ImageError for one that has no image."""
+    """Return the format of a file with these first bytes. Raise ImageError as `kind_of` does."""
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return kind
     if looks_like_web_page(head):
-        raise ImageError(f"{name} is a web page, not an image", "check the link it came from")
-    if has_signature(head):
+        raise ImageError(f"{name} is a web page, not an image", "check where it was downloaded")
+    if head[HEAD_BYTES - 2 :] == b"\x55\xaa":
         return "raw"
     if head.startswith(_TAR_MARK[1], _TAR_MARK[0]):
         return "tar"
     for magic, form in _FOREIGN:
         if head.startswith(magic):
             raise ImageError(
-                f"{name} is a {form} archive, which is not supported",
+                f"{name} is {form}, which is not supported",
                 "unpack it first, or use a raw, zip, gz, xz, zst or bz2 file",
             )
     return "raw"

@@ -1,4 +1,4 @@
-"""Which of the files in an archive is the image: notes, folders and junk may lie beside it."""
+"""Find the image among the files of an archive; others may be notes, folders and junk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAMED_IN_ERRORS = 4
 def choose_member(names: Sequence[str], archive: str) -> str:
     """Return the name of the one image among the files of an archive.
 
-    Raises ImageError where there is none, where there are two, and for names that lead elsewhere.
+    Raise ImageError if there is none or several, or if a name is outside of the archive.
     """
     for name in names:
         _refuse_unsafe(name, archive)
@@ -49,23 +49,23 @@ def choose_member(names: Sequence[str], archive: str) -> str:
         return (images or others)[0]
     named = ", ".join((images or files or names)[:_NAMED_IN_ERRORS]) or "nothing"
     raise ImageError(
-        f"{archive} holds {len(images)} images instead of one: {named}",
-        "unpack it and give the image itself",
+        f"{archive} contains {len(images)} images instead of one: {named}",
+        "unpack it, and use the image itself",
     )
 
 
 def may_be_image(name: str) -> bool:
-    """Return whether a file may be the image, by its name: neither junk nor a note."""
+    """Return whether a file may be the image by its name: not junk and not a note."""
     return not (_is_junk(name) or _is_note(name))
 
 
 def _refuse_unsafe(name: str, archive: str) -> None:
-    """Raise ImageError for a name that leads out of its archive."""
+    """Raise ImageError for a path outside of its archive."""
     path = _path(name)
     if path.is_absolute() or ".." in path.parts or name[1:2] == ":":
         raise ImageError(
-            f"{archive} holds the unsafe name {name!r}",
-            "no honest image has one: do not use this file",
+            f"{archive} contains the unsafe name {name!r}",
+            "do not use it: it may be malicious",
         )
 
 
@@ -74,7 +74,7 @@ def _path(name: str) -> PurePosixPath:
 
 
 def _is_junk(name: str) -> bool:
-    """Return whether macOS or Windows left the file: `._x` holds what Finder knows of x."""
+    """Return whether macOS or Windows added the file; `._x` is an AppleDouble file of x."""
     path = _path(name)
     return (
         name.endswith(("/", "\\"))

@@ -1,4 +1,4 @@
-"""What lies within what was unpacked: one more layer of compression, or a tar."""
+"""Unpack a further layer of an unpacked file: compression or a tar."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imagebuilder.images.archives.formats import Kind
 
 
-# The headers of one entry, with a long name or the map of a sparse file.
+# Headers of one entry include a long name or the map of a sparse file.
 MOST_HEADER_BYTES = 1 << 20
 MOST_ENTRIES = 10_000
 BUDGETS = (
@@ -26,24 +26,24 @@ BUDGETS = (
     Budget("files in a tar", MOST_ENTRIES, "count"),
 )
 _BUFFER_BYTES = 1 << 16
-_HINT = "unpack it and give the image itself"
+_HINT = "unpack it, and use the image itself"
 
 
 def packed_kind(head: bytes, name: str) -> Kind:
-    """Return the format of unpacked bytes by their head. Raise ImageError if it is refused."""
+    """Return the format of an unpacked file. Raise ImageError if it is not supported there."""
     kind = kind_of_head(head, name)
     if kind == "zip":
-        raise ImageError(f"{name} is a zip itself, which is not unpacked there", _HINT)
+        raise ImageError(f"{name} is a zip in another archive, which is not supported", _HINT)
     return kind
 
 
 def unpack_layer(kind: Kind, chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Return the bytes of the image that `chunks` hold, packed as `kind`."""
+    """Return the bytes of the image in `chunks` of the format `kind`."""
     return _tar_chunks(chunks, name) if kind == "tar" else decoded(chunks, MAKERS[kind])
 
 
 def _tar_chunks(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Yield the image of a tar as it goes by; whether it is the only one shows at the end."""
+    """Yield the image in a tar, in one pass. Raise ImageError at the end if there are several."""
     source = _Source(chunks)
     seen: list[str] = []
     taken = ""
@@ -57,10 +57,9 @@ def _tar_chunks(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
                     yield chunk
     source.expect_header()
     while source.read(CHUNK_BYTES):
-        pass  # the check at the end of the outer layer is read with it
+        pass  # the checksum of the outer layer is at its end
     if choose_member(seen, name) != taken:
-        several = ", ".join(seen[:4])
-        raise ImageError(f"{name} holds several files that may be the image: {several}", _HINT)
+        raise ImageError(f"{name} contains several possible images: {', '.join(seen[:4])}", _HINT)
 
 
 def _members(tar: tarfile.TarFile, source: _Source) -> Iterator[tarfile.TarInfo]:
@@ -72,7 +71,7 @@ def _members(tar: tarfile.TarFile, source: _Source) -> Iterator[tarfile.TarInfo]
         source.expect_content()
         if member.isreg():
             yield member
-    raise LimitError(f"it holds more than {MOST_ENTRIES} files", _HINT)
+    raise LimitError(f"it contains more than {MOST_ENTRIES} files", _HINT)
 
 
 def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
@@ -82,22 +81,22 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
 
 
 class _Source:
-    """The bytes of a tar for its reader; headers, which it keeps in memory, get few of them."""
+    """The file object for tarfile, with a limit for headers, which it reads to memory."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest, self._at = chunks, b"", 0
         self._left: int | None = MOST_HEADER_BYTES
 
     def expect_header(self) -> None:
-        """Let no more be read than a header has."""
+        """Limit the following reads to the size of a header."""
         self._left = MOST_HEADER_BYTES
 
     def expect_content(self) -> None:
-        """Let any number of bytes be read."""
+        """Allow reads of any size."""
         self._left = None
 
     def read(self, size_bytes: int) -> bytes:
-        """Return at most that much, nothing at the end. Raise LimitError over the budget."""
+        """Return up to `size_bytes`, none at the end. Raise LimitError if a header is too large."""
         if self._at >= len(self._rest):
             self._rest, self._at = next(self._chunks, b""), 0
         piece = self._rest[self._at : self._at + size_bytes]
@@ -105,5 +104,5 @@ class _Source:
         if self._left is not None:
             self._left -= len(piece)
             if self._left < 0:
-                raise LimitError("the headers of its tar are too large", _HINT)
+                raise LimitError("the headers of the tar are too large", _HINT)
         return piece

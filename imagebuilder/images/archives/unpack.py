@@ -46,13 +46,13 @@ if TYPE_CHECKING:
 # 256 GiB, more than usual cards: a larger image is a decompression bomb.
 LARGEST_IMAGE_BYTES = 1 << 38
 
-# An entry takes 46 bytes and more here, and some hundred once it is read.
+# An entry has 46 bytes and its name (APPNOTE.TXT 4.3.12), and some hundred in memory.
 LARGEST_DIRECTORY_BYTES = 4 << 20
 
-# A zip of a build service around a tar.xz has three.
+# A tar.xz in a zip, as build services make them, has three.
 MOST_LAYERS = 4
 BUDGETS = (
-    Budget("an unpacked image of which nobody states a size", LARGEST_IMAGE_BYTES, "bytes"),
+    Budget("an unpacked image without a known size", LARGEST_IMAGE_BYTES, "bytes"),
     Budget("the directory of a zip", LARGEST_DIRECTORY_BYTES, "bytes"),
     Budget("layers of compression", MOST_LAYERS, "count"),
 )
@@ -111,8 +111,8 @@ class ImageStream:
             )
 
 
-_UNPACK_HINT = "unpack it and give the image itself"
-_DAMAGED_HINT = "the file is damaged or cut off: download it again and check it with --sha256"
+_UNPACK_HINT = "unpack it, and use the image itself"
+_DAMAGED_HINT = "download it again, and check it with --sha256"
 
 
 @contextmanager
@@ -137,15 +137,13 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
             raise ImageError(
                 f"{name} states {stated} bytes", "do not use it: no card is that large"
             )
-        if stated is not None and stated > LARGEST_IMAGE_BYTES:
-            raise ImageError(f"{name} claims to hold {stated} bytes", "no card is that large")
         if stated is None:
             stream = ImageStream(iter(stream), size_bytes, name)
         yield stream
 
 
 def _innermost(stream: ImageStream, inside: str, name: str) -> ImageStream:
-    """Return the image where what was unpacked is packed itself."""
+    """Return the image in further layers of compression."""
     for _ in range(MOST_LAYERS):
         kind = packed_kind(stream.peek(HEAD_BYTES), inside)
         if kind == "raw":
@@ -153,12 +151,12 @@ def _innermost(stream: ImageStream, inside: str, name: str) -> ImageStream:
         with _damage_reported(name):
             chunks = unpack_layer(kind, iter(stream), inside)
         stream = ImageStream(_guarded(chunks, name), None, name)
-    raise ImageError(f"{name} is packed more than {MOST_LAYERS} times", _UNPACK_HINT)
+    raise ImageError(f"{name} has more than {MOST_LAYERS} layers of compression", _UNPACK_HINT)
 
 
 @contextmanager
 def _damage_reported(name: str, file: BinaryIO | None = None) -> Iterator[None]:
-    """Turn what the decoders raise into ImageError; `file` tells how far they had come."""
+    """Turn errors of the decoders into ImageError, with the position in `file`."""
     try:
         yield
     except LimitError as error:
@@ -187,11 +185,11 @@ def _pieces(file: BinaryIO, size_bytes: int | None = None) -> Iterator[bytes]:
         yield piece
 
 
-# ---- one opener a form: the chunks, and the raw size where the file states it
+# ---- an opener for each format returns the chunks, and the raw size if the file states it
 
 
 class _Opened(NamedTuple):
-    """What an archive holds; `inside` is the name of it there."""
+    """The content of an archive; `inside` is its name there."""
 
     chunks: Iterator[bytes]
     stated_bytes: int | None
@@ -229,7 +227,7 @@ def _open_bz2(file: BinaryIO, name: str) -> _Opened:
 
 def _open_zst(file: BinaryIO, name: str) -> _Opened:
     del name
-    # The reader below cannot tell a file that was cut off from one that ended.
+    # zst_size raises for a truncated file, which the reader of zstandard does not notice.
     return _Opened(_zst_chunks(file), zst_size(file.fileno()))
 
 
@@ -251,17 +249,17 @@ def _open_zip(file: BinaryIO, name: str) -> _Opened:
             entry = pick_entry(archive.infolist(), name)
     except NotImplementedError as error:
         raise ImageError(
-            f"{name} needs a newer zip than is supported: {error}", _UNPACK_HINT
+            f"{name} needs an unsupported version of zip: {error}", _UNPACK_HINT
         ) from error
     except LimitError:
         raise
     except _ZIP_ERRORS as error:
-        raise ImageError(f"{name} is a zip that is cut off or damaged", _DAMAGED_HINT) from error
+        raise ImageError(f"{name} is a truncated or damaged zip", _DAMAGED_HINT) from error
     return _Opened(_entry_chunks(file, entry), entry.file_size, f"{entry.filename} in {name}")
 
 
 class _BoundedFile:
-    """A zip file whose directory cannot be read beyond its budget."""
+    """The file object for zipfile, with a limit for the directory, which it reads to memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -271,7 +269,7 @@ class _BoundedFile:
         most = LARGEST_DIRECTORY_BYTES + 1
         data = self._file.read(size_bytes if 0 <= size_bytes < most else most)
         if len(data) == most:
-            raise LimitError("its directory is too large", _UNPACK_HINT)
+            raise LimitError("the directory of the zip is too large", _UNPACK_HINT)
         return data
 
 
@@ -299,9 +297,12 @@ def _refuse_form(name: str, what: str) -> NoReturn:
 
 
 def _entry_chunks(file: BinaryIO, entry: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Return the bytes of one entry; the central directory knows the sizes of streamed zips too."""
+    """Yield the bytes of one entry, with sizes of the central directory.
+
+    In the local header of a streamed zip they are 0 (APPNOTE.TXT 4.4.4, bit 3).
+    """
     if not 0 <= entry.header_offset < os.fstat(file.fileno()).st_size:
-        raise EOFError(f"its directory puts {entry.filename} at byte {entry.header_offset}")
+        raise EOFError(f"the directory has {entry.filename} at byte {entry.header_offset}")
     file.seek(entry.header_offset)
     header = file.read(_LOCAL_HEADER.size)
     if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):

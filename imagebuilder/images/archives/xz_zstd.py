@@ -36,14 +36,14 @@ if TYPE_CHECKING:
 LARGEST_PARALLEL_BYTES = 32 << 20
 AHEAD_BYTES = 64 << 20
 
-# `xz --block-size=1MiB` of 128 GiB; each record of an index takes some hundred bytes once read.
+# `xz --block-size=1MiB` of 128 GiB; a record of an index has some hundred bytes in memory.
 MOST_XZ_BLOCKS = 1 << 17
 LARGEST_INDEX_BYTES = 2 << 20
 
-# 512 GiB in whole blocks; each costs a read.
+# 512 GiB in blocks of 128 KiB; each needs a read.
 MOST_ZST_BLOCKS = 1 << 22
 BUDGETS = (
-    Budget("an xz block that is decoded beside others", LARGEST_PARALLEL_BYTES, "bytes"),
+    Budget("an xz block that is decoded in parallel", LARGEST_PARALLEL_BYTES, "bytes"),
     Budget("xz blocks decoded ahead", AHEAD_BYTES, "bytes"),
     Budget("the index of an xz stream", LARGEST_INDEX_BYTES, "bytes"),
     Budget("blocks of an xz file", MOST_XZ_BLOCKS, "count"),
@@ -75,14 +75,14 @@ def zst_size(descriptor: int) -> int | None:
 
 
 def _zst_frame(descriptor: int, at: int, blocks: Iterator[int]) -> tuple[int, int | None]:
-    """Return where the frame at `at` ends, and the raw bytes it states."""
+    """Return the end of the frame at `at`, and its raw size if stated."""
     _count_block(blocks)
     head = os.pread(descriptor, _ZST_HEADER_BYTES, at)
     magic = int.from_bytes(head[:4], "little")
     if magic & ~0xF == _ZST_SKIPPABLE:
         return at + 8 + int.from_bytes(head[4:8], "little"), 0
     if magic != _ZST_MAGIC:
-        raise EOFError("what follows the end is not zstd")
+        raise EOFError("unknown data after the end")
     parameters = zstandard.get_frame_parameters(head)
     if parameters.window_size > LARGEST_WINDOW_BYTES:
         raise window_error("zstd -d --long=31", parameters.window_size)
@@ -101,8 +101,7 @@ def _zst_frame(descriptor: int, at: int, blocks: Iterator[int]) -> tuple[int, in
 def _count_block(blocks: Iterator[int]) -> None:
     if next(blocks) >= MOST_ZST_BLOCKS:
         raise LimitError(
-            f"it is made of more than {MOST_ZST_BLOCKS} blocks",
-            "no honest image is: do not use this file",
+            f"it has more than {MOST_ZST_BLOCKS} blocks", "do not use it: it may be malicious"
         )
 
 
@@ -134,7 +133,10 @@ class XzBlock:
 
 
 def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
-    """Read the indexes of an xz file, from its end. Raise EOFError if it is truncated."""
+    """Return the blocks in the indexes of an xz file. Raise EOFError if it is truncated.
+
+    It is read from the end, because each stream ends with its index (4.4).
+    """
     streams: list[list[XzBlock]] = []
     count = 0
     end = _before_padding(descriptor, os.fstat(descriptor).st_size)
@@ -148,7 +150,7 @@ def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
 
 
 def _before_padding(descriptor: int, end: int) -> int:
-    """Return where the zeros that end at `end` begin; they come in fours."""
+    """Return the offset of the padding that ends at `end`: zeros, a multiple of 4 (2.2)."""
     while end > 0:
         piece = os.pread(descriptor, min(INPUT_BYTES, end), max(end - INPUT_BYTES, 0))
         if not (zeros := (len(piece) - len(piece.rstrip(b"\0"))) & ~3):
@@ -160,7 +162,7 @@ def _before_padding(descriptor: int, end: int) -> int:
 
 
 def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBlock], int]:
-    """Return the blocks of the stream that ends at `end`, and where it starts."""
+    """Return the blocks of the stream that ends at `end`, and its start."""
     if end < 2 * _XZ_FOOTER.size:
         raise EOFError("truncated")
     checksum, backward, flags, magic = _XZ_FOOTER.unpack(
@@ -173,7 +175,7 @@ def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBloc
     if index_bytes > LARGEST_INDEX_BYTES:
         raise _too_many_blocks()
     if index_at < 0:
-        raise EOFError("its index is damaged")
+        raise EOFError("the index is damaged")
     sizes = _xz_index(os.pread(descriptor, index_bytes, index_at), most_blocks)
     start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
     if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
@@ -193,21 +195,21 @@ def _padded(size_bytes: int) -> int:
 
 def _xz_index(index: bytes, most_blocks: int) -> list[tuple[int, int]]:
     if isal_zlib.crc32(index[:-4]) != int.from_bytes(index[-4:], "little"):
-        raise EOFError("its index is damaged")
+        raise EOFError("the index is damaged")
     numbers = _varints(index[1:-4])
     count = next(numbers, 0)
     if count > most_blocks:
         raise _too_many_blocks()
     sizes = list(itertools.islice(numbers, 2 * count))
     if len(sizes) < 2 * count:
-        raise EOFError("its index is damaged")
+        raise EOFError("the index is damaged")
     return list(zip(sizes[::2], sizes[1::2], strict=True))
 
 
 def _too_many_blocks() -> LimitError:
     return LimitError(
-        f"it is made of more than {MOST_XZ_BLOCKS} blocks",
-        "unpack it with `xz -dk FILE`, and give the image itself",
+        f"it has more than {MOST_XZ_BLOCKS} blocks",
+        "unpack it with `xz -dk FILE`, and use the image itself",
     )
 
 
@@ -220,7 +222,7 @@ def _varints(data: bytes) -> Iterator[int]:
             yield value
             value = shift = 0
         elif shift >= _LONGEST_VARINT_BITS:
-            raise EOFError("its index is damaged")
+            raise EOFError("the index is damaged")
 
 
 def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
@@ -244,7 +246,7 @@ def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:
 
 
 def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
-    """Decode one block, dressed as a stream of its own so that its check is compared."""
+    """Return one decoded block, framed as a stream of its own so that lzma checks it."""
     decoder = make_xz()
     chunks: deque[bytes] = deque()
     size = 0

@@ -185,7 +185,7 @@ def test_a_checksum_file_has_a_size(tmp_path: Path) -> None:
     image = make_image(tmp_path / "pi.img")
     with (tmp_path / "pi.img.sha256").open("wb") as file:
         file.truncate(1 << 40)
-    with pytest.raises(SourceError, match="is over 1 MiB"):
+    with pytest.raises(SourceError, match="over 1 MiB"):
         obtain_base(ImageSource("pi.img", file=image), Cache(tmp_path / "cache"))
 
 

@@ -177,7 +177,7 @@ def test_odd_answers_end_in_an_error_that_is_told(kind: str, tmp_path: Path) -> 
 
 def test_a_length_that_is_no_number_is_an_error_of_the_server(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nabc"
-    with talking(saying(answer)) as (url, _), pytest.raises(SourceError, match="no number"):
+    with talking(saying(answer)) as (url, _), pytest.raises(SourceError, match="invalid Content-Length"):
         fetch(url, tmp_path)
 
 
@@ -186,7 +186,7 @@ def test_a_length_that_is_no_number_is_an_error_of_the_server(tmp_path: Path) ->
 def test_two_lengths_are_an_error_of_the_server(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3, 4\r\n\r\nabc"
     with talking(saying(answer)) as (url, _):
-        with pytest.raises(SourceError, match="makes no sense"):
+        with pytest.raises(SourceError, match="not valid HTTP"):
             fetch(url, tmp_path)
         gc.collect()
 
@@ -248,10 +248,10 @@ SLOW: dict[str, Callable[[socket.socket, bytes], object]] = {
 def test_a_server_that_drips_is_given_up(what: str, tmp_path: Path) -> None:
     begun = time.monotonic()
     with talking(SLOW[what]) as (url, seen):
-        with pytest.raises(SourceError, match=r"too slow|redirects without end|in time"):
+        with pytest.raises(SourceError, match=r"too slow|too many redirects|in time"):
             fetch(url, tmp_path)
         source = ImageSource("x", url=f"{url}/x")
-        with pytest.raises(SourceError, match=r"too slow|redirects without end|in time"):
+        with pytest.raises(SourceError, match=r"too slow|too many redirects|in time"):
             find_published_checksum(source, Recorder(), HASTY)
         spent = time.monotonic() - begun
         assert len(seen) <= 2 * max(HASTY.attempts, 21)
@@ -267,7 +267,7 @@ def test_a_byte_a_connection_is_no_progress(tmp_path: Path) -> None:
         place = b"Content-Range: bytes %d-99/100\r\n" % have if have else b""
         client.sendall(answer % (b"206 x" if have else b"200 OK", place, 100 - have))
 
-    with talking(talk) as (url, seen), pytest.raises(SourceError, match="cannot be fetched"):
+    with talking(talk) as (url, seen), pytest.raises(SourceError, match="cannot fetch"):
         fetch(url, tmp_path)
     assert len(seen) == HASTY.attempts
 
@@ -312,7 +312,7 @@ def endless(head: bytes, piece: bytes) -> Callable[[socket.socket, bytes], None]
 def test_a_checksum_without_end_is_refused() -> None:
     with talking(endless(OK + b"\r\n", b"a" * 60_000)) as (url, _):
         source = ImageSource("x", url=f"{url}/x")
-        with pytest.raises(SourceError, match="is over 1 MiB"):
+        with pytest.raises(SourceError, match="over 1 MiB"):
             find_published_checksum(source, Recorder(), HASTY)
 
 
@@ -324,7 +324,7 @@ def test_a_checksum_that_grows_when_unpacked_is_refused(coding: bytes) -> None:
     head = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
     with talking(saying(head + bomb)) as (url, _):
         source = ImageSource("x", url=f"{url}/x")
-        with pytest.raises(SourceError, match="is over 1 MiB"):
+        with pytest.raises(SourceError, match="over 1 MiB"):
             find_published_checksum(source, Recorder(), HASTY)
 
 
@@ -353,7 +353,7 @@ def test_a_download_larger_than_its_image_is_refused_before_it_comes(tmp_path: P
     answer = OK + b"Content-Length: 1000000000\r\n\r\n"
     with talking(saying(answer)) as (url, _):
         source = ImageSource("x", url=f"{url}/x", sha256=DIGEST, raw_size_bytes=100 << 20)
-        with pytest.raises(SourceError, match="is 1000000000 bytes, where"):
+        with pytest.raises(SourceError, match="has 1000000000 bytes, more than"):
             obtain_base(source, Cache(tmp_path), Recorder(), HASTY)
 
 
@@ -482,7 +482,7 @@ def test_a_redirect_from_https_to_http_is_followed_only_where_that_is_said(
     )
     assert followed.returncode == 0, followed.stderr
     assert f"warning: {url}/{path}" in followed.stderr
-    assert "can read and change" in followed.stderr
+    assert "can read and modify" in followed.stderr
     run("cmp", followed.stdout.strip(), web / "pi.img")
 
 

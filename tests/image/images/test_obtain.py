@@ -170,7 +170,7 @@ def test_a_checksum_file_that_is_passed_over_is_said_every_time(image: Path, cac
     ("data", "error", "what"),
     [
         (b"<!doctype html><html></html>", ImageError, "web page"),
-        (b"PK\x03\x04 cut off", ImageError, "cut off"),
+        (b"PK\x03\x04 cut off", ImageError, "truncated"),
         (bytes(5000), ImageError, "no boot signature"),
         (b"", ImageError, "no boot signature"),
         (None, SourceError, "no file"),
@@ -267,7 +267,7 @@ def test_a_disk_that_fills_while_unpacking_is_told(small_disk: Path, tmp_path: P
         file.seek(4 * MEBIBYTE)
         file.write(b"full" * MEBIBYTE)
     cache = Cache(small_disk / "cache")
-    with pytest.raises(ImageError, match="no room to unpack") as caught:
+    with pytest.raises(ImageError, match="not enough space to unpack") as caught:
         obtain_base(local(pack(image, "zip")), cache)
     assert "RPI_IMAGE_CACHE" in caught.value.hint
     assert files_in(cache) == []

@@ -65,5 +65,5 @@ def test_the_name_of_an_address_is_decoded() -> None:
 
 
 def test_an_address_out_of_form_is_told() -> None:
-    with pytest.raises(SourceError, match="cannot be fetched"):
+    with pytest.raises(SourceError, match="cannot fetch"):
         redacted("http://[/x")

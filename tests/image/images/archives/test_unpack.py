@@ -95,7 +95,7 @@ def test_a_stream_is_read_in_pieces_of_any_size(image: Path, tmp_path: Path) -> 
 def test_a_cut_off_file_is_told(packed: Path, share: float) -> None:
     data = packed.read_bytes()
     packed.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ImageError, match=r"cut off|ends in the middle|damaged|instead of"):
+    with pytest.raises(ImageError, match=r"truncated|damaged|instead of"):
         read_all(packed)
 
 
@@ -187,7 +187,7 @@ def restated(path: Path, real: int, stated: int) -> None:
 def test_a_bomb_stops_at_the_stated_size(tmp_path: Path) -> None:
     bomb = zip_of(tmp_path / "bomb.zip", "pi.img", data=bytes(77_000_123))
     restated(bomb, 77_000_123, 1_000_000)
-    with pytest.raises(ImageError, match="more than the 1000000 bytes"), open_stream(bomb) as s:
+    with pytest.raises(ImageError, match="more than 1000000 bytes"), open_stream(bomb) as s:
         write_raw(s, tmp_path / "out.img")
     assert not (tmp_path / "out.img").exists()
 
@@ -202,7 +202,7 @@ def test_an_image_shorter_than_stated_is_told(tmp_path: Path) -> None:
 def test_the_catalogues_size_binds_forms_that_state_none(image: Path, tmp_path: Path) -> None:
     packed = pack(image, "gz", tmp_path)
     assert len(read_all(packed, ODD_BYTES)) == ODD_BYTES
-    with pytest.raises(ImageError, match="more than the 1000000 bytes"):
+    with pytest.raises(ImageError, match="more than 1000000 bytes"):
         read_all(packed, 1_000_000)
     with pytest.raises(ImageError, match="instead of"):
         read_all(packed, ODD_BYTES + 1)

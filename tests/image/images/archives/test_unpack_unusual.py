@@ -119,7 +119,7 @@ def test_a_tar_with_two_images_is_refused(image: Path, tmp_path: Path) -> None:
     for name in ("a.img", "b.img"):
         (tmp_path / name).write_bytes(image.read_bytes())
     shell("tar czf two.tar.gz a.img b.img", tmp_path)
-    with pytest.raises(ImageError, match=r"two\.tar\.gz holds 2 images instead of one: a\.img, b"):
+    with pytest.raises(ImageError, match=r"two\.tar\.gz contains 2 images instead of one: a\.img, b"):
         read_all(tmp_path / "two.tar.gz")
 
 
@@ -128,7 +128,7 @@ def test_a_tar_without_an_image_is_refused(tmp_path: Path, names: tuple[str, ...
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
         for name in names:
             archive.addfile(tarfile.TarInfo(name))
-    with pytest.raises(ImageError, match=r"a\.tar\.gz holds 0 images"):
+    with pytest.raises(ImageError, match=r"a\.tar\.gz contains 0 images"):
         read_all(tmp_path / "a.tar.gz")
 
 
@@ -186,21 +186,21 @@ def test_what_is_cut_off_inside_is_told(image: Path, tmp_path: Path, command: st
     shell(f"cp --sparse=always {image} pi.img; {command}", tmp_path)
     with pytest.raises(ImageError, match="cannot unpack out") as caught:
         read_all(tmp_path / "out")
-    assert "cut off" in caught.value.hint
+    assert "download it again" in caught.value.hint
 
 
 @pytest.mark.parametrize(
     ("command", "what"),
     [
         ("zip -q pi.img.zip pi.img; zip -q out pi.img.zip; mv out.zip out", r"pi\.img\.zip in out"),
-        ("zip -q p.zip pi.img; gzip -c p.zip >out", "out is a zip itself"),
-        ("zip -q p.zip pi.img; tar cf out p.zip", "out is a zip itself"),
+        ("zip -q p.zip pi.img; gzip -c p.zip >out", "out is a zip in another archive"),
+        ("zip -q p.zip pi.img; tar cf out p.zip", "out is a zip in another archive"),
         ("printf '7z\\274\\257\\047\\034' >pi.img; gzip -c pi.img >out", "a 7z archive"),
         ("printf 'QFI\\373' >pi.img; gzip -c pi.img >out", "a qcow2 disk"),
         ("echo '<html>' >pi.img; zip -q out pi.img; mv out.zip out", "web page"),
         (
             "for i in 1 2 3 4 5 6; do gzip -c pi.img >out; mv out pi.img; done; mv pi.img out",
-            "4 times",
+            "4 layers",
         ),
     ],
 )
@@ -210,13 +210,13 @@ def test_what_is_not_unpacked_is_refused_by_its_name(
     shell(f"cp {image} pi.img; {command}", tmp_path)
     with pytest.raises(ImageError, match=what) as caught:
         read_all(tmp_path / "out")
-    assert "unpack" in caught.value.hint or "link" in caught.value.hint
+    assert "unpack" in caught.value.hint or "where it was downloaded" in caught.value.hint
 
 
 def test_the_stated_size_is_of_the_image_not_of_what_holds_it(image: Path, tmp_path: Path) -> None:
     shell(f"cp {image} pi.img; {TWICE['xz in zip']}", tmp_path)
     assert read_all(tmp_path / "out", ODD_BYTES) == image.read_bytes()
-    with pytest.raises(ImageError, match="more than the 1000000 bytes"):
+    with pytest.raises(ImageError, match="more than 1000000 bytes"):
         read_all(tmp_path / "out", 1_000_000)
     with pytest.raises(ImageError, match="instead of"):
         read_all(tmp_path / "out", ODD_BYTES + 1)
@@ -233,7 +233,7 @@ def test_a_zip_that_needs_another_version_is_no_damaged_one(tmp_path: Path) -> N
     data = bytearray(zipped(b"x" * 600))
     struct.pack_into("<H", data, data.rfind(b"PK\1\2") + 6, 999)
     (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(ImageError, match=r"a\.zip needs a newer zip .*23\.1"):
+    with pytest.raises(ImageError, match=r"a\.zip needs an unsupported version of zip: .*23\.1"):
         read_all(tmp_path / "a.zip")
 
 
@@ -249,7 +249,7 @@ def test_an_entry_that_lies_nowhere_is_told_with_its_place(tmp_path: Path, offse
     tail = bytearray(data[end:])
     struct.pack_into("<I", tail, 12, len(entry) + len(extra))
     (tmp_path / "a.zip").write_bytes(data[:at] + entry + extra + tail)
-    with pytest.raises(ImageError, match=f"puts pi.img at byte {offset}"):
+    with pytest.raises(ImageError, match=f"has pi.img at byte {offset}"):
         read_all(tmp_path / "a.zip")
 
 
