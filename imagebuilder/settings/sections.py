@@ -27,13 +27,14 @@ from imagebuilder.model import (
     User,
     Wifi,
     WifiNetwork,
+    image_version,
 )
 from imagebuilder.settings.merge import Layer, given, said_at
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from imagebuilder.settings.schema.documents import (
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     )
 
 CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
+_CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
+_DEFAULT_CONSUL = "0.5.0"
 Result = TypeVar("Result")
 
 
@@ -175,29 +178,34 @@ def cluster_of(node: Node, shack: Shack | None) -> Cluster:
     loc = ("cluster", "tarballs")
     kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
     values["tarballs"] = tuple(str(path) for path in kept if path)
-    return Cluster(**values, **_consul(node), **_swarm(node))
+    return Cluster(**values, **_consul(node, shack), **_swarm(node))
 
 
-def _consul(node: Node) -> dict[str, Any]:
+def _consul(node: Node, shack: Shack | None) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
-    values = given(document, "image", "version", "server", "bootstrap_expect")
+    values = given(document, "image", "version", "server", "bootstrap_expect", "dns")
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
-        if found and (fault := consul_key_fault(found)):
+        consuls = [f"consul:{values.get('version', _DEFAULT_CONSUL)}"]
+        consuls += [shack.consul_image] if shack else []
+        if found and (fault := consul_key_fault(found, consuls)):
             node.invalid(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
-def consul_key_fault(key: Secret) -> str:
-    """Say what keeps consul from starting with a key; empty where nothing does."""
+def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
+    """Say what keeps one of these images of consul from starting with a key; empty for nothing."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
         return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+    old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
+    if size != CONSUL_KEY_BYTES[0] and old:
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16, as base64"
     return ""
 
 

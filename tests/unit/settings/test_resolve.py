@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
@@ -360,6 +361,35 @@ def test_a_key_that_consul_refuses(room: Room, key: str, words: str) -> None:
     assert problem.line == 4
     assert words in problem.message
     assert not key or key not in f"{problem} {problem.hint}"
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+@pytest.mark.parametrize(
+    ("node", "shack", "takes"),
+    [
+        ("0.5.0", "consul:1.15.4", (16,)),
+        ("0.5.2", "consul:1.15.4", (16,)),
+        ("0.6.0", "consul:1.15.4", (16, 24, 32)),
+        ("1.8.7", "dduportal/arm-consul:0.5.0", (16,)),
+        ("1.8.7", "consul:latest", (16, 24, 32)),
+    ],
+)
+def test_a_key_is_as_long_as_every_consul_takes_it(
+    room: Room, size: int, node: str, shack: str, takes: tuple[int, ...]
+) -> None:
+    """`consul keygen` of 1.x makes 32 bytes, at which 0.5.0 stops: key size must be 16 bytes."""
+    room.environment["KEY"] = base64.b64encode(bytes(size)).decode()
+    room.write(
+        f"profile: armv7\nshack: {{address: 10.0.0.1, images: {{consul: '{shack}'}}}}\n"
+        "nodes: [{hostname: a}]\n"
+        f"cluster: {{consul: {{image: x/consul, version: '{node}', encrypt: {{env: KEY}}}}}}\n"
+    )
+    if size in takes:
+        assert room.load().nodes
+    else:
+        (problem,) = room.refusal().problems
+        assert f"has {size} bytes" in problem.message
+        assert "takes 16" in problem.message
 
 
 def test_the_hint_makes_a_key_for_consul(room: Room) -> None:
