@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST ?= $(BIN)/pytest -q -n auto
 BOOT ?= tests/boot
+SLOW ?= 1
 .DEFAULT_GOAL := help
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(VENV)/.stamp: pyproject.toml
 	$(PYTHON) -m venv $(VENV) || { echo "hint: Debian splits it off: apt-get install python3-venv"; exit 1; }
@@ -29,8 +30,11 @@ tools-boot: tools ## install what booting needs, too
 test: $(VENV)/.stamp tools ## run every test that takes minutes
 	$(PYTEST) tests/unit tests/image tests/device
 
-test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes)
-	$(BIN)/pytest -q -n 2 $(BOOT)
+test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes); SLOW=3: at a third of the speed
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 $(BOOT)
+
+test-boot-all: $(VENV)/.stamp tools-boot ## boot every case (hours); goes on where it was stopped
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --every-case --go-on tests/boot || [ $$? = 5 ]
 
 check: $(VENV)/.stamp ## lint, types, floors
 	$(BIN)/ruff check .
@@ -57,4 +61,4 @@ wheel: $(VENV)/.stamp ## build the wheel into dist/
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo tools tools-boot test test-boot check format bench golden sample wheel clean
+.PHONY: help venv demo tools tools-boot test test-boot test-boot-all check format bench golden sample wheel clean

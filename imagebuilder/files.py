@@ -1,4 +1,9 @@
-"""Write files atomically: under its final name a file is complete, even after a power cut."""
+"""Read and write files: in a checked folder, and complete under their final name.
+
+Other users may have write access to a folder (a shared disk, /tmp, or a user's folder when run by
+root). So a folder is opened once and then used by its descriptor, symbolic links in its path are
+followed only if they belong to root or the user, and an existing file is never opened for writing.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,29 @@ import errno
 import fcntl
 import json
 import os
-import tempfile
+import secrets
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder.errors import WriteError
+from imagebuilder.errors import SettingsError, WriteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROOT = 0
+_MOST_LINKS = 40  # as in the kernel (path_resolution(7))
+
+# st_blocks counts units of 512 bytes on every file system (inode(7)).
+_STAT_BLOCK_BYTES = 512
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# O_PATH needs no read permission on the folders of the path; macOS does not have it.
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+# The folders of the kernel with regular files of unknown size.
+_KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
 
 
 def has_file(path: Path) -> bool:
@@ -35,60 +53,191 @@ def has_folder(path: Path) -> bool:
         return False
 
 
+def read_file(path: Path, what: str, most_bytes: int) -> bytes:
+    """Return the content of a regular file in a setting or an option.
+
+    Raise SettingsError if it cannot be read, is not a regular file (a FIFO may block, a device may
+    be endless), is in /proc or /sys, or has more than `most_bytes`.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
+            if not is_file or any(map(path.resolve().is_relative_to, _KERNEL_FOLDERS)):
+                raise SettingsError(f"{what} {path} is not a regular file", "check the path")
+            data = file.read(most_bytes + 1)
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
+        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+    if len(data) > most_bytes:
+        raise SettingsError(
+            f"{what} {path} is over {_shown(most_bytes)}", "check if it is the right file"
+        )
+    return data
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes >> 20} MiB" if size_bytes >> 20 else f"{size_bytes >> 10} KiB"
+
+
+@contextlib.contextmanager
+def open_folder(path: Path) -> Iterator[int]:
+    """Yield a descriptor of an existing folder. Raise OSError if it cannot be opened.
+
+    Raise WriteError if a symbolic link in the path belongs to neither root nor the user: its owner
+    could change it at any time.
+    """
+    descriptor = _resolved(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _resolved(path: Path) -> int:
+    """Return a descriptor of a folder, after a check of each link in its path."""
+    parts = list(reversed(path.absolute().parts))
+    folder, links = os.open(parts.pop(), _FOLDER), 0
+    while parts:
+        name = parts.pop()
+        try:
+            below, target = _step(folder, name, path)
+        finally:
+            os.close(folder)
+        folder = below
+        if target is not None:
+            links += 1
+            if links > _MOST_LINKS:
+                os.close(folder)
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+            parts += reversed(target.parts)
+            if target.is_absolute():
+                os.close(folder)
+                folder = os.open(parts.pop(), _FOLDER)
+    return folder
+
+
+def _step(folder: int, name: str, path: Path) -> tuple[int, Path | None]:
+    """Return the folder `name`, or for a link `folder` itself and the target of the link."""
+    status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        return os.open(name, _FOLDER, dir_fd=folder), None
+    if status.st_uid not in {_ROOT, os.geteuid(), _caller}:
+        raise WriteError(
+            f"{path}: the link {name!r} belongs to another user", "use a path without this link"
+        )
+    return os.dup(folder), Path(os.readlink(name, dir_fd=folder))
+
+
+# The user who called sudo; set once, by the command line.
+_caller = os.geteuid() if hasattr(os, "geteuid") else _ROOT
+
+
+def act_for(caller: int) -> None:
+    """Treat links of `caller`, the user ID that called sudo, as the user's own."""
+    global _caller  # noqa: PLW0603 - a property of the process, like its user ID
+    _caller = caller
+
+
 def hand_over(path: Path) -> None:
-    """Give a new file of root to the owner of its folder, usually the user who called sudo.
+    """Make the owner of its folder the owner of a new file, under sudo usually the caller.
 
     Do nothing if not run as root, or if the file system has no owners (FAT).
     """
+    with contextlib.suppress(OSError), open_folder(path.parent) as folder:
+        kind = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path.name, os.O_RDONLY | kind, dir_fd=folder)
+        try:
+            _hand_over(descriptor, folder)
+        finally:
+            os.close(descriptor)
+
+
+def _hand_over(descriptor: int, folder: int) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != _ROOT:
         return
     with contextlib.suppress(OSError):
-        owner = path.absolute().parent.stat()
-        if owner.st_uid != _ROOT:
-            os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        owner, status = os.fstat(folder), os.fstat(descriptor)
+        # A file made by another user may be a hard link to a file of root.
+        is_new = status.st_uid == _ROOT and (status.st_nlink == 1 or stat.S_ISDIR(status.st_mode))
+        if owner.st_uid != _ROOT and is_new:
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def make_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder and its parents and `hand_over` each. Raise OSError on failure."""
-    if not path.is_dir():
-        if not path.parent.is_dir():
-            make_folder(path.parent)
-        path.mkdir(mode, exist_ok=True)
-        hand_over(path)
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_folder(path.parent)
+    with open_folder(path.parent) as parent:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path.name, mode, dir_fd=parent)
+        descriptor = os.open(path.name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            _hand_over(descriptor, parent)
+        finally:
+            os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` by `data` atomically. Raise OSError on failure and leave nothing behind.
+    """Replace `path` with `data` atomically. Raise OSError on failure.
 
     The mode is set before the first byte is written; under sudo see `hand_over`.
     """
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), mode)
-            hand_over(part)
-            file.write(data)
-            file.flush()
-            # Without it, a crash after the rename may leave an empty file (ext4(5), auto_da_alloc).
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with open_folder(path.parent) as folder:
+        name = f".{path.name[:100]}.{secrets.token_hex(8)}.part"
+        descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                os.fchmod(descriptor, mode)
+                _hand_over(descriptor, folder)
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(name, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
+            raise
 
 
 def remove_file(path: Path) -> None:
     """Remove a file if it exists, durably. Raise OSError on failure."""
+    with open_folder(path.parent) as folder:
+        try:
+            os.unlink(path.name, dir_fd=folder)
+        except FileNotFoundError:
+            return
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Sync the entries of a folder, which an fsync of a file does not (fsync(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        path.unlink()
-    except FileNotFoundError:
-        return
-    # The entry is data of the folder, which needs an fsync of its own (fsync(2)).
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)
+
+
+def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> int:
+    """Write all of `data`, in as many calls as needed; return its length."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset_bytes)
+        view, offset_bytes = view[written:], offset_bytes + written
+    return len(data)
+
+
+def allocated_bytes(status: os.stat_result) -> int:
+    """Return the space that a file takes on its disk, without holes."""
+    return status.st_blocks * _STAT_BLOCK_BYTES
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Return whether the disk, the quota or the maximum size of a file is exhausted."""
+    return error.errno in _DISK_FULL
 
 
 def part_of(path: Path) -> Path:
@@ -105,45 +254,64 @@ def create_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def new_file(path: Path) -> Iterator[int]:
+def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
     """Yield a descriptor of `path`.part; on success sync it and rename it to `path`.
 
-    Overwrite what a killed run left under that name. Raise WriteError if another run holds it.
+    Remove what a killed run left under that name. Raise WriteError if another run is writing it,
+    or if it is not a file.
     """
-    part = part_of(path)
+    part = part_of(path).name
     try:
-        with _claimed(part) as descriptor:
+        with open_folder(path.parent) as folder, _claimed(folder, part) as descriptor:
+            os.fchmod(descriptor, mode)
+            _hand_over(descriptor, folder)
             yield descriptor
             os.fsync(descriptor)
-            part.replace(path)
+            os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
         raise write_error(path, error) from error
 
 
 @contextlib.contextmanager
-def _claimed(part: Path) -> Iterator[int]:
-    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+def _claimed(folder: int, part: str) -> Iterator[int]:
+    """Yield a new file locked by this process; remove it at the end if it still has this name."""
+    _remove_stale(folder, part)
+    descriptor = os.open(part, _NEW, 0o600, dir_fd=folder)
     try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         try:
-            # The kernel drops this lock when the process ends, however it ends (flock(2)).
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise WriteError(
-                f"another rpi-image is writing {part.stem}", "wait until it is done"
-            ) from error
-        try:
-            os.ftruncate(descriptor, 0)
-            hand_over(part)
             yield descriptor
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(part, dir_fd=folder)
     finally:
         os.close(descriptor)
 
 
-def write_json(path: Path, value: dict[str, Any]) -> None:
+def _remove_stale(folder: int, part: str) -> None:
+    """Remove an unfinished file that no process has locked."""
+    kind = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        status = os.stat(part, dir_fd=folder, follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            raise WriteError(f"{part} exists and is not a file", "remove it, or use another name")
+        descriptor = os.open(part, os.O_RDONLY | kind, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        # The kernel drops this lock when the process ends, however it ends (flock(2)).
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.unlink(part, dir_fd=folder)
+    except BlockingIOError as error:
+        stem = part.removesuffix(".part")
+        raise WriteError(f"another rpi-image is writing {stem}", "wait until it is done") from error
+    finally:
+        os.close(descriptor)
+
+
+def write_json(path: Path, value: dict[str, Any], mode: int = 0o644) -> None:
     """Write `value` as JSON. Raise WriteError on failure."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", mode)
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -162,7 +330,7 @@ def write_in_folder(path: Path, data: bytes, mode: int) -> None:
 
 def write_error(path: Path, error: OSError) -> WriteError:
     """Return the error for a path that cannot be written, with a hint."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if is_disk_full(error):
         return WriteError(
             f"not enough space for {path}: {error.strerror}",
             "free some space, use -o for another place, or write the card directly with `flash`",

@@ -1,4 +1,4 @@
-"""Boots images in QEMU as a Pi's firmware would: from the boot partition, again at each restart."""
+"""Boot images in QEMU like the firmware of a Pi: from the boot partition, at each restart again."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, InputError
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LIMITS = (
-    "an emulated Pi has no wifi, no GPIO, LEDs or camera, no firmware of its own and another"
-    " network adapter; it is slower than a Pi, and its card never wears or loosens"
+    "an emulated Pi has no wifi, GPIO, LEDs, camera or firmware, and another network adapter;"
+    " it is slower than a Pi, and its card never fails"
 )
-QEMU_PACKAGES = "apt install qemu-system-arm qemu-utils, or brew install qemu"
+QEMU_PACKAGES = "run `apt install qemu-system-arm qemu-utils` or `brew install qemu`"
 MOST_BOOTS = 8
 SMALLEST_CARD_BYTES = 1 << 28
 PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*(?=[\r\n])")
@@ -40,14 +40,14 @@ Ending = Literal["restart", "power off", "crash"]
 Outcome = Literal["matched", "powered off", "timed out", "panicked", "kept restarting"]
 
 
-# ---- the card: a throw-away overlay over the image
+# ---- the card: a temporary overlay on the image
 
 
 @contextmanager
 def open_card(image: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Make a qcow2 overlay over `image`, sized as an SD card; it is gone afterwards.
+    """Yield a temporary qcow2 overlay on `image`, with the size of an SD card.
 
-    The image itself is only read. QEMU takes card sizes that are powers of two.
+    The image itself is only read. QEMU requires a power of two as card size (hw/sd/sd.c).
     """
     need_qemu("qemu-img")
     with TemporaryDirectory(prefix="rpi-image-", dir=folder) as work:
@@ -55,7 +55,7 @@ def open_card(image: Path, folder: Path | None = None) -> Iterator[Path]:
 
 
 def make_card(image: Path, card: Path) -> Path:
-    """Write the overlay `card` over the raw `image`."""
+    """Write the overlay `card` on the raw `image`; return its path."""
     with open_raw(image) as raw:
         size = card_bytes(raw.size_bytes)
     _qemu_img("create", "-q", "-f", "qcow2", "-F", "raw", "-b", image.resolve(), card, str(size))
@@ -63,13 +63,13 @@ def make_card(image: Path, card: Path) -> Path:
 
 
 def card_bytes(image_bytes: int) -> int:
-    """Return the smallest power of two that holds the image."""
+    """Return the smallest power of two, at least 256 MiB, that holds the image."""
     return max(SMALLEST_CARD_BYTES, 1 << (image_bytes - 1).bit_length())
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """A range of the card and where its bytes lie; no file: zeros."""
+class _MappedRange:
+    """A range of the card and the place of its bytes; without a file they are zeros."""
 
     start_bytes: int
     size_bytes: int
@@ -78,7 +78,7 @@ class _Piece:
 
 
 class Card:
-    """A ReadAt over a qcow2 overlay that nobody writes, by the map qemu-img gives of it."""
+    """A ReadAt for a qcow2 overlay that is not in use, by the output of `qemu-img map`."""
 
     def __init__(self, card: Path) -> None:
         listed: list[dict[str, Any]] = json.loads(
@@ -87,36 +87,36 @@ class Card:
         backing: str = json.loads(_qemu_img("info", "-f", "qcow2", "--output=json", card))[
             "full-backing-filename"
         ]
-        self._pieces = [_parse_piece(entry, str(card), backing) for entry in listed]
-        self.size_bytes = sum(piece.size_bytes for piece in self._pieces)
+        self._ranges = [_parse_range(entry, str(card), backing) for entry in listed]
+        self.size_bytes = sum(mapped.size_bytes for mapped in self._ranges)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the card."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the card."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         parts = []
-        for piece in self._pieces:
-            first = max(offset_bytes, piece.start_bytes)
-            last = min(end, piece.start_bytes + piece.size_bytes)
+        for mapped in self._ranges:
+            first = max(offset_bytes, mapped.start_bytes)
+            last = min(end, mapped.start_bytes + mapped.size_bytes)
             if first < last:
-                parts.append(_read_piece(piece, first, last - first))
+                parts.append(_read_range(mapped, first, last - first))
         return b"".join(parts)
 
 
-def _parse_piece(entry: dict[str, Any], card: str, backing: str) -> _Piece:
+def _parse_range(entry: dict[str, Any], card: str, backing: str) -> _MappedRange:
     file = "" if entry["zero"] or not entry["data"] else backing if entry["depth"] else card
-    return _Piece(entry["start"], entry["length"], file, entry.get("offset", 0))
+    return _MappedRange(entry["start"], entry["length"], file, entry.get("offset", 0))
 
 
-def _read_piece(piece: _Piece, start_bytes: int, size_bytes: int) -> bytes:
-    if not piece.file:
+def _read_range(mapped: _MappedRange, start_bytes: int, size_bytes: int) -> bytes:
+    if not mapped.file:
         return bytes(size_bytes)
-    with open(piece.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
-        source.seek(piece.offset_bytes + start_bytes - piece.start_bytes)
+    with open(mapped.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
+        source.seek(mapped.offset_bytes + start_bytes - mapped.start_bytes)
         return source.read(size_bytes).ljust(size_bytes, b"\0")
 
 
 def load_firmware(card: Path, machine: str = "", words: Sequence[str] = ()) -> Firmware:
-    """Read from the card's boot partition what the firmware would load now."""
+    """Return what the firmware would load from the card's boot partition."""
     content = Card(card)
     partition = boot_partition(content, read_partitions(content))
     return read_firmware(BootVolume(content, partition), machine, words)
@@ -126,7 +126,7 @@ def load_firmware(card: Path, machine: str = "", words: Sequence[str] = ()) -> F
 
 
 def need_qemu(program: str) -> None:
-    """Raise InputError with the packages' names where a program of QEMU is missing."""
+    """Raise InputError with the names of the packages if a program of QEMU is missing."""
     if shutil.which(program) is None:
         raise InputError(f"{program} is not installed", QEMU_PACKAGES)
 
@@ -136,8 +136,8 @@ def _qemu_img(*arguments: str | Path) -> str:
     done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ImageError(
-            f"qemu-img cannot use the image: {done.stderr.strip()}",
-            "it must be a raw image that is not in use",
+            f"qemu-img cannot open the image: {done.stderr.strip()}",
+            "use a raw image that is not in use",
         )
     return done.stdout
 
@@ -151,10 +151,10 @@ def qemu_command(
     network: str = "",
     more: Sequence[str] = (),
 ) -> list[str]:
-    """Lay kernel, initramfs and device tree into `folder` and give QEMU's command line.
+    """Write kernel, initramfs and device tree to `folder`; return the command line of QEMU.
 
-    The serial console is on stdin and stdout. `online` lets the guest reach beyond DHCP; `network`
-    is further options of QEMU's user network.
+    The serial console is on stdin and stdout. With `online` the guest can reach the network;
+    `network` is more options of QEMU's user network.
     """
     machine = firmware.machine
     command = [machine.program, "-M", _machine_options(machine.name), "-nographic", "-no-reboot"]
@@ -171,19 +171,19 @@ def qemu_command(
 
 
 def _machine_options(name: str) -> str:
-    # A 32-bit kernel without LPAE cannot reach the high window of PCI.
+    # A 32-bit kernel without LPAE cannot address the PCI window above 4 GiB (docs/system/arm/virt).
     return "virt,highmem=off" if name == "virt" else name
 
 
 def _escaped(path: Path) -> str:
-    return str(path).replace(",", ",,")
+    return str(path).replace(",", ",,")  # a comma separates QEMU options
 
 
 @dataclass
 class Emulator:
-    """A running QEMU: its serial console as it comes, and how it ended.
+    """A running QEMU with its serial console, and how it ended.
 
-    `sink` gets every piece of console text once; `console` keeps all of it.
+    `sink` gets each piece of console output; `console` keeps all of it.
     """
 
     command: Sequence[str]
@@ -198,16 +198,16 @@ class Emulator:
         self._monitor, theirs = socket.socketpair()
         with theirs:
             self._process = self._start(theirs.fileno())
-        with contextlib.suppress(ConnectionError):  # it gave up already: its output says why
+        with contextlib.suppress(ConnectionError):  # it exited already; its output has the reason
             self._monitor.sendall(b'{"execute": "qmp_capabilities"}\n{"execute": "cont"}\n')
-        assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
+        assert self._process.stdout is not None  # noqa: S101 - opened with PIPE
         self._output = self._process.stdout.fileno()
         self._selector = selectors.DefaultSelector()
         self._selector.register(self._output, selectors.EVENT_READ, self._take_console)
         self._selector.register(self._monitor, selectors.EVENT_READ, self._monitor_speaks)
 
     def _start(self, monitor: int) -> subprocess.Popen[bytes]:
-        # -S: it waits for `cont`, so that no event is lost before the monitor listens.
+        # -S: wait for `cont`, so that no event is lost before the monitor is connected.
         control = ["-S", "-chardev", f"socket,id=qmp,fd={monitor}"]
         control += ["-mon", "chardev=qmp,mode=control"]
         return subprocess.Popen(
@@ -219,28 +219,28 @@ class Emulator:
         )
 
     def watch(self, descriptor: int, take: Callable[[], None]) -> None:
-        """Call `take` whenever `descriptor` has something to read."""
+        """Call `take` whenever `descriptor` is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ, take)
 
     def forget(self, descriptor: int) -> None:
-        """Watch `descriptor` no longer."""
+        """Stop watching `descriptor`."""
         self._selector.unregister(descriptor)
 
     def pump(self, seconds: float) -> None:
-        """Take what the machine says within `seconds`; returns with the first of it."""
+        """Handle the output that comes within `seconds`; return after the first piece."""
         for key, _ in self._selector.select(max(0.0, seconds)):
             key.data()
 
     def type(self, text: str) -> None:
         """Send `text` to the serial console."""
-        assert self._process.stdin is not None  # noqa: S101 - PIPE was asked for
+        assert self._process.stdin is not None  # noqa: S101 - opened with PIPE
         self._process.stdin.write(text.encode())
         self._process.stdin.flush()
 
     def wait_for(
         self, *patterns: re.Pattern[bytes], seconds: float, start: int = 0
     ) -> re.Match[bytes] | None:
-        """Pump until the console from `start` on shows one; None at the end or when time is up."""
+        """Return the first match in the console after `start`; None at the end or on timeout."""
         until = time.monotonic() + seconds
         while True:
             for pattern in patterns:
@@ -250,19 +250,12 @@ class Emulator:
                 return None
             self.pump(min(1.0, until - time.monotonic()))
 
-    def wait_end(self, seconds: float) -> Ending | None:
-        """Pump until the machine is off; None when time is up."""
-        until = time.monotonic() + seconds
-        while self.ending is None and time.monotonic() < until:
-            self.pump(min(1.0, until - time.monotonic()))
-        return self.ending
-
     def wait_exit(self) -> None:
-        """Wait for QEMU itself after the machine's end: the card is whole only then."""
+        """Wait for the exit of QEMU, after which all writes are on the card."""
         self._process.wait()
 
     def kill(self) -> None:
-        """Cut the power."""
+        """Kill QEMU, like a power cut."""
         self._process.kill()
         self._process.wait()
         self._selector.close()
@@ -287,7 +280,7 @@ class Emulator:
             self._selector.unregister(self._monitor)
 
     def _take_events(self) -> bool:
-        """Read the monitor's events; False once it is closed."""
+        """Handle events of the monitor; return False once it is closed."""
         text = b""
         with contextlib.suppress(ConnectionError):
             text = self._monitor.recv(1 << 16)
@@ -304,7 +297,7 @@ class Emulator:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootRequest:
-    """What to boot and when to stop; `machine` empty: the first that fits."""
+    """The image to boot and when to stop; an empty `machine` means the first that fits."""
 
     image: Path
     machine: str = ""
@@ -316,7 +309,7 @@ class BootRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootResult:
-    """How a boot ended; `boots` counts power-ons, `shown` is what matched or the kernel's panic."""
+    """The result of a boot; `boots` counts starts, `shown` is the match or the kernel panic."""
 
     outcome: Outcome
     machine: str
@@ -328,23 +321,23 @@ class BootResult:
 
 
 def fault_of(request: BootRequest, result: BootResult) -> str:
-    """Say what the Pi did not do that was asked of it; empty where it did all."""
+    """Return why the boot failed; empty if it did not."""
     if result.outcome == "panicked":
         return "the kernel panicked"
     if result.outcome == "kept restarting":
-        return f"the Pi started {result.boots} times without end"
+        return f"the Pi restarted {result.boots} times and did not stop"
     if result.outcome == "matched" or request.until is None:
         return ""
-    return f"the console never showed {request.until.pattern.decode()!r}"
+    return f"the console did not show {request.until.pattern.decode()!r}"
 
 
 def boot_image(
     request: BootRequest, sink: Callable[[bytes], None], reporter: Reporter = SILENT
 ) -> BootResult:
-    """Boot a throw-away overlay of the image, following restarts as firmware does.
+    """Boot a temporary overlay of the image, and follow restarts like the firmware.
 
-    Ends with a match of `until`, a power-off, a panic, too many restarts or when time is up;
-    raises ImageError where QEMU itself fails.
+    Stop at a match of `until`, a power-off, a panic, too many restarts or the timeout. Raise
+    ImageError if QEMU itself fails.
     """
     if request.image.is_file() and is_compressed(request.image):
         raise ImageError(
@@ -384,7 +377,7 @@ def _boot_once(
         match = emulator.wait_for(*wanted, PANIC, seconds=seconds)
         if emulator.ending == "crash":
             said = emulator.console[-400:].decode("utf-8", "replace").strip()
-            raise ImageError(f"{firmware.machine.program} gave up: {said}", "see its message")
+            raise ImageError(f"{firmware.machine.program} failed: {said}", "see its message")
     finally:
         if emulator.ending == "restart":
             emulator.wait_exit()

@@ -1,4 +1,4 @@
-"""What a Pi's firmware would load from a boot partition, and the emulated machine that fits it."""
+"""Find what the firmware of a Pi would load, and the QEMU machine that can run it."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
+from imagebuilder.plan.boot_config import BootConfig, read_config
+from imagebuilder.plan.boot_files import BootFiles, read_boot_text
+from imagebuilder.plan.card_layout import CMDLINE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
-class BootPartition(Protocol):
-    """What is asked of a boot partition; `bootfs.BootVolume` is one."""
+class BootPartition(BootFiles, Protocol):
+    """A boot partition; `read` may return kernels, which are larger than other files."""
 
-    def exists(self, path: str) -> bool:
-        """Whether the file is there."""
-
-    def read(self, path: str) -> bytes:
-        """Return the file's bytes."""
+    def read(self, path: str, most_bytes: int = ...) -> bytes:
+        """Return the content of the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A machine of QEMU and what it needs; `filters` are the config.txt sections that hold for it.
+    """A machine of QEMU; `filters` are the sections of config.txt that apply to it.
 
-    `kernels` and `trees` are looked for in this order. A machine without `trees` makes its own
-    device tree. `words` go before the image's own on the kernel's command line, as a Pi's firmware
-    puts its own there.
+    `kernels` and `trees` are in order of preference. A machine without `trees` has a device tree of
+    its own. `words` go before those of the image on the kernel command line, where the firmware of
+    a Pi adds its words.
     """
 
     name: str
@@ -41,11 +42,11 @@ class Machine:
     words: tuple[str, ...] = ()
 
 
-# An SD card has no cache to lose, and Linux never asks it to flush: a write goes through qcow2 at
-# once, so that a killed QEMU leaves what a power cut leaves. Nothing waits for the host's disk.
+# SD cards have no write cache, and Linux never flushes them. writethrough updates qcow2 at each
+# write, so that a killed QEMU is like a power cut; no-flush does not wait for the host's disk.
 _CACHE = "cache=writethrough,cache.no-flush=on"
 
-# Without fiq_fsm_enable=0 the USB host of Raspberry Pi kernels hangs in QEMU, and with it eth0.
+# Without fiq_fsm_enable=0 the USB host of Raspberry Pi kernels hangs in QEMU, and eth0 with it.
 _PI_WORDS = ("dwc_otg.fiq_fsm_enable=0", SERIAL_CONSOLE)
 _PI_DISK = (
     "-drive",
@@ -99,18 +100,8 @@ MACHINE_NAMES = tuple(_BY_NAME)
 
 
 @dataclass(frozen=True, slots=True)
-class BootConfig:
-    """The lines of config.txt that name what to load; empty where it names nothing."""
-
-    kernel: str = ""
-    initramfs: str = ""
-    cmdline: str = ""
-    auto_initramfs: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class Firmware:
-    """What the firmware hands to the processor of `machine`; no device tree: the machine's own."""
+    """What the firmware loads for `machine`; an empty `tree` means the one of the machine."""
 
     machine: Machine
     kernel: str
@@ -120,64 +111,46 @@ class Firmware:
     cmdline: str
 
 
-def parse_config(text: str, filters: Sequence[str]) -> BootConfig:
-    """Read config.txt as the firmware does: filters in brackets, the last line of a kind wins."""
-    found: dict[str, str] = {}
-    holds = True
-    for line in (raw.strip() for raw in text.splitlines()):
-        if line.startswith("[") and line.endswith("]"):
-            holds = line[1:-1].lower() in {"all", *filters}
-        elif holds and line.startswith("initramfs "):
-            found["initramfs"] = line.split()[1]
-        elif holds and "=" in line and not line.startswith("#"):
-            key, _, value = line.partition("=")
-            found[key.strip()] = value.strip()
-    return BootConfig(
-        found.get("kernel", ""),
-        found.get("initramfs", ""),
-        found.get("cmdline", ""),
-        found.get("auto_initramfs") == "1",
-    )
-
-
 def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] = ()) -> Firmware:
-    """Read what `wanted` (or the first machine that fits) would load; `words` go first.
+    """Return what the machine `wanted`, or the first that fits, would load; `words` go first.
 
-    Raises ImageError where no machine that QEMU has finds its kernel and device tree.
+    Raise ImageError if there is no kernel with a device tree for it.
     """
-    config = _decoded(volume, "config.txt")
-    machine = _BY_NAME[wanted] if wanted else choose_machine(volume.exists, config)
-    chosen = parse_config(config, machine.filters)
-    kernel = _kernel(volume.exists, machine, chosen)
-    tree = next((name for name in machine.trees if volume.exists(name)), "")
+    machine = _BY_NAME[wanted] if wanted else choose_machine(volume)
+    config = read_config(volume, machine.filters)
+    kernel = _kernel(volume, machine, config)
+    tree = _tree(volume, machine, config)
     if not kernel or (machine.trees and not tree):
         raise _nothing_to_boot(wanted)
-    initramfs = _initramfs(volume.exists, kernel, chosen)
+    initramfs = _initramfs(volume, kernel, config)
+    path = config.resolve(volume, config.cmdline or CMDLINE)
+    cmdline = read_boot_text(volume, path, errors="replace")
     return Firmware(
         machine,
         kernel,
-        volume.read(kernel),
-        volume.read(initramfs) if initramfs else b"",
-        volume.read(tree) if tree else b"",
-        command_line(_decoded(volume, chosen.cmdline or "cmdline.txt"), (*words, *machine.words)),
+        volume.read(kernel, MOST_BINARY_BYTES),
+        volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
+        volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
+        command_line(cmdline, (*words, *machine.words)),
     )
 
 
-def choose_machine(exists: Callable[[str], bool], config: str) -> Machine:
-    """Return the first machine whose kernel and device tree are on the boot partition.
+def choose_machine(boot: BootFiles) -> Machine:
+    """Return the first machine with kernel and device tree on the boot partition.
 
-    A boot partition without any Raspberry Pi device tree holds a general kernel: `virt`.
+    A boot partition without any device tree of a Pi has a generic kernel for `virt`. Raise
+    ImageError if no machine fits.
     """
     for machine in MACHINES:
-        chosen = parse_config(config, machine.filters)
-        tree = not machine.trees or any(exists(name) for name in machine.trees)
-        if tree and _kernel(exists, machine, chosen) and not _is_misfit(exists, machine):
+        config = read_config(boot, machine.filters)
+        tree = not machine.trees or _tree(boot, machine, config)
+        if tree and _kernel(boot, machine, config) and not _is_misfit(boot, machine):
             return machine
     raise _nothing_to_boot("")
 
 
 def command_line(text: str, words: Sequence[str]) -> str:
-    """Return the kernel command line for QEMU's UART: ours, then line 1 of cmdline.txt."""
+    """Return the kernel command line: `words`, then line 1 of cmdline.txt with QEMU's UART."""
     line = text.splitlines()[0].strip() if text.strip() else ""
     own = line.replace("console=serial0", "console=ttyAMA0").replace(
         "console=ttyS0", "console=ttyAMA0"
@@ -186,31 +159,36 @@ def command_line(text: str, words: Sequence[str]) -> str:
     return " ".join([*fresh, own]).strip()
 
 
-def _kernel(exists: Callable[[str], bool], machine: Machine, config: BootConfig) -> str:
+def _kernel(boot: BootFiles, machine: Machine, config: BootConfig) -> str:
     names = (config.kernel,) if config.kernel else machine.kernels
-    return next((name for name in names if exists(name)), "")
+    return _first(boot, config, names)
 
 
-def _is_misfit(exists: Callable[[str], bool], machine: Machine) -> bool:
-    """Whether Pi device trees lie there although this is not a Pi: its kernel would not start."""
+def _tree(boot: BootFiles, machine: Machine, config: BootConfig) -> str:
+    return _first(boot, config, machine.trees)
+
+
+def _first(boot: BootFiles, config: BootConfig, names: Sequence[str]) -> str:
+    paths = (config.resolve(boot, name) for name in names)
+    return next((path for path in paths if boot.exists(path)), "")
+
+
+def _is_misfit(boot: BootFiles, machine: Machine) -> bool:
+    """Return whether a generic machine would get the kernel of a Pi, which would not start."""
     pi_trees = (name for other in MACHINES for name in other.trees)
-    return not machine.trees and any(exists(name) for name in pi_trees)
+    return not machine.trees and any(boot.exists(name) for name in pi_trees)
 
 
-def _initramfs(exists: Callable[[str], bool], kernel: str, config: BootConfig) -> str:
-    """Name the initramfs: the one config.txt names, or the kernel's namesake beside it."""
+def _initramfs(boot: BootFiles, kernel: str, config: BootConfig) -> str:
+    """Return the initramfs: as in config.txt, or the file with the name of the kernel."""
     namesake = kernel.replace("kernel", "initramfs").removesuffix(".img")
-    name = config.initramfs or namesake
-    return name if exists(name) else ""
-
-
-def _decoded(volume: BootPartition, name: str) -> str:
-    return volume.read(name).decode("utf-8", "replace") if volume.exists(name) else ""
+    path = config.resolve(boot, config.initramfs) if config.initramfs else namesake
+    return path if boot.exists(path) else ""
 
 
 def _nothing_to_boot(wanted: str) -> ImageError:
-    what = f"the machine {wanted}" if wanted else "any machine QEMU has"
+    what = f"machine {wanted}" if wanted else "any machine of QEMU"
     return ImageError(
-        f"the boot partition holds no kernel with a device tree for {what}",
-        "QEMU knows the Raspberry Pi Zero, 2 and 3; give --machine to choose",
+        f"the boot partition has no kernel with a device tree for {what}",
+        "use an image for the Raspberry Pi Zero, 2 or 3, or choose with --machine",
     )

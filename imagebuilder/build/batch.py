@@ -1,4 +1,4 @@
-"""All the images of a classroom over few bases: side by side, incremental, one failure alone."""
+"""Build the images of a classroom: in parallel, incrementally, each failure on its own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from imagebuilder.build.manifest import (
     SUMS,
     changes_of_image,
     class_image_manifest,
-    is_true_of,
     load_class,
     load_manifest,
     manifest_path,
     render_sums,
+    still_describes,
     uncompared_change,
     withdraw_sums,
 )
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
     from imagebuilder.build.compose import Composition
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
 
-NAME_BYTES = 200  # of the 255 that a file system takes: suffixes come behind
+NAME_BYTES = 200  # of the 255 that file systems allow: suffixes are added
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeOutcome:
-    """What became of one node; `state` is built, unchanged, planned or failed."""
+    """The result for one node; `state` is built, unchanged, planned or failed."""
 
     hostname: str
     state: str
@@ -65,7 +65,7 @@ class NodeOutcome:
 
 @dataclass(frozen=True, slots=True)
 class OneImage:
-    """The one image of a class; `composition` is there where its base is."""
+    """The one image of a class; `composition` is None without its base."""
 
     image: Path
     plan: NodePlan
@@ -76,9 +76,9 @@ class OneImage:
 
 @dataclass(kw_only=True)
 class Batch:
-    """One run over a roster; `obtain` gives the unpacked base of an image source.
+    """One run over a roster; `obtain` returns the unpacked base of an image source.
 
-    Where it gives None, which a run that only plans may, nodes are planned without their base.
+    If a run only plans, `obtain` may return None; then nodes are planned without their base.
     """
 
     classroom: Classroom
@@ -92,37 +92,37 @@ class Batch:
     _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
 
     def run(self, names: str = "", *, dry_run: bool = False) -> list[NodeOutcome]:
-        """Build the nodes named, all where none is; a dry run only plans them."""
+        """Build the nodes in `names`, by default all; with `dry_run` only plan them."""
         nodes = self.roster(names)
         return self.plan(nodes, rehearse=True) if dry_run else self.build(nodes)
 
     def run_class(self, names: str = "", *, dry_run: bool = False) -> OneImage:
-        """Build the one image of the whole class, or plan it; raises InputError for a part."""
+        """Build or plan the one image of the class. Raise InputError if `names` selects nodes."""
         nodes = self.roster(names)
         if names:
             raise InputError(
-                "--one-image is for the whole class, and --nodes names some of it",
-                "leave --nodes out, or give these nodes a file of their own",
+                "--one-image and --nodes exclude each other",
+                "remove --nodes, or use a classroom file with these nodes only",
             )
         return self.plan_class(nodes, rehearse=True) if dry_run else self.build_class(nodes)
 
     def roster(self, names: str = "") -> tuple[NodeSettings, ...]:
-        """Return the nodes named (all where none is) in roster order."""
+        """Return the nodes in `names`, by default all, in roster order."""
         named = {node.hostname for node in choose_nodes(self.classroom, names)}
         return tuple(node for node in self.classroom.nodes if node.hostname in named)
 
     def plan(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> list[NodeOutcome]:
-        """Plan every node and compare it with its last build; nothing is written.
+        """Return the plan of every node compared with its last build; write nothing.
 
-        A rehearsal also warns where there is no room for what a build would write.
+        With `rehearse`, also warn if there is not enough space for a build.
         """
         self._refuse_bases(nodes)
         return self._each_base(nodes, self._rehearsed if rehearse else self._planned)
 
     def build(self, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
-        """Write every node that is not up to date, then the sums and the class's manifest.
+        """Write every node that is not up to date, then SHA256SUMS and the manifest of the class.
 
-        These are true however it ends: on Ctrl-C, too, once the images being written are given up.
+        Both are correct even after Ctrl-C: unfinished images are removed first.
         """
         self._refuse_bases(nodes)
         create_folder(self.folder)
@@ -135,9 +135,9 @@ class Batch:
                 self._write_records()
 
     def plan_class(self, nodes: Sequence[NodeSettings], *, rehearse: bool = False) -> OneImage:
-        """Plan one image that serves every node, and compare it with its last build.
+        """Return the plan of one image for all nodes, compared with its last build.
 
-        Raises SettingsError where one image cannot serve them.
+        Raise SettingsError if one image cannot be used for them.
         """
         check_identities(nodes)
         image = self.image_of_all
@@ -155,7 +155,7 @@ class Batch:
         return OneImage(image, made.plan, "planned" if changes else "unchanged", changes, made)
 
     def build_class(self, nodes: Sequence[NodeSettings]) -> OneImage:
-        """Write the one image of a class unless it is up to date, then the sums."""
+        """Write the one image of a class unless it is up to date, then SHA256SUMS."""
         one = self.plan_class(nodes)
         create_folder(self.folder)
         self._try_sums()
@@ -169,7 +169,7 @@ class Batch:
         return one
 
     def _refuse_bases(self, nodes: Sequence[NodeSettings]) -> None:
-        """Look at every node first: one's image may be what another's is made from."""
+        """Raise WriteError if the image of a node is the base of any node."""
         files = {node.image.file for node in self.classroom.nodes}
         refuse_bases(map(self.image_of, nodes), filter(None, files))
 
@@ -275,7 +275,7 @@ class Batch:
         self, outcome: NodeOutcome, composer: Composer, stop: CancelToken
     ) -> NodeOutcome:
         try:
-            with self._turn:  # the editor is pure Python: taking turns costs nothing
+            with self._turn:  # pure Python: threads would only wait for the GIL
                 composition = composer.compose(outcome.settings)
             written = write_image(composition, outcome.image, digest=True, reporter=stop)
         except RpiImageError as error:
@@ -288,7 +288,7 @@ class Batch:
 
     @property
     def image_of_all(self) -> Path:
-        """Return the path of the one image of the class, which may have any name."""
+        """The path of the one image of the class, whose name may hold any character."""
         name = re.sub(r'[/\\:*?"<>|\x00-\x1f]+', "-", self.classroom.name).strip(". ")
         short = name.encode(errors="replace")[:NAME_BYTES].decode(errors="ignore")
         taken = short.lower() in {node.hostname.lower() for node in self.classroom.nodes}
@@ -304,7 +304,7 @@ class Batch:
         )
 
     def _try_sums(self) -> None:
-        """Raise WriteError where the sums cannot be, which is better known before any image."""
+        """Raise WriteError if SHA256SUMS cannot be read, before any image is written."""
         path = self.folder / SUMS
         try:
             if path.exists():
@@ -313,7 +313,7 @@ class Batch:
             raise write_error(path, error) from error
 
     def _withdraw(self, todo: Sequence[NodeOutcome]) -> None:
-        """Take back what is told of images that will be replaced, all at once."""
+        """Remove images that will be replaced from SHA256SUMS and the manifest of the class."""
         gone = {outcome.hostname for outcome in todo}
         try:
             withdraw_sums(self.folder, [outcome.image.name for outcome in todo])
@@ -323,7 +323,7 @@ class Batch:
             self._write_class([entry for name, entry in self._earlier.items() if name not in gone])
 
     def _write_records(self) -> None:
-        """Write the sums and the class's manifest, which keeps what is true of other nodes."""
+        """Write SHA256SUMS and the manifest of the class; keep valid entries of other nodes."""
         self._write_sums()
         entries = []
         for node in self.classroom.nodes:
@@ -331,12 +331,12 @@ class Batch:
                 entries.append(outcome_as_json(outcome))
             elif entry := self._earlier.get(node.hostname):
                 manifest = load_manifest(manifest_path(self.image_of(node)))
-                if is_true_of(entry, manifest) and has_file(self.image_of(node)):
+                if still_describes(entry, manifest) and has_file(self.image_of(node)):
                     entries.append(entry)
         self._write_class(entries)
 
     def _write_sums(self) -> None:
-        """Write the sums from the manifests, which are gone before their image is."""
+        """Write SHA256SUMS from the manifests, which are removed before their image is replaced."""
         images = map(self.image_of, self.classroom.nodes)
         manifests = {image: manifest_path(image) for image in images}
         manifests[self.image_of_all] = class_image_manifest(self.image_of_all)
@@ -366,7 +366,7 @@ def exit_code_of(outcomes: Sequence[NodeOutcome]) -> int:
 
 
 def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
-    """Return the stable keys of one node's outcome."""
+    """Return one result as JSON; the keys are stable."""
     settings = outcome.settings
     return {
         "hostname": outcome.hostname,
@@ -385,7 +385,7 @@ def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
 def group_by_image(
     nodes: Sequence[NodeSettings],
 ) -> list[tuple[ImageSource, list[NodeSettings]]]:
-    """Group nodes by the image they start from, both in roster order."""
+    """Return the nodes of each base image, both in roster order."""
     groups: dict[ImageSource, list[NodeSettings]] = {}
     for node in nodes:
         groups.setdefault(node.image, []).append(node)

@@ -1,4 +1,4 @@
-"""Base ⊕ patch: what makes a base image one node, found without writing anything."""
+"""Compute the patch that makes a base image that of one node; write nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
-from imagebuilder.plan.generations import DictBoot, detect, named_generation
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
+from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
     from imagebuilder.disk.extent import Patch
     from imagebuilder.plan.generations import Generation
 
-WITHOUT_BASE = "planned without the base image: what depends on the vendor's files is left out"
+WITHOUT_BASE = "planned without the base image: edits of the vendor's files are incomplete"
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """A node's plan and the patch that carries it out on its base; nothing is written yet."""
+    """The plan of a node and the patch that applies it to its base."""
 
     settings: NodeSettings
     base: BaseImage
@@ -39,21 +41,21 @@ class Composition:
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class OverlayFolders:
     """The overlay folders of many nodes, each read once."""
 
     _read: dict[Path, tuple[OverlayFile, ...]] = field(default_factory=dict)
     _generations: dict[tuple[Path, ...], tuple[Generation, ...]] = field(default_factory=dict)
 
     def generations(self, settings: NodeSettings) -> tuple[Generation, ...]:
-        """Return the generations that are shipped, and those of the node's own folders."""
+        """Return the shipped generations, and those in the overlay folders of the node."""
         if settings.overlays not in self._generations:
             folders = (shipped_folder("overlays"), *settings.overlays)
             self._generations[settings.overlays] = load_generations(folders)
         return self._generations[settings.overlays]
 
     def of(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
-        """Return what lies over a node's boot partition, lowest first."""
+        """Return the overlay files of a node, lowest priority first."""
         folders = (shipped_folder("overlays") / "node", *settings.overlays)
         tarballs = tuple(_tarball(Path(path)) for path in settings.cluster.tarballs)
         return tuple(file for folder in folders for file in self._folder(folder)) + tarballs
@@ -67,9 +69,9 @@ class Layers:
 
 @dataclass(kw_only=True)
 class Composer:
-    """Composes many nodes over one base; parsing and detection happen once.
+    """Composes many nodes with one base, which is parsed and detected once.
 
-    `epoch` (seconds, UTC) becomes the time of every file set and the build time on the card.
+    `epoch` (seconds, UTC) is the time of every written file and the build time on the card.
     """
 
     base: BaseImage
@@ -77,11 +79,11 @@ class Composer:
     epoch: int
     reporter: Reporter = SILENT
     _boot: edit.BootBase = field(init=False)
-    _layers: Layers = field(init=False)
+    _overlays: OverlayFolders = field(init=False)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._layers = Layers()
+        self._overlays = OverlayFolders()
         partitions = read_partitions(self.raw)
         for fact in cut_off(partitions, self.raw.size_bytes):
             self.reporter.warn(f"{self.base.name} {fact}")
@@ -90,30 +92,30 @@ class Composer:
             self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
 
     def plan(self, settings: NodeSettings) -> NodePlan:
-        """Decide what goes onto the boot partition of this node."""
+        """Return the plan of a node."""
         return plan_node(
             settings,
             self._generation(settings),
-            self._layers.of(settings),
+            self._overlays.of(settings),
             self._boot.volume,
             self.epoch,
         )
 
     def compose(self, settings: NodeSettings) -> Composition:
-        """Plan a node and find the patch; raises ImageError where it does not fit."""
+        """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
         plan = self.plan(settings)
         patch = self._boot.apply(plan.edits, self.epoch)
         return Composition(settings, self.base, plan, patch)
 
     def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
-        """Put every node into one image; the Pi finds out which it is (see oneimage)."""
+        """Return one image for all nodes, where each Pi finds its own (`plan.shared_image`)."""
         fallback = unclaimed_node(nodes)
         plans = {identity_of(node): self.plan(node) for node in nodes}
         plan = merge_plans(self.plan(fallback), plans)
         return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
 
     def _generation(self, settings: NodeSettings) -> Generation:
-        generations = self._layers.generations(settings)
+        generations = self._overlays.generations(settings)
         if settings.generation:
             return named_generation(generations, settings.generation)
         if settings.overlays not in self._detected:
@@ -128,27 +130,32 @@ class Composer:
 
 
 def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
-    """Plan a node whose base image is not at hand.
+    """Return the plan of a node without its base image.
 
-    What depends on the vendor's own files is planned as for an image without them. Where only the
-    image tells its generation, on which every file depends, that is empty and there are no files.
+    Files of the vendor count as missing. If the generation can only be detected from the image, it
+    is empty and there are no files, because all files depend on it.
     """
     name = settings.generation or settings.image.generation
     if not name:
         warning = (
-            f"the generation of {settings.image.name} will be found from the image: until that is "
-            "here, its files cannot be planned; `generation:` or --generation names it"
+            f"the generation of {settings.image.name} is not known without the image: no files "
+            "are planned; set `generation:` or --generation"
         )
         return NodePlan(
-            hostname=settings.hostname, generation="", config_hash="", edits=(), warnings=(warning,)
+            hostname=settings.hostname,
+            generation="",
+            config_hash="",
+            edits=(),
+            cmdline=CMDLINE,
+            warnings=(warning,),
         )
-    layers = Layers()
-    generation = named_generation(layers.generations(settings), name)
-    return plan_node(settings, generation, layers.of(settings), DictBoot({}), epoch)
+    overlays = OverlayFolders()
+    generation = named_generation(overlays.generations(settings), name)
+    return plan_node(settings, generation, overlays.of(settings), MemoryBootFiles({}), epoch)
 
 
 def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:
-    """Plan the one image of a class as `plan_without_base` does a node."""
+    """Return the plan of the one image of a class without its base image."""
     plans = {identity_of(node): plan_without_base(node, epoch) for node in nodes}
     return merge_plans(plan_without_base(unclaimed_node(nodes), epoch), plans)
 
@@ -159,15 +166,18 @@ def _tarball(path: Path) -> OverlayFile:
     except OSError as error:
         raise SettingsError(
             f"cannot read the container image {path}: {error.strerror}",
-            "`docker save NAME -o FILE` makes one",
+            "make it with `docker save NAME -o FILE`",
         ) from error
-    return OverlayFile(f"rpi-image/images/{path.name}", data, str(path))
+    return OverlayFile(f"{TARBALLS}{path.name}", data, str(path))
 
 
 @contextmanager
 def open_composer(
     base: BaseImage, *, epoch: int, reporter: Reporter = SILENT
 ) -> Iterator[Composer]:
-    """Open a base for reading and compose nodes over it."""
+    """Yield a composer for the base image, which is opened for reading.
+
+    Raise ImageError if it has no boot partition.
+    """
     with open_raw(base.path) as raw:
         yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter)

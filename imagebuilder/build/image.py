@@ -1,4 +1,4 @@
-"""Writes base ⊕ patch to a file that is complete from the moment it has its name."""
+"""Write base ⊕ patch to an image file, atomically."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.build.manifest import block_map_of, manifest_of, manifest_path, withdraw
 from imagebuilder.disk.bmap import render_bmap
-from imagebuilder.disk.copy import copy_raw, pwrite_all
+from imagebuilder.disk.copy import copy_raw
 from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import WriteError
-from imagebuilder.files import create_folder, new_file, part_of, write_json, write_text
-from imagebuilder.images.compress import pack
+from imagebuilder.files import create_folder, new_file, part_of, pwrite_all, write_json, write_text
+from imagebuilder.images.archives.compress import pack
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CHUNK_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class WrittenImage:
-    """What `write_image` left behind; `how` is `reflink`, `sparse copy` or the compression."""
+    """The result of `write_image`; `how` is `reflink`, `sparse copy` or the compression."""
 
     path: Path
     manifest: Path
@@ -46,10 +46,10 @@ def write_image(
     manifest: Path | None = None,
     reporter: Reporter = SILENT,
 ) -> WrittenImage:
-    """Write a node's image and its manifest; raises WriteError and leaves nothing half-written.
+    """Write a node's image and its manifest. Raise WriteError on failure; leave no partial image.
 
-    `compress` is one of packing.SUFFIXES or empty; `digest` also hashes the raw image. What told of
-    an earlier image is gone, even after a power cut, before the new one takes its name.
+    `compress` is empty or one of compress.SUFFIXES; `digest` also hashes the raw image. Records of
+    an earlier image are durably removed before the new image is renamed to `out`.
     """
     manifest = manifest or manifest_path(out, whole_name=bool(compress))
     file = composition.settings.image.file
@@ -63,19 +63,20 @@ def write_image(
             how = _write_raw(composition, descriptor, reporter)
             sha256 = _digest(composition, reporter) if digest else ""
         withdraw(out, manifest)
-    write_json(manifest, manifest_of(composition, sha256))
+    # With the digest of a small file with a passphrase, passphrases could be guessed.
+    write_json(manifest, manifest_of(composition, sha256), mode=0o600)
     return WrittenImage(out, manifest, how, sha256)
 
 
 def refuse_bases(outs: Iterable[Path], bases: Iterable[Path]) -> None:
-    """Raise WriteError where an image would be written over one that images are made from.
+    """Raise WriteError if an image of `outs` is one of the base images.
 
-    The unfinished image counts, too: it is emptied before the first byte is read.
+    Its .part file counts, too: it is truncated before the base is read.
     """
     known = {found for base in bases if (found := _inode(base))}
     for out in outs:
         if known & {_inode(out), _inode(part_of(out))}:
-            raise WriteError(f"{out} is the base image itself", "name another place with -o")
+            raise WriteError(f"{out} is the base image itself", "use another path with -o")
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
@@ -87,7 +88,7 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def write_bmap(composition: Composition, image: Path) -> Path:
-    """Write <image>.bmap: what bmaptool must write so that the card is whole."""
+    """Write <image>.bmap, the block map for bmaptool; return its path."""
     path = block_map_of(image)
     with open_raw(composition.base.path) as raw:
         extents = plan_write_set(raw, composition.patch)
@@ -119,7 +120,7 @@ def _write_packed(composition: Composition, descriptor: int, form: str, reporter
 
 
 def _digest(composition: Composition, reporter: Reporter) -> str:
-    """Hash what was written from the base, which lies in memory; the copy does not."""
+    """Return the digest; read the base, which is in the page cache, not the copy."""
     digest = hashlib.sha256()
     for chunk in _chunks(composition, "hashing", reporter):
         digest.update(chunk)
@@ -127,7 +128,7 @@ def _digest(composition: Composition, reporter: Reporter) -> str:
 
 
 def _chunks(composition: Composition, label: str, reporter: Reporter) -> Iterator[bytes]:
-    """Return base ⊕ patch in order, piece by piece."""
+    """Yield base ⊕ patch in chunks."""
     with open_raw(composition.base.path) as raw:
         disk = PatchedImage(raw, composition.patch)
         with reporter.meter(label, disk.size_bytes) as meter:

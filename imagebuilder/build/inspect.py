@@ -1,4 +1,4 @@
-"""What an image or a card is, read from its boot partition; nothing is written."""
+"""Inspect the boot partition of an image or a card, read-only."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.images.formats import is_compressed
-from imagebuilder.images.sparse import open_unrolled
-from imagebuilder.images.unpack import open_stream
-from imagebuilder.plan.card_layout import STATUS, WIFI
+from imagebuilder.images.archives.formats import is_compressed
+from imagebuilder.images.archives.unpack import open_stream
+from imagebuilder.images.sparse import open_lazily_unpacked
+from imagebuilder.plan.boot_files import read_boot_text
+from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 
@@ -28,11 +29,9 @@ if TYPE_CHECKING:
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.images.cache import Cache
-    from imagebuilder.plan.generations import BootFiles
+    from imagebuilder.plan.boot_files import BootFiles
 
-NODE_ENV = "rpi-image/node.env"
-
-# Where each generation keeps its hostname when no node of ours is on the card.
+# The file with the hostname in each generation, for cards without our files.
 _STOCK_HOSTNAMES = (
     ("occidentalis.txt", r"^hostname=(.*?)\r?$"),
     ("device-init.yaml", r"^hostname:\s*[\"']?([^\"'#\s]+)"),
@@ -41,8 +40,8 @@ _STOCK_HOSTNAMES = (
 
 
 @dataclass(frozen=True, slots=True)
-class SeenWifi:
-    """A network a card joins, without its secret."""
+class WifiReport:
+    """A wireless network of a card, without its secret."""
 
     ssid: str
     country: str
@@ -51,9 +50,9 @@ class SeenWifi:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReport:
-    """Facts of one disk; empty texts where the card does not say.
+    """The result of an inspection; unknown values are empty.
 
-    `node` holds the values of node.env that are no secrets, `status` what the Pi wrote last.
+    `node` holds the values of node.env except secrets, `status` the last status of the Pi.
     """
 
     partitions: tuple[Partition, ...]
@@ -62,12 +61,20 @@ class ImageReport:
     fat_clean: bool
     generation: str
     hostname: str
-    wifi: tuple[SeenWifi, ...]
+    wifi: tuple[WifiReport, ...]
     node: Mapping[str, str]
     status: Mapping[str, Any] | None
 
+    @property
+    def vendor_logins(self) -> str:
+        """What happens to the image's own logins: `locked`, `kept`, or empty if unknown."""
+        if not self.node:
+            return ""
+        kept = not self.node.get("USER_NAME") or self.node.get("KEEP_VENDOR_LOGIN") == "1"
+        return "kept" if kept else "locked"
+
     def as_json(self) -> dict[str, Any]:
-        """Return the stable keys that scripts rely on."""
+        """Return the report as JSON; the keys are stable."""
         node = self.node
         return {
             "generation": self.generation,
@@ -76,6 +83,8 @@ class ImageReport:
             "docker_opts": node.get("DOCKER_OPTS", ""),
             "shack": node.get("SHACK_ADDRESS", ""),
             "cluster": _cluster(node),
+            "user": node.get("USER_NAME", ""),
+            "vendor_logins": self.vendor_logins,
             "wifi": [
                 {"ssid": net.ssid, "country": net.country, "hidden": net.hidden}
                 for net in self.wifi
@@ -101,7 +110,7 @@ class ImageReport:
 
 
 def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
-    """Read what a file, a compressed file or a device is; raises ImageError where it is none."""
+    """Return the report of an image, compressed image or device. Raise ImageError on failure."""
     with _open_any(path, cache, reporter) as disk:
         return inspect_disk(disk)
 
@@ -112,10 +121,10 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         mode = path.stat().st_mode
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder", "name an image in it")
+        raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path) as raw:
             yield raw
@@ -124,17 +133,17 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         cache.scratch(f"inspect {path.resolve()}", reporter) as part,
         open_stream(path) as stream,
         # The boot partition lies at the front: the rest is not unpacked.
-        open_unrolled(stream, part, "unpacking", reporter) as disk,
+        open_lazily_unpacked(stream, part, "unpacking", reporter) as disk,
     ):
         yield disk
 
 
 def inspect_disk(image: ReadAt) -> ImageReport:
-    """Read what a disk is; raises ImageError where it has no readable boot partition."""
+    """Return the report of a disk. Raise ImageError if it has no readable boot partition."""
     partitions = read_partitions(image)
     volume = BootVolume(image, boot_partition(image, partitions))
-    node = parse_node_env(_text(volume, NODE_ENV))
-    wifi_text = _text(volume, WIFI)
+    node = parse_node_env(read_boot_text(volume, NODE_ENV, errors="replace"))
+    wifi_text = read_boot_text(volume, WIFI, errors="replace")
     return ImageReport(
         partitions=partitions,
         fat_type=volume.kind,
@@ -152,7 +161,7 @@ SECRET_NAMES = frozenset({"USER_PASSWORD_HASH", "CONSUL_ENCRYPT"})
 
 
 def parse_node_env(text: str) -> dict[str, str]:
-    """Read NAME='value' lines as a shell would; lines of another form are left out."""
+    """Return the NAME='value' assignments, parsed as in a shell; ignore other lines."""
     values: dict[str, str] = {}
     for word in _shell_words(text):
         name, equals, value = word.partition("=")
@@ -161,12 +170,12 @@ def parse_node_env(text: str) -> dict[str, str]:
     return values
 
 
-def parse_wpa_supplicant(text: str) -> tuple[SeenWifi, ...]:
-    """Read the networks of a wpa_supplicant.conf: quoted, P-quoted or hex SSIDs."""
+def parse_wpa_supplicant(text: str) -> tuple[WifiReport, ...]:
+    """Return the networks of a wpa_supplicant.conf, with quoted or hex SSIDs."""
     country = _field(text, "country")
     blocks = re.findall(r"network=\{(.*?)\n\s*\}", text, re.DOTALL)
     return tuple(
-        SeenWifi(_ssid(_field(block, "ssid")), country, _field(block, "scan_ssid") == "1")
+        WifiReport(_ssid(_field(block, "ssid")), country, _field(block, "scan_ssid") == "1")
         for block in blocks
     )
 
@@ -192,13 +201,9 @@ def _ssid(text: str) -> str:
         return text
 
 
-def _text(volume: BootFiles, path: str) -> str:
-    return volume.read(path).decode("utf-8", "replace") if volume.exists(path) else ""
-
-
 def _status(volume: BootFiles) -> dict[str, Any] | None:
     try:
-        status = json.loads(_text(volume, STATUS) or "null")
+        status = json.loads(read_boot_text(volume, STATUS, errors="replace") or "null")
     except ValueError:
         return None
     return status if isinstance(status, dict) else None
@@ -206,14 +211,14 @@ def _status(volume: BootFiles) -> dict[str, Any] | None:
 
 def _stock_hostname(volume: BootFiles) -> str:
     for path, pattern in _STOCK_HOSTNAMES:
-        found = re.search(pattern, _text(volume, path), re.MULTILINE)
+        found = re.search(pattern, read_boot_text(volume, path, errors="replace"), re.MULTILINE)
         if found:
             return found[1]
     return ""
 
 
 def _generation(volume: BootFiles) -> str:
-    # Only a card without our node.env pays for the libraries behind these.
+    # Imported here because Jinja2 and pydantic are slow to import.
     from imagebuilder.plan.generations import detect  # noqa: PLC0415
     from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
 

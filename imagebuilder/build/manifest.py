@@ -1,6 +1,6 @@
-"""What lies beside images and tells of them: manifests, SHA256SUMS, the class's classroom.json.
+"""Manifests, SHA256SUMS and classroom.json next to images.
 
-None of it may tell of an image that is no longer there: it is withdrawn before one is replaced.
+An entry is removed before its image is replaced, so that none describes an image that is gone.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 SUMS = "SHA256SUMS"
 CLASS = "classroom.json"
-_DIGEST_COLUMNS = 66  # 64 digits, a blank, and a blank or `*`
+_DIGEST_COLUMNS = 66  # 64 digits, a space, and a space or `*` (sha256sum(1))
 
 
 # ---- one image
 
 
 def manifest_path(image: Path, *, whole_name: bool = False) -> Path:
-    """Return where an image's manifest lies: pi-01.json, or pi-01.img.json by the whole name."""
+    """Return the path of the manifest: pi-01.json, or pi-01.img.json with `whole_name`."""
     return image.with_name(f"{image.name}.json") if whole_name else image.with_suffix(".json")
 
 
 def class_image_manifest(image: Path) -> Path:
-    """Return the manifest of the one image; by its stem it could be the class's classroom.json."""
+    """Return the manifest of the one image; with its stem it could be named classroom.json."""
     return manifest_path(image, whole_name=True)
 
 
 def load_manifest(path: Path) -> dict[str, Any] | None:
-    """Read what an image was built from; None where there is no readable manifest."""
+    """Return the manifest; None if it does not exist or is not valid."""
     found = _load(path)
     return found if isinstance(found, dict) and _well_formed(found) else None
 
@@ -64,25 +64,25 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 def changes_of_image(
     image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
 ) -> tuple[str, ...]:
-    """Say what a build changes about the image that is there; empty when that is up to date."""
+    """Return what a build would change in the existing image; empty if it is up to date."""
     if changes := changes_since(plan, base, last):
         return changes
     if not has_file(image):
         return ("new",)
-    return () if image.stat().st_size == base.size_bytes else ("image is not complete",)
+    return () if image.stat().st_size == base.size_bytes else ("image is incomplete",)
 
 
 def uncompared_change(image: Path, manifest: Path) -> tuple[str, ...]:
-    """Say so: what the image itself adds is not known, and would be named as a difference."""
+    """Return the changes without a base: unknown, since files of the vendor would all differ."""
     there = has_file(image) and load_manifest(manifest) is not None
-    return ("not compared: the base image is not here",) if there else ("new",)
+    return ("not compared: no base image",) if there else ("new",)
 
 
 def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:
-    """Say what a build would change since the last one; empty when that is up to date.
+    """Return what a build would change since the last one; empty if it is up to date.
 
-    The configuration hash leaves the build time out, so equal hashes mean equal nodes although
-    the file that carries the build time differs.
+    The configuration hash does not depend on the build time: with equal hashes, only the file with
+    the build time differs.
     """
     if last is None:
         return ("new",)
@@ -102,14 +102,14 @@ def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) 
 
 
 def withdraw(image: Path, manifest: Path) -> None:
-    """Take back what is told of an image that is about to be replaced; raises OSError."""
+    """Remove the records of an image before it is replaced. Raise OSError on failure."""
     withdraw_sums(image.parent, [image.name])
     remove_file(block_map_of(image))
     remove_file(manifest)
 
 
 def block_map_of(image: Path) -> Path:
-    """Return the place where bmaptool looks for an image's block map."""
+    """Return the path where bmaptool expects the block map of an image."""
     return image.with_name(f"{image.name}.bmap")
 
 
@@ -117,7 +117,7 @@ def block_map_of(image: Path) -> Path:
 
 
 def withdraw_sums(folder: Path, names: Iterable[str]) -> None:
-    """Take images out of a folder's SHA256SUMS, whoever wrote it; raises OSError."""
+    """Remove images from a folder's SHA256SUMS. Raise OSError on failure."""
     path = folder / SUMS
     if not path.is_file():
         return
@@ -132,12 +132,12 @@ def withdraw_sums(folder: Path, names: Iterable[str]) -> None:
 
 
 def render_sums(digests: Mapping[str, str]) -> str:
-    """Write digests as `sha256sum --check` reads them; images without one are left out."""
+    """Return digests in the format of sha256sum(1); images without one are left out."""
     return "".join(f"{digest}  {name}\n" for name, digest in sorted(digests.items()) if digest)
 
 
 def load_class(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read what classroom.json says of each node; nothing where it is damaged."""
+    """Return the entries of classroom.json by hostname; none if it is damaged."""
     found = _load(folder / CLASS)
     nodes = found.get("nodes") if isinstance(found, dict) else None
     return {
@@ -147,8 +147,8 @@ def load_class(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
-    """Return whether what classroom.json says of a node holds for the image that is there now."""
+def still_describes(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
+    """Return whether an entry of classroom.json matches the manifest of the present image."""
     return manifest is not None and (
         (entry.get("config_hash"), entry.get("sha256") or None)
         == (manifest.get("config_hash"), manifest.get("image_sha256"))
@@ -156,7 +156,7 @@ def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> 
 
 
 def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
-    """Describe an image so that it can be checked and rebuilt; holds digests, never contents."""
+    """Return the manifest of an image; it has digests of files, never their content."""
     base, plan = composition.base, composition.plan
     return {
         "tool": f"rpi-image {__version__}",
@@ -181,7 +181,7 @@ def manifest_of(composition: Composition, sha256: str = "") -> dict[str, Any]:
 
 
 def plan_as_json(plan: NodePlan) -> dict[str, Any]:
-    """Describe a plan without its contents, which may be secret."""
+    """Return a plan as JSON without the content of files, which may be secret."""
     return {
         "hostname": plan.hostname,
         "generation": plan.generation,

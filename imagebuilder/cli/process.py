@@ -1,4 +1,4 @@
-"""The process around a command: streams, signals, home under sudo, and last words."""
+"""Set up the process: streams, signals, home under sudo, and reports of usage errors and bugs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.errors import WriteError
+from imagebuilder.files import act_for
 
 
-def end_as_by_ctrl_c() -> None:
-    """Let SIGTERM and a closed terminal clean up and end as Ctrl-C does.
+def interrupt_on_termination() -> None:
+    """Handle SIGTERM and SIGHUP like Ctrl-C.
 
-    A session that is closed sends both: the second would break off the cleaning. One that is
-    ignored (nohup) stays so.
+    A closed session may send both: ignore the second, which would interrupt the clean-up. A signal
+    that is ignored already (nohup) stays ignored.
     """
-    told: list[int] = []
+    received: list[int] = []
 
     def end(number: int, frame: object) -> None:
         del frame
-        told.append(number)
-        if len(told) == 1:
+        received.append(number)
+        if len(received) == 1:
             raise KeyboardInterrupt
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -35,10 +36,10 @@ def end_as_by_ctrl_c() -> None:
 
 
 class LostOutputError(WriteError):
-    """What is printed cannot be written: the disk is full, or nobody opened the stream."""
+    """Standard output cannot be written: the disk is full, or the stream is closed."""
 
 
-class _Output(io.FileIO):
+class _Stdout(io.FileIO):
     def write(self, data: Any) -> int:
         try:
             return super().write(data)
@@ -49,8 +50,8 @@ class _Output(io.FileIO):
             raise LostOutputError(f"cannot print: {error.strerror}", hint) from error
 
 
-class _Words(io.FileIO):
-    """Where we talk to: what cannot be said there is dropped, and no work ends for it."""
+class _Stderr(io.FileIO):
+    """Standard error: what cannot be written is dropped, and no work fails for it."""
 
     lost = False
 
@@ -62,49 +63,50 @@ class _Words(io.FileIO):
             return len(data)
 
 
-def mend_streams() -> _Words:
-    """Let any letter be printed, and tell a failing output from every other failure.
+def wrap_streams() -> _Stderr:
+    """Wrap stdout and stderr, so that any character can be printed and write errors are known.
 
-    Gives what stderr goes through. A closed descriptor would be given to the next file that is
-    opened: an image with our words.
+    Return the raw file under stderr. A closed descriptor is opened on /dev/null first: otherwise
+    the next file that is opened, for example an image, would get that number and our messages.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
             os.dup2(os.open(os.devnull, os.O_WRONLY if descriptor > 1 else os.O_RDONLY), descriptor)
     sys.stdout = io.TextIOWrapper(
-        io.BufferedWriter(_Output(1, "w", closefd=False)),
+        io.BufferedWriter(_Stdout(1, "w", closefd=False)),
         encoding=getattr(sys.stdout, "encoding", None),
         errors="backslashreplace",
         line_buffering=os.isatty(1),
     )
-    words = _Words(2, "w", closefd=False)
+    stderr = _Stderr(2, "w", closefd=False)
     sys.stderr = io.TextIOWrapper(
-        io.BufferedWriter(words),
+        io.BufferedWriter(stderr),
         encoding=getattr(sys.stderr, "encoding", None),
         errors="backslashreplace",
         line_buffering=True,
     )
-    return words
+    return stderr
 
 
-def come_home() -> None:
-    """Under sudo, use the home (cache, `~/`) of whoever called it, not root's."""
+def use_caller_home() -> None:
+    """Under sudo, use the home (cache, `~/`) of the user who called it, not that of root."""
     caller = os.environ.get("SUDO_UID", "")
     if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
         return
     import pwd
 
+    act_for(int(caller))
     with contextlib.suppress(KeyError):
         os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
 
 
 def drop_output() -> None:
-    """Send what Python still holds nowhere: it would try again while it ends."""
+    """Discard buffered output, which Python would try to write again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail_usage(error: click.ClickException) -> int:
-    """Say what is wrong with the command line and give its exit code."""
+    """Report an error in the command line; return its exit code."""
     text = error.format_message().strip().rstrip(".")
     message = text[:1].lower() + text[1:]
     context = getattr(error, "ctx", None)
@@ -117,7 +119,7 @@ def fail_usage(error: click.ClickException) -> int:
 
 
 def report_bug(error: Exception) -> int:
-    """Write a report of a bug, say where it is, and give the exit code 70."""
+    """Write a bug report to a file, print its path, and return exit code 70."""
     import platform
     import tempfile
     import traceback
@@ -127,7 +129,7 @@ def report_bug(error: Exception) -> int:
     ) as report:
         report.write(f"rpi-image {__version__}, Python {platform.python_version()}, ")
         report.write(f"{platform.platform()}\n")
-        # Locals and arguments stay out: they may hold secrets.
+        # Without the message and local variables, which may contain secrets.
         report.write("".join(traceback.format_tb(error.__traceback__)))
         report.write(type(error).__name__ + "\n")
     sys.stderr.write(f"error: this is a bug in rpi-image ({type(error).__name__})\n")

@@ -7,11 +7,12 @@ import errno
 import fcntl
 import mmap
 import os
+import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import WriteError
-from imagebuilder.files import has_folder, write_error
+from imagebuilder.files import allocated_bytes, has_folder, pwrite_all, write_error
 from imagebuilder.progress import human_bytes
 from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
@@ -48,8 +49,7 @@ def copy_raw(source: int, target: int, size_bytes: int, reporter: Reporter) -> s
         return "reflink"
     _check_room(source, target)
     os.ftruncate(target, size_bytes)
-    # st_blocks counts units of 512 bytes on every file system (inode(7)).
-    with reporter.meter("copying", os.fstat(source).st_blocks * 512) as meter:
+    with reporter.meter("copying", allocated_bytes(os.fstat(source))) as meter:
         ranges = tuple(data_ranges(source, size_bytes))
         done = _copy_direct(source, target, _pieces(ranges, size_bytes), meter)
         for start, end in ranges:
@@ -80,19 +80,9 @@ def data_ranges(descriptor: int, size_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> int:
-    """Write all of `data`, in as many calls as needed; return its length."""
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset_bytes)
-        view, offset_bytes = view[written:], offset_bytes + written
-    return len(data)
-
-
 def _check_room(source: int, target: int) -> None:
-    needed = os.fstat(source).st_blocks * 512
-    room = os.fstatvfs(target)
-    free = room.f_bavail * room.f_frsize
+    needed = allocated_bytes(os.fstat(source))
+    free = shutil.disk_usage(target).free
     if needed > free:
         raise OSError(errno.ENOSPC, f"{needed - free} more bytes are needed")
 
@@ -195,9 +185,8 @@ def check_room(folder: Path, base: BaseImage, count: int) -> None:
     place = next(path for path in (folder, *folder.absolute().parents) if has_folder(path))
     if count == 0 or _has_reflinks(place, base):
         return
-    needed = count * base.path.stat().st_blocks * 512
-    room = os.statvfs(place)
-    free = room.f_bavail * room.f_frsize
+    needed = count * allocated_bytes(base.path.stat())
+    free = shutil.disk_usage(place).free
     images = "1 image needs" if count == 1 else f"{count} images need"
     if needed > free:
         raise WriteError(

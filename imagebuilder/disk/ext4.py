@@ -42,6 +42,10 @@ _STATE_ERRORS = 0x0002
 _GROUP_BLOCK_UNINIT = 0x0002
 _LARGEST_LOG_BLOCK = 6  # 64 KiB
 
+# Limit: 1 TiB in blocks of 4 KiB, a bitmap of 32 MiB. A larger file system is copied completely.
+MOST_BLOCKS = 1 << 28
+MOST_GROUPS = 1 << 14
+
 
 @dataclass(frozen=True, slots=True)
 class _Geometry:
@@ -167,12 +171,15 @@ def _features_known(raw: bytes) -> bool:
 def _sound(geometry: _Geometry, size_bytes: int) -> bool:
     return (
         0 < geometry.blocks_per_group <= geometry.block_bytes * 8
+        and geometry.blocks <= MOST_BLOCKS
         and geometry.blocks_per_group % 8 == 0
         and geometry.first_block == (1 if geometry.block_bytes == 1024 else 0)  # noqa: PLR2004
         and geometry.first_block < geometry.blocks
         and geometry.blocks * geometry.block_bytes <= size_bytes
+        and geometry.groups <= MOST_GROUPS
         and geometry.descriptor_bytes in (32, 64)
-        and geometry.inode_table_blocks > 0
+        # mke2fs makes no larger group; a table of any size in each group would take too long.
+        and 0 < geometry.inode_table_blocks <= geometry.blocks_per_group
     )
 
 
@@ -257,12 +264,10 @@ def _mark_metadata(used: bytearray, geometry: _Geometry, groups: list[_Group]) -
     The bitmap of a group with BLOCK_UNINIT was never written, but the group holds these.
     """
     for number in range(len(groups)):
-        for block in range(*_super_blocks(geometry, number)):
-            _mark(used, block - geometry.first_block)
+        _mark(used, geometry, *_super_blocks(geometry, number))
     for group in groups:
         for first, length in _tables_of(group, geometry):
-            for block in range(first, first + length):
-                _mark(used, block - geometry.first_block)
+            _mark(used, geometry, first, first + length)
     span = geometry.blocks_per_group // 8
     return all(
         geometry.blocks_in(number)
@@ -324,8 +329,13 @@ def _runs(used: bytearray) -> Iterator[tuple[int, int]]:
         yield begin, len(used) * 8
 
 
-def _mark(used: bytearray, bit: int) -> None:
-    used[bit >> 3] |= 1 << (bit & 7)
+def _mark(used: bytearray, geometry: _Geometry, begin: int, end: int) -> None:
+    """Set the bits of a half-open range of blocks, whole bytes at once."""
+    first, last = begin - geometry.first_block, end - geometry.first_block
+    low, high = first >> 3, (last + 7) >> 3
+    bits = ((1 << last - first) - 1) << (first & 7)
+    merged = int.from_bytes(used[low:high], "little") | bits
+    used[low:high] = merged.to_bytes(high - low, "little")
 
 
 def _is_power(number: int, base: int) -> bool:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_LARGEST_OFFSET = 1 << 62
+
+
 class RawFile:
     """A file or block device opened for reading only; a ReadAt."""
 
@@ -24,6 +27,8 @@ class RawFile:
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the disk."""
+        if offset_bytes > _LARGEST_OFFSET:
+            return b""  # a partition table may hold any number, and pread(2) takes no larger one
         # One call returns at most 0x7ffff000 bytes on Linux (read(2)).
         parts = []
         while size_bytes > 0 and (

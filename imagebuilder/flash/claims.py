@@ -1,4 +1,4 @@
-"""The account of a run of `flash`: which node may go onto which card, noted in the ledger."""
+"""Decide which node may be written to which card, and record it in the ledger."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
-from imagebuilder.flash.flasher import why_of
+from imagebuilder.flash.flasher import reason_of
 from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Begun:
-    """A card in work: its entry, what was noted of its node before, and whose card it was."""
+class _Claim:
+    """A card being written: its entry, the previous entry of its node, and the card's owner."""
 
     entry: LedgerEntry
     before: LedgerEntry | None
@@ -37,10 +37,9 @@ class _Begun:
 
 
 class CardClaims:
-    """The ledger's side of a run; without a classroom file nothing is kept.
+    """The claims of one run on nodes and cards; without a ledger nothing is recorded.
 
-    `again` writes nodes that have a card, and cards that are another node's; `named` only those
-    nodes.
+    `again` allows nodes that have a card and cards of other nodes; `named` only such nodes.
     """
 
     def __init__(
@@ -54,137 +53,137 @@ class CardClaims:
     ) -> None:
         self._ledger = ledger
         self._epoch = epoch
-        self._voice = reporter
+        self._reporter = reporter
         self._again = again
         self._named = named
-        self._told = again or named
-        self._begun: dict[str, _Begun] = {}
+        self._rewrites = again or named
+        self._claims: dict[str, _Claim] = {}
         self._written: set[str] = set()
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Leave out the nodes that have a card; raises RefusedError where none is left."""
-        done = self._ledger.done() if self._ledger and not self._told else frozenset()
+        """Return the nodes without a card. Raise RefusedError if there is none."""
+        done = self._ledger.done() if self._ledger and not self._rewrites else frozenset()
         left = tuple(name for name in names if name not in done)
         if not left:
-            raise RefusedError("every node has its card", "give --again to write them once more")
+            raise RefusedError("every node has a card", "use --again to write them again")
         return left
 
     def free_nodes(self, nodes: Sequence[NodeSettings], count: int) -> deque[NodeSettings]:
-        """Return the nodes that may be written; raises RefusedError for fewer than `count`."""
+        """Return the nodes that may be written. Raise RefusedError if fewer than `count`."""
         names = self.pending([node.hostname for node in nodes])
         if count > len(names):
             nodes_left = counted(len(names), "node")
-            raise RefusedError(f"{count} devices for {nodes_left}", "name as many devices as nodes")
+            raise RefusedError(f"{count} devices for {nodes_left}", "use as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
     def check(self, content: CardContent, device: Device) -> None:
-        """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""
+        """Raise RefusedError if `begin` would, before the user is asked; warn of a second card."""
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
-        last = self._ledger.last(content.node, again=self._told)
+        last = self._ledger.last(content.node, again=self._rewrites)
         if self._named and last and last.state == WRITTEN and owner != last:
             where = f"{last.card or last.device} on {last.finished}"
-            self._voice.warn(f"{last.node} was written to {where}: that card is now its twin")
+            self._reporter.warn(f"{last.node} was written to {where}: it will have two cards")
 
     def begin(self, content: CardContent, device: Device) -> None:
-        """Note that a node is being written; raises RefusedError for a node or card done before."""
+        """Record that a node is being written. Raise RefusedError if node or card is done."""
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
         entry = replace(_entry(content, device), built=str(self._epoch))
         try:
-            before = self._ledger.claim(entry, again=self._told)
+            before = self._ledger.claim(entry, again=self._rewrites)
         except WriteError as error:
             hint = f"{error.hint}; nothing was written to {device.path}"
             raise WriteError(error.message, hint) from error
-        self._begun[content.node] = _Begun(entry=entry, before=before, owner=owner)
+        self._claims[content.node] = _Claim(entry=entry, before=before, owner=owner)
 
     def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
-        """Return whose card this was; raises RefusedError where it must not become another's."""
+        """Return the owner of a card. Raise RefusedError if it must not be overwritten."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
             raise RefusedError(
-                f"{device.path}: this card became {owner.node} just now", "take another card"
+                f"{device.path}: this card was just written for {owner.node}", "use another card"
             )
         if owner and owner.node != content.node and not self._again:
             raise RefusedError(
-                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
-                "take another card, or give --again to overwrite it",
+                f"{device.path}: this card is {owner.node}, written {owner.finished}",
+                "use another card, or --again to overwrite it",
             )
         return owner
 
     def take_back(self) -> None:
-        """Forget what was begun, before any card was touched."""
-        while self._ledger and self._begun:
-            begun = self._begun.popitem()[1]
+        """Undo all claims, before any card was changed."""
+        while self._ledger and self._claims:
+            claim = self._claims.popitem()[1]
             try:
-                _restore(self._ledger, begun)
+                _restore(self._ledger, claim)
             except RpiImageError as error:
-                self._voice.warn(f"{error.message}: {begun.entry.node} was not written")
+                self._reporter.warn(f"{error.message}: {claim.entry.node} was not written")
 
     def end(self, outcome: CardOutcome) -> None:
-        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
+        """Record the result of a card; if the ledger cannot be written, only warn."""
         if self._ledger is None:
             return
-        begun = self._begun.pop(outcome.job.node)
-        entry = begun.entry
+        claim = self._claims.pop(outcome.job.node)
+        entry = claim.entry
         if outcome.stage != Stage.CLAIM:
-            self._lose(*_overwritten(begun))
+            self._lose(*_overwritten(claim))
         try:
             if outcome.report:
                 self._written.add(entry.node)
-                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(begun))
+                self._ledger.settle(_finished(entry, outcome.report), *_overwritten(claim))
             elif outcome.stage == Stage.CLAIM:
-                _restore(self._ledger, begun)
+                _restore(self._ledger, claim)
             else:
-                failed = replace(entry, state=FAILED, error=why_of(outcome), finished=_now())
-                self._ledger.settle(failed, *_overwritten(begun))
+                failed = replace(entry, state=FAILED, error=reason_of(outcome), finished=_now())
+                self._ledger.settle(failed, *_overwritten(claim))
         except RpiImageError as error:
-            self._voice.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
+            self._reporter.warn(f"{error.message}: {entry.node} on {entry.device} was not recorded")
 
     def _lose(self, lost: LedgerEntry | None, reason: str) -> None:
-        """Let no node in work fall back to a card that it has no more."""
-        for node, begun in self._begun.items():
-            if lost and begun.before == lost:
+        """Mark the previous entry of a node as lost if its card was overwritten in this run."""
+        for node, claim in self._claims.items():
+            if lost and claim.before == lost:
                 gone = replace(lost, state=FAILED, error=reason)
-                self._begun[node] = replace(begun, before=gone)
+                self._claims[node] = replace(claim, before=gone)
 
     def _owner(self, device: Device) -> LedgerEntry | None:
-        """Find out whether this card was written by this ledger; an unreadable one was not."""
+        """Return the ledger's entry of this card; None if there is none or it cannot be read."""
         try:
             with open_medium(Path(device.path)) as (_, disk):
                 node = identify(disk).node
         except RpiImageError:
             return None
         found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
-        known = [*(begun.before for begun in self._begun.values()), *self._entries()]
+        known = [*(claim.before for claim in self._claims.values()), *self._entries()]
         return next((entry for entry in known if entry and _is_on(entry, *found)), None)
 
     def _entries(self) -> tuple[LedgerEntry, ...]:
         return self._ledger.entries() if self._ledger else ()
 
 
-def _restore(ledger: Ledger, begun: _Begun) -> None:
-    """Let the ledger say what it said before; the card was not touched."""
-    if begun.before:
-        ledger.settle(begun.before)
+def _restore(ledger: Ledger, claim: _Claim) -> None:
+    """Restore the previous entry; the card was not changed."""
+    if claim.before:
+        ledger.settle(claim.before)
     else:
-        ledger.forget(begun.entry.node)
+        ledger.forget(claim.entry.node)
 
 
 def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
-    """Return whether a card with this configuration is the one that was written for an entry."""
+    """Return whether a card with this configuration is the card of an entry."""
     same = bool(config_hash) and entry.config_hash == config_hash
     return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
-def _overwritten(begun: _Begun) -> tuple[LedgerEntry | None, str]:
-    """Return the entry of the node that lost its card to this one, and the words for that."""
-    owner = begun.owner
-    if owner is None or owner.node == begun.entry.node:
+def _overwritten(claim: _Claim) -> tuple[LedgerEntry | None, str]:
+    """Return the entry of the node that owned this card, and the reason of its loss."""
+    owner = claim.owner
+    if owner is None or owner.node == claim.entry.node:
         return None, ""
-    return owner, f"its card became {begun.entry.node}"
+    return owner, f"its card was overwritten with {claim.entry.node}"
 
 
 def _entry(content: CardContent, device: Device) -> LedgerEntry:

@@ -1,4 +1,4 @@
-"""Decide which files make a boot partition one node; nothing is written.
+"""Plan the files of a node's boot partition, without side effects.
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images.

@@ -1,4 +1,4 @@
-"""Read and edit the text files that vendors keep on the boot partition."""
+"""Read and edit the vendor's text files on the boot partition."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,48 +25,45 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def read_appended(data: bytes, origin: str) -> str:
-    """Read lines to append: of any 8-bit encoding, with or without Windows' mark in front."""
+    """Return the lines to append, in any 8-bit encoding, with or without a byte order mark.
+
+    Raise SettingsError if it is not text.
+    """
     if b"\0" in data:
         raise SettingsError(
-            f"{origin} is no text of 8-bit letters", "save it as UTF-8; it may be UTF-16 now"
+            f"{origin} is not a text file", "save it as UTF-8; it may be UTF-16 now"
         )
     return data.decode("utf-8-sig", "surrogateescape")
 
 
 @lru_cache(maxsize=16)
 def parse_mapping(text: bytes, path: str) -> Mapping[str, object]:
-    """Read a vendor's YAML file; one without values gives an empty mapping.
+    """Return a vendor's YAML file; an empty mapping if it holds no values.
 
-    Raises ImageError for all else that our own file would silently take the place of.
+    Raise ImageError if it is anything else, because our own file would silently replace it.
     """
-    hint = f"mend it in the image, or replace it by an overlay with a {path} of your own"
+    hint = f"fix it in the image, or replace it with an overlay that has its own {path}"
     if _JINJA.match(text):
-        raise ImageError(f"{path} is a template for the Pi, which ours cannot keep", hint)
+        raise ImageError(f"{path} is a Jinja template of cloud-init, which cannot be merged", hint)
     try:
-        found = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError) as error:
+        found = load_plain(text)
+    except yaml.YAMLError as error:
         raise ImageError(
-            f"{path} is no single YAML mapping: {_yaml_reason(error)}", hint
+            f"{path} is not a single YAML mapping: {yaml_reason(error)}", hint
         ) from error
     if not isinstance(found, dict | None):
-        raise ImageError(f"{path} is no single YAML mapping but a {type(found).__name__}", hint)
+        raise ImageError(f"{path} is not a single YAML mapping but a {type(found).__name__}", hint)
     return found or {}
 
 
-def _yaml_reason(error: yaml.YAMLError | ValueError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    reason = getattr(error, "problem", None) or str(error).partition("\n")[0]
-    return f"line {mark.line + 1}: {reason}" if mark else reason
-
-
-# ---- occidentalis.txt and its like: name=value lines
+# ---- occidentalis.txt: name=value lines
 
 
 def set_lines(text: str, values: dict[str, str]) -> str:
-    """Set `name=value` lines in place and take out those with an empty value.
+    """Set `name=value` lines in place; remove those with an empty value.
 
-    Names are compared without case, the first line of a name is set and later ones go, because
-    the last would win on the Pi. Line ends stay as they are; comments are left alone.
+    Names are compared without case. The first line of a name is set and later ones are removed,
+    because the last one counts on the Pi. Line ends and comments stay as they are.
     """
     ending = "\r\n" if "\r\n" in text else "\n"
     left = dict(values)
@@ -81,27 +79,27 @@ def set_lines(text: str, values: dict[str, str]) -> str:
 
 
 def split_lines(text: str) -> list[str]:
-    """Split as the Pi does: at newlines only, and not at Unicode's further line separators."""
+    """Return the lines as the Pi sees them: split at newlines, not at Unicode line separators."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def check_line(value: str) -> str:
-    """Return the text back if it can stand on one line; raises SettingsError otherwise."""
+    """Return `value` unchanged. Raise SettingsError if it has a control character."""
     found = _CONTROL.search(value)
     if found:
         raise SettingsError(
-            f"a value holds the control character {found[0]!r}, which one line cannot carry",
-            "take it out of the settings",
+            f"a value contains the control character {found[0]!r}",
+            "remove it from the settings",
         )
     return value
 
 
 def check_verbatim(value: str, what: str) -> str:
-    """Refuse what a `name=value` line without quotes cannot carry unharmed."""
+    """Return `value` unchanged. Raise SettingsError if a `name=value` line would change it."""
     if value != value.strip():
         raise SettingsError(
-            f"{what} begins or ends with a blank, which occidentalis.txt cannot carry",
+            f"{what} begins or ends with a space, which occidentalis.txt cannot store",
             "rename the network, or use a newer base image",
         )
     return check_line(value)
@@ -111,10 +109,10 @@ def check_verbatim(value: str, what: str) -> str:
 
 
 def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
-    """Append lines that config.txt does not hold yet for the same boards.
+    """Append lines that config.txt does not have yet for the same boards.
 
-    The lines begin under `[all]` and may have filters of their own; what is appended leaves none
-    open, because tools on the Pi append without a look at the end of the file.
+    The lines begin under `[all]` and may have filters of their own. Filters are closed at the
+    end, because tools on the Pi append lines without a filter.
     """
     present, open_filters = set(), _ALL_BOARDS
     for open_filters, line in _filtered(split_lines(text)):
@@ -131,9 +129,9 @@ def add_config_lines(text: str, lines: tuple[str, ...]) -> str:
 
 
 def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
-    """Return each line with the filters it stands under, by kind; a filter's own line is blank.
+    """Yield each line with the filters that apply to it, by kind; a filter line is yielded empty.
 
-    Filters of different kinds narrow each other, one of the same kind takes the other's place.
+    Filters of different kinds are combined, one of the same kind replaces the other.
     https://www.raspberrypi.com/documentation/computers/config_txt.html#conditional-filters
     """
     filters = _ALL_BOARDS
@@ -152,7 +150,7 @@ def _filtered(lines: list[str]) -> Iterator[tuple[Mapping[str, str], str]]:
 
 
 def _switch(now: Mapping[str, str], then: Mapping[str, str]) -> list[str]:
-    """Return the lines that lead from some filters to others."""
+    """Return the filter lines that switch from the filters `now` to `then`."""
     if now == then:
         return []
     head = ["[all]"] if now.keys() - then.keys() else []

@@ -1,14 +1,37 @@
-"""Where files of ours and of the vendor lie on the boot partition."""
+"""Paths on the boot partition, ours and the vendor's."""
 
 from __future__ import annotations
 
-WIFI = "rpi-image/wifi/wpa_supplicant.conf"
-STATUS = "rpi-image/status.json"
-TARBALLS = "rpi-image/images/"
+# Our own folder; a plan removes the files of earlier plans from it.
 FOLDER = "rpi-image/"
-NODE_ENV = "rpi-image/node.env"
-RECORD = "rpi-image/made.json"
-STOCK = "rpi-image/stock/"
+
+# The node's settings as NAME='value' lines, for the installer and the node service.
+NODE_ENV = f"{FOLDER}node.env"
+
+# The installer; how it is started depends on the generation.
+INSTALLER = f"{FOLDER}install"
+
+# The wireless networks, for wpa_supplicant.
+WIFI = f"{FOLDER}wifi/wpa_supplicant.conf"
+
+# The status, written by the node service on the Pi.
+STATUS = f"{FOLDER}status.json"
+
+# Container images for the node service to load.
+TARBALLS = f"{FOLDER}images/"
+
+# The record of files that earlier plans made outside FOLDER.
+RECORD = f"{FOLDER}made.json"
+
+# Files of the vendor that a plan replaced, by their own paths.
+STOCK = f"{FOLDER}stock/"
+
+# One image for a class: files that differ between nodes, in one folder for each identity.
+IDENTITIES = f"{FOLDER}identities/"
+
+# The kernel command line and the settings of the firmware; `os_prefix` is not supported.
 CMDLINE = "cmdline.txt"
 CONFIG = "config.txt"
+
+# Files of an overlay with this suffix are appended to these two instead of replacing them.
 APPEND = ".append"

@@ -1,4 +1,4 @@
-"""The vendors' text files on a boot partition: edits that keep what others wrote."""
+"""Edit the kernel command line in cmdline.txt and keep the words of others."""
 
 from __future__ import annotations
 
@@ -7,42 +7,48 @@ from dataclasses import dataclass
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import split_lines
+from imagebuilder.plan.card_layout import CMDLINE, INSTALLER
 
-# The kernel's limit on ARM is 1024 with up to 400 that the firmware puts in front.
+# The limit on ARM is 1024 (COMMAND_LINE_SIZE, arch/arm/include/uapi/asm/setup.h), of which the
+# firmware of the Pi uses up to 400 for words that it puts in front.
 OUR_WORDS_MAX_BYTES = 400
 LINE_MAX_BYTES = 1024 - 400
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*"?)+', re.ASCII)
-_INIT_HOOK = re.compile(r"/rpi-image/install\b")
+_INIT_HOOK = re.compile(rf"/{INSTALLER}\b")
 _SYSTEMD_RUN = re.compile(r"systemd\.run=\S*/firstrun\.sh$")
 _PLAIN_INITS = {"init=/sbin/init", "init=/lib/systemd/systemd", "init=/bin/systemd"}
 
-# Where two of a name would confuse whoever reads them; all others may repeat, as `console` does.
+# Words that may occur only once; all others may be repeated, for example `console`.
 _ONCE = re.compile(
     r"(root|rootfstype|rootflags|ds|cfg80211\.\w+|systemd\.(unit|run(_\w+_action)?))="
 )
 
 
-# ---- cmdline.txt
-
-
 def split_words(line: str) -> list[str]:
-    """Split as the kernel does: at blanks that no double quote protects; there are no escapes."""
+    """Return the words of a line, split at spaces outside double quotes.
+
+    As next_arg in the kernel's lib/cmdline.c, which knows no escapes.
+    """
     return _WORD.findall(line)
 
 
 @dataclass(frozen=True, slots=True)
 class CmdlineEdit:
-    """What a run did to cmdline.txt: words it added, and the vendor's that gave way, by place."""
+    """A change of the command line in the file `path`.
+
+    `replaced` are words of the vendor that ours replaced, with their index.
+    """
 
     added: tuple[str, ...] = ()
     replaced: tuple[tuple[int, str], ...] = ()
+    path: str = CMDLINE
 
 
 NO_EDIT = CmdlineEdit()
 
 
 def groups_of(text: str) -> list[str]:
-    """Return the words on a user's or a generation's lines; `init=` keeps its arguments."""
+    """Return the words on the lines of a user or a generation; `init=` stays with its arguments."""
     lines = [line.strip() for line in split_lines(text)]
     groups: list[str] = []
     for line in lines:
@@ -56,14 +62,17 @@ def groups_of(text: str) -> list[str]:
 def merge_cmdline(
     text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT
 ) -> tuple[str, CmdlineEdit]:
-    """Put our groups of words into the one line of cmdline.txt and keep every other word.
+    """Return the text of cmdline.txt with our groups of words, and the change made.
 
-    What an earlier run did is undone first. All of ours stand last, where the kernel prefers them,
-    but before a ` -- `: words in front of `init=` do not reach init, and the vendor's clean-up
-    cuts the line at ` systemd.run`. Raises ImageError where a foreign `init=` and ours exclude
-    each other.
+    The firmware reads the first line only; the others are kept, without effect.
+
+    The earlier change is undone first; all other words stay. Ours go last, where they override
+    others, but before ` -- `, after which words belong to init. Init gets no words that precede
+    `init=`, and the vendor's clean-up cuts the line at ` systemd.run`. Raise ImageError if the
+    line has another `init=` already.
     """
-    words = _undone(split_words(text), earlier)
+    first, _, others = text.partition("\n")
+    words = _undone(split_words(first), earlier)
     _check_words(words, ours)
     end = _end_of(words)
     kept = [(place, word) for place, word in enumerate(words[:end])]
@@ -72,7 +81,7 @@ def merge_cmdline(
     added = [group for group in dict.fromkeys(ours) if group not in stays]
     line = " ".join(stays + added + words[end:])
     _check_length(" ".join(ours), line)
-    return line, CmdlineEdit(tuple(added), tuple(gone))
+    return f"{line}\n{others}" if others.strip() else line, CmdlineEdit(tuple(added), tuple(gone))
 
 
 def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:
@@ -85,7 +94,7 @@ def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:
 
 
 def _without(words: list[str], group: list[str]) -> list[str]:
-    """Take out the last occurrence; one word behind ` -- ` is init's and none of ours."""
+    """Remove the last occurrence of `group`; a single word after ` -- ` belongs to init."""
     size = len(group)
     end = _end_of(words) if size == 1 else len(words)
     for start in range(end - size, -1, -1):
@@ -99,13 +108,13 @@ def _end_of(words: list[str]) -> int:
 
 
 def _gives_way(word: str, ours: tuple[str, ...]) -> bool:
-    """Return whether a word of ours replaces this one: it has the same name and may stand once."""
+    """Return whether one of our words replaces this one: same name, allowed only once."""
     rivals = [group for group in ours if _name(group) == _name(word)]
     return bool(rivals and _ONCE.match(word)) and word != rivals[-1]
 
 
 def without_hooks(words: list[str]) -> list[str]:
-    """Take out what starts our installer, in whichever form an earlier run wrote it."""
+    """Return the words without those that start our installer, in any form of earlier versions."""
     kept: list[str] = []
     rest = list(words)
     while rest:
@@ -135,14 +144,13 @@ def _name(word: str) -> str:
 def _check_words(words: list[str], ours: tuple[str, ...]) -> None:
     if "--" in ours:
         raise SettingsError(
-            "cmdline.txt.append holds `--`, behind which the kernel reads no words", "take it out"
+            "cmdline.txt.append contains `--`, after which the kernel ignores words", "remove it"
         )
     theirs = [word for word in words if word.startswith("init=") and word not in _PLAIN_INITS]
     if theirs and any(group.startswith("init=") for group in ours):
         raise ImageError(
-            f"cmdline.txt already holds {theirs[-1]}, which our own init= would shut out",
-            "this image is of another generation than assumed; name it with --generation "
-            "(`generation:` in a file)",
+            f"cmdline.txt already has {theirs[-1]}, which excludes our own init=",
+            "the image has another generation: set --generation (`generation:` in a file)",
         )
 
 
@@ -150,13 +158,13 @@ def _check_length(mine: str, line: str) -> None:
     size = _size(mine)
     if size > OUR_WORDS_MAX_BYTES:
         raise SettingsError(
-            f"the words for cmdline.txt take {size} bytes, more than {OUR_WORDS_MAX_BYTES}",
+            f"the words for cmdline.txt have {size} bytes, more than {OUR_WORDS_MAX_BYTES}",
             "shorten `cmdline` in generation.yml, or cmdline.txt.append",
         )
     if _size(line) > LINE_MAX_BYTES:
         raise ImageError(
-            f"cmdline.txt would hold {_size(line)} bytes, more than {LINE_MAX_BYTES}",
-            "the kernel cuts a longer line off; take words out of the image's cmdline.txt",
+            f"cmdline.txt would have {_size(line)} bytes, more than {LINE_MAX_BYTES}",
+            "remove words from cmdline.txt in the image: the kernel truncates a longer line",
         )
 
 

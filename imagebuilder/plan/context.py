@@ -1,4 +1,4 @@
-"""What templates may know about a node: its settings as plain values, secrets apart."""
+"""The variables of templates: a node's settings as plain values, secrets kept apart."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ if TYPE_CHECKING:
 
 TLS_FOLDER = "/etc/docker/tls"
 
-# What a login may do where the settings do not say: what vendors let theirs do.
+# The groups of a user without `groups:`; the vendors' own users are in the same ones.
 DEFAULT_GROUPS = ("sudo", "docker", "video")
 
-# The value passes a shell, a sysvinit script and systemd, none of which unquotes alike.
+# A shell, a sysvinit script and systemd read the value, and each removes quotes in its own way.
 _NOT_IN_OPTIONS = re.compile(r"[\s\"'\\`$\x00-\x1f\x7f]")
 
 _COUNTRY = re.compile(r"[A-Z]{2}|00")
 
 
 def docker_options(settings: NodeSettings) -> tuple[str, ...]:
-    """Compose dockerd's options in the order of the workshop's notes; no word holds a blank.
+    """Return dockerd's options, one word each. Raise SettingsError if one has a space or a quote.
 
-    `-H unix://` is always among them: sysvinit needs it. The installer leaves it out where
-    systemd already hands dockerd that socket by `-H fd://`.
+    The order is that of the workshop's notes. `-H unix://` is always included, because sysvinit
+    needs it; the installer removes it where systemd passes that socket with `-H fd://`.
     """
     words = tuple(_option_words(settings.arch, settings.docker))
     for word in words:
         if found := _NOT_IN_OPTIONS.search(word):
             raise SettingsError(
-                f"the Docker option {word!r} holds {found[0]!r}",
-                "the init systems split DOCKER_OPTS at blanks and do not agree about quotes",
+                f"the Docker option {word!r} contains {found[0]!r}",
+                "remove it: init systems split DOCKER_OPTS at spaces and differ in quoting",
             )
     return words
 
 
 def docker_port(docker: Docker) -> int:
-    """Return dockerd's TCP port: with TLS, that for TLS unless another was asked for."""
+    """Return dockerd's TCP port: with TLS, 2376 instead of the default."""
     return DOCKER_TLS_PORT if docker.tls and docker.port == DOCKER_PORT else docker.port
 
 
 def registry_address(settings: NodeSettings) -> str:
-    """Return host:port of the registry that a node pulls from first, or an empty text."""
+    """Return host:port of the registry that a node pulls from first, or an empty string."""
     return next(iter(settings.docker.insecure_registries), "")
 
 
-def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
-    """Return what any template may see as `node`; nothing in it is secret."""
+def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]:
+    """Return the variable `node` of all templates; nothing in it is secret."""
     return {
-        "hostname": _like(HOSTNAME, settings.hostname, "a hostname"),
+        "hostname": _require_match(HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
         "arch": settings.arch,
         "machines": list(settings.machines),
@@ -88,17 +88,17 @@ def public_context(settings: NodeSettings, generation: str) -> dict[str, object]
     }
 
 
-def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
-    """Return what only our own templates and a generation's may see.
+def secret_variables(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
+    """Return the secret variables, for our own templates and those of generations.
 
-    Without `plaintext` each passphrase is its hash: that form goes into the configuration hash,
-    so that nobody can try passphrases against it faster than against the air.
+    Without `plaintext` each passphrase is replaced by its PSK. The configuration hash is made of
+    that form, so that guessing a passphrase from it is as slow as from captured wifi traffic.
     """
     user, tls = settings.user, settings.docker_tls
     return {
         "networks": [
-            _network_secrets(facts, wifi, plaintext=plaintext)
-            for facts, wifi in zip(_ranked(settings), settings.wifi.networks, strict=True)
+            _network_secrets(network, wifi, plaintext=plaintext)
+            for network, wifi in zip(_wifi_networks(settings), settings.wifi.networks, strict=True)
         ],
         "user_password_hash": _reveal(user.password_hash if user else None),
         "consul_encrypt": _reveal(settings.cluster.consul_encrypt),
@@ -180,13 +180,13 @@ def _network(network: Network) -> dict[str, object]:
 def _wifi(settings: NodeSettings) -> dict[str, object]:
     country = settings.wifi.country
     return {
-        "country": country and _like(_COUNTRY, country, "an ISO 3166 country code"),
-        "networks": _ranked(settings),
+        "country": country and _require_match(_COUNTRY, country, "an ISO 3166 country code"),
+        "networks": _wifi_networks(settings),
     }
 
 
-def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
-    """Return the networks with a priority each: by number, then in the order they are written."""
+def _wifi_networks(settings: NodeSettings) -> list[dict[str, object]]:
+    """Return the networks, each with a priority: by number, then by their order in the file."""
     networks = settings.wifi.networks
     order = sorted(range(len(networks)), key=lambda index: -networks[index].priority)
     rank = {index: len(networks) - place for place, index in enumerate(order)}
@@ -202,15 +202,15 @@ def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
 
 
 def _network_secrets(
-    facts: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
+    network: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
 ) -> dict[str, object]:
     passphrase = _reveal(wifi.passphrase)
     psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
     if psk and not PSK.fullmatch(psk):
         raise SettingsError(
-            f"the key of {wifi.ssid!r} is not 64 hex digits", "a passphrase goes into `passphrase`"
+            f"the key of {wifi.ssid!r} is not 64 hex digits", "use `passphrase` for a passphrase"
         )
-    return {**facts, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
+    return {**network, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
 
 
 def _user(settings: NodeSettings) -> dict[str, object]:
@@ -220,9 +220,9 @@ def _user(settings: NodeSettings) -> dict[str, object]:
     return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
 
 
-def _like(pattern: re.Pattern[str], value: str, what: str) -> str:
+def _require_match(pattern: re.Pattern[str], value: str, what: str) -> str:
     if not pattern.fullmatch(value):
-        raise SettingsError(f"{value!r} is not {what}", f"it has to match {pattern.pattern}")
+        raise SettingsError(f"{value!r} is not {what}", f"it must match {pattern.pattern}")
     return value
 
 

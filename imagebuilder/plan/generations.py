@@ -1,11 +1,11 @@
-"""A generation of base images, read from its folder: how to know it, how to hook into it."""
+"""A generation of base images: how to detect it and how to start our installer from it."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import yaml
 from pydantic import (
@@ -18,32 +18,22 @@ from pydantic import (
 )
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
+from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from imagebuilder.model import OverlayFile
+    from imagebuilder.plan.boot_files import BootFiles
 
 FILE = "generation.yml"
 
 
-class BootFiles(Protocol):
-    """The files of a boot partition; paths are '/'-separated and compared without case."""
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-
-    def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
-
-
 class Condition(BaseModel):
-    """One look at the boot partition: a file is there, or absent, or its text matches."""
+    """One test of the boot partition: a file exists, is missing, or its text matches."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,7 +51,7 @@ class Condition(BaseModel):
         return self
 
     def holds(self, boot: BootFiles) -> bool:
-        """Return whether this is so on a boot partition."""
+        """Return whether the test succeeds on a boot partition."""
         if self.exists:
             return boot.exists(self.exists)
         if self.missing:
@@ -75,8 +65,8 @@ class Condition(BaseModel):
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class _Document(BaseModel):
-    """The form of generation.yml."""
+class _GenerationDocument(BaseModel):
+    """The content of generation.yml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -91,7 +81,7 @@ class _Document(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LineEdit:
-    """A `name=value` line of a vendor's file; the value is a template, empty taking it out."""
+    """A `name=value` line to set in a vendor's file; an empty value removes the line."""
 
     path: str
     name: str
@@ -100,12 +90,12 @@ class LineEdit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What a folder under overlays/ says about one generation of base images.
+    """One generation of base images, as described by its folder under overlays/.
 
-    All of `when` must hold for an image to be of this generation; a fact is true where any of
-    its conditions holds; `cmdline` are templates of words for the kernel, empty ones dropping
-    out; `without` are patterns of node files that this generation has no use for;
-    `storage_driver` is what its Docker takes where the settings leave that open.
+    An image is of this generation if all conditions of `when` hold; a fact is true if any of its
+    conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
+    node files that this generation does not need. `storage_driver` is a template of its
+    Docker's default.
     """
 
     name: str
@@ -118,30 +108,35 @@ class Generation:
     storage_driver: str = ""
     files: tuple[OverlayFile, ...] = ()
 
+    def storage_driver_of(self, boot: BootFiles) -> str:
+        """Return the driver that Docker uses on this image."""
+        template = compile_template(self.storage_driver, self.name)
+        return template.render({"fact": self.facts_of(boot)}).strip()
+
     def fits(self, boot: BootFiles) -> bool:
-        """Return whether the boot partition looks like this generation."""
+        """Return whether the boot partition is of this generation."""
         return all(condition.holds(boot) for condition in self.when)
 
     def facts_of(self, boot: BootFiles) -> dict[str, bool]:
-        """Look up what the templates ask about the boot partition."""
+        """Return the facts about a boot partition, for templates."""
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
 
     def wants(self, path: str) -> bool:
-        """Return whether a node file is of use to this generation."""
+        """Return whether this generation needs a node file."""
         return not any(fnmatchcase(path.lower(), pattern.lower()) for pattern in self.without)
 
 
 def parse_generation(
     text: str, name: str, origin: str, files: Sequence[OverlayFile] = ()
 ) -> Generation:
-    """Read a generation.yml; raises SettingsError that names every wrong key."""
+    """Return the generation in a generation.yml. Raise SettingsError with every wrong key."""
     try:
-        document = _Document.model_validate(yaml.safe_load(text))
+        document = _GenerationDocument.model_validate(load_plain(text))
     except yaml.YAMLError as error:
-        raise SettingsError(f"{origin}: {_yaml_reason(error)}", "mend the YAML") from error
+        raise SettingsError(f"{origin}: {yaml_reason(error)}", "fix the YAML") from error
     except (ValidationError, re.error) as error:
         raise SettingsError(
-            f"{origin}: {_validation_reason(error)}", "docs/generations.md shows the form"
+            f"{origin}: {_validation_reason(error)}", "see docs/generations.md"
         ) from error
     return Generation(
         name=name,
@@ -160,12 +155,6 @@ def parse_generation(
     )
 
 
-def _yaml_reason(error: yaml.YAMLError) -> str:
-    mark: Any = getattr(error, "problem_mark", None)
-    where = f"line {mark.line + 1}: " if mark else ""
-    return f"{where}{getattr(error, 'problem', None) or 'not YAML'}"
-
-
 def _validation_reason(error: ValidationError | re.error) -> str:
     if isinstance(error, re.error):
         return f"not a regular expression: {error}"
@@ -175,43 +164,21 @@ def _validation_reason(error: ValidationError | re.error) -> str:
 
 
 def named_generation(generations: tuple[Generation, ...], name: str) -> Generation:
-    """Find a generation by its folder's name; raises SettingsError where there is none."""
+    """Return the generation called `name`. Raise SettingsError if there is none."""
     for generation in generations:
         if generation.name == name:
             return generation
     names = ", ".join(generation.name for generation in generations)
-    raise SettingsError(f"there is no generation {name!r}", f"one of: {names}")
+    raise SettingsError(f"no generation {name!r}", f"one of: {names}")
 
 
 _GENERATION = re.compile(r"^NODE_GENERATION='([^']*)'", re.MULTILINE)
 
 
-@dataclass(frozen=True, slots=True)
-class DictBoot:
-    """A boot partition made of a mapping, for dry runs without an image."""
-
-    files: Mapping[str, bytes]
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-        return tuple(self.files)
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-        return path.lower() in {name.lower() for name in self.files}
-
-    def read(self, path: str) -> bytes:
-        """Return a file's content; raises ImageError where it is absent."""
-        for name, data in self.files.items():
-            if name.lower() == path.lower():
-                return data
-        raise ImageError(f"there is no {path} on the boot partition", "check the base image")
-
-
 def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
-    """Find the one generation a boot partition belongs to; raises ImageError when unsure.
+    """Return the generation of a boot partition. Raise ImageError if none or several fit.
 
-    A wrong guess would fail silently on the Pi. A card of ours says itself what it is.
+    A wrong guess would fail silently on the Pi. One of our own cards records its generation.
     """
     said = _GENERATION.search(read_boot_text(boot, NODE_ENV))
     for generation in generations:
@@ -222,18 +189,8 @@ def detect(generations: Sequence[Generation], boot: BootFiles) -> Generation:
         return fitting[0]
     names = ", ".join(generation.name for generation in fitting or generations)
     raise ImageError(
-        f"the boot partition fits several generations of base images: {names}"
+        f"the boot partition matches several generations of base images: {names}"
         if fitting
-        else "the boot partition is of no generation of base images that is known here",
-        f"name it with --generation (`generation:` in a file): {names}",
+        else "the boot partition matches no known generation of base images",
+        f"set --generation (`generation:` in a file) to one of: {names}",
     )
-
-
-def read_boot_text(boot: BootFiles, path: str) -> str:
-    """Return the text of a file of the boot partition; empty where it is absent."""
-    return decode_boot_text(boot.read(path)) if boot.exists(path) else ""
-
-
-def decode_boot_text(data: bytes) -> str:
-    """Decode a vendor's text; bytes that are no UTF-8 survive the way back."""
-    return data.decode("utf-8", "surrogateescape")

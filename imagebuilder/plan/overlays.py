@@ -1,4 +1,4 @@
-"""Reads overlay folders: the files to lay over a boot partition, and the generations."""
+"""Read overlay folders and the folders of generations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
 
 
 def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
-    """Read all files of a folder, sorted by path; hidden ones and editors' backups stay out.
+    """Return all files of a folder, sorted by path, without hidden files and editors' backups.
 
-    Only what came with the program may see secrets in its templates. A generation's folder is no
-    overlay and gives nothing. Raises SettingsError for a folder that is not there and for names
-    that FAT cannot hold.
+    Only templates that came with the program get secrets. The folder of a generation is not an
+    overlay and has no files. Raise SettingsError if the folder does not exist, or if FAT cannot
+    store a name.
     """
     if has_file(folder / FILE):
         return ()
@@ -35,20 +35,20 @@ def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
 
 
 def node_overlay() -> tuple[OverlayFile, ...]:
-    """Return what every node gets: the files of overlays/node and the joined scripts, by path."""
+    """Return the files of every node: those of overlays/node and the joined scripts, by path."""
     shipped = shipped_folder("overlays")
     files = (*load_overlay(shipped / "node"), *load_scripts(shipped / "scripts"))
     return tuple(sorted(files, key=lambda file: file.path))
 
 
 def load_generations(folders: Iterable[Path]) -> tuple[Generation, ...]:
-    """Read the generations of folders; a folder is one itself or holds some, later ones win."""
+    """Return the generations in folders; a later one replaces an earlier one of its name."""
     found = {place.name: load_generation(place) for place in generation_folders(folders)}
     return tuple(found.values())
 
 
 def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
-    """Find the folders of generations: one of `folders` itself, or what lies in it."""
+    """Yield the folders of generations: each of `folders` itself, or its subfolders."""
     for folder in folders:
         for place in [folder, *_inside(folder)] if has_folder(folder) else []:
             if has_file(place / FILE):
@@ -56,16 +56,16 @@ def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
 
 
 def load_generation(folder: Path) -> Generation:
-    """Read one generation's folder; its templates see secrets, whoever wrote it."""
+    """Return the generation in a folder; all its templates get secrets."""
     files = [_read(folder, path, secrets=True) for path in _files(folder) if path.name != FILE]
     text = (folder / FILE).read_text(encoding="utf-8")
     return parse_generation(text, folder.name, str(folder / FILE), files)
 
 
 def check_templates(folder: Path) -> None:
-    """Compile the templates of an overlay folder; raises SettingsError where one cannot be.
+    """Compile the templates of an overlay folder. Raise SettingsError if one is not valid.
 
-    What a template asks for is known only once a node is planned.
+    Their variables can only be checked when a node is planned.
     """
     if not has_file(folder / FILE):
         for path in _files(folder):
@@ -74,23 +74,23 @@ def check_templates(folder: Path) -> None:
 
 
 def template_of(file: OverlayFile) -> Template:
-    """Compile one overlay file; raises SettingsError with its place."""
+    """Return the compiled template. Raise SettingsError with file and line if it is not valid."""
     try:
         return compile_template(file.data.decode(), file.origin)
     except UnicodeDecodeError as error:
         raise SettingsError(
-            f"{file.origin} is a template and not UTF-8", "take the .j2 off its name"
+            f"{file.origin} is a template but not UTF-8", "remove .j2 from its name"
         ) from error
 
 
 def check_path(path: str, origin: str) -> str:
-    """Return a path back if FAT can hold it; raises SettingsError with the part that cannot be."""
+    """Return `path` unchanged. Raise SettingsError if FAT cannot store one of its names."""
     for name in path.split("/"):
         reason = _fault_of(name)
         if reason:
             raise SettingsError(
                 f"{origin}: the name {name!r} {reason}",
-                "rename the file: a boot partition is FAT",
+                "rename the file: the boot partition is FAT",
             )
     return path
 
@@ -99,43 +99,43 @@ def _fault_of(name: str) -> str:
     if name in {"", ".", ".."}:
         return "is not a file name"
     if found := _ILLEGAL.search(name):
-        return f"holds {found[0]!r}, which FAT cannot store"
+        return f"contains {found[0]!r}, which FAT cannot store"
     if name != name.rstrip(". ") or name != name.lstrip(" "):
-        return "begins with a blank or ends with a blank or dot, which FAT cannot store"
+        return "begins with a space or ends with a space or dot, which FAT cannot store"
     fault = fault_of(name)
-    return f"cannot stand on FAT: {fault}" if fault else ""
+    return f"is not valid on FAT: {fault}" if fault else ""
 
 
 def _files(folder: Path) -> list[Path]:
     if not has_folder(folder):
-        raise SettingsError(f"there is no overlay folder {folder}", "--overlay takes a folder")
+        raise SettingsError(f"no overlay folder {folder}", "use --overlay with a folder")
     files = sorted(_walk(folder, frozenset()))
     _refuse_twins(folder, files)
     return files
 
 
 def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
-    """Raise SettingsError for two files of one folder that are one file on FAT."""
+    """Raise SettingsError if two files of one folder have the same name on FAT."""
     found: dict[str, Path] = {}
     for path in files:
         name = fold(path.relative_to(folder).as_posix().removesuffix(".j2"))
         if other := found.get(name):
             raise SettingsError(
-                f"{other} and {path} are one file on the boot partition",
-                "rename or remove one: FAT does not tell a from A",
+                f"{other} and {path} are the same file on the boot partition",
+                "rename or remove one of them: FAT ignores case",
             )
         found[name] = path
 
 
 def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
-    """Return all files under a folder, those behind links to folders too.
+    """Yield all files under a folder; follow symbolic links to folders.
 
-    `above` are the device and inode numbers of the folders on the way here.
+    `above` are the device and inode numbers of the parent folders. Raise SettingsError on a loop.
     """
     inside, found = _inside(folder), folder.stat()
     here = (found.st_dev, found.st_ino)
     if here in above:
-        raise SettingsError(f"{folder} leads back to a folder that it lies in", "remove the link")
+        raise SettingsError(f"{folder} is a link to one of its own parents", "remove the link")
     for path in inside:
         if path.name.startswith("."):
             continue
@@ -150,7 +150,7 @@ def _inside(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError as error:
         raise SettingsError(
-            f"cannot read {folder}: {error.strerror}", "check its rights"
+            f"cannot read {folder}: {error.strerror}", "check its permissions"
         ) from error
 
 

@@ -1,8 +1,8 @@
-"""One image for a whole class: every node's own files under a name the Pi can find by itself.
+"""Plan one image for a whole class: the files of each node, under a name its Pi can find.
 
-For people who duplicate cards with other tools. The image is that of a node called `unclaimed`;
-what a node has otherwise lies in rpi-image/identities/, and the installer on the Pi moves its own
-there into place and removes the rest.
+This is for cards that are duplicated with other tools. The image is that of a node called
+`unclaimed`; what differs for a node is in rpi-image/identities/. The installer on the Pi moves its
+own files from there into place and removes the rest.
 """
 
 from __future__ import annotations
@@ -14,24 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.model import BootEdit, Cluster, Network, NodePlan, NodeSettings
-from imagebuilder.plan.card_layout import TARBALLS
+from imagebuilder.plan.card_layout import IDENTITIES, RECORD, TARBALLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-FOLDER = "rpi-image/identities"
 UNCLAIMED = "unclaimed"
-
-# The Pi never rewrites its kernel command line: a power cut there would brick it. made.json
-# is the planner's own notes, and stays that of the image.
-CMDLINE = "cmdline.txt"
-SHARED = frozenset({CMDLINE, "rpi-image/made.json"})
 
 
 def identity_of(node: NodeSettings) -> str:
-    """Name a node's folder by its board's serial number, else by its MAC; empty without both.
+    """Return the name of a node's folder: by serial number, else by MAC, empty without both.
 
-    Serial numbers are hexadecimal and shown with 8 or 16 digits (/proc/cpuinfo); the last 8 differ.
+    /proc/cpuinfo shows the serial number with 8 or 16 hex digits; only the last 8 differ.
     """
     if node.serial:
         return f"serial-{node.serial.lower().removeprefix('0x')[-8:]}"
@@ -39,9 +33,9 @@ def identity_of(node: NodeSettings) -> str:
 
 
 def check_identities(nodes: Sequence[NodeSettings]) -> None:
-    """Raise SettingsError where a Pi could not tell which node it is, with every such node."""
+    """Raise SettingsError with every node that a Pi could not identify itself as."""
     problems = [
-        Problem(f"{node.hostname} has neither serial nor mac", "give one of them to the node")
+        Problem(f"{node.hostname} has neither serial nor mac", "set one of them for the node")
         for node in nodes
         if not identity_of(node)
     ]
@@ -49,21 +43,22 @@ def check_identities(nodes: Sequence[NodeSettings]) -> None:
     for node in nodes:
         earlier = seen.setdefault(identity_of(node), node.hostname)
         if identity_of(node) and earlier != node.hostname:
-            problems.append(Problem(f"{node.hostname} and {earlier} are the same board"))
+            problems.append(Problem(f"{node.hostname} and {earlier} have the same serial or mac"))
     if len({node.image for node in nodes}) > 1:
-        problems.append(Problem("the nodes start from different images"))
+        problems.append(Problem("the nodes have different base images"))
     if problems:
         raise SettingsError(
-            "one image cannot serve these nodes", "the board shows its serial in /proc/cpuinfo",
+            "one image cannot be used for these nodes",
+            "the serial number of a board is in /proc/cpuinfo",
             tuple(problems),
         )  # fmt: skip
 
 
 def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
-    """Return what a board becomes that is in no roster: no more than what all nodes agree on.
+    """Return the settings of a board that is not in the roster: those that all nodes share.
 
-    It has no address, keys, or cluster of its own. A variable that differs from node to node is
-    blank, for a template that every node has asks for it.
+    It has no address, keys or cluster of its own. A variable that differs between nodes is empty,
+    because the templates still use it.
     """
     first = nodes[0]
     blank = NodeSettings(
@@ -95,7 +90,7 @@ def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
 
 
 def _agreed(values: Sequence[Any], blank: Any) -> Any:
-    """Return what all values share: field by field, for tuples the members, else `blank`."""
+    """Return what all values share: field by field, the common members of tuples, else `blank`."""
     first = values[0]
     if all(value == first for value in values):
         return first
@@ -122,12 +117,16 @@ def _agreed_variables(nodes: Sequence[NodeSettings]) -> tuple[tuple[str, str], .
 
 
 def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
-    """Put what differs from `fallback` under each identity's folder; pure.
+    """Return `fallback` with what differs for each node in the folder of its identity.
 
-    `plans` maps the names of `identity_of` to plans over the same base as `fallback`. The Pi only
-    adds its own files, so what is not every node's leaves the fallback.
+    `plans` maps names of `identity_of` to plans for the same base as `fallback`. The Pi only adds
+    its own files, so files that not all nodes have are removed from the fallback.
     """
-    shared = [kept for edit in fallback.edits for kept in _for_all(edit, plans.values())]
+    shared = [
+        kept
+        for edit in fallback.edits
+        for kept in _for_all(edit, plans.values(), shared=edit.path in _shared(fallback))
+    ]
     shared += _tarballs_of_all(fallback, tuple(plans.values()))
     common = {edit.path.lower(): edit.data for edit in shared}
     own = [edit for name, plan in plans.items() for edit in _own_edits(name, plan, common)]
@@ -143,9 +142,9 @@ def merge_plans(fallback: NodePlan, plans: Mapping[str, NodePlan]) -> NodePlan:
 
 
 def _tarballs_of_all(fallback: NodePlan, plans: Sequence[NodePlan]) -> Iterable[BootEdit]:
-    """Return the container images that every node loads: once, for thirty copies have no room.
+    """Yield the container images that every node loads, once: thirty copies would not fit.
 
-    `unclaimed` has no cluster and leaves them alone.
+    `unclaimed` has no cluster and does not load them.
     """
     for edit in plans[0].edits:
         same = (_find(plan, edit.path) == edit for plan in plans)
@@ -158,37 +157,42 @@ def _warnings(fallback: NodePlan, plans: Iterable[NodePlan]) -> Iterable[str]:
     for plan in plans:
         yield from plan.warnings
         if _command_line(plan) != _command_line(fallback):
-            yield f"{plan.hostname}: its own words for {CMDLINE} are left out: all nodes share one"
+            yield f"{plan.hostname}: its words for {plan.cmdline} are ignored: all nodes share it"
 
 
 def _command_line(plan: NodePlan) -> bytes:
-    """Return what a plan makes of the kernel command line, without cloud-init's id of the node."""
-    edit = _find(plan, CMDLINE)
+    """Return the planned kernel command line without cloud-init's instance id."""
+    edit = _find(plan, plan.cmdline)
     data = edit.data if edit else None
     return (data or b"").replace(f";i={plan.config_hash}".encode(), b"")
 
 
-def _for_all(edit: BootEdit, plans: Iterable[NodePlan]) -> Iterable[BootEdit]:
-    """Return the edit where every plan makes the file, a removal where one of them removes it."""
+def _for_all(edit: BootEdit, plans: Iterable[NodePlan], *, shared: bool) -> Iterable[BootEdit]:
+    """Yield the edit if every plan writes the file, a removal if one of them removes it."""
     found = [_find(plan, edit.path) for plan in plans]
-    if (
-        edit.path in SHARED
-        or edit.data is None
-        or all(same and same.data is not None for same in found)
-    ):
+    if shared or edit.data is None or all(same and same.data is not None for same in found):
         yield edit
     elif any(same and same.data is None for same in found):
         yield replace(edit, data=None)
 
 
+def _shared(plan: NodePlan) -> frozenset[str]:
+    """Return the paths of files that are the same for every node.
+
+    The Pi never rewrites its kernel command line: after a power cut it would not boot. made.json
+    is the record of the planner.
+    """
+    return frozenset({plan.cmdline, RECORD})
+
+
 def _find(plan: NodePlan, path: str) -> BootEdit | None:
-    """Find a plan's edit of a file as FAT does, whatever the case of its letters."""
+    """Return a plan's edit of a file, in any case as on FAT; None if there is none."""
     return next((edit for edit in plan.edits if edit.path.lower() == path.lower()), None)
 
 
 def _own_edits(name: str, plan: NodePlan, common: Mapping[str, bytes | None]) -> Iterable[BootEdit]:
     for edit in plan.edits:
-        if edit.data is None or edit.path in SHARED:
+        if edit.data is None or edit.path in _shared(plan):
             continue
         if common.get(edit.path.lower()) != edit.data:
-            yield BootEdit(f"{FOLDER}/{name}/{edit.path}", edit.data)
+            yield BootEdit(f"{IDENTITIES}{name}/{edit.path}", edit.data)

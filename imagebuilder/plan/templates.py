@@ -1,4 +1,4 @@
-"""Jinja2 for overlays: strict about names, sandboxed, and exact about quoting."""
+"""Render the Jinja2 templates of overlays: sandboxed, with strict names and exact quoting."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ if TYPE_CHECKING:
     from jinja2 import Template as JinjaTemplate
 
 
-# What YAML 1.1 does not let stand in a double-quoted text, beside what JSON escapes already.
+# Not printable in YAML 1.1 (5.1, c-printable), or read as a line break; not escaped by JSON.
 _NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A compiled template; `names` are the variables it mentions, `origin` the file it is from."""
+    """A compiled template; `names` are the variables it uses, `origin` is its file."""
 
     origin: str
     names: frozenset[str]
     _compiled: JinjaTemplate
 
     def render(self, context: Mapping[str, object]) -> str:
-        """Fill in the context; a failure names the file and line of the template."""
+        """Render with `context`. Raise SettingsError with file and line of the template."""
         try:
             return self._compiled.render(context)
-        except ImageError:  # not the template's fault
+        except ImageError:  # raised by `boot_yaml`, not an error of the template
             raise
-        except Exception as error:  # a template can raise anything that Python can
+        except Exception as error:  # an expression in a template can raise anything
             raise SettingsError(
                 f"{self.origin}:{_line_of(error, self.origin)}: {_reason(error)}", _hint(error)
             ) from error
@@ -49,29 +49,29 @@ class Template:
 
 @lru_cache(maxsize=1024)
 def compile_template(source: str, origin: str) -> Template:
-    """Compile a template once; `origin` is the name that errors show."""
+    """Compile a template; `origin` is its name in errors. Raise SettingsError if it is wrong."""
     try:
         names = meta.find_undeclared_variables(_ENVIRONMENT.parse(source, filename=origin))
         code = _ENVIRONMENT.compile(source, name=origin, filename=origin)
     except TemplateSyntaxError as error:
         raise SettingsError(
-            f"{origin}:{error.lineno}: {_reason(error)}", "the template is not valid Jinja2"
+            f"{origin}:{error.lineno}: {_reason(error)}", "fix the Jinja2 syntax"
         ) from error
     compiled = _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
     return Template(origin, frozenset(names), compiled)
 
 
 def sh(value: object) -> str:
-    """Quote for the shell, always in single quotes; a newline or NUL cannot be one line."""
+    """Return `value` in single quotes for the shell. Raise SettingsError on control characters."""
     text = check_line(_shell_text(value))
     return "'" + text.replace("'", "'\"'\"'") + "'"
 
 
 def yaml(value: object) -> str:
-    """Write a YAML flow value that every loader reads back as the same type and text.
+    """Return a YAML flow value that every loader reads as the same type and text.
 
-    JSON texts are YAML 1.1 once the characters that YAML calls unprintable are escaped, and
-    their quotes keep `no`, `0123` and dates what they are.
+    A JSON string is valid YAML 1.1 if the characters that YAML calls non-printable are escaped.
+    The quotes keep `no`, `0123` and dates strings.
     """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml(key)}: {yaml(each)}" for key, each in value.items()) + "}"
@@ -83,8 +83,13 @@ def yaml(value: object) -> str:
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def compose(value: object) -> str:
+    """Return a YAML value for a compose file, in which `$` is escaped (`$$`)."""
+    return yaml(value).replace("$", "$$")
+
+
 def utc(epoch: int) -> str:
-    """Write seconds since 1970 as fake-hwclock does."""
+    """Return `epoch` (seconds since 1970) in the format of fake-hwclock."""
     return datetime.fromtimestamp(epoch, tz=UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -99,7 +104,7 @@ def _shell_text(value: object) -> str:
 def _environment() -> ImmutableSandboxedEnvironment:
     environment = ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
-        autoescape=False,  # shell and YAML are not HTML; each value passes its own filter
+        autoescape=False,  # not HTML: templates use the filters `sh` and `yaml`
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -108,6 +113,7 @@ def _environment() -> ImmutableSandboxedEnvironment:
     environment.filters |= {
         "sh": sh,
         "yaml": yaml,
+        "compose": compose,
         "line": check_line,
         "verbatim": check_verbatim,
         "utc": utc,
@@ -131,7 +137,7 @@ def _reason(error: BaseException) -> str:
 def _hint(error: BaseException) -> str:
     if isinstance(error, SettingsError):
         return error.hint
-    return "give a missing variable with --set NAME=VALUE; docs/overlays.md lists what is there"
+    return "set a missing variable with --set NAME=VALUE; docs/overlays.md lists all others"
 
 
 _ENVIRONMENT = _environment()

@@ -1,4 +1,4 @@
-"""Wifi names and keys as supplicants and NetworkManager want them written."""
+"""SSIDs and keys in the formats of wpa_supplicant and NetworkManager."""
 
 from __future__ import annotations
 
@@ -12,36 +12,45 @@ from imagebuilder.plan.boot_texts import check_line
 
 
 def check_ssid(ssid: str) -> str:
-    """Return the SSID back if it is 1 to 32 bytes (IEEE 802.11) on one line."""
+    """Return `ssid` unchanged. Raise SettingsError if it is not 1 to 32 bytes (IEEE 802.11)."""
     size = len(ssid.encode())
     if size not in SSID_BYTES:
         raise SettingsError(
-            f"the SSID {ssid!r} takes {size} bytes; 1 to {SSID_BYTES[-1]} are possible",
-            "letters beyond ASCII take 2 to 4 bytes each",
+            f"the SSID {ssid!r} has {size} bytes, not 1 to {SSID_BYTES[-1]}",
+            "shorten it: characters outside ASCII take 2 to 4 bytes",
         )
     return check_line(ssid)
 
 
 @lru_cache(maxsize=256)
 def hash_psk(passphrase: str, ssid: str) -> str:
-    """Derive the 64 lower-case hex digits of a WPA pre-shared key (IEEE 802.11i, H.4.1)."""
+    """Return the WPA pre-shared key as 64 lower-case hex digits (IEEE 802.11i, H.4.1).
+
+    Raise SettingsError if the passphrase does not have 8 to 63 bytes.
+    """
     secret = check_line(passphrase).encode()
     if len(secret) not in PASSPHRASE_BYTES:
         raise SettingsError(
-            f"the passphrase of {ssid!r} has {len(secret)} bytes; WPA takes 8 to 63",
-            "64 hex digits are a key already: give them as `psk`",
+            f"the passphrase of {ssid!r} has {len(secret)} bytes, not 8 to 63",
+            "use `psk` for a key of 64 hex digits",
         )
     return hashlib.pbkdf2_hmac("sha1", secret, ssid.encode(), 4096, 32).hex()
 
 
 def wpa_ssid(ssid: str) -> str:
-    """Write an SSID for wpa_supplicant.conf: quoted where plain, else as hex."""
+    """Return an SSID for wpa_supplicant.conf: quoted if plain, else as hex digits.
+
+    Only the hex form is safe for quotes, `#` and bytes outside ASCII (wpa_config_parse_string).
+    """
     plain = re.fullmatch(r"[A-Za-z0-9_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?", check_ssid(ssid))
     return f'"{ssid}"' if plain else ssid.encode().hex()
 
 
 def nm_ssid(ssid: str) -> str:
-    """Write an SSID for a NetworkManager keyfile: as text where plain, else as byte numbers."""
+    """Return an SSID for a NetworkManager keyfile: as text if plain, else as byte numbers.
+
+    A keyfile (nm-settings-keyfile(5)) takes both; text that looks like numbers would be ambiguous.
+    """
     if re.fullmatch(r"[A-Za-z_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?", check_ssid(ssid)):
         return ssid
     return "".join(f"{byte};" for byte in ssid.encode())

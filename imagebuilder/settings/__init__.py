@@ -1,4 +1,4 @@
-"""From YAML, tables and flags to `NodeSettings`; every problem with its line.
+"""Turn YAML, tables and flags into NodeSettings, and report every problem with its line.
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan.

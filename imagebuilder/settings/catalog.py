@@ -1,4 +1,4 @@
-"""Profiles and the catalogue of base images: ours, and a user's folders laid over them."""
+"""Read profiles and the catalogue of base images: the shipped ones and those of the user."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 
 
 def load_profiles(folders: Sequence[Path] = ()) -> tuple[ProfileDocument, ...]:
-    """Read every profile, by name; a later folder's profile replaces one of the same name."""
+    """Return all profiles, sorted by name; a later folder's profile replaces one of its name."""
     found: dict[str, ProfileDocument] = {}
     for path in _yaml_files(folders):
         if path.name not in CATALOGUES:
@@ -42,7 +42,7 @@ def load_profiles(folders: Sequence[Path] = ()) -> tuple[ProfileDocument, ...]:
 
 
 def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
-    """Read every catalogue entry, in order; a later folder's entry replaces one of its name."""
+    """Return all catalogue entries in order; a later folder's entry replaces one of its name."""
     found: dict[str, CatalogueEntry] = {}
     for path in _yaml_files(folders):
         if path.name in CATALOGUES:
@@ -52,10 +52,10 @@ def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
 
 
 def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
-    """Return the profile called `name`."""
+    """Return the profile called `name`. Raise SettingsError if there is none."""
     if not name:
         known = ", ".join(profile.name for profile in profiles)
-        raise SettingsError("no profile is named", f"add one: {known}")
+        raise SettingsError("no profile is set", f"set one of: {known}")
     found = next((profile for profile in profiles if profile.name == name), None)
     if found is None:
         raise SettingsError(
@@ -72,39 +72,42 @@ def find_image(
     folders: Sequence[Path] = (),
     folder: Path = Path(),
 ) -> ImageSource:
-    """Find a base image by catalogue name, local path (against `folder`) or URL."""
+    """Return a base image by catalogue name, local path (relative to `folder`) or URL.
+
+    Raise SettingsError if the text is not valid or not in the catalogue.
+    """
     data = {classify_image(text): text, "unchecked": unchecked, "sha256": sha256 or None}
     document, diagnostics = parse_document(ImageDocument, data, folder=folder)
     if document is None:
-        # An address stays unsaid: it may hold a password, and is not sound enough to part.
+        # Do not show a URL that cannot be parsed: it may contain a password.
         with_path = "image" if "://" in text else f"image {text}"
         raise SettingsError(f"{with_path}: {diagnostics[0].message}", diagnostics[0].hint)
     return source_of(document, load_catalogue(folders))
 
 
 def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
-    """Return the source of an image document; what it says wins over the catalogue."""
+    """Return the source of an image document; its keys override those of the catalogue."""
     if image.url:
         name = Path(urlsplit(image.url).path).name or redacted(image.url)
         known = _generation_of(name, catalogue)
-        return _said(image, ImageSource(name=name, url=image.url, generation=known))
+        return _with_overrides(image, ImageSource(name=name, url=image.url, generation=known))
     if image.file:
         name, known = image.file.name, _generation_of(image.file.name, catalogue)
         hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
         source = ImageSource(name=name, file=image.file, generation=known, hint=hint)
-        return _said(image, source)
+        return _with_overrides(image, source)
     entry = next((e for e in catalogue if e.name == image.name), None)
     if entry is None:
         hint = did_you_mean(str(image.name), [e.name for e in catalogue])
         raise SettingsError(
             f"no base image `{image.name}` in the catalogue",
-            f"{hint} (a local file needs `./` or a suffix as .img or .zip)",
+            f"{hint} (a local file needs `./` or a suffix like .img or .zip)",
         )
-    return _said(image, _from_catalogue(entry))
+    return _with_overrides(image, _from_catalogue(entry))
 
 
 def checksum_of(image: CatalogueEntry) -> str:
-    """Say what an image is compared with: a pinned digest, its publisher's, one beside it."""
+    """Return the source of the checksum: `pinned`, `publisher's`, `beside it` or `none`."""
     if image.sha256 or image.raw_sha256:
         return "pinned"
     if image.file is None:
@@ -113,7 +116,7 @@ def checksum_of(image: CatalogueEntry) -> str:
 
 
 def _generation_of(name: str, catalogue: Sequence[CatalogueEntry]) -> str | None:
-    """Return what the catalogue says of a file by its vendor's name, packed or unpacked."""
+    """Return the catalogue's generation for a file with the vendor's name, packed or unpacked."""
     same = (e for e in catalogue if name in (e.basename, Path(e.basename).stem))
     return next((entry.generation for entry in same), None)
 
@@ -138,7 +141,7 @@ def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
     )
 
 
-def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
+def _with_overrides(image: ImageDocument, source: ImageSource) -> ImageSource:
     return replace(
         source,
         sha256=image.sha256 or source.sha256,
@@ -149,7 +152,7 @@ def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
 
 
 def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
-    """Read one document; SettingsError with everything that is wrong with it."""
+    """Return one document. Raise SettingsError with all problems in it."""
     parsed = load_yaml(path, "profile")
     problems = [Problem(p.message, p.hint, path, p.line) for p in parsed.problems]
     document = None
@@ -160,7 +163,7 @@ def load_document(model: type[AnyDocument], path: Path) -> AnyDocument:
             for f in diagnostics
         ]
     if document is None or problems:
-        raise SettingsError(f"{path} is wrong", problems=tuple(problems))
+        raise SettingsError(f"{path} is not valid", problems=tuple(problems))
     return document
 
 
@@ -174,6 +177,6 @@ def _yaml_files(folders: Sequence[Path]) -> list[Path]:
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         raise SettingsError(
-            f"profiles folder {error.filename}: {reason}", "check the path after --profiles"
+            f"profiles folder {error.filename}: {reason}", "check the path of --profiles"
         ) from None
     return [path for path in listed if path.suffix in (".yml", ".yaml") and has_file(path)]

@@ -1,4 +1,4 @@
-"""A classroom file with its rosters, and the way from a finding back to its file and line."""
+"""Read a classroom file with its rosters, and map diagnostics to file and line."""
 
 from __future__ import annotations
 
@@ -33,62 +33,62 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 
-# Taking a faulty part out may leave a fault above it, but not often.
-SALVAGE_ROUNDS = 5
+# Removing an invalid part may make the part above it invalid, but rarely more than once.
+MOST_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
-    """Where one node of the expanded roster stands: in the YAML at `index`, or in a table."""
+class _RosterOrigin:
+    """The origin of one node of the expanded roster: `index` in the YAML, or a line of a table."""
 
     index: int = 0
     file: Path | None = None
     line: int = 0
 
 
-class Blame:
-    """Which parts are faulty already, so that what only follows from them is not said again."""
+class FaultyParts:
+    """The parts with an error: errors that only follow from these are not reported."""
 
     def __init__(self) -> None:
         self._faulty: set[tuple[object, ...]] = set()
         self._above: set[tuple[object, ...]] = set()
 
     def add(self, loc: tuple[object, ...]) -> None:
-        """Note that what stands at `loc` is faulty."""
+        """Record an error at `loc`."""
         self._faulty.add(loc)
         self._above |= {loc[:depth] for depth in range(1, len(loc) + 1)}
 
     def covers(self, loc: tuple[object, ...]) -> bool:
-        """Return whether `loc` is a faulty part, within one, or holds one."""
+        """Return whether `loc` is a part with an error, is inside one, or contains one."""
         within = any(loc[:depth] in self._faulty for depth in range(1, len(loc) + 1))
         return within or loc in self._above
 
 
 @dataclass
 class ClassroomFile:
-    """A classroom file with its rosters, and the way from a finding to its file and line."""
+    """A classroom file with its rosters, and the mapping of diagnostics to file and line."""
 
     path: Path | None
     home: str
     parsed: YamlFile | None = None
-    origins: list[_Origin] = field(default_factory=list)
+    origins: list[_RosterOrigin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    cuts: list[dict[Loc, list[int]]] = field(default_factory=list)
-    alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
-    blame: Blame = field(default_factory=Blame)
+    removed: list[dict[Loc, list[int]]] = field(default_factory=list)
+    reported: set[tuple[_RosterOrigin, Loc, str]] = field(default_factory=set)
+    faulty: FaultyParts = field(default_factory=FaultyParts)
 
     @property
     def folder(self) -> Path:
-        """Folder that relative paths are against."""
+        """The folder that relative paths start from."""
         return self.path.parent if self.path else Path()
 
     @property
     def fatal(self) -> bool:
-        """Whether a node could be other than the user meant."""
+        """Whether there is an error, not only warnings."""
         return any(problem.severe for problem in self.problems)
 
     def classroom(self) -> ClassroomDocument | None:
-        """Read the file and its rosters; None where they are no classroom."""
+        """Return the file with its rosters; None if it is not valid. Problems are in `problems`."""
         if self.path is None:
             return ClassroomDocument()
         try:
@@ -107,46 +107,46 @@ class ClassroomFile:
         if isinstance(data, dict):
             kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
             data = {**kept, "nodes": self._nodes(data)}
-        for _ in range(SALVAGE_ROUNDS):
+        for _ in range(MOST_ROUNDS):
             document, diagnostics = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
             )
             self.note(diagnostics)
             if document is not None or not isinstance(data, dict):
                 return document
-            data = self._salvage(data, diagnostics)
+            data = self._without_faults(data, diagnostics)
         return None
 
-    def _salvage(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
-        """Take the faulty parts out of `data`, and their nodes out of the roster."""
+    def _without_faults(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
+        """Return `data` without the parts that have an error, so that the rest can be checked."""
         for diagnostic in diagnostics:
-            self.blame.add(self._identity(self._uncut(diagnostic.loc)))
-        parts = faulty_parts(data, [diagnostic.loc for diagnostic in diagnostics])
-        self.cuts.append(holes_of(parts))
-        return without(data, parts)
+            self.faulty.add(self._identity(self._original_loc(diagnostic.loc)))
+        parts = parts_to_remove(data, [diagnostic.loc for diagnostic in diagnostics])
+        self.removed.append(removed_indices(parts))
+        return without_parts(data, parts)
 
-    def _uncut(self, loc: Loc) -> Loc:
-        """Return the path in the roster as it was read, before faulty parts were taken out."""
-        for holes in reversed(self.cuts):
-            loc = restored(loc, holes)
+    def _original_loc(self, loc: Loc) -> Loc:
+        """Return the path in the roster as it was read, before parts were removed."""
+        for indices in reversed(self.removed):
+            loc = original_loc(loc, indices)
         return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
-        """Return a path that stays the same when nodes before it are taken out."""
+        """Return a path that stays the same when nodes before it are removed."""
         if len(loc) > 1 and loc[0] == "nodes" and isinstance(loc[1], int):
             return ("nodes", self.origins[loc[1]], *loc[2:])
         return loc
 
     def _follows(self, diagnostic: Diagnostic) -> bool:
-        """Return whether a finding only comes of parts that are faulty already."""
+        """Return whether a diagnostic only follows from errors reported already."""
         if diagnostic.loc == ("nodes",) and self.fatal:
             return True
-        if diagnostic.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
+        if diagnostic.loc[:2] == ("cluster", "enabled") and self.faulty.covers(("shack",)):
             return True
-        return self.blame.covers(self._identity(diagnostic.loc))
+        return self.faulty.covers(self._identity(diagnostic.loc))
 
     def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
-        """Check what the command line says."""
+        """Return the document of the command line; None if it is not valid."""
         document, diagnostics = parse_document(
             ClassroomDocument, overrides, folder=Path(), home=self.home
         )
@@ -159,15 +159,15 @@ class ClassroomFile:
             expanded += self._table(listed.path, ("nodes",))
         elif isinstance(listed, list):
             for index, node in enumerate(listed):
-                expanded += self._expand(node, _Origin(index), ("nodes", index))
+                expanded += self._expand(node, _RosterOrigin(index), ("nodes", index))
         elif listed is not None:
-            hint = "as `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
-            self._place(Diagnostic(("nodes",), "expected a list", hint), None)
+            hint = "for example `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
+            self._add_problem(Diagnostic(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
 
-    def _expand(self, node: Any, origin: _Origin, loc: Loc) -> list[Any]:
+    def _expand(self, node: Any, origin: _RosterOrigin, loc: Loc) -> list[Any]:
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
@@ -181,7 +181,7 @@ class ClassroomFile:
         try:
             table = parse_table(decode_table(read_bytes(path, "table")))
         except SettingsError as error:
-            self._place(Diagnostic(loc, error.message, error.hint), None)
+            self._add_problem(Diagnostic(loc, error.message, error.hint), None)
             return []
         for diagnostic in table.diagnostics:
             line = diagnostic.loc[0]
@@ -189,13 +189,13 @@ class ClassroomFile:
         return [
             node
             for row in table.rows
-            for node in self._expand(row.values, _Origin(-1, path, row.line), ())
+            for node in self._expand(row.values, _RosterOrigin(-1, path, row.line), ())
         ]
 
     def note(self, diagnostics: Sequence[Diagnostic]) -> None:
-        """Turn findings into problems with file and line."""
+        """Add diagnostics as problems with file and line."""
         for found in diagnostics:
-            loc = self._uncut(found.loc)
+            loc = self._original_loc(found.loc)
             diagnostic = replace(found, loc=loc)
             if self._follows(diagnostic):
                 continue
@@ -206,18 +206,18 @@ class ClassroomFile:
             else:
                 self._add(diagnostic, None)
 
-    def _add(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
-        if origin is None or not self._seen(diagnostic, origin):
-            self._place(diagnostic, origin)
+    def _add(self, diagnostic: Diagnostic, origin: _RosterOrigin | None) -> None:
+        if origin is None or not self._is_reported(diagnostic, origin):
+            self._add_problem(diagnostic, origin)
 
-    def _seen(self, diagnostic: Diagnostic, origin: _Origin) -> bool:
-        """Return whether a range's other nodes have said the same but for their numbers."""
+    def _is_reported(self, diagnostic: Diagnostic, origin: _RosterOrigin) -> bool:
+        """Return whether another node of the same range had this message, apart from numbers."""
         key = (origin, diagnostic.loc[2:], re.sub(r"\d+", "", diagnostic.message))
-        known = key in self.alike
-        self.alike.add(key)
+        known = key in self.reported
+        self.reported.add(key)
         return known
 
-    def _place(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
+    def _add_problem(self, diagnostic: Diagnostic, origin: _RosterOrigin | None) -> None:
         loc = diagnostic.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:
@@ -250,54 +250,54 @@ def _hint(problem: YamlProblem) -> str:
     return ClassroomDocument.begins if problem.message == EMPTY else problem.hint
 
 
-# Keys that name a thing: with a stand-in the rest of the thing is still looked at.
+# Required names: an invalid one is replaced, so that the other keys beside it are checked.
 NAMES = {"hostname": "unnamed-{}", "ssid": "unnamed-{}"}
 
 
-def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
-    """Return the paths to take out: each of `locs`, or what lacks it where it is not there."""
-    return frozenset(_faulty_part(data, loc) for loc in locs)
+def parts_to_remove(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
+    """Return the paths to remove: each of `locs`, or its parent if it does not exist."""
+    return frozenset(_part_to_remove(data, loc) for loc in locs)
 
 
-def without(data: Any, parts: frozenset[Loc]) -> Any:
-    """Copy `data` without `parts`, faulty names stood in for; None where that is all of it."""
+def without_parts(data: Any, parts: frozenset[Loc]) -> Any:
+    """Return a copy of `data` without `parts`, invalid names replaced; None if nothing is left."""
     return None if () in parts else _copy(data, (), parts)
 
 
-def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
-    """Return the places that taking `parts` out leaves in each list, in order."""
-    holes: dict[Loc, list[int]] = defaultdict(list)
+def removed_indices(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
+    """Return for each list the sorted indices of the items that are removed with `parts`."""
+    indices: dict[Loc, list[int]] = defaultdict(list)
     for part in parts:
         if part and isinstance(part[-1], int):
-            holes[part[:-1]].append(part[-1])
-    return {loc: sorted(places) for loc, places in holes.items()}
+            indices[part[:-1]].append(part[-1])
+    return {loc: sorted(places) for loc, places in indices.items()}
 
 
-def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
-    """Return the path that `loc` had before the lists above it got their `holes`."""
+def original_loc(loc: Loc, indices: Mapping[Loc, list[int]]) -> Loc:
+    """Return the path that `loc` had before `holes` were removed from the lists in it."""
     found: Loc = ()
     for step in loc:
         place = step
         if isinstance(place, int):
-            for hole in holes.get(found, ()):
-                place += hole <= place
+            for removed_index in indices.get(found, ()):
+                place += removed_index <= place
         found = (*found, place)
     return found
 
 
-def _faulty_part(data: Any, loc: Loc) -> Loc:
-    found = _present(data, loc)
-    named = len(found) >= len(loc) - 1 and isinstance(_at(data, loc[:-1]), dict)
+def _part_to_remove(data: Any, loc: Loc) -> Loc:
+    found = _longest_existing(data, loc)
+    named = len(found) >= len(loc) - 1 and isinstance(_value_at(data, loc[:-1]), dict)
     return loc if named and loc[-1:] and loc[-1] in NAMES else found
 
 
-def _at(data: Any, loc: Loc) -> Any:
+def _value_at(data: Any, loc: Loc) -> Any:
     for part in loc:
         data = data[part]
     return data
 
 
-def _present(data: Any, loc: Loc) -> Loc:
+def _longest_existing(data: Any, loc: Loc) -> Loc:
     for depth, part in enumerate(loc):
         there = (
             part in data

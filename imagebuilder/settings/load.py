@@ -1,4 +1,4 @@
-"""Finds and reads what settings are made of: classroom files, rosters, profiles, secrets."""
+"""Read the settings of a classroom: its file, rosters, profiles and secrets."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
-    """A classroom, None where a problem is severe, and all problems in file order."""
+class ClassroomReading:
+    """A classroom, None if there is an error, and all problems in file order."""
 
     classroom: Classroom | None
     problems: tuple[Problem, ...]
@@ -41,10 +41,10 @@ def load_classroom(
     ask: Callable[[str], str] | None = None,
     profile_folders: Sequence[Path] = (),
 ) -> Classroom:
-    """Read and resolve a classroom; SettingsError with all problems.
+    """Return a resolved classroom. Raise SettingsError with all errors.
 
-    `overrides` has the form of a file's top level and wins over it; its nodes choose among the
-    file's by hostname, or are new. Without `path` the overrides are all there is.
+    `overrides` has the keys of the top level of a file and overrides it; its nodes select nodes of
+    the file by hostname, or are new. Without `path` only the overrides are used.
     """
     reading = read_classroom(
         path,
@@ -61,9 +61,9 @@ def load_classroom(
 def load_roster(
     path: Path, *, environment: Mapping[str, str], profile_folders: Sequence[Path] = ()
 ) -> Classroom:
-    """Read who is in the class, by whole paths; no secret need be at hand, and none is asked for.
+    """Return a classroom with absolute paths; secrets may be missing and are not asked for.
 
-    Raises SettingsError with all problems.
+    Raise SettingsError with all problems.
     """
     reading = read_classroom(
         path, environment=environment, profile_folders=profile_folders, checking=True
@@ -75,13 +75,13 @@ def load_roster(
 
 
 def with_whole_paths(classroom: Classroom) -> Classroom:
-    """Name file and secrets so that what is written is right wherever it is read."""
+    """Return the classroom with absolute paths, valid in any folder."""
     path = classroom.path.parent.resolve() / classroom.path.name
     return replace(classroom, path=path, secrets=classroom.secrets.resolve())
 
 
 def refusal(path: Path | None, problems: tuple[Problem, ...]) -> SettingsError:
-    """Make the error of a classroom that cannot be used, with all that is severe."""
+    """Return the error for a classroom that is not valid, with all its errors."""
     severe = tuple(problem for problem in problems if problem.severe)
     if len(severe) == 1 and severe[0].file is None:
         return SettingsError(severe[0].message, severe[0].hint)
@@ -96,7 +96,7 @@ def check_classroom(
     profile_folders: Sequence[Path] = (),
     overrides: Mapping[str, object] | None = None,
 ) -> tuple[Problem, ...]:
-    """Return everything wrong or doubtful in a classroom file; secrets need not be at hand."""
+    """Return all errors and warnings of a classroom file; secrets may be missing."""
     reading = read_classroom(
         path,
         overrides=overrides,
@@ -115,27 +115,26 @@ def read_classroom(
     ask: Callable[[str], str] | None = None,
     profile_folders: Sequence[Path] = (),
     checking: bool = False,
-) -> Reading:
-    """Read and resolve a classroom with all problems; `checking` takes missing secrets lightly."""
+) -> ClassroomReading:
+    """Return a resolved classroom and all problems; with `checking`, secrets may be missing."""
     source = ClassroomFile(path, environment.get("HOME", ""))
     classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
     if classroom is None or flags is None:
-        return Reading(None, source.sorted_problems())
+        return ClassroomReading(None, source.sorted_problems())
     try:
-        # Nobody is asked for secrets of a class that cannot be used.
-        references = References(
-            environment, ask, profile_folders, checking=checking or source.fatal
-        )
+        # Do not ask for secrets if there are errors already.
+        lenient = checking or source.fatal
+        references = References(environment, ask, profile_folders, checking=lenient)
     except SettingsError as error:
-        return Reading(None, (*source.sorted_problems(), *problems_of(error)))
+        return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
     resolved = resolve_classroom(classroom, flags, references)
     source.note(resolved.diagnostics)
     source.note(lint_classroom(resolved))
-    source.note(_zone_findings(classroom, flags))
+    source.note(_timezone_diagnostics(classroom, flags))
     source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
-        return Reading(None, problems)
+        return ClassroomReading(None, problems)
     result = Classroom(
         name=flags.name or classroom.name or (path.stem if path else resolved.nodes[0].hostname),
         path=path or Path(),
@@ -143,7 +142,7 @@ def read_classroom(
         shack=resolved.shack,
         secrets=flags.secrets or classroom.secrets or _secrets_beside(path),
     )
-    return Reading(result, problems)
+    return ClassroomReading(result, problems)
 
 
 def _secrets_beside(path: Path | None) -> Path:
@@ -151,24 +150,33 @@ def _secrets_beside(path: Path | None) -> Path:
 
 
 def _absent_images(resolved: Resolved) -> list[Diagnostic]:
-    """Warn of image files that are not here; they may come before the build."""
-    nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
-    files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
+    """Return a warning for each image file that does not exist yet."""
+    nodes = zip(resolved.nodes[::-1], resolved.node_sources[::-1], strict=True)
+    files = {
+        node.image.file: (node.image.hint, sources) for node, sources in nodes if node.image.file
+    }
     return [
-        Diagnostic(place.at(("image",)), f"no image file {file} here yet", hint, severe=False)
-        for file, (hint, place) in files.items()
+        Diagnostic(sources.at(("image",)), f"no image file {file} yet", hint, severe=False)
+        for file, (hint, sources) in files.items()
         if not has_file(file)
     ]
 
 
-def _zone_findings(classroom: ClassroomDocument, flags: ClassroomDocument) -> list[Diagnostic]:
-    """Warn of time zones this machine does not know; Debian splits old names off, so no error."""
+def _timezone_diagnostics(
+    classroom: ClassroomDocument, flags: ClassroomDocument
+) -> list[Diagnostic]:
+    """Return a warning for each time zone that this machine does not know.
+
+    Not an error: Debian has moved old names to the package tzdata-legacy.
+    """
     said: dict[str, Loc] = {}
     for i, node in enumerate(classroom.nodes):
         said.setdefault(node.timezone or "", ("nodes", i, "timezone"))
     said |= {classroom.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
     return [
-        Diagnostic(loc, f"time zone `{zone}` is not known here", _near_zone(zone), severe=False)
+        Diagnostic(
+            loc, f"time zone `{zone}` is not known on this machine", _near_zone(zone), severe=False
+        )
         for zone, loc in said.items()
         if zone and not _zone_known(zone) and available_timezones()
     ]
@@ -176,7 +184,7 @@ def _zone_findings(classroom: ClassroomDocument, flags: ClassroomDocument) -> li
 
 def _near_zone(zone: str) -> str:
     near = difflib.get_close_matches(zone, available_timezones(), n=1)
-    return f"did you mean `{near[0]}`?" if near else "as Europe/Paris"
+    return f"did you mean `{near[0]}`?" if near else "for example Europe/Paris"
 
 
 def _zone_known(zone: str) -> bool:

@@ -1,6 +1,6 @@
-"""What settings ask of the world: secrets, SSH keys, folders, profiles and images.
+"""Resolve references of the settings: secrets, SSH keys, folders, profiles and images.
 
-The environment and the way to ask are handed in; each thing is read or asked once.
+The caller passes the environment and the prompt; each item is read or asked for once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class References:
-    """Files, environment and prompts; each thing is read or asked once."""
+    """Access to files, environment and prompts; each item is read or asked for once.
+
+    With `checking`, a secret that is missing is None. Methods raise SettingsError on failure.
+    """
 
     environment: Mapping[str, str]
     ask: Callable[[str], str] | None
@@ -50,15 +53,15 @@ class References:
         self.catalogue = load_catalogue(self.folders)
 
     def profile(self, name: str) -> ProfileDocument:
-        """Find a profile by name."""
+        """Return the profile called `name`."""
         return find_profile(self.profiles, name)
 
     def image(self, document: ImageDocument) -> ImageSource:
-        """Find a base image."""
+        """Return the source of a base image."""
         return source_of(document, self.catalogue)
 
     def secret(self, document: SecretDocument, what: str) -> Secret | None:
-        """Read a secret; a check gets None for what only a build needs."""
+        """Return a secret; None if it is missing and `checking` is set."""
         key = (document, what if document.prompt is not None else "")
         if key not in self.secrets:
             self.secrets[key] = self._secret(document, what)
@@ -73,7 +76,8 @@ class References:
             return None
         if self.ask is None:
             raise SettingsError(
-                f"the {what} is to be typed, and nobody is there", "give {file: …} or {env: …}"
+                f"the {what} needs a prompt, but there is no terminal",
+                "use {file: …} or {env: …} instead",
             )
         return Secret(self.ask(document.prompt or what))
 
@@ -83,18 +87,18 @@ class References:
             return Secret(value)
         if self.checking:
             return None
-        dropped = f"sudo hands on no variables: sudo --preserve-env={name} …"
-        hint = dropped if "SUDO_UID" in self.environment else f"export {name}=…"
-        raise SettingsError(f"${name}, for the {what}, is not set", hint)
+        dropped = f"use sudo --preserve-env={name} …: sudo removes variables"
+        hint = dropped if "SUDO_UID" in self.environment else f"set it: export {name}=…"
+        raise SettingsError(f"${name} for the {what} is not set", hint)
 
     def public_keys(self, path: Path) -> tuple[str, ...]:
-        """Read and check the lines of a .pub or authorized_keys file."""
+        """Return the checked lines of a .pub or authorized_keys file."""
         if path not in self.keys:
             self.keys[path] = _read_keys(path)
         return self.keys[path]
 
     def generation(self, name: str, overlays: tuple[Path, ...]) -> str:
-        """Make sure that there is such a generation, shipped or in one of `overlays`."""
+        """Return `name` if there is such a generation, shipped or in one of `overlays`."""
         from imagebuilder.plan.overlays import generation_folders  # noqa: PLC0415 - Jinja2 takes time
 
         if overlays not in self.generations:
@@ -102,11 +106,11 @@ class References:
             self.generations[overlays] = frozenset(place.name for place in places)
         known = self.generations[overlays]
         if name not in known:
-            raise SettingsError(f"there is no generation `{name}`", did_you_mean(name, known))
+            raise SettingsError(f"no generation `{name}`", did_you_mean(name, known))
         return name
 
     def folder(self, path: Path) -> Path:
-        """Make sure that a folder is there, and on a check that its templates are sound."""
+        """Return `path` if the folder exists; with `checking`, compile its templates as well."""
         if not has_folder(path):
             raise SettingsError(f"no folder {path}", "check the path")
         if self.checking and path not in self.checked:
@@ -117,7 +121,7 @@ class References:
         return path
 
     def file(self, path: Path) -> Path:
-        """Make sure that a file is there."""
+        """Return `path` if the file exists."""
         if not has_file(path):
             raise SettingsError(f"no file {path}", "check the path")
         return path
@@ -128,7 +132,7 @@ def _read_keys(path: Path) -> tuple[str, ...]:
     lines = [line.strip() for line in text.splitlines()]
     wanted = [line for line in lines if line and not line.startswith("#")]
     if not wanted:
-        raise SettingsError(f"SSH key file {path} is empty", "give the .pub file")
+        raise SettingsError(f"SSH key file {path} is empty", "use the .pub file")
     try:
         return tuple(public_key(line) for line in wanted)
     except ValueError as error:

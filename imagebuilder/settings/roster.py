@@ -1,4 +1,4 @@
-"""The roster's short forms: ranges in a node's values, and tables as spreadsheets save them."""
+"""Expand ranges in the values of a node, and read tables saved by spreadsheets."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean
 MAX_NODES = 10_000
 MAX_DIGITS = 18  # a serial number has 16
 
-# A passphrase may hold brackets too, so only these keys are looked into.
+# Ranges are expanded in these keys only, because a passphrase may contain brackets, too.
 RANGE_KEYS = ("hostname", "address", "serial", "mac", "seat", "owner")
 
-# What people write there may be "Class [2]".
+# A single number is not a range in these keys: the text may be "Class [2]".
 FREE_KEYS = ("seat", "owner")
 COLUMNS = (*RANGE_KEYS, "profile", "labels", "image", "generation", "timezone", "keyboard")
 _RANGE = re.compile(r"\[([0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*)\]")
 
 
 class RangeError(ValueError):
-    """A range that cannot be; the text is a fact for the user, `hint` what to write."""
+    """A range is not valid; the text is the message, `hint` is what to write."""
 
-    def __init__(self, fact: str, hint: str = "as `pi-[01-30]`") -> None:
+    def __init__(self, fact: str, hint: str = "for example `pi-[01-30]`") -> None:
         super().__init__(fact)
         self.hint = hint
 
@@ -40,22 +40,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The rows of a CSV file; a finding's loc is (line,)."""
+    """The rows of a CSV file; the path of a diagnostic is (line,)."""
 
     rows: tuple[Row, ...]
     diagnostics: tuple[Diagnostic, ...] = ()
 
 
 def expand_range(text: str, *, lone: bool = True) -> tuple[str, ...]:
-    """Write out `pi-[01-30]` and `pi-[1-3,7]`; leading zeros of the first number are kept.
+    """Return the texts of `pi-[01-30]` or `pi-[1-3,7]`; keep leading zeros of the first number.
 
-    A text without a range gives itself; without `lone` `[7]` is none. Raises RangeError.
+    A text without a range is returned alone; without `lone`, `[7]` is not a range. Raise
+    RangeError if the range is not valid.
     """
     ranges = [found for found in _RANGE.finditer(text) if lone or not found[1].isdecimal()]
     if not ranges:
         return (text,)
     if len(ranges) > 1:
-        raise RangeError(f"`{text}` has two ranges")
+        raise RangeError(f"`{text}` has more than one range")
     found = ranges[0]
     head, tail = text[: found.start()], text[found.end() :]
     return tuple(f"{head}{number}{tail}" for number in _numbers(found[1]))
@@ -67,34 +68,34 @@ def _numbers(listing: str) -> list[str]:
         first, _, last = part.partition("-")
         last = last or first
         if max(len(first), len(last)) > MAX_DIGITS:
-            raise RangeError(f"a range has a number of over {MAX_DIGITS} digits")
+            raise RangeError(f"a range has a number with more than {MAX_DIGITS} digits")
         if int(first) > int(last):
-            raise RangeError(f"the range [{part}] runs backwards")
+            raise RangeError(f"range [{part}] ends before it begins")
         if int(last) - int(first) + len(numbers) >= MAX_NODES:
-            raise RangeError(f"the range [{part}] is over {MAX_NODES} nodes")
+            raise RangeError(f"range [{part}] has more than {MAX_NODES} nodes")
         numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
     return numbers
 
 
 def expand_node(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write out a node whose values hold ranges, matched in step. Raises RangeError.
+    """Return the nodes of a node with ranges; the n-th has the n-th value of each range.
 
-    A value without a range is the same for all; ranges of different lengths do not match.
+    A value without a range is the same for all. Raise RangeError if the lengths differ.
     """
     spread = _spread(node)
     sizes = _sizes(spread)
     if len(set(sizes.values())) > 1:
         counts = ", ".join(f"{key} has {size}" for key, size in sizes.items())
-        hint = "all ranges of a node have the same length"
-        raise RangeError(f"the ranges do not match in step: {counts}", hint)
+        hint = "use ranges of the same length"
+        raise RangeError(f"the ranges of the node have different lengths: {counts}", hint)
     if sizes and len(spread.get("hostname", ())) == 1:
-        raise RangeError("several nodes would have one host name", "give `hostname` a range, too")
+        raise RangeError("several nodes would have the same hostname", "use a range in `hostname`")
     count = next(iter(sizes.values()), 1)
     return [_pick(node, spread, index) for index in range(count)]
 
 
 def expand_in_part(node: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write out what can be of a node that `expand_node` refuses, for a look at its values."""
+    """Return as many nodes as possible of one that `expand_node` rejects, to check its values."""
     try:
         spread = _spread(node)
     except RangeError:
@@ -133,10 +134,10 @@ def _pick(node: dict[str, Any], spread: dict[str, tuple[str, ...]], index: int) 
 
 
 def decode_table(raw: bytes) -> str:
-    """Decode what spreadsheets write: UTF-8 or UTF-16 with or without BOM, Windows-1252."""
+    """Decode the text of a spreadsheet: UTF-8 or UTF-16, with or without BOM, or Windows-1252."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return raw.decode("utf-16", errors="replace")
-    # A table begins with a letter of a column's name.
+    # The first character is ASCII (a column name), so one of its two bytes is 0 in UTF-16.
     if raw[1:2] == b"\0" != raw[:1]:
         return raw.decode("utf-16-le", errors="replace")
     if raw[:1] == b"\0" != raw[1:2]:
@@ -148,13 +149,15 @@ def decode_table(raw: bytes) -> str:
 
 
 def parse_table(text: str) -> Table:
-    """Read a CSV with a header line; `;`, `,` or tab apart, quoted as spreadsheets do.
+    """Parse CSV with a header line, separated by `;`, `,` or tab (RFC 4180 quoting).
 
-    Empty rows and columns are passed over, and so is a title above the header; `labels` holds
-    `k=v` pairs, and a column `label.k` is one label.
+    Ignore empty rows and columns, and a title above the header. `labels` holds `k=v` pairs, a
+    column `label.k` is one label. `sep=;` in the first line is Excel's way to set the separator.
     """
     if "\0" in text:
-        return Table((), (Diagnostic((1,), "the table is no text", "save it as CSV UTF-8"),))
+        return Table(
+            (), (Diagnostic((1,), "the table is not a text file", "save it as CSV UTF-8"),)
+        )
     separator = re.match(r"sep=(.)\r?\n", text)
     skipped = 1 if separator else 0
     body = text[separator.end() :] if separator else text
@@ -163,12 +166,15 @@ def parse_table(text: str) -> Table:
     if faults:
         return Table((), faults)
     if not lines:
-        return Table((), (Diagnostic((1,), "the table is empty", "first line: hostname,address"),))
+        return Table(
+            (),
+            (Diagnostic((1,), "the table is empty", "begin with a line like `hostname,address`"),),
+        )
     return _below_head(lines[1:] if _is_titled(lines) else lines)
 
 
 def _is_titled(lines: list[tuple[int, list[str]]]) -> bool:
-    """Return whether a title stands above the header, as Numbers writes it."""
+    """Return whether there is a title above the header, as Apple Numbers writes it."""
     cells = [[_column(cell) for cell in line if cell] for _, line in lines[:2]]
     return len(cells[0]) == 1 and cells[0] != ["hostname"] and "hostname" in cells[-1]
 
@@ -179,7 +185,7 @@ def _below_head(lines: list[tuple[int, list[str]]]) -> Table:
     diagnostics = tuple(_check_head(line, names))
     if "hostname" not in names:
         return Table((), diagnostics)
-    # The rows are looked at under the columns that are known.
+    # Check the rows with the known columns only.
     kept = [name if _known(name) and name not in names[:i] else "" for i, name in enumerate(names)]
     table = _rows(kept, lines[1:])
     return Table(table.rows, diagnostics + table.diagnostics)
@@ -196,7 +202,7 @@ def _records(
                 records.append((line, [cell.strip() for cell in cells]))
             line = skipped + reader.line_num + 1
     except csv.Error as error:
-        hint = 'close every `"`, and write `""` for one within a quoted cell'
+        hint = 'close every `"`, and write `""` for a `"` inside a quoted cell'
         return [], (Diagnostic((line,), f"not a CSV table: {error}", hint),)
     return records, ()
 
@@ -220,14 +226,14 @@ def _check_head(line: int, names: list[str]) -> list[Diagnostic]:
     diagnostics = []
     for name in dict.fromkeys(filter(None, names)):
         if names.count(name) > 1:
-            diagnostics.append(Diagnostic((line,), f"column `{name}` stands twice"))
+            diagnostics.append(Diagnostic((line,), f"column `{name}` occurs twice"))
         if not _known(name):
             diagnostics.append(
                 Diagnostic((line,), f"unknown column `{name}`", did_you_mean(name, COLUMNS))
             )
     if "hostname" not in names:
         diagnostics.append(
-            Diagnostic((line,), "no column `hostname`", "the first line names the columns")
+            Diagnostic((line,), "no column `hostname`", "add the column names as the first line")
         )
     return diagnostics
 
@@ -237,13 +243,13 @@ def _rows(names: list[str], lines: list[tuple[int, list[str]]]) -> Table:
     for line, cells in lines:
         if any(cells[len(names) :]):
             diagnostics.append(
-                Diagnostic((line,), f"{len(cells)} cells under {len(names)} columns")
+                Diagnostic((line,), f"{len(cells)} cells in a row, but {len(names)} columns")
             )
         values = {n: c for n, c in zip(names, cells, strict=False) if n and c}
         try:
             made = _with_labels(values)
         except ValueError:
-            hint = "as `row=3 side=left` or `row=3;a=b`"
+            hint = "for example `row=3 side=left` or `row=3;a=b`"
             diagnostics.append(Diagnostic((line,), "labels are not k=v pairs", hint))
             made = _with_labels({**values, "labels": ""})
         rows.append(Row(line, made))

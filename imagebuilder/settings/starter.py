@@ -1,10 +1,8 @@
-"""The classroom file to begin with: few answers, and a comment for everything else."""
+"""Write the starter classroom file: a few answers, and comments for everything else."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from imagebuilder.errors import InputError, Problem, SettingsError, WriteError
-from imagebuilder.files import has_file, has_folder
+from imagebuilder.errors import InputError, Problem, SettingsError
+from imagebuilder.files import has_file, has_folder, new_file, part_of, pwrite_all
 from imagebuilder.settings.load import check_classroom
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
 
@@ -25,8 +23,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
-    """What the starter file is made of; an empty text leaves a section commented out."""
+class StarterAnswers:
+    """The answers for a starter file; an empty string leaves a section commented out."""
 
     hostnames: str = "pi-[01-30]"
     profile: str = "armv7"
@@ -36,8 +34,8 @@ class Answers:
     shack: str = ""
 
 
-def render_starter(answers: Answers) -> str:
-    """Write the commented starter file; texts are quoted, so any answer keeps its letters."""
+def render_starter(answers: StarterAnswers) -> str:
+    """Return the starter file with comments; answers are quoted, so any text is kept."""
     parts = (
         _HEAD,
         f"profile: {_quoted(answers.profile)}     # the boards; `rpi-image profiles` lists them",
@@ -51,11 +49,11 @@ def render_starter(answers: Answers) -> str:
 
 
 def classroom_schema() -> str:
-    """Write the JSON Schema of the classroom file, for editors."""
+    """Return the JSON Schema of the classroom file, for editors."""
     schema = ClassroomDocument.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "rpi-image classroom file"
-    # An editor sees `!csv FILE` as a text, and `nodes:` left empty as null.
+    # To an editor, `!csv FILE` is a string and an empty `nodes:` is null.
     nodes = schema["properties"]["nodes"]
     listed = {name: nodes.pop(name) for name in ("type", "items")}
     nodes["anyOf"] = [listed, {"type": "string"}, {"type": "null"}]
@@ -76,7 +74,7 @@ def _image(image: str) -> str:
     said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
     return f"""
 # The base image: a name of `rpi-image profiles`, or {{file: …}} or {{url: …}} with its sha256.
-# Left out, it is the profile's.
+# Without it, the image of the profile is used.
 {said}
 """
 
@@ -116,10 +114,10 @@ wifi:
 
 def _nodes(hostnames: str) -> str:
     return f"""
-# The cards to make. A range is written out; a node may override anything above.
+# The cards to make. A range is expanded; a node may override anything above.
 nodes:
   - hostname: {_quoted(hostnames)}
-    # address: 192.168.2.[101-130]      # in step with the host names; else DHCP
+    # address: 192.168.2.[101-130]      # as many as hostnames; without it DHCP
   # - hostname: teacher
   #   profile: armv6
   #   labels: {{role: teacher}}
@@ -131,8 +129,8 @@ _HEAD = """
 # A classroom of Raspberry Pis. Check it with `rpi-image check`, build it with `rpi-image batch`.
 """
 _MORE = """
-# The Docker API of the nodes is open to the class's network, as Swarm wants it.
-# `tls: true` closes it to all but holders of a certificate.
+# The Docker API of the nodes is open to the network of the class, because Swarm needs it.
+# With `tls: true` only holders of a certificate may use it.
 # docker:
 #   tls: true
 #   labels: {room: b12}
@@ -154,28 +152,31 @@ def make_starter(
     environment: Mapping[str, str],
     force: bool = False,
 ) -> None:
-    """Write a starter file from the answers given (None: ask); InputError where one is there."""
+    """Write a starter file from the answers; ask for those that are None.
+
+    Raise InputError if the file exists, unless `force` is set.
+    """
     if (has_file(path) or has_folder(path)) and not force:
-        raise InputError(f"{path} is there already", "give another name, or --force")
+        raise InputError(f"{path} exists already", "use another name or --force")
     answers = ask_answers(given, prompter, environment=environment)
     write_starter(path, render_starter(answers), environment=environment)
 
 
 def ask_answers(
     given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
-) -> Answers:
+) -> StarterAnswers:
     """Return what was given by name, and ask for what is None."""
-    plain = Answers()
+    plain = StarterAnswers()
 
     def answer(key: str, question: str, default: str = "") -> str:
         text = given[key]
         return _asked(prompter, key, question, default, environment) if text is None else text
 
-    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
-    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
+    hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
+    profile = answer("profile", "Boards (armv6: Pi 1 and Zero; armv7: Pi 2 and later)", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
-    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
-    return Answers(
+    country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
+    return StarterAnswers(
         hostnames=hostnames,
         profile=profile,
         image=given["image"] or "",
@@ -188,7 +189,7 @@ def ask_answers(
 def _asked(
     prompter: Prompter, key: str, question: str, default: str, environment: Mapping[str, str]
 ) -> str:
-    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    """Return an answer; at a terminal ask again until it is valid."""
     while True:
         text = prompter.ask_or_read(question, default)
         faults = _faults_of(key, text, environment) if text and prompter.interactive else ()
@@ -198,15 +199,15 @@ def _asked(
 
 
 def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Judge one answer in a file whose others are sound."""
+    """Return the errors of one answer, checked in a file with valid other answers."""
     sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
     return starter_faults(
-        render_starter(Answers(**{**sound, key: answer})), environment=environment
+        render_starter(StarterAnswers(**{**sound, key: answer})), environment=environment
     )
 
 
 def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Return what is severe in a starter file; no lines, for nobody has seen the file yet."""
+    """Return the errors in a starter file; without lines, because the file does not exist yet."""
     with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
         path = Path(folder) / "classroom.yml"
         path.write_text(text, encoding="utf-8")
@@ -219,19 +220,12 @@ def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...
 
 
 def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
-    """Write a starter file under its name once it passes the check; SettingsError where not."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if severe := _severe_in(part, environment):
-            raise SettingsError("the answers make no classroom", problems=severe)
-        part.replace(path)
-    except OSError as error:
-        reason = (error.strerror or "cannot be written").lower()
-        raise WriteError(f"{path}: {reason}", "check the folder") from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    """Check a starter file and write it.
+
+    Raise SettingsError if the check fails, and WriteError if the file cannot be written.
+    """
+    with new_file(path, 0o644) as descriptor:
+        pwrite_all(descriptor, text.encode(), 0)
+        # In its own folder, because its paths are relative to it.
+        if severe := _severe_in(part_of(path), environment):
+            raise SettingsError("the answers are not valid", problems=severe)

@@ -1,6 +1,6 @@
-"""YAML whose every value knows its line; scalars keep the text that was written.
+"""Read YAML with the line of every value; scalars stay as they were written.
 
-`hostname: no` and `0123` stay what the user typed: the documents decide what is a number.
+`hostname: no` and `0123` are strings here: the documents decide what is a number.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.files import read_file
+from imagebuilder.plan.plain_yaml import LOADER, TOO_DEEP, mark_too_deep
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
 EMPTY = "the file is empty"
 
-# A document of aliases to aliases would otherwise grow without bound.
+# Limits: aliases of aliases could grow without bound ("billion laughs").
 MAX_VALUES = 500_000
-MAX_DEPTH = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class CsvReference:
 
 @dataclass(frozen=True, slots=True)
 class YamlProblem:
-    """A fault of the YAML itself; `line` counts from 1; quotes nothing that may be a secret."""
+    """An error in the YAML itself; `line` counts from 1; the message never quotes a secret."""
 
     line: int
     message: str
@@ -47,14 +47,14 @@ class YamlProblem:
 
 @dataclass(slots=True)
 class YamlFile:
-    """Plain data (dict, list, str, None, CsvReference), its faults, and the line of any path."""
+    """Plain data (dict, list, str, None, CsvReference), its problems, and the line of any path."""
 
     data: Any
     problems: tuple[YamlProblem, ...] = ()
     root: yaml.Node | None = None
 
     def line(self, loc: Loc) -> int:
-        """Return the line of the deepest part of `loc` that is there; 1 for an empty document."""
+        """Return the line of the deepest part of `loc` that exists; 1 for an empty document."""
         node, line = self.root, 1
         if node is not None:
             line = _line(node)
@@ -67,11 +67,11 @@ class YamlFile:
 
 
 def parse_yaml(text: str) -> YamlFile:
-    """Parse one document; faults are gathered, a syntax error is the only one of its text."""
+    """Parse one document and collect its problems; after a syntax error there is only that one."""
     try:
-        if deep := _too_deep(text):
-            return YamlFile(None, (YamlProblem(deep, "nested too deeply"),))
-        root = yaml.compose(text, Loader=_LOADER)
+        if mark := mark_too_deep(text):
+            return YamlFile(None, (YamlProblem(mark.line + 1, TOO_DEEP),))
+        root = yaml.compose(text, Loader=LOADER)
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
@@ -81,41 +81,24 @@ def parse_yaml(text: str) -> YamlFile:
     return YamlFile(data, tuple(builder.problems), root)
 
 
-def _too_deep(text: str) -> int:
-    """Return the line where the nesting passes MAX_DEPTH, else 0.
-
-    The C composer recurses on the stack and kills the process at some ten thousand levels; its
-    parser does not.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_LOADER):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-        if depth > MAX_DEPTH:
-            return event.start_mark.line + 1 if event.start_mark else 1
-    return 0
-
-
 def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
     if isinstance(error, yaml.reader.ReaderError):
-        return YamlProblem(1, "not a text in UTF-8", "save the file as UTF-8")
+        return YamlProblem(1, "the file is not UTF-8", "save the file as UTF-8")
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or "not YAML"
-    # libyaml and PyYAML quote aliases and tags, and an unquoted secret may look like either.
+    # libyaml and PyYAML quote aliases and tags; an unquoted secret may look like one.
     shown = re.sub(r"\s*(['\"]).*\1", "", problem) if "alias" in problem else problem
     return YamlProblem(mark.line + 1 if mark else 1, f"not YAML: {shown}", _syntax_hint(problem))
 
 
 def _syntax_hint(problem: str) -> str:
     if "start any token" in problem:
-        return "indent with blanks, not tabs, and quote values with special characters"
+        return "indent with spaces, not tabs, and quote values with special characters"
     if "alias" in problem or "anchor" in problem:
         return "quote a value that begins with `*` or `&`"
     if "expected ','" in problem:
-        return "close every `[` and `{`, and within them quote values like 'pi-[01-30]'"
-    return "check the indentation, and quote values that hold `: ` or ` #`"
+        return "close every `[` and `{`, and quote values like 'pi-[01-30]' inside them"
+    return "check the indentation, and quote values that contain `: ` or ` #`"
 
 
 @dataclass(slots=True)
@@ -129,7 +112,7 @@ class _Builder:
         if id(node) in self.done:
             return self._again(node)
         if id(node) in self.open:
-            return self._complain(node, "an alias stands inside its own anchor")
+            return self._complain(node, "an alias is inside its own anchor")
         self.open.add(id(node))
         before = self.count
         self.count += 1
@@ -142,7 +125,7 @@ class _Builder:
         made, weight = self.done[id(node)]
         self.count += weight
         if self.count > MAX_VALUES:
-            return self._complain(node, "aliases repeat too much")
+            return self._complain(node, "too many values from aliases")
         return made
 
     def _make(self, node: yaml.Node) -> Any:
@@ -157,7 +140,7 @@ class _Builder:
             return CsvReference(node.value)
         if not node.tag.startswith(_OWN):
             return self._complain(
-                node, "unknown tag", "`!csv FILE` is the only one; quote a value that begins with !"
+                node, "unknown tag", "use `!csv FILE`, or quote a value that begins with !"
             )
         return None if node.tag == _NULL and not node.style else node.value
 
@@ -166,11 +149,13 @@ class _Builder:
         merged: dict[str, Any] = {}
         for key, child in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                self._complain(key, "a key must be a text", "quote a value that begins with { or [")
+                self._complain(
+                    key, "a key must be a string", "quote a value that begins with { or ["
+                )
             elif key.tag == _MERGE:
                 merged |= self._merged(child)
             elif key.value in made:
-                self._complain(key, f"key `{key.value}` stands twice", "keep one of them")
+                self._complain(key, f"key `{key.value}` occurs twice", "keep one of them")
             else:
                 made[key.value] = self.value(child)
         return {**merged, **made} if merged else made
@@ -179,7 +164,7 @@ class _Builder:
         made = self.value(node)
         parts = made if isinstance(made, list) else [made]
         if not all(isinstance(part, dict) for part in parts):
-            self._complain(node, "`<<` takes a mapping")
+            self._complain(node, "`<<` needs a mapping")
             return {}
         return {key: value for part in reversed(parts) for key, value in part.items()}
 
@@ -217,30 +202,25 @@ MAX_FILE_BYTES = 16 << 20
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a text file a user wrote; UTF-8, a BOM is passed over."""
+    """Return the text of a user's file; UTF-8, with or without BOM.
+
+    Raise SettingsError if it cannot be read, is not UTF-8 or over 16 MiB.
+    """
     raw = read_bytes(path, what)
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         hint = "save the file as UTF-8"
-        problem = Problem("not a text in UTF-8", hint, path, line)
+        problem = Problem("the file is not UTF-8", hint, path, line)
         raise SettingsError(f"{path} cannot be read", problems=(problem,)) from None
 
 
 def read_bytes(path: Path, what: str) -> bytes:
-    """Read a small file; SettingsError where that is not to be had."""
-    try:
-        if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
-            raise SettingsError(
-                f"{what} {path} is over {MAX_FILE_BYTES >> 20} MiB", "is it the right file?"
-            )
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = str(getattr(error, "strerror", None) or "cannot be read").lower()
-        raise SettingsError(f"{what} {path}: {reason}", "check the path") from None
+    """Return the content of a small file. Raise SettingsError on failure or over 16 MiB."""
+    return read_file(path, what, MAX_FILE_BYTES)
 
 
 def load_yaml(path: Path, what: str) -> YamlFile:
-    """Read a YAML file; its faults are in the result."""
+    """Read a YAML file; its problems are in the result. Raise SettingsError as `read_text`."""
     return parse_yaml(read_text(path, what))

@@ -1,4 +1,4 @@
-"""Certificates of the class CA and key texts, made and judged in memory."""
+"""Make and check certificates and keys of a class, in memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CA_DAYS = 3650
 LEAF_DAYS = 730
 RENEW_DAYS = 30
 
-# A Pi without a clock starts at the build time; a certificate must already hold then.
+# A Pi has no battery-backed clock and starts with the build time: certificates must be valid then.
 BACKDATE = timedelta(days=1)
 SERVER = (ExtendedKeyUsageOID.SERVER_AUTH,)
 CLIENT = (ExtendedKeyUsageOID.CLIENT_AUTH,)
@@ -30,8 +30,8 @@ MANAGER = (*SERVER, *CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """Whom a certificate is for: what it may do and the names it must answer to."""
+class CertificateSubject:
+    """The subject of a certificate: its name, uses, DNS names and IP addresses."""
 
     name: str
     uses: tuple[x509.ObjectIdentifier, ...]
@@ -41,14 +41,14 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """The class CA; its key never leaves the secrets folder."""
+    """The CA of the class; its key stays in the secrets folder."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
 
 def issue_ca(class_name: str, key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    """Make the class CA: it signs certificates and nothing else."""
+    """Return a self-signed CA certificate, valid CA_DAYS; it may only sign certificates."""
     name = _x509_name(f"{class_name[:40]} class CA")
     usage = _key_usage(certify=True)
     return (
@@ -61,9 +61,9 @@ def issue_ca(class_name: str, key: ec.EllipticCurvePrivateKey, now: datetime) ->
 
 
 def issue(
-    subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    subject: CertificateSubject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
 ) -> x509.Certificate:
-    """Sign a certificate for `subject`, valid LEAF_DAYS from `now`."""
+    """Return a certificate for `subject`, valid LEAF_DAYS from `now`."""
     issuer_key = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     builder = (
         _builder(_x509_name(subject.name), ca.certificate.subject, key.public_key(), now, LEAF_DAYS)
@@ -99,9 +99,13 @@ def _builder(
 
 
 def still_serves(
-    pem: bytes, subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    pem: bytes,
+    subject: CertificateSubject,
+    key: ec.EllipticCurvePrivateKey,
+    ca: Authority,
+    now: datetime,
 ) -> bool:
-    """Return whether a kept certificate is of this key and CA, names all, and stays valid."""
+    """Return whether a certificate matches key, CA and subject and is valid RENEW_DAYS more."""
     try:
         kept = x509.load_pem_x509_certificate(pem)
         kept.verify_directly_issued_by(ca.certificate)
@@ -125,7 +129,7 @@ def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
     return list(found.value)
 
 
-def _alternatives(subject: Subject) -> list[x509.GeneralName]:
+def _alternatives(subject: CertificateSubject) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in subject.dns]
     return names + [x509.IPAddress(ipaddress.ip_address(text)) for text in subject.addresses]
 
@@ -149,19 +153,19 @@ def _key_usage(*, certify: bool) -> x509.KeyUsage:
 
 
 def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: datetime) -> Authority:
-    """Read the kept class CA; raises SettingsError where nobody would accept what it signs.
+    """Return the stored CA of the class. Raise SettingsError if it is damaged or expired.
 
-    It is never made anew beside a certificate: every card that was written trusts that one.
+    It is never replaced by a new one: all cards written so far trust the old one.
     """
-    anew = f"remove the folder {folder}, and write the shack and all cards again"
-    restore = f"restore {folder} from a copy; without one, {anew}"
+    again = f"remove the folder {folder}, and write the shack and all cards again"
+    restore = f"restore {folder} from a copy; without one, {again}"
     if key is None:
-        raise SettingsError(f"the class CA's key is gone: {folder / 'key.pem'}", restore)
+        raise SettingsError(f"the key of the class CA is missing: {folder / 'key.pem'}", restore)
     try:
         kept = x509.load_pem_x509_certificate(certificate)
         private = load_key(key, folder / "key.pem")
     except ValueError as error:
-        raise SettingsError(f"{folder / 'cert.pem'} holds no certificate", restore) from error
+        raise SettingsError(f"{folder / 'cert.pem'} is not a certificate", restore) from error
     except SettingsError as error:
         raise SettingsError(error.message, restore) from error
     if not isinstance(private, ec.EllipticCurvePrivateKey) or (
@@ -169,15 +173,15 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
     ):
         raise SettingsError(f"{folder / 'key.pem'} is not the key of its certificate", restore)
     if kept.not_valid_after_utc <= now:
-        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", anew)
+        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", again)
     return Authority(kept, private)
 
 
-# ---- texts
+# ---- PEM and OpenSSH texts
 
 
 def new_ed25519() -> bytes:
-    """Make an ed25519 host key in OpenSSH form."""
+    """Return a new ed25519 private key in OpenSSH format."""
     return ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.OpenSSH,
@@ -186,13 +190,13 @@ def new_ed25519() -> bytes:
 
 
 def new_ecdsa() -> bytes:
-    """Make a P-256 host key in PEM form, which OpenSSH 6.0 reads."""
+    """Return a new P-256 private key in PEM format, which OpenSSH 6.0 can read."""
     return private_pem(ec.generate_private_key(ec.SECP256R1()))
 
 
 def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    """Return a key as SEC 1 PEM."""
-    # SEC 1 form: Go of 2015 (Docker 1.6) and OpenSSH 6.0 read it.
+    """Return a private key as SEC 1 PEM."""
+    # OpenSSH 6.0 and Go 1.4 (Docker 1.6) can read SEC 1.
     return key.private_bytes(
         serialization.Encoding.PEM,
         serialization.PrivateFormat.TraditionalOpenSSL,
@@ -216,7 +220,7 @@ def ssh_public(private: bytes, path: Path) -> str:
 
 
 def load_key(data: bytes, path: Path) -> ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey:
-    """Read a private key; raises SettingsError naming `path`."""
+    """Return a private key. Raise SettingsError with `path` if it is not valid."""
     load = (
         serialization.load_ssh_private_key
         if b"OPENSSH" in data
@@ -232,7 +236,8 @@ def load_key(data: bytes, path: Path) -> ec.EllipticCurvePrivateKey | ed25519.Ed
 
 
 def unreadable(path: Path) -> SettingsError:
-    """Say that a kept file is not what this program keeps there."""
+    """Return the error for a file that does not hold a key of this program."""
     return SettingsError(
-        f"{path} holds no key of this class", "restore it from a copy, or remove it to make another"
+        f"{path} is not a key of this class",
+        "restore it from a copy, or remove it to make a new one",
     )

@@ -1,4 +1,4 @@
-"""Asks the shack's consul and its swarm manager over HTTP who is there."""
+"""Query consul and the swarm manager of the shack over HTTP for the nodes of the class."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests  # noqa: TID251 - this module is one of the two that speak HTTP
+import requests  # noqa: TID251 - one of the two modules that use HTTP
 
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import SourceError
-from imagebuilder.shack.folder import STATUS_FILE, shack_of
+from imagebuilder.plan.card_layout import STATUS
+from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.keystore import client_bundle
 from imagebuilder.shack.services import swarm_path, uses_tls
 from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
@@ -28,19 +29,19 @@ T = TypeVar("T")
 TIMEOUT_SECONDS = 5.0
 MOST_BYTES = 32 * 1024 * 1024
 
-# What a 404 means: a key that is not there yet, and what a stand-in of consul does not serve.
+# Results for a 404: a key that does not exist yet, or a path that a replacement of consul lacks.
 _NOBODY: tuple[str, ...] = ()
 _NO_CHECKS: list[dict[str, Any]] = []
 _UNTOLD = "untold"
 
-# What taking apart an answer of another form can raise.
+# What parsing an unexpected answer can raise.
 _MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RecursionError)
 _REPORT_KEYS = PiReport.__dataclass_fields__.keys() - {"place"}
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
-    """The instructor's certificate for a manager that verifies (a DOCKER_CERT_PATH folder)."""
+class ClientCertificate:
+    """The instructor's certificate for a manager with TLS (a DOCKER_CERT_PATH folder)."""
 
     folder: Path
 
@@ -49,73 +50,78 @@ def ask_shack(
     shack: Shack,
     *,
     swarm_path: str = "swarm",
-    client: Client | None = None,
+    client: ClientCertificate | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> ClusterState:
-    """Ask consul, then the manager; raises SourceError where consul does not answer or lead.
+    """Return the state from consul and the manager.
 
-    A consul that knows no path for its leader or its checks may still list the nodes: the leader is
-    then empty, and nobody counts as lost.
-
-    A silent manager is told in `manager_error`: consul alone already says who has booted.
+    Raise SourceError if consul does not answer or has no leader. A replacement of consul may have
+    no path for leader or checks: then the leader is empty, and no node counts as lost. If the
+    manager does not answer, `manager_error` is set: consul alone shows which nodes have booted.
     """
     with requests.Session() as session:
-        session.trust_env = False  # the shack is on this wire, whatever proxy the shell names
-        asker = _Asker(session, timeout_seconds)
-        gathering = _ask_consul(asker, f"http://{shack.url_host}:{shack.consul_port}", swarm_path)
+        session.trust_env = False  # ignore HTTP_PROXY: the shack is on the local network
+        http = _JsonClient(session, timeout_seconds)
+        cluster_state = _ask_consul(
+            http, f"http://{shack.url_host}:{shack.consul_port}", swarm_path
+        )
         try:
-            engines = _ask_manager(asker, shack, client)
+            engines = _ask_manager(http, shack, client)
         except SourceError as error:
             return ClusterState(
-                gathering.leader,
-                gathering.members,
-                registered=gathering.registered,
+                cluster_state.leader,
+                cluster_state.members,
+                registered=cluster_state.registered,
                 manager_error=error.message,
             )
-    return ClusterState(gathering.leader, gathering.members, engines, gathering.registered)
+    return ClusterState(
+        cluster_state.leader, cluster_state.members, engines, cluster_state.registered
+    )
 
 
-def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> ClusterState:
-    leader = asker.ask(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
+def _ask_consul(http: _JsonClient, url: str, swarm_path: str) -> ClusterState:
+    leader = http.get(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
     if not leader:
         raise SourceError(
             f"consul at {url} has no leader yet",
-            "wait half a minute; else look at its log and at consul_bootstrap_expect",
+            "wait half a minute, then check its log and consul_bootstrap_expect",
         )
-    members = asker.ask(
+    members = http.get(
         url,
         "/v1/catalog/nodes",
         lambda nodes: parse_members(
-            nodes, asker.ask(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
+            nodes, http.get(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
         ),
     )
-    registered = asker.ask(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
+    registered = http.get(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
     return ClusterState("" if leader == _UNTOLD else leader, members, registered=registered)
 
 
-def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
+def _ask_manager(
+    http: _JsonClient, shack: Shack, client: ClientCertificate | None
+) -> tuple[Engine, ...]:
     if client is not None:
-        asker.present(client)
+        http.authenticate(client)
     url = f"{'https' if client else 'http'}://{shack.url_host}:{shack.swarm_port}"
     if shack.kind == "swarm-mode":
-        return asker.ask(url, "/nodes", parse_swarm_nodes)
-    return asker.ask(url, "/info", parse_manager_info)
+        return http.get(url, "/nodes", parse_swarm_nodes)
+    return http.get(url, "/info", parse_manager_info)
 
 
 @dataclass
-class _Asker:
-    """One conversation: every answer is JSON of a known form, or a SourceError."""
+class _JsonClient:
+    """One HTTP session; an answer that is not the expected JSON raises SourceError."""
 
     session: requests.Session
     timeout_seconds: float
 
-    def present(self, client: Client) -> None:
+    def authenticate(self, client: ClientCertificate) -> None:
         folder = client.folder
         self.session.verify = str(folder / "ca.pem")
         self.session.cert = (str(folder / "cert.pem"), str(folder / "key.pem"))
 
-    def ask(self, url: str, path: str, parse: Callable[[Any], T], absent: T | None = None) -> T:
-        """Get one answer and parse it; `absent` is what a 404 means, where it means something."""
+    def get(self, url: str, path: str, parse: Callable[[Any], T], absent: T | None = None) -> T:
+        """Return a parsed answer, or `absent` for a 404. Raise SourceError on failure."""
         try:
             with self.session.get(
                 url + path, timeout=self.timeout_seconds, allow_redirects=False, stream=True
@@ -127,8 +133,8 @@ class _Asker:
             raise _unreachable(url, error) from error
         except _MALFORMED as error:
             raise SourceError(
-                f"{url}{path} answered something else than expected",
-                "check the shack's address and ports: another program may listen there",
+                f"unexpected answer from {url}{path}",
+                "check the address and ports of the shack: another program may listen there",
             ) from error
 
     def _json(self, url: str, answer: requests.Response) -> Any:
@@ -137,7 +143,7 @@ class _Asker:
             words = " ".join(data.decode("utf-8", "replace").split())[:200]
             raise SourceError(
                 f"{url} answered {answer.status_code}: {words}",
-                "look at the service's log on the shack",
+                "check the log of the service on the shack",
             )
         return json.loads(data)
 
@@ -147,7 +153,7 @@ def _bounded(chunks: Iterable[bytes]) -> Iterable[bytes]:
     for chunk in chunks:
         total += len(chunk)
         if total > MOST_BYTES:
-            raise ValueError("too much")
+            raise ValueError("too many bytes")
         yield chunk
 
 
@@ -156,14 +162,14 @@ def _unreachable(url: str, error: Exception) -> SourceError:
         reason = "no answer in time"
     elif isinstance(error, requests.exceptions.SSLError):
         return SourceError(
-            f"{url} and this machine do not trust each other",
-            "the shack must run with this class's certificates: write and start it again",
+            f"TLS verification failed between {url} and this machine",
+            "write the shack again, so that it has the certificates of this class, and restart it",
         )
     else:
         reason = "refused" if "refused" in str(error) else "not reachable"
     return SourceError(
         f"the shack does not answer at {url}: {reason}",
-        "is it up (make status in its folder), and is this machine on the same network?",
+        "check that it runs (make status in its folder) and that this machine is on its network",
     )
 
 
@@ -171,14 +177,14 @@ def _unreachable(url: str, error: Exception) -> SourceError:
 
 
 def parse_leader(answer: Any) -> str:
-    """Read /v1/status/leader: `host:8300`, or nothing while servers elect one."""
+    """Return the answer of /v1/status/leader: `host:8300`, or empty during an election."""
     if not isinstance(answer, str):
         raise TypeError(type(answer).__name__)
     return answer
 
 
 def parse_members(nodes: list[dict[str, Any]], checks: list[dict[str, Any]]) -> tuple[Member, ...]:
-    """Read /v1/catalog/nodes with /v1/health/state/any: same keys from consul 0.5 to 1.x."""
+    """Return the members in /v1/catalog/nodes and /v1/health/state/any (consul 0.5 to 1.x)."""
     lost = {
         check["Node"]
         for check in checks
@@ -188,17 +194,17 @@ def parse_members(nodes: list[dict[str, Any]], checks: list[dict[str, Any]]) -> 
 
 
 def parse_registered(entries: list[dict[str, Any]]) -> tuple[str, ...]:
-    """Read the addresses that `swarm join` left in the KV store (base64 values)."""
+    """Return the addresses that `swarm join` wrote to the KV store (base64 values)."""
     values = (base64.b64decode(entry["Value"] or "").decode() for entry in entries)
     return tuple(sorted({value for value in values if ":" in value}))
 
 
 def parse_manager_info(info: dict[str, Any]) -> tuple[Engine, ...]:
-    """Read a classic manager's /info.
+    """Return the engines in /info of a classic manager.
 
-    Its nodes are rows of DriverStatus (to API 1.21) or SystemStatus (from 1.22): a name with its
-    `host:port`, then indented rows that start with `└`; 0.2.0 puts a backspace before its
-    own words and tells no health (cluster/swarm/cluster.go).
+    They are rows of DriverStatus (until API 1.21) or SystemStatus (since 1.22): a name with its
+    `host:port`, then indented rows that begin with `└`. Swarm 0.2.0 puts a backspace before its
+    own rows and has no health (cluster/swarm/cluster.go).
     """
     rows: list[list[str]] = info.get("SystemStatus") or info["DriverStatus"]
     start = [row[0].strip("\b ") for row in rows].index("Nodes")
@@ -226,7 +232,7 @@ def _engine(row: dict[str, str]) -> Engine:
 
 
 def parse_swarm_nodes(nodes: list[dict[str, Any]]) -> tuple[Engine, ...]:
-    """Read the Docker API's /nodes of a swarm-mode manager."""
+    """Return the engines in /nodes of a manager in swarm mode (Docker API)."""
     return tuple(_swarm_engine(node) for node in nodes)
 
 
@@ -247,14 +253,17 @@ def _swarm_engine(node: dict[str, Any]) -> Engine:
 
 
 def parse_card_report(data: bytes, place: str) -> PiReport:
-    """Read a card's `rpi-image/status.json`; keys it lacks are empty."""
+    """Return the content of a card's `rpi-image/status.json`; missing keys are empty.
+
+    Raise SourceError if it is not complete JSON.
+    """
     try:
         values = json.loads(data)
         words = {key: _word(values.get(key)) for key in _REPORT_KEYS}
     except (ValueError, AttributeError) as error:
         raise SourceError(
-            f"the status file of {place} is not whole",
-            "the Pi may have lost power while writing; boot it again",
+            f"the status file of {place} is incomplete",
+            "boot the Pi again: it may have lost power while writing",
         ) from error
     return PiReport(**words, place=place)
 
@@ -267,32 +276,35 @@ def _word(value: object) -> str:
 
 
 def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> ClusterState:
-    """Ask the class's shack who is there, with the instructor's certificate where it is asked."""
+    """Return the state of the class's shack; use the instructor's certificate if it needs TLS."""
     shack = shack_of(classroom)
     secure = uses_tls(classroom) and shack.kind == "classic"
-    client = Client(client_bundle(classroom)) if secure else None
+    client = ClientCertificate(client_bundle(classroom)) if secure else None
     return ask_shack(
         shack, swarm_path=swarm_path(classroom), client=client, timeout_seconds=timeout_seconds
     )
 
 
 def read_card(path: Path) -> PiReport:
-    """Read a card's status from its mounted boot partition, or from a device or image."""
+    """Return the status on a card: a mounted boot partition, a device or an image.
+
+    Raise SourceError if the card has none.
+    """
     place = str(path)
     if path.is_dir():
-        file = path / STATUS_FILE
+        file = path / STATUS
         if not file.is_file():
             raise _silent_card(place)
         return parse_card_report(file.read_bytes(), place)
     with open_raw(path) as disk:
         volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
-        if not volume.exists(STATUS_FILE):
+        if not volume.exists(STATUS):
             raise _silent_card(place)
-        return parse_card_report(volume.read(STATUS_FILE), place)
+        return parse_card_report(volume.read(STATUS), place)
 
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"{place} holds no {STATUS_FILE}",
-        "the Pi has not booted from this card yet, or this is not its boot partition",
+        f"no {STATUS} on {place}",
+        "boot the Pi from this card first, or check that this is its boot partition",
     )

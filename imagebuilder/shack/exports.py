@@ -1,4 +1,4 @@
-"""The roster in the forms other tools read: Ansible, ssh, hosts, dnsmasq, Docker."""
+"""Write the roster in the formats of other tools: Ansible, ssh, hosts, dnsmasq, Docker."""
 
 from __future__ import annotations
 
@@ -7,9 +7,14 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import yaml
-
 from imagebuilder.files import write_text
+from imagebuilder.shack.encoders import (
+    AnsibleText,
+    ansible_yaml,
+    comment,
+    docker_fields,
+    ssh_path,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """One format: the file it fills and what reads that file."""
+    """One export format: its file, and the command that uses the file."""
 
     file: str
     render: Callable[[Classroom, Path], str]
@@ -28,12 +33,12 @@ class Export:
 
 
 def reachable_name(node: NodeSettings) -> str:
-    """Return what a client dials: the fixed address, else the mDNS name."""
+    """Return the name for clients: the fixed address, else the mDNS name."""
     return node.network.fixed_address or f"{node.hostname}.local"
 
 
 def ansible_inventory(classroom: Classroom, folder: Path) -> str:
-    """Write an Ansible inventory in YAML: every node, a group for each profile and label."""
+    """Return an Ansible inventory in YAML: all nodes, and a group for each profile and label."""
     del folder
     groups: dict[str, dict[str, dict[str, None]]] = {}
     for node in classroom.nodes:
@@ -42,11 +47,11 @@ def ansible_inventory(classroom: Classroom, folder: Path) -> str:
             groups.setdefault(name, {"hosts": {}})["hosts"][node.hostname] = None
     hosts = {node.hostname: _host_variables(node) for node in classroom.nodes}
     inventory = {"all": {"hosts": hosts, "children": groups}}
-    return _head(classroom, "#") + yaml.safe_dump(inventory, sort_keys=False, allow_unicode=True)
+    return _head(classroom, "#") + ansible_yaml(inventory)
 
 
 def ssh_config(classroom: Classroom, folder: Path) -> str:
-    """Write an ssh_config to Include; hosts with kept keys are checked strictly."""
+    """Return an ssh_config for Include; it checks nodes with kept host keys strictly."""
     text = _head(classroom, "#")
     for node in classroom.nodes:
         text += f"\nHost {node.hostname}\n    HostName {reachable_name(node)}\n"
@@ -55,14 +60,14 @@ def ssh_config(classroom: Classroom, folder: Path) -> str:
         if node.host_keys:
             text += (
                 f"    HostKeyAlias {node.hostname}\n"
-                f'    UserKnownHostsFile "{str(folder / "known_hosts").replace("%", "%%")}"\n'
+                f"    UserKnownHostsFile {ssh_path(folder / 'known_hosts')}\n"
                 "    StrictHostKeyChecking yes\n"
             )
     return text
 
 
 def known_hosts(classroom: Classroom, folder: Path) -> str:
-    """Write the kept host keys under every name a node is dialled by."""
+    """Return a known_hosts with the kept host keys, for every name of a node."""
     del folder
     lines = []
     for node in classroom.nodes:
@@ -74,7 +79,7 @@ def known_hosts(classroom: Classroom, folder: Path) -> str:
 
 
 def hosts(classroom: Classroom, folder: Path) -> str:
-    """Write lines for /etc/hosts: the shack and the nodes with a fixed address."""
+    """Return lines for /etc/hosts: the shack and the nodes with a fixed address."""
     del folder
     rows = [(node.network.fixed_address, node.hostname) for node in classroom.nodes]
     if classroom.shack and _is_address(classroom.shack.address):
@@ -84,7 +89,7 @@ def hosts(classroom: Classroom, folder: Path) -> str:
 
 
 def dnsmasq(classroom: Classroom, folder: Path) -> str:
-    """Write dnsmasq reservations: by MAC where one is known, else by the name a node asks with."""
+    """Return dnsmasq reservations: by MAC if known, else by the hostname in the DHCP request."""
     del folder
     lines = []
     for node in classroom.nodes:
@@ -95,12 +100,12 @@ def dnsmasq(classroom: Classroom, folder: Path) -> str:
 
 
 def docker_contexts(classroom: Classroom, folder: Path) -> str:
-    """Write a script that makes a Docker context for each node and one for the class."""
+    """Return a script that makes a Docker context for each node and one for the class."""
     del folder
     text = "#!/bin/sh\n" + _head(classroom, "#") + _CONTEXT_FUNCTION
     certificates = classroom.secrets / "client"
     if classroom.shack:
-        # Swarm mode's port 10000 answers questions only, over plain HTTP.
+        # In swarm mode this port is a read-only view over plain HTTP.
         tls = classroom.shack.kind == "classic" and any(node.docker.tls for node in classroom.nodes)
         endpoint = f"tcp://{classroom.shack.address}:{classroom.shack.swarm_port}"
         text += _context(classroom.shack.hostname, endpoint, certificates if tls else None)
@@ -121,7 +126,7 @@ EXPORTS: dict[str, Export] = {
 }
 _CONTEXT_FUNCTION = """set -eu
 
-# context NAME ENDPOINT: made, or brought up to date.
+# context NAME ENDPOINT: create or update a context
 context() {
     if docker context inspect "$1" >/dev/null 2>&1; then
         docker context update "$1" --docker "$2"
@@ -134,20 +139,25 @@ context() {
 
 
 def _context(name: str, endpoint: str, certificates: Path | None) -> str:
-    files = ""
+    fields = [f"host={endpoint}"]
     if certificates:
-        files = "".join(f",{part}={certificates / part}.pem" for part in ("ca", "cert", "key"))
-    return f"context {shlex.quote(name)} {shlex.quote(f'host={endpoint}{files}')}\n"
+        fields += [f"{part}={certificates / part}.pem" for part in ("ca", "cert", "key")]
+    return f"context {shlex.quote(name)} {shlex.quote(docker_fields(fields))}\n"
 
 
 def _host_variables(node: NodeSettings) -> dict[str, object]:
     variables: dict[str, object] = {"ansible_host": reachable_name(node)}
     if node.user:
-        variables["ansible_user"] = node.user.name
-    facts = {"profile": node.profile, "arch": node.arch, "seat": node.seat, "owner": node.owner}
-    variables |= {key: value for key, value in facts.items() if value}
+        variables["ansible_user"] = AnsibleText(node.user.name)
+    attributes = {
+        "profile": node.profile,
+        "arch": node.arch,
+        "seat": node.seat,
+        "owner": node.owner,
+    }
+    variables |= {key: AnsibleText(value) for key, value in attributes.items() if value}
     if node.docker.labels:
-        variables["docker_labels"] = dict(node.docker.labels)
+        variables["docker_labels"] = {k: AnsibleText(text) for k, text in node.docker.labels}
     return variables
 
 
@@ -170,18 +180,17 @@ def _is_address(text: str) -> bool:
 
 
 def _group_name(text: str) -> str:
-    """Return a name that Ansible takes for a group: letters, digits and underscores."""
+    """Return a name valid for an Ansible group: letters, digits and underscores."""
     name = re.sub(r"\W", "_", text, flags=re.ASCII)
     return name if not name[:1].isdigit() else f"_{name}"
 
 
 def _head(classroom: Classroom, mark: str) -> str:
-    name = " ".join(classroom.name.split())
-    return f"{mark} {name}: made by rpi-image from {classroom.path.name}\n"
+    return comment(f"{mark} {classroom.name}: made by rpi-image from {classroom.path.name}") + "\n"
 
 
 def write_exports(classroom: Classroom, names: Iterable[str], folder: Path) -> tuple[Path, ...]:
-    """Write the chosen exports into `folder` and give their paths."""
+    """Write the chosen exports to `folder` and return their paths."""
     written = []
     for name in names:
         path = folder / EXPORTS[name].file

@@ -1,4 +1,4 @@
-"""Writes what the instructor's machine runs, exports, labels; reads what the cards report."""
+"""Plan and write the folder with the services of the instructor's machine."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ if TYPE_CHECKING:
     from imagebuilder.progress import Reporter
 
 Kind = Literal["classic", "swarm-mode"]
-STATUS_FILE = "rpi-image/status.json"
 
-# Roster files that the class page offers; all of them hold public facts only.
+# Exports on the class page; they contain nothing secret.
 PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")
 _ONLY_WITH = {"registry": "registry", "mirror": "mirror", "apt": "apt", "time": "ntp", "web": "web"}
 _ONLY_SERVICE_FILES = {"preload": "registry", "nginx.conf": "web"}
@@ -44,7 +43,7 @@ _SWARM_MODE_FILES = ("manager/", "publish-token")
 
 @dataclass(frozen=True, slots=True)
 class ShackFile:
-    """One file of the shack's folder."""
+    """One file in the folder of the shack."""
 
     path: str
     data: bytes = dataclasses.field(repr=False)
@@ -52,8 +51,8 @@ class ShackFile:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLine:
-    """A node as the shack's pages show it."""
+class NodeRow:
+    """A node as shown on the pages of the shack."""
 
     hostname: str
     address: str
@@ -71,9 +70,9 @@ def make_shack(
     *,
     write: bool = True,
 ) -> tuple[Path, ...]:
-    """Write what the instructor's machine runs into `folder` and return the files' paths.
+    """Write the folder of the instructor's machine; return the paths of its files.
 
-    `write=False` only plans it.
+    With `write=False` it is only planned.
     """
     templates = load_overlay(shipped_folder("overlays") / "shack")
     files = plan_shack(classroom, templates, kind, write=write)
@@ -84,19 +83,19 @@ def make_shack(
 
 
 def _report(classroom: Classroom, shack: Shack, folder: Path, reporter: Reporter) -> None:
-    """Say what the shack does not fit or leaves open, and how it is started."""
+    """Report open sockets, a different kind in the cards, and how to start the shack."""
     if has_open_socket(classroom):
-        reporter.warn("the nodes' Docker sockets ask for no password: keep this network closed")
+        reporter.warn("the Docker sockets of the nodes have no password: keep this network closed")
     if classroom.shack and shack.kind != classroom.shack.kind:
         reporter.warn(
-            f"the cards join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"the nodes join a {classroom.shack.kind} cluster: set shack.kind in "
             f"{classroom.path.name} to {shack.kind} and build them again"
         )
-    reporter.note(f"start it on {shack.address} with: make -C {folder} up")
+    reporter.note(f"start the shack on {shack.address} with: make -C {folder} up")
 
 
 def with_client_keys(classroom: Classroom) -> Classroom:
-    """Return the class with what identifies its nodes; the client's keys are made where needed."""
+    """Return the classroom with the keys of its nodes; make those of the client if needed."""
     classroom = with_identities(classroom)
     if uses_tls(classroom):
         client_bundle(classroom)
@@ -110,9 +109,9 @@ def plan_shack(
     *,
     write: bool = True,
 ) -> tuple[ShackFile, ...]:
-    """Render the shack's folder; the class's keys are made where they are missing.
+    """Return the files of the shack's folder; make missing keys of the class.
 
-    `write=False` keeps what it has to make in memory.
+    With `write=False` new keys stay in memory.
     """
     shack = shack_of(classroom, kind)
     classroom = with_identities(dataclasses.replace(classroom, shack=shack), write=write)
@@ -122,23 +121,26 @@ def plan_shack(
     files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
     if "web" in shack.services:
         files += _published(classroom)
-    # Both generations of compose read the name of the project here.
+    # docker-compose 1.x and `docker compose` both read the project name from .env.
     files.append(ShackFile(".env", f"COMPOSE_PROJECT_NAME={project_name(classroom)}\n".encode()))
     files += _secrets(classroom, shack, write=write)
     return tuple(sorted(files, key=lambda file: file.path))
 
 
 def shack_of(classroom: Classroom, kind: Kind | None = None) -> Shack:
-    """Return the class's shack; raises SettingsError where there is none."""
+    """Return the shack of the class. Raise SettingsError if there is none."""
     if classroom.shack is None:
         raise SettingsError(
-            f"{classroom.path.name} names no shack", "give shack: {address: …} in it"
+            f"{classroom.path.name} has no `shack:`", "add `shack: {address: …}` to it"
         )
     return dataclasses.replace(classroom.shack, kind=kind or classroom.shack.kind)
 
 
 def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], folder: Path) -> None:
-    """Write the folder; a file of ours that no longer belongs there goes, others stay."""
+    """Write the folder; remove our own files that are no longer needed, keep all others.
+
+    Raise WriteError on failure.
+    """
     planned = {file.path for file in files}
     known = {_target(template.path) for template in templates}
     try:
@@ -148,7 +150,7 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
             (folder / path).unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(
-            f"cannot write {folder}: {error.strerror}", "check its rights and the room there"
+            f"cannot write {folder}: {error.strerror}", "check its permissions and the free space"
         ) from error
 
 
@@ -157,7 +159,7 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
 
 def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
     services = plan_services(classroom, shack)
-    nodes = tuple(map(_line, classroom.nodes))
+    nodes = tuple(map(_row, classroom.nodes))
     return {
         "title": " ".join(classroom.name.split()),
         "source": classroom.path.name,
@@ -180,13 +182,13 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
 
 
 def has_open_socket(classroom: Classroom) -> bool:
-    """Return whether anyone on the network may use a node's Docker."""
+    """Return whether everyone on the network may use the Docker of a node."""
     return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
 
 
-def _line(node: NodeSettings) -> NodeLine:
+def _row(node: NodeSettings) -> NodeRow:
     address = node.network.fixed_address
-    return NodeLine(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
+    return NodeRow(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
 
 
 def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:
@@ -220,7 +222,8 @@ def _published(classroom: Classroom) -> list[ShackFile]:
 def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFile]:
     files = []
     if key := encryption_key(classroom):
-        # The official image writes this variable into a file of its own: no key in any argv.
+        # The entrypoint of the official image writes this variable to a file, so that the key is
+        # not in the process list.
         settings = json.dumps({"encrypt": key.reveal()})
         files.append(ShackFile("consul.env", f"CONSUL_LOCAL_CONFIG={settings}\n".encode(), 0o600))
     if uses_tls(classroom) and shack.kind == "classic":

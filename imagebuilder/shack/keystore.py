@@ -1,4 +1,4 @@
-"""The class's own keys: one CA, a certificate per node and a client's, SSH host keys."""
+"""Make and store the keys of a class: CA, certificates of nodes and clients, SSH host keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imagebuilder.shack.certificates import (
     MANAGER,
     SERVER,
     Authority,
-    Subject,
+    CertificateSubject,
     certificate_pem,
     issue,
     issue_ca,
@@ -44,45 +44,47 @@ if TYPE_CHECKING:
 def with_identities(
     classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> Classroom:
-    """Return every node the host keys and the Docker certificate its settings ask for.
+    """Return the classroom with host keys and Docker certificates set in its nodes, as configured.
 
-    What the secrets folder holds is used again, so the same class gives the same bytes; what is
-    missing, nearly expired or no longer fits the node's names is made (`write=False`: in memory).
+    Keys in the secrets folder are used again, so the result is the same. Those that are missing,
+    about to expire or have other names are made again; with `write=False` they stay in memory.
     """
     if not any(node.keep_host_keys or node.docker.tls for node in classroom.nodes):
         return classroom
-    with _open_safe(classroom, write=write, now=now) as safe:
-        nodes = tuple(_with_identity(node, safe) for node in classroom.nodes)
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        nodes = tuple(_with_identity(node, keystore) for node in classroom.nodes)
     return dataclasses.replace(classroom, nodes=nodes)
 
 
 def shack_certificate(
     classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> DockerTls:
-    """Return the swarm manager's certificate: server for its clients, client of the engines."""
+    """Return the certificate of the swarm manager, a server to clients and a client of engines."""
     shack = classroom.shack
     if shack is None:
-        raise SettingsError("the class has no shack", "give shack: {address: …}")
+        raise SettingsError("the class has no `shack:`", "add `shack: {address: …}`")
     addresses = ("127.0.0.1",) if not _is_address(shack.address) else (shack.address, "127.0.0.1")
     names = tuple(dict.fromkeys(_names(shack.hostname) + _name_of(shack.address)))
-    with _open_safe(classroom, write=write, now=now) as safe:
-        return safe.certificate("shack", Subject(shack.hostname, MANAGER, names, addresses))
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        return keystore.certificate(
+            "shack", CertificateSubject(shack.hostname, MANAGER, names, addresses)
+        )
 
 
 def client_bundle(classroom: Classroom, *, write: bool = True, now: datetime | None = None) -> Path:
-    """Make the instructor's DOCKER_CERT_PATH (ca.pem, cert.pem, key.pem) and give its folder."""
-    with _open_safe(classroom, write=write, now=now) as safe:
-        safe.certificate("client", Subject("instructor", CLIENT))
+    """Make the instructor's DOCKER_CERT_PATH (ca.pem, cert.pem, key.pem); return its path."""
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        keystore.certificate("client", CertificateSubject("instructor", CLIENT))
     return classroom.secrets / "client"
 
 
-def _with_identity(node: NodeSettings, safe: KeyStore) -> NodeSettings:
+def _with_identity(node: NodeSettings, keystore: KeyStore) -> NodeSettings:
     if node.keep_host_keys:
-        node = dataclasses.replace(node, host_keys=safe.host_keys(node.hostname))
+        node = dataclasses.replace(node, host_keys=keystore.host_keys(node.hostname))
     if node.docker.tls:
         addresses = (*node.network.addresses, "127.0.0.1")
-        subject = Subject(node.hostname, SERVER, _names(node.hostname), addresses)
-        tls = safe.certificate(f"nodes/{node.hostname}", subject)
+        subject = CertificateSubject(node.hostname, SERVER, _names(node.hostname), addresses)
+        tls = keystore.certificate(f"nodes/{node.hostname}", subject)
         node = dataclasses.replace(node, docker_tls=tls)
     return node
 
@@ -107,8 +109,10 @@ def _is_address(text: str) -> bool:
 
 
 @contextmanager
-def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> Iterator[KeyStore]:
-    """Open the secrets folder; two commands at once must not make two authorities."""
+def _open_keystore(
+    classroom: Classroom, *, write: bool, now: datetime | None
+) -> Iterator[KeyStore]:
+    """Yield the key store, locked: two commands at once must not make two CAs."""
     folder, moment = classroom.secrets, now or datetime.now(UTC)
     try:
         if write:
@@ -122,19 +126,19 @@ def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> It
             yield KeyStore(folder, write=write, now=moment, class_name=classroom.name)
     except OSError as error:
         raise WriteError(
-            f"cannot use the secrets folder {folder}: {error.strerror}", "check its rights"
+            f"cannot use the secrets folder {folder}: {error.strerror}", "check its permissions"
         ) from error
 
 
 class KeyStore:
-    """Reads, makes and keeps the keys of one class."""
+    """The stored keys of one class; missing ones are made."""
 
     def __init__(self, folder: Path, *, write: bool, now: datetime, class_name: str) -> None:
         self._folder, self._write, self._now, self._class = folder, write, now, class_name
         self._authority: Authority | None = None
 
-    def certificate(self, place: str, subject: Subject) -> DockerTls:
-        """Return the certificate kept under `place`, a new one where it no longer serves."""
+    def certificate(self, place: str, subject: CertificateSubject) -> DockerTls:
+        """Return the certificate stored at `place`, or a new one if it does not match any more."""
         ca = self._ca()
         key = self._key(f"{place}/key.pem")
         kept = self._read(f"{place}/cert.pem")
@@ -147,7 +151,7 @@ class KeyStore:
         return DockerTls(ca_pem.decode(), kept.decode(), Secret(private_pem(key).decode()))
 
     def host_keys(self, hostname: str) -> tuple[HostKey, ...]:
-        """Return the kept SSH host keys; ECDSA in PEM form because OpenSSH 6.0 reads no other."""
+        """Return the stored SSH host keys; ECDSA as PEM, the only format of OpenSSH 6.0."""
         return (
             self._host_key(hostname, "ed25519", new_ed25519),
             self._host_key(hostname, "ecdsa", new_ecdsa),
@@ -214,7 +218,7 @@ def _keep_out_of_git(folder: Path) -> None:
 
 
 def _write_secret(path: Path, data: bytes, top: Path) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file atomically that only its owner may read."""
     for parent in reversed([p for p in path.parents if p.is_relative_to(top)]):
         _make_folder(parent)
     write_file(path, data, 0o600)

@@ -1,4 +1,4 @@
-"""A sheet of labels for the cards and cases, as one HTML file that prints to scale."""
+"""Print labels for cards and cases, as HTML in real size or as PDF."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
-    """A sheet of self-adhesive labels; all lengths in millimetres."""
+class LabelSheet:
+    """A sheet of labels; all lengths in millimetres."""
 
     name: str
     page: tuple[float, float]
@@ -40,29 +40,31 @@ class Paper:
 
     @property
     def count(self) -> int:
-        """Labels on a sheet."""
+        """The number of labels on a sheet."""
         return self.columns * self.rows
 
 
 LONG_NAME = 12
-PAPERS = {
-    "a4": Paper("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
-    "letter": Paper("letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"),
+SHEETS = {
+    "a4": LabelSheet("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
+    "letter": LabelSheet(
+        "letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"
+    ),
 }
 
 
 def write_labels(
     classroom: Classroom,
     path: Path,
-    paper: Paper,
+    paper: LabelSheet,
     skip: int = 0,
     *,
     search_path: str,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Write the sheets as HTML or PDF, by the file's name; `skip` labels are used already.
+    """Write the sheets as HTML or PDF, by the suffix; `skip` labels are used already.
 
-    A program of `search_path` prints the PDF.
+    The PDF is made by a program in `search_path`. Raise InputError for another suffix.
     """
     page = render_labels(classroom, paper, skip % paper.count)
     suffix = path.suffix.lower()
@@ -71,11 +73,11 @@ def write_labels(
     elif suffix in (".html", ".htm"):
         write_text(path, page)
     else:
-        raise InputError(f"{path} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
+        raise InputError(f"{path} is neither HTML nor PDF", "use -o labels.html or -o labels.pdf")
 
 
-def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
-    """Return the sheets as HTML; `skip` leaves the first labels of a sheet used before."""
+def render_labels(classroom: Classroom, paper: LabelSheet, skip: int = 0) -> str:
+    """Return the sheets as HTML; `skip` leaves out labels that are used already."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
     cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
     sheets = "".join(_sheet(cells[i : i + paper.count]) for i in range(0, len(cells), paper.count))
@@ -83,12 +85,12 @@ def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
     head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>{_style(paper)}</style>'
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n'
-        f'<p class="how">{_how(classroom, paper)}</p>\n{sheets}</body>\n</html>\n'
+        f'<p class="how">{_instructions(classroom, paper)}</p>\n{sheets}</body>\n</html>\n'
     )
 
 
 def link_of(classroom: Classroom, node: NodeSettings) -> str:
-    """Return what the QR code says: the node's line on the class page, or how to log in."""
+    """Return the URL for the QR code: the node on the class page, else an ssh:// URL."""
     shack = classroom.shack
     if shack and "web" in shack.services:
         return f"http://{shack.address}:{shack.web_port}/#{node.hostname}"
@@ -115,7 +117,7 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
     )
 
 
-def _how(classroom: Classroom, paper: Paper) -> str:
+def _instructions(classroom: Classroom, paper: LabelSheet) -> str:
     count = len(classroom.nodes)
     return html.escape(
         f"{count} labels for {paper.name} sheets of {paper.columns} by {paper.rows} "
@@ -124,7 +126,7 @@ def _how(classroom: Classroom, paper: Paper) -> str:
     )
 
 
-def _style(paper: Paper) -> str:
+def _style(paper: LabelSheet) -> str:
     width, height = paper.page
     top, left = paper.margin
     label_width, label_height = paper.label
@@ -159,30 +161,35 @@ body {{ margin: 0; font-family: "DejaVu Sans", Arial, sans-serif; color: #000; }
 
 PDF_SECONDS = 120
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-_BY_HAND = "give -o labels.html and print that from a browser"
+_BY_HAND = "use -o labels.html and print it from a browser"
 
 
-# ---- labels
+# ---- PDF
 
 
 def write_labels_pdf(page: str, path: Path, search_path: str, reporter: Reporter = SILENT) -> None:
-    """Print the label sheet to PDF with the first program of `search_path` that can."""
+    """Write the label sheet as PDF with the first program in `search_path` that succeeds.
+
+    Raise InputError if there is none, WriteError if all fail.
+    """
     programs = [shutil.which(name, path=search_path) for name in (*BROWSERS, "weasyprint")]
     printers = [Path(program) for program in programs if program]
     if not printers:
         raise InputError(
-            "no program here makes PDF",
+            "no program to make PDF found",
             f"install chromium or weasyprint, or {_BY_HAND}",
         )
     try:
         make_folder(path.parent)
-        # Beside the PDF and by a visible name: a snap's Chromium sees neither /tmp nor dot folders.
+        # Not in /tmp or a hidden folder, which Chromium from snap cannot read.
         with tempfile.TemporaryDirectory(
             prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
         ) as folder:
             write_file(path, _print_pdf(page, Path(folder), printers, reporter))
     except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror}", "check its rights") from error
+        raise WriteError(
+            f"cannot write {path}: {error.strerror}", "check its permissions"
+        ) from error
 
 
 def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Reporter) -> bytes:
@@ -193,7 +200,7 @@ def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Repo
         if _succeeds(_pdf_command(printer, source, made)) and made.is_file():
             return made.read_bytes()
     names = ", ".join(printer.name for printer in printers)
-    raise WriteError(f"{names} made no PDF", _BY_HAND)
+    raise WriteError(f"{names} failed to make a PDF", _BY_HAND)
 
 
 def _succeeds(command: Sequence[str]) -> bool:
@@ -207,7 +214,7 @@ def _succeeds(command: Sequence[str]) -> bool:
 def _pdf_command(printer: Path, source: Path, made: Path) -> list[str]:
     if printer.name not in BROWSERS:
         return [str(printer), str(source), str(made)]
-    # Chromium refuses root with its sandbox; the page is our own.
+    # Chromium does not run as root with its sandbox; the page is our own.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     browser = f"--user-data-dir={made.parent / 'browser'}"
     quiet = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]

@@ -1,4 +1,4 @@
-"""What the instructor's machine runs for a class: one list behind compose file and plain script."""
+"""The services of the instructor's machine: one list for the compose file and the shell script."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from imagebuilder.model import Classroom, NodeSettings, Secret, Shack
 
 
-# classic Swarm registered differently before this version, and consul had other flags before 0.6
+# Classic Swarm used other KV paths before 0.3, and consul had other flags before 0.6.
 _SWARM_KV_MOVED = (0, 3)
 _SWARM_KV_PATH = (1, 0, 1)  # takes --discovery-opt kv.path (docker/swarm pull request 1368)
 _CONSUL_UI_FLAG = (0, 6)
 
-# Swarm 1.2 and later manage no Docker before 1.8 (docker/swarm issues 2150 and 2330), and what is
-# on the images of these generations may be older.
+# Swarm 1.2 and later cannot manage Docker before 1.8 (docker/swarm issues 2150 and 2330), which
+# images of these generations may have.
 _MANAGER = "swarm:1.2.9"
 _MANAGER_OF_OLD_DOCKER = "swarm:1.1.3"
 _GENERATIONS_OF_OLD_DOCKER = frozenset({"occidentalis"})
@@ -32,13 +32,13 @@ _TLS_FLAGS = (
     "--tlskey=/tls/key.pem",
 )
 
-# What the cards' kernels run; the lowest of a class runs on all of its boards.
+# Docker platforms by arch, lowest first: the lowest of a class runs on all of its boards.
 _PLATFORMS = {"armv6": "linux/arm/v6", "armv7": "linux/arm/v7", "arm64": "linux/arm64"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """One container; `ports` and `volumes` in docker's own `a:b` form, `build` a folder or ""."""
+    """One container; `ports` and `volumes` as in `docker run`, `build` is a folder or ""."""
 
     name: str
     container: str
@@ -54,12 +54,12 @@ class Service:
 
     @property
     def data(self) -> tuple[str, ...]:
-        """Names of the volumes that docker keeps."""
+        """The names of the volumes managed by Docker."""
         return tuple(v.partition(":")[0] for v in self.volumes if not v.startswith((".", "/")))
 
 
 def plan_services(classroom: Classroom, shack: Shack) -> tuple[Service, ...]:
-    """Return the services in the order they start; raises SettingsError for what cannot join."""
+    """Return the services in starting order. Raise SettingsError if nodes could not join."""
     makers = {
         "registry": _registry,
         "mirror": _mirror,
@@ -75,12 +75,12 @@ def plan_services(classroom: Classroom, shack: Shack) -> tuple[Service, ...]:
 
 
 def uses_tls(classroom: Classroom) -> bool:
-    """Return whether the nodes' Docker sockets ask for the class's certificates."""
+    """Return whether the Docker sockets of nodes need certificates of the class."""
     return any(node.docker.tls for node in classroom.nodes)
 
 
 def encryption_key(classroom: Classroom) -> Secret | None:
-    """Return the gossip key the class shares; raises SettingsError where nodes differ."""
+    """Return the gossip key of the class. Raise SettingsError if nodes have different ones."""
     keys = {node.cluster.consul_encrypt for node in _joining(classroom)}
     if len(keys) > 1:
         raise SettingsError(
@@ -91,33 +91,36 @@ def encryption_key(classroom: Classroom) -> Secret | None:
 
 
 def swarm_path(classroom: Classroom) -> str:
-    """Return the path in the KV store that the class registers under."""
+    """Return the KV path where nodes register. Raise SettingsError if nodes have different ones."""
     paths = {node.cluster.swarm_path for node in _joining(classroom)}
     if len(paths) > 1:
         raise SettingsError(
-            f"the nodes register under different paths: {', '.join(sorted(paths))}",
+            f"the nodes have different swarm_path values: {', '.join(sorted(paths))}",
             "set cluster.swarm_path once, at the top of the classroom file",
         )
     return next(iter(paths), "swarm")
 
 
 def bootstrap_expect(classroom: Classroom) -> int:
-    """Return the number of consul servers to wait for, the shack among them."""
+    """Return the number of consul servers to wait for, including the shack.
+
+    Raise SettingsError if there are fewer: they would never elect a leader.
+    """
     nodes = _joining(classroom)
     expect = max((node.cluster.consul_bootstrap_expect for node in nodes), default=0) or 1
     servers = 1 + sum(node.cluster.consul_server for node in nodes)
     if expect > servers:
         raise SettingsError(
-            f"consul_bootstrap_expect is {expect}, but shack and nodes are {servers} servers",
-            "lower it, or make more nodes consul servers: no leader would ever be elected",
+            f"consul_bootstrap_expect is {expect}, but there are {servers} consul servers",
+            "lower it, or make more nodes consul servers",
         )
     return expect
 
 
 def project_name(classroom: Classroom) -> str:
-    """Return the name that a class's containers and volumes have in common, on a shack of many.
+    """Return the prefix of a class's containers and volumes, unique on a shack of several classes.
 
-    A class that is called as its file, `classroom` for most, is told apart by its folder.
+    If the class is only named by its file, often `classroom`, its folder is part of the name.
     """
     stem = classroom.path.stem
     name = classroom.name if classroom.name != stem else f"{classroom.path.parent.name} {stem}"
@@ -131,7 +134,7 @@ def _digest(text: str) -> str:
 
 
 def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
-    """Return the container images that cards need from elsewhere, each once, in roster order."""
+    """Return the container images that nodes pull from elsewhere, each once, in roster order."""
     names = [name for node in _joining(classroom) for name in _images_of(node, shack)]
     own = tuple(f"{host}:{shack.registry_port}/" for host in (shack.address, shack.hostname))
     return tuple(dict.fromkeys(name for name in names if name and not name.startswith(own)))
@@ -145,13 +148,13 @@ def _images_of(node: NodeSettings, shack: Shack) -> tuple[str, ...]:
 
 
 def class_platform(classroom: Classroom) -> str:
-    """Return the platform that every board of the class can run."""
+    """Return the Docker platform that all boards of the class can run."""
     archs = {node.arch for node in classroom.nodes}
     return next((_PLATFORMS[arch] for arch in _PLATFORMS if arch in archs), "linux/arm/v7")
 
 
 def manager_image(classroom: Classroom, shack: Shack) -> str:
-    """Return the classic manager's image: what the file says, else one for the class's Docker."""
+    """Return the image of the classic manager: as set, else one for the Docker of the class."""
     generations = {node.generation or node.image.generation for node in _joining(classroom)}
     old = not generations.isdisjoint(_GENERATIONS_OF_OLD_DOCKER)
     return shack.swarm_image or (_MANAGER_OF_OLD_DOCKER if old else _MANAGER)
@@ -163,13 +166,13 @@ def _joining(classroom: Classroom) -> list[NodeSettings]:
 
 def _consul(classroom: Classroom, shack: Shack) -> Service:
     key = encryption_key(classroom)
-    # consul keeps the key it was first given beside its data, and would ignore another one.
+    # consul stores its first key with its data and ignores another one (serf/local.keyring).
     data = f"/consul/data/{_digest(key.reveal())}" if key else "/consul/data"
     return Service(
         name="consul",
         container="consul",
         image=shack.consul_image,
-        what="who is there (web page at /ui)",
+        what="members of the class (web page at /ui)",
         port=shack.consul_port,
         host_network=True,
         volumes=("consul-data:/consul/data",),
@@ -179,11 +182,11 @@ def _consul(classroom: Classroom, shack: Shack) -> Service:
 
 
 def _consul_command(shack: Shack, expect: int, data: str) -> tuple[str, ...]:
-    # dduportal/arm-consul's entrypoint says `consul agent` itself and names the UI in its config.
+    # The entrypoint of dduportal/arm-consul adds `consul agent` and configures the UI itself.
     agent = () if "arm-consul" in shack.consul_image else ("agent",)
     new = image_version(shack.consul_image) >= _CONSUL_UI_FLAG
     words = [*agent, "-server", "-bootstrap-expect", str(expect), "-node", shack.hostname]
-    words += ["-advertise", shack.address, "-client", "0.0.0.0"]  # noqa: S104 - the class asks it
+    words += ["-advertise", shack.address, "-client", "0.0.0.0"]  # noqa: S104 - for the class
     words += ["-data-dir", data] + (["-ui"] if new else [])
     if shack.consul_port != _DEFAULT_CONSUL_PORT:
         words += ["-http-port", str(shack.consul_port)]
@@ -195,7 +198,7 @@ def _manager(classroom: Classroom, shack: Shack) -> Service:
         name="manager",
         container="swarmmanager",
         image=manager_image(classroom, shack),
-        what="the class as one Docker",
+        what="the Docker of the whole class",
         port=shack.swarm_port,
         ports=(f"{shack.swarm_port}:{DOCKER_PORT}",),
     )
@@ -219,7 +222,10 @@ def _manager(classroom: Classroom, shack: Shack) -> Service:
 
 
 def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[str, ...]:
-    """Return `swarm manage …`, looking where the nodes' own version of swarm registers."""
+    """Return the arguments of `swarm manage`, with the KV path that the nodes' version uses.
+
+    Raise SettingsError if the manager cannot find them.
+    """
     path, store = swarm_path(classroom), f"consul://{shack.address}:{shack.consul_port}"
     nodes = {image_version(f":{n.cluster.swarm_version}") for n in _joining(classroom)}
     old_nodes = {version < _SWARM_KV_MOVED for version in nodes}
@@ -229,9 +235,9 @@ def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[s
     found = {True} if old_manager else {True, False} if knows_path else {False}
     if len(old_nodes) > 1 or not old_nodes <= found:
         raise SettingsError(
-            f"no swarm manager {image} finds nodes with these swarm versions",
-            "give all nodes one cluster.swarm_version; those before 0.3 register elsewhere, where "
-            "managers before 0.3 look, and with kv.path those from 1.0.1 on",
+            f"the swarm manager {image} cannot find nodes with these swarm versions",
+            "use the same cluster.swarm_version for all nodes; versions before 0.3 need a manager "
+            "before 0.3, or from 1.0.1",
         )
     verify = _TLS_FLAGS if tls else ()
     if True in old_nodes and not old_manager:
@@ -240,31 +246,27 @@ def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[s
 
 
 def _registry(shack: Shack) -> Service:
-    return Service(
-        name="registry",
-        container="shack-registry",
-        image=shack.registry_image,
-        what="the class's own images (push here)",
-        port=shack.registry_port,
-        ports=(f"{shack.registry_port}:5000",),
-        volumes=(
-            "./registry/config.yml:/etc/docker/registry/config.yml:ro",
-            "registry-data:/var/lib/registry",
-        ),
-    )
+    what = "the class's own images (push here)"
+    return _distribution("registry", shack.registry_image, what, shack.registry_port)
 
 
 def _mirror(shack: Shack) -> Service:
+    what = "cache of Docker Hub (read only)"
+    return _distribution("mirror", shack.registry_image, what, shack.mirror_port)
+
+
+def _distribution(name: str, image: str, what: str, port: int) -> Service:
+    """Return a service with the image `registry`: a registry or a mirror, by its config.yml."""
     return Service(
-        name="mirror",
-        container="shack-mirror",
-        image=shack.registry_image,
-        what="what Docker Hub has (read only, kept)",
-        port=shack.mirror_port,
-        ports=(f"{shack.mirror_port}:5000",),
+        name=name,
+        container=f"shack-{name}",
+        image=image,
+        what=what,
+        port=port,
+        ports=(f"{port}:5000",),
         volumes=(
-            "./mirror/config.yml:/etc/docker/registry/config.yml:ro",
-            "mirror-data:/var/lib/registry",
+            f"./{name}/config.yml:/etc/docker/registry/config.yml:ro",
+            f"{name}-data:/var/lib/registry",
         ),
     )
 
@@ -286,7 +288,7 @@ def _time(shack: Shack) -> Service:
     return Service(
         name="time",
         container="shack-time",
-        # A new tag whenever ./time changes: an image that is there is not built again.
+        # Change the tag when ./time changes: compose does not build an existing image again.
         image=shack.ntp_image or "rpi-image/chrony:2",
         what="the time (NTP)",
         port=123,

@@ -1,4 +1,4 @@
-"""Who is there and who should be: the roster against what consul and swarm say."""
+"""Compare the roster with the state of consul and swarm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 State = Literal["joined", "missing", "unknown", "wrong-arch", "stale-address", "unhealthy"]
 
-# The state shown for a node is its worst finding.
+# A node has the worst state of its notes.
 _WORST_FIRST: tuple[State, ...] = (
     "missing",
     "wrong-arch",
@@ -23,13 +23,13 @@ _WORST_FIRST: tuple[State, ...] = (
 )
 NAMELESS = "(unknown)"
 
-# What swarm mode calls a node that it no longer hears.
+# States of a node that no longer answers, in swarm mode (NodeState in the Docker API).
 _SWARM_LOST = ("down", "disconnected")
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A machine in consul's catalog; `alive` is its serfHealth check."""
+    """A node in consul's catalog; `alive` is the result of its serfHealth check."""
 
     name: str
     address: str
@@ -38,7 +38,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A Docker engine as its manager sees it; `arch` is its label, `machine` its own word."""
+    """A Docker engine in the manager's list; `arch` is its label, `machine` its platform."""
 
     name: str
     address: str
@@ -53,9 +53,9 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class ClusterState:
-    """What the shack answered; `engines` is None where the manager did not answer.
+    """The answers of the shack; `engines` is None if the manager did not answer.
 
-    `leader` is empty where consul does not tell.
+    `leader` is empty if it is not known.
     """
 
     leader: str
@@ -67,7 +67,7 @@ class ClusterState:
 
 @dataclass(frozen=True, slots=True)
 class PiReport:
-    """What a Pi wrote onto its own boot partition (`rpi-image/status.json`)."""
+    """The status that a Pi wrote to its boot partition (`rpi-image/status.json`)."""
 
     hostname: str = ""
     hash: str = ""
@@ -86,7 +86,7 @@ class PiReport:
 
 @dataclass(frozen=True, slots=True)
 class StatusNote:
-    """One thing to say about a node."""
+    """One note about a node: a state with details."""
 
     state: State
     detail: str = ""
@@ -94,10 +94,10 @@ class StatusNote:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """One line of `status`: a node of the roster, or a stranger."""
+    """One line of `status`: a node of the roster, or an unknown one."""
 
     hostname: str
-    findings: tuple[StatusNote, ...]
+    notes: tuple[StatusNote, ...]
     expected_address: str = ""
     address: str = ""
     arch: str = ""
@@ -106,42 +106,46 @@ class NodeStatus:
 
     @property
     def state(self) -> State:
-        """Return the worst finding."""
-        found = {finding.state for finding in self.findings}
+        """The worst state of the notes."""
+        found = {note.state for note in self.notes}
         return next((state for state in _WORST_FIRST if state in found), "joined")
 
     @property
     def detail(self) -> str:
-        """Return every finding's words."""
-        return "; ".join(finding.detail for finding in self.findings if finding.detail)
+        """The details of all notes."""
+        return "; ".join(note.detail for note in self.notes if note.detail)
 
 
 def compare(
-    classroom: Classroom, gathering: ClusterState, cards: Iterable[PiReport] = ()
+    classroom: Classroom, cluster_state: ClusterState, cards: Iterable[PiReport] = ()
 ) -> tuple[NodeStatus, ...]:
-    """Hold the roster against what is there: its nodes in order, then strangers by name."""
+    """Return the state of each node: those of the roster in order, then unknown ones by name."""
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
     known = {node.hostname for node in classroom.nodes}
-    members = {member.name.lower(): member for member in _guests(classroom, gathering.members)}
+    members = {
+        member.name.lower(): member for member in _class_members(classroom, cluster_state.members)
+    }
     if swarm_mode:
-        # Its nodes run no consul: what that still knows of them is from another time.
+        # Nodes do not run consul in swarm mode: their entries are from an earlier configuration.
         members = {name: member for name, member in members.items() if name not in known}
-    engines = _engines_by_name(classroom, gathering, members)
+    engines = _engines_by_name(classroom, cluster_state, members)
     rows = [
-        _judge_swarm_mode(node, engines.get(node.hostname), gathering)
+        _swarm_node_status(node, engines.get(node.hostname), cluster_state)
         if swarm_mode
-        else _judge(node, members.get(node.hostname), engines.get(node.hostname), gathering)
+        else _node_status(
+            node, members.get(node.hostname), engines.get(node.hostname), cluster_state
+        )
         for node in expected_nodes(classroom)
     ]
     names = sorted((members.keys() | engines.keys()) - known)
     rows += [_stranger(name, members.get(name), engines.get(name)) for name in names]
     if not swarm_mode:
-        rows = _with_left_behind(classroom, gathering, rows)
+        rows = _with_stale_registrations(classroom, cluster_state, rows)
     return with_cards(classroom, rows, cards)
 
 
 def expected_nodes(classroom: Classroom) -> tuple[NodeSettings, ...]:
-    """Return the nodes that are to join."""
+    """Return the nodes that should join the cluster."""
     return tuple(node for node in classroom.nodes if node.cluster.enabled)
 
 
@@ -152,7 +156,7 @@ def with_cards(
     *,
     shack_answers: bool = True,
 ) -> tuple[NodeStatus, ...]:
-    """Add what the cards say to the nodes they belong to; foreign cards become strangers."""
+    """Add the reports of cards to their nodes; cards of other nodes become lines of their own."""
     reports = {card.hostname.lower(): card for card in cards}
     nodes = {node.hostname: node for node in classroom.nodes}
     done = []
@@ -161,14 +165,14 @@ def with_cards(
         done.append(row if card is None else _with_card(row, card, nodes.get(row.hostname)))
     for name, card in sorted(reports.items()):
         state: State = "missing" if name in nodes else "unknown"
-        why = f"card {card.place}" if shack_answers else f"card {card.place}, shack not asked"
+        why = f"card {card.place}" if shack_answers else f"card {card.place}, shack not queried"
         row = NodeStatus(name, (StatusNote(state, why),))
         done.append(_with_card(row, card, nodes.get(name)))
     return tuple(done)
 
 
 def summarise(rows: Iterable[NodeStatus]) -> dict[str, int]:
-    """Count the states, worst last."""
+    """Return the number of nodes in each state, worst last."""
     counts: dict[str, int] = dict.fromkeys(reversed(_WORST_FIRST), 0)
     for row in rows:
         counts[row.state] += 1
@@ -176,40 +180,40 @@ def summarise(rows: Iterable[NodeStatus]) -> dict[str, int]:
 
 
 def everyone_joined(classroom: Classroom, rows: Iterable[NodeStatus]) -> bool:
-    """Return whether every node that is expected has joined; strangers keep nobody waiting."""
+    """Return whether all expected nodes have joined; unknown ones do not matter."""
     joined = {row.hostname for row in rows if row.state == "joined"}
     return joined.issuperset(node.hostname for node in expected_nodes(classroom))
 
 
-def _judge(
-    node: NodeSettings, member: Member | None, engine: Engine | None, gathering: ClusterState
+def _node_status(
+    node: NodeSettings, member: Member | None, engine: Engine | None, cluster_state: ClusterState
 ) -> NodeStatus:
-    findings = (
-        *_of_member(member),
-        *(_of_engine(member, engine) if gathering.engines is not None else ()),
-        *_of_arch(node, engine),
-        *_of_address(node, member, engine),
+    notes = (
+        *_member_notes(member),
+        *(_engine_notes(member, engine) if cluster_state.engines is not None else ()),
+        *_arch_notes(node, engine),
+        *_address_notes(node, member, engine),
     )
-    return _row(node, findings, engine, member.address if member else "")
+    return _row(node, notes, engine, member.address if member else "")
 
 
-def _judge_swarm_mode(
-    node: NodeSettings, engine: Engine | None, gathering: ClusterState
+def _swarm_node_status(
+    node: NodeSettings, engine: Engine | None, cluster_state: ClusterState
 ) -> NodeStatus:
-    findings = (
-        *_of_swarm_state(engine, gathering),
-        *_of_arch(node, engine),
-        *_of_swarm_address(node, engine),
+    notes = (
+        *_swarm_notes(engine, cluster_state),
+        *_arch_notes(node, engine),
+        *_swarm_address_notes(node, engine),
     )
-    return _row(node, findings, engine)
+    return _row(node, notes, engine)
 
 
 def _row(
-    node: NodeSettings, findings: tuple[StatusNote, ...], engine: Engine | None, address: str = ""
+    node: NodeSettings, notes: tuple[StatusNote, ...], engine: Engine | None, address: str = ""
 ) -> NodeStatus:
     return NodeStatus(
         node.hostname,
-        findings or (StatusNote("joined"),),
+        notes or (StatusNote("joined"),),
         expected_address=node.network.fixed_address,
         address=address or (engine.address if engine else ""),
         arch=(engine.arch or engine.machine) if engine else "",
@@ -217,66 +221,64 @@ def _row(
     )
 
 
-def _of_swarm_state(engine: Engine | None, gathering: ClusterState) -> list[StatusNote]:
-    if gathering.engines is None:
+def _swarm_notes(engine: Engine | None, cluster_state: ClusterState) -> list[StatusNote]:
+    if cluster_state.engines is None:
         return [StatusNote("missing", "the manager does not answer")]
     if engine is None:
         return [StatusNote("missing", "not in the swarm")]
     if engine.healthy:
         return []
     state: State = "missing" if engine.status in _SWARM_LOST else "unhealthy"
-    return [StatusNote(state, _engine_words(engine))]
+    return [StatusNote(state, _engine_detail(engine))]
 
 
-def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
+def _swarm_address_notes(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     expected = node.network.fixed_address
-    # A manager knows itself by whatever it dialled, as 127.0.0.1.
+    # A manager reports its own address as it was connected to, for example 127.0.0.1.
     if engine is None or engine.manager or not expected or engine.address in ("", expected):
         return []
-    return [StatusNote("stale-address", f"has {engine.address}, roster says {expected}")]
+    return [StatusNote("stale-address", f"has {engine.address}, expected {expected}")]
 
 
-def _of_member(member: Member | None) -> list[StatusNote]:
+def _member_notes(member: Member | None) -> list[StatusNote]:
     if member is None:
         return [StatusNote("missing", "not in consul")]
-    return [] if member.alive else [StatusNote("missing", "consul has lost it")]
+    return [] if member.alive else [StatusNote("missing", "failed in consul")]
 
 
-def _of_engine(member: Member | None, engine: Engine | None) -> list[StatusNote]:
+def _engine_notes(member: Member | None, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         there = member is not None and member.alive
         return [StatusNote("unhealthy", "not known to the swarm manager")] if there else []
-    return [] if engine.healthy else [StatusNote("unhealthy", _engine_words(engine))]
+    return [] if engine.healthy else [StatusNote("unhealthy", _engine_detail(engine))]
 
 
-def _engine_words(engine: Engine) -> str:
+def _engine_detail(engine: Engine) -> str:
     return f"engine: {' '.join(filter(None, (engine.status, engine.error)))}"
 
 
-def _of_arch(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
+def _arch_notes(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         return []
     if engine.machine and engine.machine not in node.machines:
-        return [StatusNote("wrong-arch", f"is {engine.machine}, profile {node.profile} is not")]
+        return [StatusNote("wrong-arch", f"is {engine.machine}, not of profile {node.profile}")]
     if engine.arch and engine.arch != node.arch:
         return [StatusNote("wrong-arch", f"labelled arch={engine.arch}, expected {node.arch}")]
     return []
 
 
-def _of_address(
+def _address_notes(
     node: NodeSettings, member: Member | None, engine: Engine | None
 ) -> list[StatusNote]:
     expected = node.network.fixed_address
-    findings = []
+    notes = []
     if member and expected and member.address != expected:
-        findings.append(
-            StatusNote("stale-address", f"has {member.address}, roster says {expected}")
-        )
+        notes.append(StatusNote("stale-address", f"has {member.address}, expected {expected}"))
     if member and engine and engine.address not in ("", member.address):
-        findings.append(
-            StatusNote("stale-address", f"swarm knows {engine.address}, consul {member.address}")
+        notes.append(
+            StatusNote("stale-address", f"{engine.address} in swarm, {member.address} in consul")
         )
-    return findings
+    return notes
 
 
 def _stranger(name: str, member: Member | None, engine: Engine | None) -> NodeStatus:
@@ -290,41 +292,41 @@ def _stranger(name: str, member: Member | None, engine: Engine | None) -> NodeSt
     )
 
 
-def _with_left_behind(
-    classroom: Classroom, gathering: ClusterState, rows: list[NodeStatus]
+def _with_stale_registrations(
+    classroom: Classroom, cluster_state: ClusterState, rows: list[NodeStatus]
 ) -> list[NodeStatus]:
-    """Name swarm keys of addresses nobody has: swarm 0.2.0 writes them without a time limit."""
-    there = {row.address for row in rows} | {member.address for member in gathering.members}
+    """Add lines for stale swarm keys: swarm 0.2.0 writes them without a TTL."""
+    there = {row.address for row in rows} | {member.address for member in cluster_state.members}
     owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     by_name = {row.hostname: row for row in rows}
-    for address in sorted(gathering.registered):
+    for address in sorted(cluster_state.registered):
         host = host_of(address)
         if host in there:
             continue
         name = owners.get(host, host)
         row = by_name.get(name) or NodeStatus(name, (), address=host)
         left = StatusNote("stale-address", f"{address} is still registered with swarm")
-        kept = tuple(finding for finding in row.findings if finding.state != "joined")
-        by_name[name] = replace(row, findings=(*kept, left))
+        kept = tuple(note for note in row.notes if note.state != "joined")
+        by_name[name] = replace(row, notes=(*kept, left))
     return list(by_name.values())
 
 
-def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
-    """Leave out the shack itself, which may go by any name of its own."""
+def _class_members(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
+    """Return the members without the shack, which may have any name."""
     shack, roster = classroom.shack, {node.hostname for node in classroom.nodes}
     own = (shack.hostname, shack.address) if shack else ()
     return [m for m in members if m.name.lower() in roster or not {m.name, m.address} & {*own}]
 
 
 def _engines_by_name(
-    classroom: Classroom, gathering: ClusterState, members: dict[str, Member]
+    classroom: Classroom, cluster_state: ClusterState, members: dict[str, Member]
 ) -> dict[str, Engine]:
-    """Key engines by hostname; one that has not told its name yet is found by its address."""
+    """Return engines by hostname; one without a name yet is found by its address."""
     roster = {node.hostname for node in classroom.nodes}
     owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     owners |= {member.address: name for name, member in members.items()}
     found: dict[str, Engine] = {}
-    for engine in gathering.engines or ():
+    for engine in cluster_state.engines or ():
         name = engine.name.lower()
         if engine.manager and name not in roster:
             continue
@@ -336,16 +338,16 @@ def _engines_by_name(
 
 
 def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> NodeStatus:
-    findings = [finding for finding in row.findings if finding.state != "joined"]
+    notes = [note for note in row.notes if note.state != "joined"]
     if node and card.arch and card.arch not in node.machines:
-        findings.append(StatusNote("wrong-arch", f"card: is {card.arch}"))
+        notes.append(StatusNote("wrong-arch", f"card: is {card.arch}"))
     if card.install.startswith("failed"):
-        findings.append(StatusNote("unhealthy", f"card: install {card.install}"))
+        notes.append(StatusNote("unhealthy", f"card: install {card.install}"))
     if card.error:
-        findings.append(StatusNote("unhealthy", f"card: {card.error}"))
+        notes.append(StatusNote("unhealthy", f"card: {card.error}"))
     return replace(
         row,
-        findings=tuple(findings) or row.findings,
+        notes=tuple(notes) or row.notes,
         card=card,
         address=row.address or card.address,
         arch=row.arch or card.arch,
@@ -354,5 +356,5 @@ def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> No
 
 
 def host_of(address: str) -> str:
-    """Return the host of `host:port`."""
+    """Return the host in `host:port`."""
     return address.rpartition(":")[0] or address

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.boot import processor, results
 from tests.boot.pi import Pi
 from tests.lib.tools import need, need_root
 
@@ -15,11 +16,72 @@ if TYPE_CHECKING:
 
     StartPi = Callable[..., Pi]
 
+PROCESSOR = "processor seconds"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("boot")
+    group.addoption("--every-case", action="store_true", help="run the cases marked `full`, too")
+    group.addoption("--go-on", action="store_true", help="leave out what has passed already")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "full: too long for CI; `make test-boot-all` runs it")
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Reports())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not asked for; a case that is named is always run."""
+    if any("::" in argument for argument in config.args):
+        return
+    done = results.passed() if config.getoption("--go-on") else set()
+    every = config.getoption("--every-case")
+    left_out = [
+        item
+        for item in items
+        if item.nodeid in done or (not every and item.get_closest_marker("full"))
+    ]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+class _Reports:
+    """Keeps how each case ended, where the run is controlled from."""
+
+    def __init__(self) -> None:
+        self._phases: dict[str, list[pytest.TestReport]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        phases = self._phases.setdefault(report.nodeid, [])
+        phases.append(report)
+        if report.when == "teardown":
+            seconds = sum(phase.duration for phase in phases)
+            spent = float(str(dict(report.user_properties).get(PROCESSOR, 0)))
+            results.add(report.nodeid, _outcome(phases), seconds, spent)
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.config.getoption("--every-case"):
+            results.write_page()
+
+
+def _outcome(phases: list[pytest.TestReport]) -> str:
+    found = {phase.outcome for phase in phases}
+    return next(word for word in ("failed", "skipped", "passed") if word in found)
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _tools() -> None:
     need_root()
     need("qemu-system-arm", "qemu-img", "mtools", "sfdisk", "mkfs.vfat", "e2fsck", "debugfs")
+
+
+@pytest.fixture(autouse=True)
+def _processor(record_property: Callable[[str, object], None]) -> Iterator[None]:
+    """Note the processor time that the emulated Pis of the case took."""
+    before = processor.spent()
+    yield
+    record_property(PROCESSOR, processor.spent() - before)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.boot import emulator
 from imagebuilder.disk import partitions
 from imagebuilder.disk.fat.volume import BootVolume
-from tests.boot import images
+from tests.boot import images, processor
 from tests.lib.tools import run
 
 if TYPE_CHECKING:
@@ -25,13 +25,22 @@ if TYPE_CHECKING:
     from imagebuilder.boot.emulator import Emulator
     from imagebuilder.boot.firmware import Firmware
 
-# AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
-FIRMWARE_WORDS = ("apparmor=0",)
+FIRMWARE_WORDS = (
+    # AppArmor is in the Debian kernel and its programs are not in the root: Docker would stumble.
+    "apparmor=0",
+    # QEMU translates a program anew at each address it is loaded to: half of all its work.
+    "norandmaps",
+    # Zeros that a Pi's kernel does not write either.
+    "init_on_alloc=0",
+)
 # Limits are for an idle machine of two cores; a busy one takes its time.
-PATIENCE = float(os.environ.get("RPI_IMAGE_TEST_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("RPI_IMAGE_TEST_PATIENCE", "1")) * processor.SLOW
 PANIC = emulator.PANIC
 # Tests run side by side: more processors than the host's would only wait for each other.
 PROCESSORS = "1"
+# Time passes for a busy guest by what it has executed: 4 ns an instruction, as on the Pis of 2015.
+# However slow this machine is, no program inside runs into its own time limit.
+CLOCK = ("-icount", "shift=2")
 # An emulated guest now and then loses a timer and sleeps on; a line from outside wakes it.
 NUDGE_SECONDS = 2.0
 
@@ -48,11 +57,13 @@ class Pi:
     folder: Path
     words: tuple[str, ...] = FIRMWARE_WORDS
     clock_lag: timedelta = timedelta(hours=1)
+    clock: tuple[str, ...] = CLOCK
     network: str = ""
     boots: int = 0
     consoles: list[bytes] = field(default_factory=list)
     card: Path = field(init=False)
     _machine: Emulator | None = None
+    _quota: processor.Quota | None = None
     _witness: socket.socket | None = None
     _answers: bytearray = field(default_factory=bytearray)
     _asked: int = 0
@@ -69,8 +80,12 @@ class Pi:
         assert self._machine is None
         firmware = emulator.load_firmware(self.card, words=self.words)
         ours, theirs = socket.socketpair()
+        command = self.command(firmware, theirs.fileno())
+        if processor.SLOW != 1:
+            self._quota = processor.Quota.make(processor.SLOW)
+            command = self._quota.within(command)
         self._machine = emulator.Emulator(
-            self.command(firmware, theirs.fileno()),
+            command,
             sink=self._keep,
             descriptors=(theirs.fileno(),),
         )
@@ -90,6 +105,7 @@ class Pi:
             self.folder,
             network=self.network,
             more=[
+                *self.clock,
                 *("-rtc", f"base={clock:%Y-%m-%dT%H:%M:%S}"),
                 *("-device", "virtio-serial-pci"),
                 *("-chardev", f"socket,id=witness,fd={witness}"),
@@ -112,9 +128,13 @@ class Pi:
     def cut(self) -> None:
         """Cut the power, at whatever the machine is doing."""
         if self._machine is not None:
+            self._note_time()
             self._machine.kill()
             self.consoles.append(bytes(self._machine.console))
             self._machine = None
+        if self._quota is not None:
+            self._quota.remove()
+            self._quota = None
         if self._witness is not None:
             self._witness.close()
             self._witness = None
@@ -235,8 +255,14 @@ class Pi:
     def _finish(self) -> None:
         """Take the card out of a machine that is off; it is whole only once QEMU is gone."""
         assert self._machine is not None
+        self._note_time()
         self._machine.wait_exit()
         self.cut()
+
+    def _note_time(self) -> None:
+        """Note what QEMU has taken, as long as its process is there to be asked."""
+        assert self._machine is not None
+        processor.note(processor.seconds_of(self._machine._process.pid))
 
     def _unexpected(self, what: str) -> UnexpectedError:
         tail = self.console[-3000:].decode("utf-8", "replace")

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
+GROW = RECIPE / "root/usr/local/sbin/grow-partition"
 SUITE = "bookworm"
+# Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
+# then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.
+KERNEL = "linux-image-armmp-lpae"
 KINDS = ("sysvinit", "systemd", "cloud-init", "networkmanager")
 KERNEL_PARTS = ("crypto", "fs", "lib", "net", "block", "mm", "kernel", "arch")
 KERNEL_DRIVERS = ("block", "char", "mmc", "net", "usb", "virtio", "clk", "dma", "gpio", "phy")
@@ -93,6 +97,10 @@ def once(name: str, key: str, make: Callable[[Path], None]) -> Path:
 
 
 def _remove(path: Path) -> None:
+    for line in reversed(Path("/proc/self/mounts").read_text().splitlines()):
+        place = Path(line.split()[1])
+        if place.is_relative_to(path):  # of a run that was killed
+            run("umount", str(place))
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -116,7 +124,12 @@ def _base_key() -> str:
 
 def _kind_key(kind: str) -> str:
     return digest_of(
-        [RECIPE / f"{kind}.packages"], _base_key(), *KERNEL_PARTS, *KERNEL_DRIVERS, *NET_DRIVERS
+        [RECIPE / f"{kind}.packages"],
+        _base_key(),
+        KERNEL,
+        *KERNEL_PARTS,
+        *KERNEL_DRIVERS,
+        *NET_DRIVERS,
     )
 
 
@@ -135,10 +148,13 @@ def mirror() -> str:
 
 def enable_armhf() -> None:
     """Let this machine's kernel run armhf programs through qemu-user."""
+    need("update-binfmts")
     binfmt = Path("/proc/sys/fs/binfmt_misc")
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))
     if not (binfmt / "qemu-arm").exists():
+        # Debian's qemu-user-static (bookworm) leaves this to the administrator inside a container.
+        run("update-binfmts", "--import", "qemu-arm")
         run("update-binfmts", "--enable", "qemu-arm")
 
 
@@ -188,7 +204,7 @@ def in_root(root: Path, *command: str) -> None:
 
 def _kernel_package() -> Path:
     """Return the unpacked Debian kernel package."""
-    return once("kernel", digest_of([], _base_key(), "armmp"), _make_kernel_package)
+    return once("kernel", digest_of([], _base_key(), KERNEL), _make_kernel_package)
 
 
 def _make_kernel_package(part: Path) -> None:
@@ -198,7 +214,7 @@ def _make_kernel_package(part: Path) -> None:
         base,
         "sh",
         "-c",
-        "cd /tmp && apt-get -qq download $(apt-cache depends linux-image-armmp"
+        f"cd /tmp && apt-get -qq download $(apt-cache depends {KERNEL}"
         " | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p')",
     )
     (package,) = (base / "tmp").glob("linux-image-*.deb")
@@ -228,7 +244,7 @@ def kernel() -> Kernel:
     package = _kernel_package()
     (image,) = (package / "boot").glob("vmlinuz-*")
     (trees,) = (package / "usr/lib").glob("linux-image-*")
-    key = digest_of([RECIPE / "initramfs-init"], image.name, *INITRAMFS_MODULES)
+    key = digest_of([RECIPE / "initramfs-init", GROW], image.name, *INITRAMFS_MODULES)
     return Kernel(image, once("initramfs", key, _make_initramfs), trees)
 
 
@@ -244,6 +260,7 @@ def _make_initramfs(part: Path) -> None:
         if applet != "busybox":
             (tree / "bin" / applet).symlink_to("busybox")
     shutil.copy(RECIPE / "initramfs-init", tree / "init")
+    shutil.copy(GROW, tree / "bin/grow-partition")
     _lay_early_modules(package, tree)
     with part.open("wb") as out:
         names = subprocess.run(["find", "."], cwd=tree, stdout=subprocess.PIPE, check=True).stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ import pytest
 
 from imagebuilder.model import BootEdit
 from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name
-from tests.lib.fat_images import EPOCH, FatImage, make_image
+from tests.lib.fat_images import EPOCH, FatImage, make_geometry
 from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -25,9 +24,8 @@ pytestmark = pytest.mark.root
 def mounted(image: FatImage, folder: Path, options: str) -> Iterator[Path]:
     """Mount the boot partition through a loop device at its offset."""
     need_root()
-    need("mount", "umount")
-    if shutil.which("modprobe"):
-        run("modprobe", "vfat", check=False)
+    need("mount", "umount", "modprobe")
+    run("modprobe", "vfat", check=False)
     if "vfat" not in Path("/proc/filesystems").read_text():
         pytest.skip("this kernel has no vfat")
     folder.mkdir(exist_ok=True)
@@ -53,14 +51,7 @@ def digest(folder: Path) -> dict[str, str]:
 def test_linux_reads_an_edited_volume_and_writes_on(
     tmp_path: Path, geometry: tuple[int, int, int]
 ) -> None:
-    kind, size_mib, cluster_bytes = geometry
-    image = make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=STOCK,
-    )
+    image = make_geometry(tmp_path / "base.img", geometry, files=STOCK)
     # names and attributes as Linux itself writes them
     with mounted(image, tmp_path / "m", "rw") as folder:
         (folder / "config.txt").write_bytes(b"by linux\n")

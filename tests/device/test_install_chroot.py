@@ -38,10 +38,8 @@ def enter(pi: Pi) -> subprocess.CompletedProcess[str]:
 def pi(request: pytest.FixtureRequest, tmp_path: Path) -> Pi:
     """Return a Pi with busybox for its programs."""
     need_root()
-    need("busybox", "unshare", "chroot")
+    busybox, *_ = need("busybox", "unshare", "chroot", "mknod")
     made = make_pi(tmp_path, request.param)
-    busybox = shutil.which("busybox")
-    assert busybox is not None
     shutil.copy(busybox, made.root / "bin" / "busybox")
     for name in run("busybox", "--list").split():
         link = made.root / "bin" / name

@@ -282,7 +282,7 @@ def check_swarm_status(shown: str) -> None:
     found = {row["hostname"]: [finding["detail"] for finding in row["findings"]] for row in rows}
     machine = os.uname().machine
     assert found == {
-        "pi-01": [f"is {machine}, profile armv7 is not"],
+        "pi-01": [f"is {machine}, not of profile armv7"],
         "pi-02": ["not in the swarm"],
         "pi-03": ["not in the swarm"],
     }

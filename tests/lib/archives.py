@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 MEBIBYTE = 1 << 20
 ODD_BYTES = 9 * MEBIBYTE + 100
 
-_PACKERS: dict[str, tuple[str, str]] = {
-    "zip": ("zip", "zip -q {out} {image}"),
-    "stored.zip": ("zip", "zip -q -0 {out} {image}"),
-    "streamed.zip": ("zip", "cat {image} | zip -q {out} -"),
-    "zip64.zip": ("zip", "zip -q -fz {out} {image}"),
-    "pigz.zip": ("pigz", "pigz --zip -c {image} > {out}"),
-    "gz": ("gzip", "gzip -c {image} > {out}"),
-    "pigz.gz": ("pigz", "pigz -c {image} > {out}"),
-    "xz": ("xz", "xz -1 -c {image} > {out}"),
-    "blocks.xz": ("xz", "xz -1 -T2 --block-size=1000000 -c {image} > {out}"),
-    "crc32.xz": ("xz", "xz -1 --check=sha256 -c {image} > {out}"),
-    "zst": ("zstd", "zstd -q -c {image} > {out}"),
-    "streamed.zst": ("zstd", "cat {image} | zstd -q -c > {out}"),
-    "bz2": ("bzip2", "bzip2 -1 -c {image} > {out}"),
+_PACKERS = {
+    "zip": "zip -q {out} {image}",
+    "stored.zip": "zip -q -0 {out} {image}",
+    "streamed.zip": "cat {image} | zip -q {out} -",
+    "zip64.zip": "zip -q -fz {out} {image}",
+    "pigz.zip": "pigz --zip -c {image} > {out}",
+    "gz": "gzip -c {image} > {out}",
+    "pigz.gz": "pigz -c {image} > {out}",
+    "xz": "xz -1 -c {image} > {out}",
+    "blocks.xz": "xz -1 -T2 --block-size=1000000 -c {image} > {out}",
+    "crc32.xz": "xz -1 --check=sha256 -c {image} > {out}",
+    "zst": "zstd -q -c {image} > {out}",
+    "streamed.zst": "cat {image} | zstd -q -c > {out}",
+    "bz2": "bzip2 -1 -c {image} > {out}",
 }
 FORMS = tuple(_PACKERS)
 
@@ -52,10 +52,9 @@ def make_image(path: Path, size_bytes: int = ODD_BYTES, seed: int = 1) -> Path:
 
 def pack(image: Path, form: str, folder: Path | None = None) -> Path:
     """Pack an image by the form's own tool."""
-    program, command = _PACKERS[form]
-    need(program)
+    need("bzip2", "gzip", "pigz", "xz", "zip", "zstd")
     out = (folder or image.parent) / f"{image.name}.{form}"
-    text = command.format(image=image.name, out=out)
+    text = _PACKERS[form].format(image=image.name, out=out)
     subprocess.run(text, shell=True, check=True, cwd=image.parent)  # noqa: S602 - from the table
     return out
 

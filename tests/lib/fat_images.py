@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
@@ -53,6 +53,12 @@ class FatImage:
             return boot_partition(raw, read_partitions(raw))
 
 
+def make_geometry(path: Path, geometry: tuple[int, int, int], **more: Any) -> FatImage:
+    """Make an image of a FAT type, a size in MiB and a cluster size in bytes."""
+    kind, size_mib, cluster_bytes = geometry
+    return make_image(path, kind=kind, size_mib=size_mib, cluster_bytes=cluster_bytes, **more)
+
+
 def make_image(
     path: Path,
     *,
@@ -72,7 +78,7 @@ def make_image(
     The type byte is 0x0c whatever the kind, as on the April 2015 image. `odd_bytes` are added
     at the end; `volume_kib` makes a volume smaller than its partition; `options` go to mkfs.vfat.
     """
-    need("sfdisk", "mkfs.vfat", "mcopy", "mmd")
+    need("sfdisk", "mkfs.vfat", "mattrib", "mcopy", "mdel", "mlabel", "mmd")
     size = size_mib * MIB
     end = START_BYTES + size
     with path.open("wb") as image:

@@ -22,7 +22,8 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.plan.generations import DictBoot, detect
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.generations import detect
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, node_overlay
 from imagebuilder.resources import shipped_folder
@@ -217,14 +218,16 @@ def node_files() -> tuple[OverlayFile, ...]:
     return node_overlay()
 
 
-def boot_of(name: str, **more: bytes) -> DictBoot:
+def boot_of(name: str, **more: bytes) -> MemoryBootFiles:
     """Return a stock boot partition, with further files (`_` in a name standing for a dot)."""
-    return DictBoot(STOCK[name] | {path.replace("_", "."): data for path, data in more.items()})
+    return MemoryBootFiles(
+        STOCK[name] | {path.replace("_", "."): data for path, data in more.items()}
+    )
 
 
 def plan(
     settings: NodeSettings,
-    boot: DictBoot,
+    boot: MemoryBootFiles,
     *extra: OverlayFile,
     build_time: int = BUILD_TIME,
 ) -> NodePlan:
@@ -233,11 +236,11 @@ def plan(
     return plan_node(settings, generation, (*node_files(), *extra), boot, build_time)
 
 
-def after(boot: DictBoot, planned: NodePlan) -> DictBoot:
+def after(boot: MemoryBootFiles, planned: NodePlan) -> MemoryBootFiles:
     """Return the boot partition once a plan is carried out."""
     files = dict(boot.files)
     for edit in planned.edits:
         files.pop(edit.path, None)
         if edit.data is not None:
             files[edit.path] = edit.data
-    return DictBoot(files)
+    return MemoryBootFiles(files)

@@ -1,4 +1,4 @@
-"""A real consul to test against: this machine's, or Debian 11's, unpacked beside nothing."""
+"""A real consul to test against: Debian 11's, fetched by apt and unpacked into a cache."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from tests.lib.tools import need
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -24,20 +26,19 @@ SUITE = "bullseye"
 
 
 def consul_program() -> Path:
-    """Return a consul; the test is skipped where none is to be had, in CI too."""
-    if found := shutil.which("consul"):
-        return Path(found)
+    """Return a consul; the test is skipped where Debian's mirror has none, in CI too."""
+    need("apt-get", "dpkg-deb")
     CACHE.mkdir(parents=True, exist_ok=True)
     program = CACHE / "consul" / "usr" / "bin" / "consul"
     with FileLock(CACHE / "consul.lock"):
         if not program.exists() and not _unpack(program.parents[2]):
-            pytest.skip(f"no consul here, and Debian {SUITE} has none to give")
+            pytest.skip(f"Debian {SUITE} has no consul to give")
     return program
 
 
 def _unpack(folder: Path) -> bool:
     """Fetch Debian's package through apt, with lists of its own, and unpack it into `folder`."""
-    if shutil.which("apt-get") is None or not (site := _debian_site()):
+    if not (site := _debian_site()):
         return False
     work = folder.with_name("consul.work")
     shutil.rmtree(work, ignore_errors=True)

@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def need(*programs: str) -> None:
-    """Skip the test where a program is missing; in CI that is a failure."""
+def need(*programs: str) -> tuple[str, ...]:
+    """Return the paths of programs; skip the test where one is missing; in CI that is a failure.
+
+    The names stand as texts in the code: tests/boot/test_fresh_machine.py collects them.
+    """
     paths = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [name for name in programs if shutil.which(name, path=paths) is None]
-    if missing:
+    found = {name: shutil.which(name, path=paths) for name in programs}
+    if missing := [name for name, path in found.items() if path is None]:
         _absent(f"needs {', '.join(missing)} (make tools)")
+    return tuple(path for path in found.values() if path)
 
 
 def need_root() -> None:
@@ -54,7 +58,7 @@ def run(*command: str | os.PathLike[str], check: bool = True, **options: object)
 def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[Path]:
     """Mount a new file system of a kind."""
     need_root()
-    need(make)
+    need("mkfs.btrfs", "mkfs.ext2", "mkfs.ext3", "mkfs.ext4", "mkfs.xfs")
     store, place = folder / "store", folder / "there"
     run("truncate", "-s", f"{mib}M", store)
     run(make, *options, store)
@@ -64,3 +68,15 @@ def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[
         yield place
     finally:
         run("umount", place)
+
+
+@contextmanager
+def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a tmpfs that is full after `size`, in a folder that is made."""
+    need_root()
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder, check=False)

@@ -76,4 +76,6 @@ def test_the_changelog_has_the_usual_form() -> None:
     assert versions[-1] == "0.1.0"
     kinds = set(re.findall(r"^### (.*)$", text, re.MULTILINE))
     assert kinds <= {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
-    assert [line for line in text.splitlines() if len(line) > 300] == []
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert [line for line in lines if len(line) > 300] == []
+    assert sorted(lines) == sorted(set(lines)), "a merge brought lines back"

@@ -9,7 +9,6 @@ import struct
 from typing import TYPE_CHECKING, NamedTuple
 
 from imagebuilder.disk.fat.names import (
-    CODEPAGE,
     LAST_LONG,
     LONG_ATTRIBUTES,
     DosTime,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 SLOT_BYTES = 32
 MOST_SLOTS = 65536  # FAT_MAX_DIR_ENTRIES in linux/msdos_fs.h
 MOST_LONG_SLOTS = 20  # 255 characters, 13 in a slot
-READ_ONLY, LABEL, FOLDER, ARCHIVE = 0x01, 0x08, 0x10, 0x20
+LABEL, FOLDER, ARCHIVE = 0x08, 0x10, 0x20
 FREE, END = 0xE5, 0x00
 # Name, attributes, case bits, creation in 10 ms, time and date, access date, high half of the
 # cluster, time and date of writing, low half of the cluster, size.
@@ -53,13 +52,12 @@ class DirectoryEntry(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """A directory's entries, with `.`, `..` and the volume label kept apart.
+    """A directory's entries, with `.` and `..` kept apart and without the volume label.
 
     `end` is the number of the first slot after the last used one.
     """
 
     entries: tuple[DirectoryEntry, ...]
-    label: str
     dots: tuple[DirectoryEntry, ...]
     end: int
 
@@ -68,7 +66,7 @@ def parse_listing(content: bytes) -> Listing:
     """Parse a directory's bytes; ignore long-name slots without an entry, as drivers do."""
     entries: list[DirectoryEntry] = []
     dots: list[DirectoryEntry] = []
-    label, pending = "", list[bytes]()
+    pending: list[bytes] = []
     end = len(content) // SLOT_BYTES
     for at in range(0, end * SLOT_BYTES, SLOT_BYTES):
         first, attributes = content[at], content[at + 11]
@@ -83,11 +81,9 @@ def parse_listing(content: bytes) -> Listing:
         else:
             entry = _parse_entry(content, at, pending)
             pending = []
-            if attributes & LABEL:
-                label = label or entry.stored.decode(CODEPAGE).rstrip(" ")
-            else:
+            if not attributes & LABEL:
                 (dots if entry.stored[0] == ord(".") else entries).append(entry)
-    return Listing(tuple(entries), label, tuple(dots), end)
+    return Listing(tuple(entries), tuple(dots), end)
 
 
 def _parse_entry(content: bytes, at: int, pending: list[bytes]) -> DirectoryEntry:

@@ -35,7 +35,7 @@ if not Path(pyfatfs.__file__).parent.with_name(f"pyfatfs-{PINNED}.dist-info").is
         raise ImportError(f"pyfatfs {PINNED} is required, {version('pyfatfs')} is installed")
 FIRST_CLUSTER = 2
 # MAX_FAT12 and MAX_FAT16 in linux/msdos_fs.h; for FAT32 our own limit, to bound memory.
-MOST_CLUSTERS = {12: 4084, 16: 65524, 32: 1 << 24}
+MOST_CLUSTERS = {12: 4084, 16: 65524, 32: 1 << 21}
 # BAD_FAT… and EOF_FAT… in linux/msdos_fs.h.
 BAD = {12: 0xFF7, 16: 0xFFF7, 32: 0x0FFFFFF7}
 LAST = {12: 0xFFF, 16: 0xFFFF, 32: 0x0FFFFFFF}
@@ -204,17 +204,25 @@ class BootFat(PyFat):  # type: ignore[misc]
 
     def follow(self, first_cluster: int, most: int) -> list[int]:
         """Return the clusters of a chain. Raise ImageError if there are more than `most`."""
+        chain, following = self._links(first_cluster, most + 1)
+        if len(chain) > most:
+            raise damaged(f"the chain from cluster {first_cluster} is too long")
+        if not chain or following <= BAD[self.fat_type]:
+            raise damaged(f"the chain from cluster {first_cluster} is broken at {following}")
+        return chain
+
+    def first_of_chain(self, first_cluster: int, count: int) -> list[int]:
+        """Return the first `count` clusters of a chain, or all if there are fewer, as Linux."""
+        return self._links(first_cluster, count)[0]
+
+    def _links(self, first_cluster: int, count: int) -> tuple[list[int], int]:
         fat, end = self.fat, self.cluster_count + FIRST_CLUSTER
         chain: list[int] = []
         cluster = first_cluster
-        while FIRST_CLUSTER <= cluster < end:
+        while FIRST_CLUSTER <= cluster < end and len(chain) < count:
             chain.append(cluster)
-            if len(chain) > most:
-                raise damaged(f"the chain from cluster {first_cluster} is too long")
             cluster = fat[cluster]
-        if not chain or cluster <= BAD[self.fat_type]:
-            raise damaged(f"the chain from cluster {first_cluster} is broken at {cluster}")
-        return chain
+        return chain, cluster
 
     def free_cluster_chain(self, cluster: int) -> None:
         """Free a chain; do nothing for cluster 0 of an empty file (fault 3)."""

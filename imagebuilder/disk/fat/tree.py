@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from imagebuilder.disk.fat.directory import FOLDER, DirectoryEntry, Listing, parse_listing
@@ -12,10 +13,12 @@ from imagebuilder.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-MOST_ENTRIES = 1 << 18
+# Limits: a vendor's boot partition has hundreds of files in folders of a few KiB.
+MOST_ENTRIES = 1 << 16
+MOST_FOLDER_BYTES = 32 << 20
 
 
-class Found(NamedTuple):
+class TreeEntry(NamedTuple):
     """An entry with its path and the first cluster of its folder (0 for a fixed root)."""
 
     path: str
@@ -23,11 +26,15 @@ class Found(NamedTuple):
     folder: int
 
 
-class Census(NamedTuple):
-    """The number of clusters used by files and folders, and of those used but lost."""
+class TreeReport(NamedTuple):
+    """The clusters used by files and folders, those used but lost, and faults that do no harm.
+
+    `faults` are messages. Linux reads a volume with such faults, and an edit does not change them.
+    """
 
     used: int
     lost: int
+    faults: frozenset[str]
 
 
 class Tree:
@@ -37,11 +44,16 @@ class Tree:
         self.fat = fat
         self._parse = parse
         self._listings: dict[int, Listing] = {}
+        self._read_bytes = 0
 
     def listing(self, cluster: int) -> Listing:
         """Return the folder at `cluster`; the root is at `fat.root_cluster`."""
         if (known := self._listings.get(cluster)) is None:
-            known = self._listings[cluster] = self._parse(self.fat.read_folder(cluster))
+            content = self.fat.read_folder(cluster)
+            self._read_bytes += len(content)
+            if self._read_bytes > MOST_FOLDER_BYTES:
+                raise damaged(f"its folders have more than {MOST_FOLDER_BYTES} bytes")
+            known = self._listings[cluster] = self._parse(content)
         return known
 
     def read_listings(self) -> tuple[Listing, ...]:
@@ -68,7 +80,7 @@ class Tree:
             raise damaged(f"folder {entry.name!r} is outside the volume")
         return start
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[TreeEntry]:
         """Yield every entry, a folder before its content. Raise ImageError on a loop or a flood."""
         root = self.fat.root_cluster
         waiting = [("", root)]
@@ -81,7 +93,7 @@ class Tree:
                 if count > MOST_ENTRIES:
                     raise damaged(f"it has more than {MOST_ENTRIES} files")
                 path = prefix + entry.name
-                yield Found(path, entry, folder)
+                yield TreeEntry(path, entry, folder)
                 if entry.is_folder:
                     start = self.start_of(entry)
                     if start in seen:
@@ -100,62 +112,71 @@ def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | N
     return None
 
 
-def check_tree(tree: Tree) -> Census:
-    """Check chains, cross-links, sizes and folders. Raise ImageError at the first fault."""
+def check_tree(tree: Tree) -> TreeReport:
+    """Check chains, cross-links, sizes and folders.
+
+    Raise ImageError at the first fault that lets an edit damage another file.
+    """
     fat = tree.fat
     used: set[int] = set()
+    faults: set[str] = set()
     if fat.root_cluster:
         used.update(fat.get_cluster_chain(fat.root_cluster))
     for found in tree.walk():
         chain = _chain_of(tree, found)
+        faults.update(_faults_of(tree, found, chain))
         before = len(used)
         used.update(chain)
         if len(used) != before + len(chain):
             raise damaged(f"{found.path!r} shares clusters with another file")
-        if found.entry.is_folder:
-            _check_dots(tree, found, chain[0])
-    _check_twins(tree)
+    faults.update(_twins(tree))
     lost = fat.cluster_count - fat.free_count - fat.count_bad() - len(used)
-    return Census(len(used), lost)
+    return TreeReport(len(used), lost, frozenset(faults))
 
 
-def _chain_of(tree: Tree, found: Found) -> list[int]:
-    entry, fat = found.entry, tree.fat
-    start = tree.start_of(entry)
-    if entry.is_folder:
-        return fat.get_cluster_chain(start)
-    need = -(-entry.size_bytes // fat.bytes_per_cluster)
-    if need == 0 and start == 0:
+def _chain_of(tree: Tree, found: TreeEntry) -> list[int]:
+    start = tree.start_of(found.entry)
+    if start == 0 and not found.entry.is_folder:
         return []
-    chain = fat.follow(start, max(need, 1))
-    if len(chain) != need:
-        raise damaged(f"the size of {found.path!r} does not match its clusters")
-    return chain
+    try:
+        return tree.fat.get_cluster_chain(start)
+    except ImageError as error:
+        raise damaged(f"{found.path!r} has no valid clusters") from error
 
 
-def _check_dots(tree: Tree, found: Found, start: int) -> None:
+def _faults_of(tree: Tree, found: TreeEntry, chain: list[int]) -> Iterator[str]:
+    if found.entry.is_folder:
+        if not _has_right_dots(tree, found, chain[0]):
+            yield f"folder {found.path!r} has wrong . or .. entries"
+    elif len(chain) != -(-found.entry.size_bytes // tree.fat.bytes_per_cluster):
+        yield f"the size of {found.path!r} does not match its clusters"
+
+
+def _has_right_dots(tree: Tree, found: TreeEntry, start: int) -> bool:
     fat = tree.fat
     # fatgen103 wants 0 for the root; some drivers write its cluster on FAT32.
     parents = {found.folder, 0} if found.folder == fat.root_cluster else {found.folder}
     dots = [(dot.stored, fat.start_of(dot.cluster)) for dot in tree.listing(start).dots]
-    if (b".".ljust(11), start) not in dots[:1] or not (
+    return (b".".ljust(11), start) in dots[:1] and (
         len(dots) > 1 and dots[1][0] == b"..".ljust(11) and dots[1][1] in parents
-    ):
-        raise damaged(f"folder {found.path!r} has wrong . or .. entries")
+    )
 
 
-def _check_twins(tree: Tree) -> None:
+def _twins(tree: Tree) -> Iterator[str]:
     for listing in tree.read_listings():
-        if len({entry.stored for entry in listing.entries}) != len(listing.entries):
-            raise damaged("two files in one folder have the same short name")
+        names = Counter(entry.stored for entry in listing.entries)
+        for stored in (stored for stored, count in names.items() if count > 1):
+            yield f"two files in one folder have the short name {shown_short(stored, 0)!r}"
 
 
-def check_edited(tree: Tree, before: Census) -> None:
-    """Check a volume after an edit: as `check_tree`, no new lost clusters, correct FSInfo.
+def check_edited(tree: Tree, before: TreeReport) -> None:
+    """Check a volume after an edit: as `check_tree`, no new fault, correct FSInfo.
 
     Raise ImageError at the first fault.
     """
     after = check_tree(tree)
+    if new := sorted(after.faults - before.faults):
+        raise ImageError(f"the edit damaged the boot partition: {new[0]}", "report this bug")
     if after.lost != before.lost:
         raise ImageError(f"the edit lost {after.lost - before.lost} clusters", "report this bug")
     stored = tree.fat.read_fsinfo()

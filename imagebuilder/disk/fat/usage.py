@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 _FAT12_BELOW = 4085
 
+# Limit: 512 GB in clusters of 32 KiB. A volume with a larger table is copied completely.
+MOST_FAT_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class _Layout:
@@ -86,6 +89,7 @@ def _layout_of(boot_sector: bytes) -> _Layout | None:
 def _sound(layout: _Layout, size_bytes: int) -> bool:
     return (
         layout.clusters > 0
+        and layout.fat_bytes <= MOST_FAT_BYTES
         and layout.volume_bytes <= size_bytes
         and (layout.clusters + 2) * layout.entry_bits <= layout.fat_bytes * 8
     )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagebuilder.disk.cow import CowView
-from imagebuilder.disk.fat.directory import Listing, parse_listing
-from imagebuilder.disk.fat.table import BootFat
+from imagebuilder.disk.fat.directory import DirectoryEntry, Listing, parse_listing
+from imagebuilder.disk.fat.table import BootFat, damaged
 from imagebuilder.disk.fat.tree import Tree
 from imagebuilder.errors import ImageError
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import ReadAt
+
+
+MOST_TEXT_BYTES = 1 << 20
 
 
 class BootVolume:
@@ -45,28 +48,9 @@ class BootVolume:
         return f"FAT{self.fat.fat_type}"
 
     @property
-    def label(self) -> str:
-        """The label in the root directory, else in the boot sector; empty if there is none."""
-        if label := self.tree.listing(self.fat.root_cluster).label:
-            return label
-        stored = self.fat.bpb_header["BS_VolLab"].decode("cp437").strip("\0 ")
-        return "" if stored == "NO NAME" else str(stored)
-
-    @property
-    def serial(self) -> str:
-        """The serial number of the volume, in the format of `blkid`."""
-        number = self.fat.bpb_header["BS_VolID"]
-        return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
-
-    @property
     def free_bytes(self) -> int:
         """The free space, in whole clusters."""
         return self.fat.free_count * self.fat.bytes_per_cluster
-
-    @property
-    def cluster_bytes(self) -> int:
-        """The size of a cluster."""
-        return self.fat.bytes_per_cluster
 
     @property
     def clean(self) -> bool:
@@ -81,16 +65,30 @@ class BootVolume:
         """Return whether a file or folder exists; upper and lower case are equal."""
         return self.tree.find(path.strip("/").split("/")) is not None
 
-    def read(self, path: str) -> bytes:
-        """Return a file's content. Raise ImageError if there is no such file."""
+    def size_of(self, path: str) -> int:
+        """Return the size of a file in bytes. Raise ImageError if it is missing."""
+        return self._file(path).size_bytes
+
+    def read(self, path: str, most_bytes: int = MOST_TEXT_BYTES) -> bytes:
+        """Return the content of a file. Raise ImageError if it is missing or over `most_bytes`."""
+        entry = self._file(path)
+        if entry.size_bytes > most_bytes:
+            raise ImageError(
+                f"{path} on the boot partition has {entry.size_bytes} bytes,"
+                f" more than {most_bytes}",
+                "check that this is an image for a Raspberry Pi",
+            )
+        need = -(-entry.size_bytes // self.fat.bytes_per_cluster)
+        chain = self.fat.first_of_chain(self.tree.start_of(entry), need)
+        if len(chain) < need:
+            raise damaged(f"{path!r} has fewer clusters than its size needs")
+        return self.fat.read_chain(chain)[: entry.size_bytes]
+
+    def _file(self, path: str) -> DirectoryEntry:
         entry = self.tree.find(path.strip("/").split("/"))
         if entry is None or entry.is_folder:
             fact = "is not on" if entry is None else "is a folder on"
             raise ImageError(
                 f"{path} {fact} the boot partition", "list its files with `rpi-image inspect`"
             )
-        if entry.size_bytes == 0:
-            return b""
-        need = -(-entry.size_bytes // self.cluster_bytes)
-        chain = self.fat.follow(self.tree.start_of(entry), need)
-        return self.fat.read_chain(chain)[: entry.size_bytes]
+        return entry

@@ -1,4 +1,4 @@
-"""What is wrong with a settings document, said so that a teacher can mend it."""
+"""Describe the errors in a settings document so that a teacher can fix them."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Loc = tuple[str | int, ...]
-_PLAIN = {
-    "string_type": "expected a text",
+_MESSAGES = {
+    "string_type": "expected a string",
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
     "int_parsing": "expected a whole number",
@@ -34,7 +34,7 @@ _PLAIN = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One finding at `loc`, a path of keys and list indices into a document."""
+    """One error or warning at `loc`, a path of keys and list indices in a document."""
 
     loc: Loc
     message: str
@@ -43,12 +43,12 @@ class Diagnostic:
 
 
 def invalid(fact: str, hint: str = "") -> PydanticCustomError:
-    """Make the error a validator raises; `fact` must not hold a secret."""
+    """Return the error for a validator to raise; `fact` must not contain a secret."""
     return PydanticCustomError("rpi_image", "{fact}", {"fact": fact, "hint": hint})
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint naming the known word nearest to `word`, or listing them all when none is."""
+    """Return a hint with the known word most similar to `word`, or with all of them."""
     names = sorted(known)
     near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.5)
     if near:
@@ -57,19 +57,19 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def dotted(loc: Loc) -> str:
-    """Return a path as people write it: nodes[2].hostname."""
+    """Return a path as text, for example `nodes[2].hostname`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return text.removeprefix(".")
 
 
 def with_path(loc: Loc, message: str) -> str:
-    """Return a message with the path it is about."""
+    """Return a message with its path in front."""
     name = dotted(loc)
     return f"{name}: {message}" if name else message
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Diagnostic, ...]:
-    """Turn every complaint of pydantic about `model` into a finding; inputs are never shown."""
+    """Return a diagnostic for each error of pydantic; values are never shown."""
     details = error.errors(include_url=False, include_input=False)
     return tuple(_explain_one(detail, model) for detail in details)
 
@@ -84,20 +84,20 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Diagnostic:
     if kind == "literal_error":
         return Diagnostic(loc, f"expected {context['expected']}")
     hint = str(context.get("hint", "")) or _form(loc, kind, model)
-    message = _PLAIN.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
+    message = _MESSAGES.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
     return Diagnostic(loc, message, hint)
 
 
 def _form(loc: Loc, kind: str, model: type[BaseModel]) -> str:
-    """Say how a mapping is written where something else stands."""
+    """Return a hint how to write a mapping, if something else was found."""
     if kind == "dict_type":
-        return f"as `{loc[-1]}: {{name: value}}`"
+        return f"for example `{loc[-1]}: {{name: value}}`"
     if kind != "model_type":
         return ""
     if loc[:-1] == ("nodes",):
-        return "as `- hostname: pi-[01-30]`"
+        return "for example `- hostname: pi-[01-30]`"
     owner = _model_at(loc, model)
-    return f"its keys: {', '.join(owner.model_fields)}" if owner else ""
+    return f"use the keys {', '.join(owner.model_fields)}" if owner else ""
 
 
 def _unknown_key(loc: Loc, model: type[BaseModel]) -> Diagnostic:

@@ -1,7 +1,7 @@
-"""The YAML documents a user writes: classroom, node, profile and catalogue of base images.
+"""The YAML documents of the user: classroom, node, profile and catalogue of base images.
 
-Unknown keys are refused; a key left empty counts as not set, except where that would be a trap
-(an empty passphrase is no open network). Relative paths are against the file that names them.
+Unknown keys are errors. An empty key counts as not set, except if that is dangerous (an empty
+passphrase does not make an open network). Paths are relative to the file that contains them.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ if TYPE_CHECKING:
 Service = Literal["registry", "mirror", "apt", "ntp", "web"]
 SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
 
-# What top-level keys begin with that only hold anchors, as in compose files.
+# Prefix of top-level keys that are ignored, for anchors; as in compose files.
 ASIDE = "x-"
 IMAGE_SUFFIXES = (".img", ".zip", ".gz", ".xz", ".zst", ".bz2", ".raw", ".iso")
 
 
 class Document(BaseModel):
-    """A mapping of the file; frozen, without unknown keys, and silent about its values."""
+    """A mapping of the file; frozen, without unknown keys; errors do not show its values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-    # A section that a node gives is laid over the class's key by key, unless it is one whole.
+    # Whether a node's section replaces that of the class, instead of being merged key by key.
     whole: ClassVar[bool] = False
-    # Of each group the layer that says one unsays the others.
+    # Groups of keys: a layer that sets one of them removes the others.
     exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
-    # Saying the first of a pair unsays the second below: another image has another version.
+    # Pairs of keys: setting the first removes the second: another image has another version.
     renews: ClassVar[tuple[tuple[str, str], ...]] = ()
-    # How a file of these begins, for those who wrote something else.
+    # The hint if a file does not hold a mapping.
     begins: ClassVar[str] = "write `key: value` lines"
-    # Keys whose emptiness is a mistake.
+    # Keys that are an error if they are empty.
     never_empty: ClassVar[frozenset[str]] = frozenset()
 
     @model_validator(mode="before")
@@ -63,7 +63,7 @@ class Document(BaseModel):
 
 
 class TextOrDocument(Document):
-    """A section that a plain text can stand for; `short` is its JSON Schema."""
+    """A section that may be written as a string; `short` is the JSON Schema of that."""
 
     short: ClassVar[dict[str, Any]] = {"type": "string"}
 
@@ -71,14 +71,14 @@ class TextOrDocument(Document):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Say in the JSON Schema that a text will do."""
+        """Return the JSON Schema, which also allows a string."""
         section = handler.resolve_ref_schema(handler(core_schema))
         section["properties"].pop("inline", None)
         return {"anyOf": [dict(cls.short), section]}
 
 
 class SecretDocument(TextOrDocument):
-    """A secret: a text, or where it is to be had ({file}, {env} or {prompt})."""
+    """A secret: a string, or its source ({file}, {env} or {prompt})."""
 
     whole: ClassVar[bool] = True
     short: ClassVar[dict[str, Any]] = SCALAR.keywords
@@ -94,11 +94,11 @@ class SecretDocument(TextOrDocument):
     def _text_or_source(cls, data: Any) -> Any:
         if isinstance(data, str):
             return {"inline": data}
-        # Keys and values stay unsaid here: a secret typed in the wrong place looks like a key.
+        # Do not show keys or values: a secret in the wrong place looks like a key.
         sources = data.keys() & {"file", "env", "prompt"} if isinstance(data, dict) else ()
         if len(sources) != 1 or len(data) != 1 or data[next(iter(sources))] in (None, ""):
             raise invalid(
-                "expected a text or one of {file: PATH}, {env: NAME}, {prompt: true}",
+                "expected a string or one of {file: PATH}, {env: NAME}, {prompt: true}",
                 "quote a secret that begins with { or [",
             )
         return {"prompt": "true"} if data.get("prompt") is True else data
@@ -107,12 +107,12 @@ class SecretDocument(TextOrDocument):
     @classmethod
     def _asks(cls, value: str) -> str:
         if value.lower() in ("no", "false", "off"):
-            raise invalid("prompt is true or a question", "write {prompt: true}")
+            raise invalid("prompt must be true or a question", "write {prompt: true}")
         return "" if value.lower() in ("yes", "true", "on") else value
 
 
 def classify_image(text: str) -> Literal["url", "file", "name"]:
-    """Tell a URL and a path from the name of a catalogue entry."""
+    """Return whether `text` is a URL, a path or the name of a catalogue entry."""
     if re.match(r"https?://", text, re.IGNORECASE):
         return "url"
     if "/" in text or "\\" in text or text.startswith("~") or text.endswith(IMAGE_SUFFIXES):
@@ -131,7 +131,7 @@ class ImageDocument(TextOrDocument):
     sha256: f.Sha256 | None = Field(None, description="of the file as downloaded (the zip)")
     raw_sha256: f.Sha256 | None = Field(None, description="of the unpacked image")
     checksum_url: f.Url | None = None
-    unchecked: bool = Field(default=False, description="take the image without any checksum")
+    unchecked: bool = Field(default=False, description="use the image without any checksum")
 
     @model_validator(mode="before")
     @classmethod
@@ -142,13 +142,13 @@ class ImageDocument(TextOrDocument):
     @classmethod
     def _no_address(cls, value: Any) -> Any:
         if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
-            raise invalid("only http and https can be downloaded", "or give a local file")
+            raise invalid("the URL is not http or https", "use one of these, or a local file")
         return value
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageDocument:
         if sum(bool(source) for source in (self.name, self.file, self.url)) != 1:
-            raise invalid("an image takes one of name, file and url", "keep one of them")
+            raise invalid("an image needs exactly one of name, file and url", "keep one of them")
         return self
 
 
@@ -164,7 +164,7 @@ class PortsDocument(Document):
 
 
 class ShackImagesDocument(Document):
-    """Container images of the shack's services; apt and ntp may be empty: built there."""
+    """Container images of the shack's services; apt and ntp are built there if they are empty."""
 
     consul: f.ImageReference | None = None
     swarm: f.ImageReference | None = None
@@ -175,7 +175,7 @@ class ShackImagesDocument(Document):
 
 
 class ShackDocument(Document):
-    """The instructor's machine; its services are what nodes are pointed at."""
+    """The instructor's machine, whose services the nodes use."""
 
     address: f.Address | None = None
     hostname: f.Hostname | None = None
@@ -183,12 +183,12 @@ class ShackDocument(Document):
     ports: PortsDocument | None = None
     images: ShackImagesDocument | None = None
     services: tuple[Service, ...] | None = Field(
-        None, description="which it runs; all of them where the key is left out"
+        None, description="the services to run; all if the key is missing"
     )
 
 
 class WifiNetworkDocument(Document):
-    """One wireless network; without a passphrase it is an open one."""
+    """One wireless network; without a passphrase it is open."""
 
     never_empty: ClassVar[frozenset[str]] = frozenset({"passphrase"})
 
@@ -203,19 +203,19 @@ class WifiNetworkDocument(Document):
     @classmethod
     def _not_empty(cls, value: Any) -> Any:
         if value is None or value == "":
-            raise invalid("the passphrase is empty", "leave the key out for an open network")
+            raise invalid("the passphrase is empty", "remove the key for an open network")
         return value
 
 
 class WifiDocument(Document):
-    """Networks in order of preference, and the country whose radio rules hold."""
+    """Networks in order of preference, and the country of the radio rules."""
 
     country: f.Country | None = None
     networks: tuple[WifiNetworkDocument, ...] | None = None
 
 
 class NetworkDocument(Document):
-    """Wired addressing; DHCP where there is no address."""
+    """The wired network; DHCP if there is no address."""
 
     interface: f.NetworkDevice | None = None
     address: f.Interface | None = None
@@ -226,7 +226,7 @@ class NetworkDocument(Document):
 
 
 class DockerDocument(Document):
-    """The options of dockerd, as DOCKER_OPTS will hold them."""
+    """The options of dockerd, written to DOCKER_OPTS."""
 
     storage_driver: f.StorageDriver | None = None
     debug: bool | None = None
@@ -236,7 +236,7 @@ class DockerDocument(Document):
     labels: f.Labels | None = None
     insecure_registries: tuple[f.HostPort, ...] | None = None
     registry_mirrors: tuple[f.Mirror, ...] | None = None
-    extra: tuple[f.Word, ...] | None = Field(None, description="further words of DOCKER_OPTS")
+    extra: tuple[f.Word, ...] | None = Field(None, description="more words of DOCKER_OPTS")
 
 
 class ConsulDocument(Document):
@@ -263,7 +263,7 @@ class SwarmDocument(Document):
 
 
 class ClusterDocument(Document):
-    """What a node runs to join the shack's cluster."""
+    """The agents that join a node to the cluster of the shack."""
 
     enabled: bool | None = None
     consul: ConsulDocument | None = None
@@ -273,7 +273,7 @@ class ClusterDocument(Document):
 
 
 class UserDocument(Document):
-    """A login of one's own; the password as text is hashed before it lands on a card."""
+    """A user to create; a plain password is hashed before it is written to a card."""
 
     exclusive: ClassVar[tuple[frozenset[str], ...]] = (frozenset({"password", "password_hash"}),)
 
@@ -285,12 +285,12 @@ class UserDocument(Document):
     @model_validator(mode="after")
     def _one_password(self) -> UserDocument:
         if self.password and self.password_hash:
-            raise invalid("a user takes one of password and password_hash", "keep one of them")
+            raise invalid("a user has both password and password_hash", "keep one of them")
         return self
 
 
 class KeyDocument(TextOrDocument):
-    """SSH public keys: a line of text, or a file of lines."""
+    """SSH public keys: one line, or a file of lines."""
 
     file: f.HostPath | None = None
     text: Annotated[str, f.AfterValidator(f.public_key)] | None = None
@@ -304,13 +304,14 @@ class KeyDocument(TextOrDocument):
     def _one_source(self) -> KeyDocument:
         if (self.file is None) == (self.text is None):
             raise invalid(
-                "expected a public key or {file: PATH}", "as {file: ~/.ssh/id_ed25519.pub}"
+                "expected a public key or {file: PATH}",
+                "for example {file: ~/.ssh/id_ed25519.pub}",
             )
         return self
 
 
 class SettingsDocument(Document):
-    """Everything that may be said once for a class, by a profile, or again for one node."""
+    """The settings of a class, which a profile or a node may have as well."""
 
     image: ImageDocument | None = None
     generation: f.Slug | None = None
@@ -334,7 +335,7 @@ class SettingsDocument(Document):
 
 
 class NodeDocument(SettingsDocument):
-    """One node of the roster: what differs from the class."""
+    """One node of the roster, with what differs from the class."""
 
     hostname: f.Hostname
     profile: f.Slug | None = None
@@ -347,9 +348,9 @@ class NodeDocument(SettingsDocument):
 
 
 class ClassroomDocument(SettingsDocument):
-    """A classroom file; keys that begin with `x-` are places for anchors."""
+    """A classroom file; keys that begin with `x-` are ignored, for anchors."""
 
-    begins: ClassVar[str] = "begin with `profile: armv7`; `rpi-image init` writes such a file"
+    begins: ClassVar[str] = "begin with `profile: armv7`, or use `rpi-image init`"
 
     name: f.Text | None = None
     profile: f.Slug | None = None
@@ -359,7 +360,7 @@ class ClassroomDocument(SettingsDocument):
 
 
 class ProfileDocument(SettingsDocument):
-    """A board family: what its nodes are called to Docker, and settings they start from."""
+    """A board family: its name in Docker labels, and the default settings of its nodes."""
 
     name: str = ""
     description: f.Text = ""
@@ -369,7 +370,7 @@ class ProfileDocument(SettingsDocument):
 
 
 class CatalogueEntry(Document):
-    """A base image that has a name; `file` is relative to the catalogue."""
+    """A base image with a name; `file` is relative to the catalogue."""
 
     name: str = ""
     description: f.Text = ""
@@ -387,17 +388,17 @@ class CatalogueEntry(Document):
     @model_validator(mode="after")
     def _one_source(self) -> CatalogueEntry:
         if (self.url is None) == (self.file is None):
-            raise invalid("an image takes one of file and url", "keep one of them")
+            raise invalid("an image needs exactly one of file and url", "keep one of them")
         return self
 
     @property
     def basename(self) -> str:
-        """Name of the file that is downloaded."""
+        """The name of the file to download."""
         return Path(urlsplit(self.url).path).name if self.url else Path(self.file or "").name
 
 
 class CatalogueDocument(Document):
-    """A catalogue: entries by name."""
+    """A catalogue of base images, by name."""
 
     images: dict[f.Slug, CatalogueEntry]
 
@@ -408,7 +409,7 @@ AnyDocument = TypeVar("AnyDocument", bound=Document)
 def parse_document(
     model: type[AnyDocument], data: object, *, folder: Path, home: str = ""
 ) -> tuple[AnyDocument | None, tuple[Diagnostic, ...]]:
-    """Check `data` against `model`: the document, or everything that is wrong with it."""
+    """Return the document made of `data`, or None and a diagnostic for every error."""
     if not isinstance(data, dict):
         return None, (Diagnostic((), "expected a mapping (`key: value`)", model.begins),)
     try:

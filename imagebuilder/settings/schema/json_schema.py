@@ -1,4 +1,4 @@
-"""What a value looks like to an editor: the JSON Schema beside each check."""
+"""The JSON Schema of values, for editors."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 
-# Pydantic hashes what stands in an annotation: by identity, for the keywords have no hash.
+# Pydantic hashes annotations. eq=False hashes by identity, because a dict has no hash.
 @dataclass(frozen=True, slots=True, eq=False)
-class Shape:
-    """Keywords laid over a value's JSON Schema; the check stays the same."""
+class SchemaKeywords:
+    """Keywords to set in the JSON Schema of a value; the check does not change."""
 
     keywords: dict[str, Any]
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Lay the keywords over."""
+        """Return the schema with the keywords set."""
         return {**handler(schema), **self.keywords}
 
 
-# Our YAML leaves `3`, `1.15` and `true` the texts they are; an editor's makes values of them.
-SCALAR = Shape({"type": ["string", "number", "boolean"]})
+# Our reader keeps `3`, `1.15` and `true` as strings; to an editor they are numbers and booleans.
+SCALAR = SchemaKeywords({"type": ["string", "number", "boolean"]})
 
 
-def shaped(pattern: str) -> Shape:
-    """Return the shape of a scalar whose texts match `pattern`, which may allow more."""
-    return Shape({**SCALAR.keywords, "pattern": f"^(?:{pattern})$"})
+def scalar_pattern(pattern: str) -> SchemaKeywords:
+    """Return the keywords of a scalar that matches `pattern`; the check may be stricter."""
+    return SchemaKeywords({**SCALAR.keywords, "pattern": f"^(?:{pattern})$"})
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
-    """A validator that wants the whole value to match `pattern`, and says so in the schema."""
+class Pattern:
+    """A validator for values that match `pattern` completely; the schema has the pattern."""
 
     pattern: str
     fact: str
     hint: str
 
     def check(self, value: str) -> str:
-        """Refuse what does not match."""
+        """Return `value`. Raise an error if it does not match."""
         if not re.fullmatch(self.pattern, value):
             raise invalid(self.fact, self.hint)
         return value
@@ -57,22 +57,22 @@ class Matched:
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> core_schema.CoreSchema:
-        """Check behind what the type itself checks."""
+        """Return a schema that runs `check` after the checks of the type."""
         return core_schema.no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Add the pattern."""
+        """Return the schema with the pattern."""
         return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
 
 
 def one_or_many(value: Any) -> Any:
-    """Let a single text stand for a list of one."""
+    """Return a list of one for a single value."""
     return [value] if isinstance(value, str | Mapping) else value
 
 
 def one_or_many_of(item: Any) -> BeforeValidator:
-    """Make the validator that takes one `item` or a list of them, and says so in the schema."""
+    """Return a validator that allows one `item` or a list of them, in the schema as well."""
     accepted = Union[item, tuple[item, ...]]  # noqa: UP007 - a value, not an annotation
     return BeforeValidator(one_or_many, json_schema_input_type=accepted)

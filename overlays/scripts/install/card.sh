@@ -10,7 +10,7 @@ choose_card() {
         # shellcheck source=/dev/null
         . "$card/node.env"
     elif [ -n "$RPI_IMAGE_SCRUBBED" ]; then
-        failure='the secrets of this card were taken off it by another system: write it anew'
+        failure='another system removed the secrets from this card: write the card again'
     fi
 }
 

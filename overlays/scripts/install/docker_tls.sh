@@ -12,7 +12,7 @@ tls_files() {
     if [ "$DOCKER_TLS" = 1 ]; then
         now_at /etc/docker/tls/key.pem
         [ -s "$found" ] || {
-            printf 'docker is to speak TLS, but there is no key.pem\n' >&2
+            printf 'docker is set to use TLS, but there is no key.pem\n' >&2
             return 1
         }
     fi

@@ -58,7 +58,7 @@ given_host_keys() {
     done
 }
 
-# copy_key FROM PATH MODE: as copy, but it is recorded as a key, whose like is made anew
+# copy_key FROM PATH MODE: as copy, but recorded as a key, which is generated again
 copy_key() {
     prepare "$2"
     (umask 077 && cat "$1" >"$part")

@@ -15,7 +15,7 @@ vendor_logins_locked() {
 }
 
 # vendor_logins: lock them as passwd -l does; after the installation their password is left to
-# whoever sets one
+# the user who sets one
 vendor_logins() {
     for vendor in root pi pirate ubuntu; do
         [ "$vendor" != "$USER_NAME" ] || continue

@@ -163,6 +163,17 @@ def test_inspect_says_what_a_stock_image_is(
     assert report["config_hash"] == ""
 
 
+def test_inspect_says_which_logins_there_are(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "room.yml").write_text("user: {name: ada}\nnodes: [{hostname: pi-03}]\n")
+    succeed(program("build", "-c", "room.yml", *NODE))
+    report = emitted(program("inspect", "build/pi-03.img", "--json"))
+    assert (report["user"], report["vendor_logins"]) == ("ada", "locked")
+    stock = emitted(program("inspect", SAMPLE, "--json"))
+    assert (stock["user"], stock["vendor_logins"]) == ("", "")
+
+
 def test_inspect_for_people_names_the_facts(
     program: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:
@@ -334,9 +345,9 @@ def test_the_name_says_the_form(tmp_path: Path, output: str, compress: str, form
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("-o", "x.img", "--compress", "xz"), "x.img is no name for what xz makes"),
-        (("-o", "x.img.gz", "--compress", "xz"), "x.img.gz is no name for what xz makes"),
-        (("-o", "pi.bin"), "is pi.bin a file or a folder?"),
+        (("-o", "x.img", "--compress", "xz"), "x.img does not match --compress xz"),
+        (("-o", "x.img.gz", "--compress", "xz"), "x.img.gz does not match --compress xz"),
+        (("-o", "pi.bin"), "cannot tell if pi.bin is a file or a folder"),
     ],
 )
 def test_a_name_that_contradicts_the_form(

@@ -180,9 +180,8 @@ def ssid_of(size: int, dump: str) -> str:
 
 def said_until(word: str, *command: str) -> str:
     """Run a program that does not end by itself and give its words up to a certain one."""
-    path = shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin") or command[0]
     with subprocess.Popen(
-        [path, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:
         lines: list[str] = []
         for line in process.stdout or ():
@@ -195,7 +194,7 @@ def said_until(word: str, *command: str) -> str:
 
 @pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
 def test_firstrun_calls_the_installer_and_ends_well(shell: list[str], tmp_path: Path) -> None:
-    need(shell[0])
+    need("dash", "busybox")
     card = lay(plan(full_node(), boot_of("firstrun-bookworm")), tmp_path / "boot/firmware")
     marker = tmp_path / "installed"
     (card / "rpi-image/install").write_text(f"touch {marker}\nexit 3\n")
@@ -224,7 +223,7 @@ def stubs(folder: Path) -> str:
 
 @pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
 def test_firstrun_ends_well_without_its_folder(shell: list[str], tmp_path: Path) -> None:
-    need(shell[0])
+    need("dash", "busybox")
     card = lay(plan(full_node(), boot_of("firstrun-bookworm")), tmp_path)
     shutil.rmtree(card / "rpi-image")
     script = bookworm_cut((card / "firstrun.sh").read_text())
@@ -240,7 +239,7 @@ def test_firstrun_is_clean_shell(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
 def test_node_env_is_read_back_by_the_shells_of_a_pi(shell: list[str], tmp_path: Path) -> None:
-    need(shell[0])
+    need("dash", "busybox")
     hostile = Secret("$6$a`b'c\"d\\e$(f)&/;|é📶")
     user = replace(full_node().user, password_hash=hostile)  # type: ignore[type-var]
     card = lay(plan(replace(full_node(), user=user), boot_of("occidentalis")), tmp_path)

@@ -729,6 +729,7 @@ def test_the_service_of_sysvinit(works: bool, wheezy: Pi) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_service_of_sysvinit_can_be_restarted(shell: str, wheezy: Pi) -> None:
+    need("ps")
     install(wheezy)
     lock, script = wheezy.path("run/rpi-image-node.pid"), wheezy.folder / "init"
     text = wheezy.read("etc/init.d/rpi-image-node")
@@ -824,6 +825,7 @@ def test_own_scripts_run_once_in_order_and_may_fail(shell: str, wheezy: Pi) -> N
 @pytest.mark.parametrize("script", ["sleep 50 & sleep 50", "sleep 50 & echo loud"])
 def test_own_scripts_are_not_waited_for(script: str, shell: str, wheezy: Pi) -> None:
     """Nor is what they leave running; it keeps what it has open."""
+    need("ps")
     text = (wheezy.card / "install").read_text()
     (wheezy.card / "install").write_text(text.replace("limit 300 ", "limit 2 "))
     (wheezy.card / "first-boot").mkdir()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.pi_tree import HASH, SHELLS, Pi, make_pi
+from tests.lib.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 STATE = "var/lib/rpi-image"
-CHANGING = ("mv", "cp", "mkdir", "chmod", "ln", "rm", "cat")
 POINTS = 10
 
 # Counts its calls; at the chosen one it fails, or the power goes just before or after the work.
@@ -36,8 +36,9 @@ exec {real} "$@"
 
 def sabotage(pi: Pi) -> None:
     """Put the counting commands in place."""
-    for name in CHANGING:
-        real = shutil.which(name)
+    programs = need("mv", "cp", "mkdir", "chmod", "ln", "rm", "cat")
+    for real in programs:
+        name = Path(real).name
         path = pi.folder / "fakes" / name
         path.write_text(SABOTAGE.format(folder=pi.folder, name=name, real=real))
         path.chmod(0o755)

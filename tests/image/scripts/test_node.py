@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.lib.pi_tree import HASH, SETTINGS, SHELLS, Pi, board, give, make_pi
+from tests.lib.tools import need
 
 STATE = "var/lib/rpi-image"
 NODE = f"/{STATE}/node"
 MASK = "etc/systemd/system/dhcpcd.service"
 # The time limits of the scripts sleep, too: a sleep that does not would end everything at once.
-SLEEP = shutil.which("sleep")
+(SLEEP,) = need("sleep")
 
 # A docker whose images and containers are files.
 DOCKER = """

@@ -217,3 +217,26 @@ def test_a_question_nobody_answers_has_its_default() -> None:
 )
 def test_sizes_read_as_on_the_label_of_a_card(size: int, text: str) -> None:
     assert human_bytes(size) == text
+
+
+HOSTILE = "a\x1b[2J\x1b]0;pwn\x07b\x9b31mc\u202ed\x7f\re\x00f"
+
+
+def test_no_control_character_reaches_the_terminal() -> None:
+    console, out, err = make(verbose=True, colour="never")
+    problem = Problem(HOSTILE, HOSTILE, Path(f"c{HOSTILE}.yml"), 1)
+    for say in (console.note, console.detail, console.warn, console.result):
+        say(HOSTILE)
+    console.fail(SettingsError(HOSTILE, HOSTILE, (problem,)), HOSTILE)
+    console.table((HOSTILE,), [(HOSTILE,)])
+    console.emit({"name": HOSTILE})
+    for shown in (out.getvalue(), err.getvalue()):
+        assert "\\x1b[2J" in shown or "\\u001b[2J" in shown
+        assert [c for c in shown if not c.isprintable() and c != "\n"] == []
+    assert json.loads(out.getvalue()[out.getvalue().index("{") :]) == {"name": HOSTILE}
+
+
+def test_tabs_and_lines_of_a_result_stay() -> None:
+    console, out, _ = make()
+    console.result("a\n\tb")
+    assert out.getvalue() == "a\n\tb\n"

@@ -13,7 +13,7 @@ import pytest
 from imagebuilder.devices import macos
 from imagebuilder.devices.inventory import (
     Snapshot,
-    SysFacts,
+    SysfsDisk,
     device_holding,
     find_device,
     list_devices,
@@ -37,7 +37,7 @@ def recorded(machine: str) -> dict[str, Device]:
         lsblk=json.dumps(text["lsblk"]),
         mountinfo="\n".join(text["mountinfo"]),
         swaps="\n".join(text["swaps"]),
-        sys=tuple((name, SysFacts(**facts)) for name, facts in text["sys"].items()),
+        sys=tuple((name, SysfsDisk(**facts)) for name, facts in text["sys"].items()),
     )
     return {device.path: device for device in parse_devices(snapshot)}
 
@@ -135,7 +135,7 @@ def test_a_loop_on_a_disk_is_its_holder() -> None:
     snapshot = Snapshot(
         json.dumps({"blockdevices": [above, disk]}),
         "21 1 7:3 / /usr rw - ext4 /dev/loop3 rw",
-        sys=(("loop3", SysFacts(backing="/dev/sdb")),),
+        sys=(("loop3", SysfsDisk(backing="/dev/sdb")),),
     )
     found = {device.path: device for device in parse_devices(snapshot)}["/dev/sdb"]
     assert found.holders == ("loop /dev/loop3",)
@@ -146,8 +146,8 @@ SYSTEM = "22 1 8:1 / / rw - ext4 /dev/sda1 rw"
 STICK = "23 1 7:1 / /media rw - ext4 /dev/loop1 rw"
 
 
-def over(backing: str, inode: str = "", device: str = "") -> SysFacts:
-    return SysFacts(backing=backing, backing_inode=inode, backing_device=device)
+def over(backing: str, inode: str = "", device: str = "") -> SysfsDisk:
+    return SysfsDisk(backing=backing, backing_inode=inode, backing_device=device)
 
 
 LOOPS = [
@@ -172,7 +172,7 @@ LOOPS = [
 
 @pytest.mark.parametrize(("mountinfo", "loops", "expected"), LOOPS)
 def test_a_loop_carries_what_is_below_and_beside_it(
-    mountinfo: str, loops: list[SysFacts], expected: list[str]
+    mountinfo: str, loops: list[SysfsDisk], expected: list[str]
 ) -> None:
     """Asked of the last loop; a loop that another stands on is held by that."""
     common = {"size": 9, "log-sec": 512}
@@ -210,14 +210,16 @@ def test_the_disk_under_a_file_that_is_not_there_yet(tmp_path: Path) -> None:
 def test_windows_gets_a_clear_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "win32")
     for ask in (lambda: load_device(r"\\.\PhysicalDrive1"), list_devices):
-        with pytest.raises(RefusedError, match="cannot be written on win32") as refused:
+        with pytest.raises(
+            RefusedError, match="writing cards is not supported on win32"
+        ) as refused:
             ask()
         assert "--bmap" in refused.value.hint
 
 
 def test_a_machine_without_lsblk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(RefusedError, match="lsblk does not list"):
+    with pytest.raises(RefusedError, match="lsblk cannot list"):
         list_devices()
 
 

@@ -73,7 +73,7 @@ FATS = {
 
 
 def fat(folder: Path, size: str, options: list[str]) -> Path:
-    need("mkfs.vfat", "mcopy", "mshowfat", "minfo")
+    need("mkfs.vfat", "mcopy", "mdel", "mshowfat", "minfo")
     volume = folder / "fat"
     run("truncate", "-s", size, volume)
     run("mkfs.vfat", *options, volume)

@@ -21,7 +21,7 @@ FILES = {"cmdline.txt": b"root=/dev/mmcblk0p2\n", "user-data": b"#cloud-config\n
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Path:
-    need("sfdisk", "mkfs.vfat", "mcopy")
+    need("sfdisk", "mkfs.vfat", "mcopy", "mdel")
     boot, image = tmp_path / "boot", tmp_path / "disk.img"
     run("truncate", "-s", "9M", boot)
     run("mkfs.vfat", "-F", "16", "-s", "1", boot)
@@ -64,7 +64,7 @@ def test_a_right_disk_is_proven(disk: Path) -> None:
 def test_another_content_is_named(disk: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("root=/dev/sda2\n")
     run("mcopy", "-o", "-i", f"{disk}@@{START}", tmp_path / "other", "::cmdline.txt")
-    with pytest.raises(WriteError, match=r"/dev/sdb: cmdline\.txt is not what was written"):
+    with pytest.raises(WriteError, match=r"/dev/sdb: cmdline\.txt differs from what was written"):
         prove(disk, FILES)
 
 

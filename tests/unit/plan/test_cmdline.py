@@ -114,7 +114,7 @@ def test_a_users_lines_are_words_without_comments() -> None:
 
 
 def test_a_word_that_ends_the_kernels_own_is_refused() -> None:
-    with pytest.raises(SettingsError, match="holds `--`"):
+    with pytest.raises(SettingsError, match="contains `--`"):
         merge_cmdline("a", ("--", "x"))
 
 
@@ -132,7 +132,7 @@ def test_a_foreign_init_stays_where_we_need_none() -> None:
 
 
 def test_a_foreign_init_and_ours_exclude_each_other() -> None:
-    with pytest.raises(ImageError, match=r"already holds init=/usr/lib/raspi-config"):
+    with pytest.raises(ImageError, match=r"already has init=/usr/lib/raspi-config"):
         merged("a init=/usr/lib/raspi-config/init_resize.sh", (HOOK,))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from imagebuilder.plan.context import public_context
-from imagebuilder.plan.generations import DictBoot, detect, parse_generation
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.context import node_variables
+from imagebuilder.plan.generations import detect, parse_generation
 from imagebuilder.plan.node import plan_node
 from tests.lib.plan_samples import (
     BUILD_TIME,
@@ -38,7 +39,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
 
 def test_what_templates_may_use_is_documented() -> None:
     guide = (DOCS / "overlays.md").read_text()
-    facts = public_context(full_node(), "x")
+    facts = node_variables(full_node(), "x")
     assert not [name for name in facts if not re.search(rf"`(node)?\.{name}\b", guide)]
     shipped = [file for file in node_files() if file.path.endswith(".j2")]
     filters = {name for file in shipped for name in re.findall(rb"\| (\w+)", file.data)}
@@ -50,8 +51,8 @@ def test_the_example_generation_of_the_documentation_parses() -> None:
     (text,) = re.findall(r"```yaml\n(title:.*?)```", guide, re.DOTALL)
     generation = parse_generation(text, "mine", "docs")
     files = {"settings.ini": b"hostname=x\n", "os-release": b"ID=mine\nVERSION_ID=2.1\n"}
-    assert detect((*generations(), generation), DictBoot(files)).name == "mine"
-    planned = plan_node(plain_node(), generation, node_files(), DictBoot(files), BUILD_TIME)
+    assert detect((*generations(), generation), MemoryBootFiles(files)).name == "mine"
+    planned = plan_node(plain_node(), generation, node_files(), MemoryBootFiles(files), BUILD_TIME)
     assert files_of(planned)["settings.ini"] == b"hostname=pi-03\n"
     assert files_of(planned)["cmdline.txt"] == b"quiet"
 

@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import (
-    TAKEN,
+    RESERVED_VARIABLES,
     Docker,
     OverlayFile,
     User,
     Wifi,
 )
-from imagebuilder.plan.context import docker_options, secret_context
-from imagebuilder.plan.generations import DictBoot, detect
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.context import docker_options, secret_variables
+from imagebuilder.plan.generations import detect
 from tests.lib.plan_samples import (
     BUILD_TIME,
     GENERATION_OF,
@@ -54,9 +55,9 @@ def test_a_card_of_ours_says_what_it_is(name: str) -> None:
 @pytest.mark.parametrize(
     ("files", "said"),
     [
-        ({}, "no generation"),
-        ({"cmdline.txt": b"x", "config.txt": b""}, "no generation"),
-        ({"issue.txt": b"Somebody's Linux"}, "no generation"),
+        ({}, "no known generation"),
+        ({"cmdline.txt": b"x", "config.txt": b""}, "no known generation"),
+        ({"issue.txt": b"Somebody's Linux"}, "no known generation"),
         ({"occidentalis.txt": b"", "device-init.yaml": b""}, "several generations"),
         ({"device-init.yaml": b"", "user-data": b""}, "several generations"),
         ({"occidentalis.txt": b"", "user-data": b""}, "several generations"),
@@ -65,7 +66,7 @@ def test_a_card_of_ours_says_what_it_is(name: str) -> None:
 )
 def test_an_unsure_guess_is_refused(files: dict[str, bytes], said: str) -> None:
     with pytest.raises(ImageError, match=said) as caught:
-        detect(generations(), DictBoot(files))
+        detect(generations(), MemoryBootFiles(files))
     assert "--generation" in caught.value.hint
 
 
@@ -84,6 +85,8 @@ def test_docker_options_are_those_of_the_workshop() -> None:
     ("stock", "driver"),
     [
         ("occidentalis", "overlay"),
+        ("device-init-1.0", "overlay"),
+        ("device-init-1.6", "overlay2"),
         ("cloud-init-hypriot", "overlay2"),
         ("cloud-init-trixie", "overlay2"),
         ("firstrun-bookworm", "overlay2"),
@@ -209,18 +212,18 @@ def test_nothing_that_a_template_sees_as_node_is_secret() -> None:
 
 
 def test_an_unknown_variable_is_an_error_with_its_place() -> None:
-    with pytest.raises(SettingsError, match=r"mine/x\.j2:2: 'room' is undefined") as caught:
+    with pytest.raises(SettingsError, match=r"mine/x\.j2:2: .*\broom\b") as caught:
         plan(plain_node(), boot_of("occidentalis"), overlay("x.j2", "\n{{ room }}"))
     assert "--set" in caught.value.hint
 
 
 def test_every_secret_fact_counts_as_taken() -> None:
-    assert secret_context(full_node(), plaintext=False).keys() < TAKEN
+    assert secret_variables(full_node(), plaintext=False).keys() < RESERVED_VARIABLES
 
 
-@pytest.mark.parametrize("name", sorted(TAKEN))
+@pytest.mark.parametrize("name", sorted(RESERVED_VARIABLES))
 def test_a_variable_cannot_hide_what_templates_know(name: str) -> None:
-    with pytest.raises(SettingsError, match="is taken"):
+    with pytest.raises(SettingsError, match="is reserved"):
         plan(node_with(variables=((name, "x"),)), boot_of("occidentalis"))
 
 
@@ -230,9 +233,7 @@ def test_a_file_of_the_users_wins_and_that_is_said() -> None:
     )
     assert files_of(planned)["Device-Init.yaml"] == b"hostname: mine\n"
     assert "device-init.yaml" not in files_of(planned)
-    assert planned.warnings == (
-        "mine/Device-Init.yaml replaces what the generation device-init writes",
-    )
+    assert planned.warnings == ("mine/Device-Init.yaml replaces a file of generation device-init",)
 
 
 def test_a_cmdline_of_the_users_still_gets_the_hook() -> None:
@@ -273,7 +274,9 @@ def test_texts_to_append_may_have_any_encoding(given: bytes, line: bytes) -> Non
 
 def test_a_text_of_two_bytes_a_letter_cannot_be_appended() -> None:
     extra = OverlayFile("cmdline.txt.append", "quiet".encode("utf-16"), "mine/cmdline.txt.append")
-    with pytest.raises(SettingsError, match=r"mine/cmdline.txt.append is no text") as caught:
+    with pytest.raises(
+        SettingsError, match=r"mine/cmdline.txt.append is not a text file"
+    ) as caught:
         plan(plain_node(), boot_of("occidentalis"), extra)
     assert "UTF-8" in caught.value.hint
 
@@ -333,13 +336,13 @@ def test_names_that_fat_cannot_hold_are_refused(name: str) -> None:
 
 
 def test_a_file_cannot_be_a_folder() -> None:
-    with pytest.raises(SettingsError, match="is a file where mine/a/b needs a folder"):
+    with pytest.raises(SettingsError, match="is a file, but mine/a/b needs a folder"):
         plan(plain_node(), boot_of("occidentalis"), overlay("a", "x"), overlay("a/b", "x"))
 
 
 def test_a_binary_file_may_not_be_a_template() -> None:
     file = OverlayFile("x.bin.j2", b"\xff\xfe", "mine/x.bin.j2")
-    with pytest.raises(SettingsError, match="is a template and not UTF-8"):
+    with pytest.raises(SettingsError, match="is a template but not UTF-8"):
         plan(plain_node(), boot_of("occidentalis"), file)
 
 

@@ -65,14 +65,14 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
 def test_a_link_to_its_own_parent_is_refused(target: str, tmp_path: Path) -> None:
     write(tmp_path, "overlay/sub/a.txt")
     (tmp_path / "overlay/sub/link").symlink_to(target)
-    with pytest.raises(SettingsError, match="leads back"):
+    with pytest.raises(SettingsError, match="link to one of its own parents"):
         load_overlay(tmp_path / "overlay")
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="there is no overlay folder"):
+    with pytest.raises(SettingsError, match="no overlay folder"):
         load_overlay(tmp_path / "absent")
-    with pytest.raises(SettingsError, match="there is no overlay folder"):
+    with pytest.raises(SettingsError, match="no overlay folder"):
         load_overlay(write(tmp_path, "file.txt"))
 
 
@@ -122,7 +122,7 @@ def test_names_that_fat_can_hold(name: str) -> None:
 
 def test_a_wrong_name_in_a_folder_says_where(tmp_path: Path) -> None:
     write(tmp_path, "sub/a:b.txt")
-    with pytest.raises(SettingsError, match=r"sub/a:b\.txt: the name 'a:b\.txt' holds ':'"):
+    with pytest.raises(SettingsError, match=r"sub/a:b\.txt: the name 'a:b\.txt' contains ':'"):
         load_overlay(tmp_path)
 
 
@@ -132,7 +132,7 @@ def test_a_wrong_name_in_a_folder_says_where(tmp_path: Path) -> None:
 def test_two_files_that_are_one_on_fat_are_refused(one: str, other: str, tmp_path: Path) -> None:
     write(tmp_path, one)
     write(tmp_path, other)
-    with pytest.raises(SettingsError, match="are one file on the boot partition") as caught:
+    with pytest.raises(SettingsError, match="are the same file on the boot partition") as caught:
         load_overlay(tmp_path)
     assert str(tmp_path / one) in caught.value.message
     assert str(tmp_path / other) in caught.value.message

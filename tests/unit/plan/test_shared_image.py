@@ -22,10 +22,9 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
-from imagebuilder.plan.generations import DictBoot
+from imagebuilder.plan.boot_files import MemoryBootFiles
+from imagebuilder.plan.card_layout import CMDLINE, IDENTITIES, RECORD
 from imagebuilder.plan.shared_image import (
-    FOLDER,
-    SHARED,
     check_identities,
     identity_of,
     merge_plans,
@@ -56,7 +55,11 @@ def node(hostname: str, serial: str = "", mac: str = "") -> NodeSettings:
 def plan(hostname: str, **files: bytes) -> NodePlan:
     edits = tuple(BootEdit(path.replace("__", "/"), data) for path, data in files.items())
     return NodePlan(
-        hostname=hostname, generation="occidentalis", config_hash=hostname * 8, edits=edits
+        hostname=hostname,
+        generation="occidentalis",
+        config_hash=hostname * 8,
+        edits=edits,
+        cmdline=CMDLINE,
     )
 
 
@@ -81,7 +84,7 @@ def test_every_node_that_no_board_can_claim_is_named() -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         "b has neither serial nor mac",
         "c has neither serial nor mac",
-        "d and a are the same board",
+        "d and a have the same serial or mac",
     ]
 
 
@@ -150,19 +153,21 @@ def test_only_what_differs_lies_under_an_identity() -> None:
     ]
 
 
-def claimed(boot: DictBoot, merged: NodePlan, name: str) -> dict[str, bytes]:
+def claimed(boot: MemoryBootFiles, merged: NodePlan, name: str) -> dict[str, bytes]:
     """Return the card once a board has claimed an identity: its files over the image's."""
     card = dict(after(boot, merged).files)
-    others = {path: card.pop(path) for path in list(card) if path.startswith(FOLDER)}
-    folder = f"{FOLDER}/{name}/"
+    others = {path: card.pop(path) for path in list(card) if path.startswith(IDENTITIES)}
+    folder = f"{IDENTITIES}{name}/"
     own = {path.removeprefix(folder): others[path] for path in others if path.startswith(folder)}
-    return {path: data for path, data in {**card, **own}.items() if path not in SHARED}
+    return {
+        path: data for path, data in {**card, **own}.items() if path not in ("cmdline.txt", RECORD)
+    }
 
 
-def alone(boot: DictBoot, own: NodePlan) -> dict[str, bytes]:
+def alone(boot: MemoryBootFiles, own: NodePlan) -> dict[str, bytes]:
     """Return the card of a node that has an image of its own."""
     files = after(boot, own).files
-    return {path: data for path, data in files.items() if path not in SHARED}
+    return {path: data for path, data in files.items() if path not in ("cmdline.txt", RECORD)}
 
 
 @pytest.mark.parametrize("stock", STOCK)
@@ -182,7 +187,7 @@ def test_a_claimed_card_is_that_of_the_node_alone(stock: str) -> None:
     assert not [
         path
         for path, data in nobodys.items()
-        if not path.startswith(FOLDER) and (b"teacher" in data or path.endswith("10-alice"))
+        if not path.startswith(IDENTITIES) and (b"teacher" in data or path.endswith("10-alice"))
     ]
 
 
@@ -191,12 +196,13 @@ def test_the_fallback_has_no_file_that_a_node_has_not(
     base: dict[str, bytes], files: list[dict[str, bytes]]
 ) -> None:
     """A plan removes from our folder what it does not make, and leaves the vendor's files."""
-    boot = DictBoot(base)
+    boot = MemoryBootFiles(base)
     first, *others = [
         NodePlan(
             hostname="pi",
             generation="x",
             config_hash=str(number),
+            cmdline=CMDLINE,
             edits=(
                 *(BootEdit(path, data) for path, data in made.items()),
                 *(BootEdit(p, None) for p in base if p not in made and p.startswith("rpi-image/")),
@@ -217,7 +223,7 @@ def test_a_container_image_of_all_nodes_is_there_once() -> None:
     merged = merge_plans(plan("unclaimed"), own)
     assert {edit.path: edit.data for edit in merged.edits} == {
         "rpi-image/images/a.tar": b"tar",
-        f"{FOLDER}/serial-2/rpi-image/images/b.tar": b"b",
+        f"{IDENTITIES}serial-2/rpi-image/images/b.tar": b"b",
     }
 
 
@@ -233,6 +239,7 @@ def test_the_kernel_command_line_is_no_identitys() -> None:
         hostname="a",
         generation="x",
         config_hash="a",
+        cmdline=CMDLINE,
         edits=(BootEdit("cmdline.txt", b"i=1"), BootEdit("gone", None)),
     )
     assert merge_plans(fallback, {"serial-1": own}).edits == ()
@@ -257,7 +264,7 @@ def test_words_of_one_node_for_the_command_line_of_all_are_named(stock: str) -> 
     assert merge_plans(fallback, plans).warnings == fallback.warnings
     plans["pi-04"] = plan_samples.plan(nodes[1], boot, words)
     (warning,) = merge_plans(fallback, plans).warnings
-    assert warning.startswith("pi-04: its own words for cmdline.txt are left out")
+    assert warning.startswith("pi-04: its words for cmdline.txt are ignored")
 
 
 def test_the_hash_tells_one_class_from_another() -> None:

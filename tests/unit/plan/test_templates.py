@@ -26,7 +26,7 @@ def rendered(source: str, **context: object) -> str:
 
 @pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"], ["bash"]])
 def test_shell_reads_every_value_back_unchanged(shell: list[str]) -> None:
-    need(shell[0])
+    need("dash", "busybox", "bash")
     script = "".join(f"V={sh(value)}\nprintf '%s\\0' \"$V\"\n" for value in HOSTILE)
     done = subprocess.run([*shell, "-c", script], capture_output=True, check=True)
     assert done.stdout.decode().split("\0")[:-1] == list(HOSTILE)
@@ -97,13 +97,13 @@ def test_hwclock_form() -> None:
 
 
 def test_a_name_that_is_not_there_is_an_error_with_its_line() -> None:
-    with pytest.raises(SettingsError, match=r"^demo\.j2:3: 'colour' is undefined") as caught:
+    with pytest.raises(SettingsError, match=r"^demo\.j2:3: .*\bcolour\b") as caught:
         rendered("one\n{# two #}\n{{ colour }}\n")
     assert "--set" in caught.value.hint
 
 
 def test_an_attribute_that_is_not_there_is_an_error_with_its_line() -> None:
-    with pytest.raises(SettingsError, match=r"^demo\.j2:2: .*no attribute 'hostnam'"):
+    with pytest.raises(SettingsError, match=r"^demo\.j2:2: .*\bhostnam\b"):
         rendered("x\n{{ node.hostnam }}", node={"hostname": "pi"})
 
 

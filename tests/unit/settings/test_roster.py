@@ -78,9 +78,9 @@ def test_values_go_in_step() -> None:
 @pytest.mark.parametrize(
     ("node", "words"),
     [
-        ({"hostname": "p[1-3]", "address": "10.0.0.[1-4]"}, "in step"),
-        ({"hostname": "p", "address": "10.0.0.[1-4]"}, "one host name"),
-        ({"hostname": "p[2-1]"}, "backwards"),
+        ({"hostname": "p[1-3]", "address": "10.0.0.[1-4]"}, "different lengths"),
+        ({"hostname": "p", "address": "10.0.0.[1-4]"}, "the same hostname"),
+        ({"hostname": "p[2-1]"}, "ends before it begins"),
     ],
 )
 def test_ranges_that_do_not_match(node: dict[str, str], words: str) -> None:
@@ -186,9 +186,9 @@ def test_labels_as_pairs_and_as_columns() -> None:
         ("adress,hostname\n1,2\n", 1, "unknown column `adress`"),
         ("owner\nx\n", 1, "no column `hostname`"),
         ("hostname,hostname\na,b\n", 1, "twice"),
-        ("hostname,owner\na,b,c\n", 2, "3 cells under 2"),
+        ("hostname,owner\na,b,c\n", 2, "3 cells in a row, but 2"),
         ("hostname,labels\na,nope\n", 2, "k=v"),
-        ("hostname\n\0\n", 1, "no text"),
+        ("hostname\n\0\n", 1, "not a text file"),
         ("Table 1\nowner\nx\n", 1, "unknown column `table_1`"),
         ('hostname\n"a"b\n', 2, "not a CSV"),
         ('hostname\na\nb\n\nc\nd\n"e\nf\ng\n', 7, "not a CSV"),

@@ -9,12 +9,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import pytest
-import yaml
 
 from imagebuilder.model import Classroom, Docker, Network, User
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, with_identities
-from tests.lib.classroom_samples import SHACK, node, room
+from tests.lib.classroom_samples import SHACK, make_classroom, node
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def mixed_room(folder: Path) -> Classroom:
-    return room(
+    return make_classroom(
         folder,
         node(1, owner="Zoë: the 1st", keep_host_keys=True),
         node(2, network=Network(dhcp_range="192.168.2.50-192.168.2.99"), keep_host_keys=True),
@@ -43,7 +42,7 @@ def test_ansible_reads_every_host_and_group(tmp_path: Path) -> None:
     read = json.loads(run("ansible-inventory", "-i", file, "--list", cwd=tmp_path))
     variables = read["_meta"]["hostvars"]
     assert variables["pi-01"]["ansible_host"] == "192.168.2.101"
-    assert variables["pi-01"]["owner"] == "Zoë: the 1st"
+    assert variables["pi-01"]["owner"]["__ansible_unsafe"] == "Zoë: the 1st"
     assert variables["pi-02"]["ansible_host"] == "pi-02.local"
     assert "ansible_user" not in variables["pi-03"]
     assert read["armv7"]["hosts"] == ["pi-01", "pi-02"]
@@ -51,10 +50,12 @@ def test_ansible_reads_every_host_and_group(tmp_path: Path) -> None:
 
 
 def test_yaml_keeps_texts_that_look_like_something_else(tmp_path: Path) -> None:
-    odd = room(tmp_path, node(1, hostname="no", owner="0123", seat="2024-01-01"))
-    read = yaml.safe_load(EXPORTS["ansible"].render(odd, tmp_path))
-    assert read["all"]["hosts"]["no"]["owner"] == "0123"
-    assert read["all"]["hosts"]["no"]["seat"] == "2024-01-01"
+    odd = make_classroom(tmp_path, node(1, hostname="no", owner="0123", seat="2024-01-01"))
+    file = written(odd, tmp_path, "ansible")
+    read = json.loads(run("ansible-inventory", "-i", file, "--list", cwd=tmp_path))
+    variables = read["_meta"]["hostvars"]["no"]
+    assert variables["owner"]["__ansible_unsafe"] == "0123"
+    assert variables["seat"]["__ansible_unsafe"] == "2024-01-01"
 
 
 def test_ssh_takes_the_config(tmp_path: Path) -> None:
@@ -91,10 +92,10 @@ def test_hosts_names_the_shack_and_what_has_an_address(tmp_path: Path) -> None:
 
 
 def test_dnsmasq_takes_its_file(tmp_path: Path) -> None:
-    need("dnsmasq")
+    (dnsmasq,) = need("dnsmasq")
     file = written(mixed_room(tmp_path), tmp_path, "dnsmasq")
     done = subprocess.run(
-        ["/usr/sbin/dnsmasq", "--test", "-C", file], capture_output=True, text=True, check=True
+        [dnsmasq, "--test", "-C", file], capture_output=True, text=True, check=True
     )
     assert "syntax check OK" in done.stderr
     text = file.read_text()
@@ -129,7 +130,7 @@ def test_docker_has_the_contexts_however_often_the_script_runs(tmp_path: Path) -
 
 def test_docker_takes_the_certificates_along(tmp_path: Path) -> None:
     need("docker")
-    secure = room(tmp_path / "a b", node(1, docker=Docker(tls=True, port=2376)))
+    secure = make_classroom(tmp_path / "a b", node(1, docker=Docker(tls=True, port=2376)))
     client_bundle(secure)
     script = written(secure, tmp_path, "docker-contexts")
     assert contexts(script, tmp_path / "home")["pi-01"] == "tcp://192.168.2.101:2376"
@@ -143,7 +144,7 @@ def test_only_a_classic_manager_asks_for_a_certificate(
 ) -> None:
     secure = node(1, docker=Docker(tls=True, port=2376))
     text = EXPORTS["docker-contexts"].render(
-        room(tmp_path, secure, shack=replace(SHACK, kind=kind)), tmp_path
+        make_classroom(tmp_path, secure, shack=replace(SHACK, kind=kind)), tmp_path
     )
     lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("context ")}
     assert ("cert.pem" in lines["shack"]) is shown
@@ -167,6 +168,6 @@ def test_no_name_of_a_class_breaks_out_of_its_comment(name: str, tmp_path: Path)
 
 
 def test_a_class_without_a_shack(tmp_path: Path) -> None:
-    alone = room(tmp_path, node(1, shack=None, user=User("pi")), shack=None)
+    alone = make_classroom(tmp_path, node(1, shack=None, user=User("pi")), shack=None)
     for export in EXPORTS.values():
         assert "shack" not in export.render(alone, tmp_path)

@@ -23,7 +23,7 @@ from imagebuilder.shack.status import (
     summarise,
 )
 from tests.lib.classroom_samples import SHACK as ROOM_SHACK
-from tests.lib.classroom_samples import node, room
+from tests.lib.classroom_samples import make_classroom, node
 
 if TYPE_CHECKING:
     from imagebuilder.model import NodeSettings
@@ -47,8 +47,8 @@ def gathered(
     return ClusterState("192.168.2.1:8300", (SHACK, *members), engines, registered)
 
 
-def judged(gathering: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
-    return {row.hostname: row for row in compare(room(Path("/r")), gathering, cards)}
+def judged(cluster_state: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
+    return {row.hostname: row for row in compare(make_classroom(Path("/r")), cluster_state, cards)}
 
 
 def everyone() -> ClusterState:
@@ -56,7 +56,7 @@ def everyone() -> ClusterState:
 
 
 def test_all_joined_in_the_order_of_the_roster_without_the_shack() -> None:
-    rows = compare(room(Path("/r")), everyone())
+    rows = compare(make_classroom(Path("/r")), everyone())
     assert [(row.hostname, row.state) for row in rows] == [
         ("pi-01", "joined"),
         ("pi-02", "joined"),
@@ -68,7 +68,7 @@ def test_all_joined_in_the_order_of_the_roster_without_the_shack() -> None:
 def test_one_never_came_and_one_was_lost() -> None:
     rows = judged(gathered(member(1), member(2, alive=False), engines=(engine(1), engine(2))))
     assert rows["pi-01"].state == "joined"
-    assert (rows["pi-02"].state, rows["pi-02"].detail) == ("missing", "consul has lost it")
+    assert (rows["pi-02"].state, rows["pi-02"].detail) == ("missing", "failed in consul")
     assert (rows["pi-03"].state, rows["pi-03"].detail) == ("missing", "not in consul")
 
 
@@ -106,29 +106,29 @@ def test_a_wrong_board_is_seen_by_label_and_by_machine() -> None:
     assert by_label.state == "wrong-arch"
     assert "arch=armv6" in by_label.detail
     by_machine = judged(gathered(member(1), engines=(engine(1, machine="armv6l"),)))["pi-01"]
-    assert by_machine.detail == "is armv6l, profile armv7 is not"
+    assert by_machine.detail == "is armv6l, not of profile armv7"
 
 
 def test_a_node_at_another_address_than_the_roster_s() -> None:
     row = judged(gathered(member(1, address="192.168.2.77"), engines=None))["pi-01"]
     assert row.state == "stale-address"
-    assert row.detail == "has 192.168.2.77, roster says 192.168.2.101"
+    assert row.detail == "has 192.168.2.77, expected 192.168.2.101"
 
 
 def test_swarm_and_consul_know_different_addresses() -> None:
     rows = judged(gathered(member(1), engines=(engine(1, address="192.168.2.88"),)))
-    assert rows["pi-01"].detail == "swarm knows 192.168.2.88, consul 192.168.2.101"
+    assert rows["pi-01"].detail == "192.168.2.88 in swarm, 192.168.2.101 in consul"
 
 
 def test_a_dhcp_node_may_have_any_address() -> None:
-    loose = room(Path("/r"), node(1, network=Network()))
+    loose = make_classroom(Path("/r"), node(1, network=Network()))
     (row,) = compare(loose, gathered(member(1, address="10.9.8.7"), engines=None))
     assert row.state == "joined"
     assert row.address == "10.9.8.7"
 
 
 def test_a_key_left_behind_is_named_at_its_node() -> None:
-    moved = room(Path("/r"), node(1, network=Network()), node(2))
+    moved = make_classroom(Path("/r"), node(1, network=Network()), node(2))
     found = gathered(
         member(1, address="192.168.2.50"),
         engines=None,
@@ -144,7 +144,7 @@ def test_a_key_left_behind_is_named_at_its_node() -> None:
 
 def test_strangers_come_last() -> None:
     stranger = Member("black-pearl", "192.168.2.60")
-    rows = compare(room(Path("/r")), gathered(stranger, engines=(engine(9),)))
+    rows = compare(make_classroom(Path("/r")), gathered(stranger, engines=(engine(9),)))
     assert [(row.hostname, row.state) for row in rows[3:]] == [
         ("black-pearl", "unknown"),
         ("pi-09", "unknown"),
@@ -154,7 +154,7 @@ def test_strangers_come_last() -> None:
 def test_strangers_and_old_keys_keep_nobody_waiting() -> None:
     members = (Member("black-pearl", "192.168.2.60"), *map(member, (1, 2, 3)))
     found = gathered(*members, engines=None, registered=("192.168.2.99:2375",))
-    here = room(Path("/r"))
+    here = make_classroom(Path("/r"))
     rows = compare(here, found)
     assert [row.state for row in rows[3:]] == ["unknown", "stale-address"]
     assert everyone_joined(here, rows)
@@ -163,11 +163,11 @@ def test_strangers_and_old_keys_keep_nobody_waiting() -> None:
 
 
 def test_where_nobody_is_expected_everyone_is_there() -> None:
-    assert everyone_joined(room(Path("/r"), node(1, cluster=Cluster(enabled=False))), ())
+    assert everyone_joined(make_classroom(Path("/r"), node(1, cluster=Cluster(enabled=False))), ())
 
 
 def test_a_node_without_a_cluster_is_not_awaited() -> None:
-    alone = room(Path("/r"), node(1, cluster=Cluster(enabled=False)), node(2))
+    alone = make_classroom(Path("/r"), node(1, cluster=Cluster(enabled=False)), node(2))
     assert [row.hostname for row in compare(alone, gathered(member(2), engines=None))] == ["pi-02"]
 
 
@@ -204,13 +204,16 @@ def test_card_reports_keep_words_only() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[1]", b"\xff"])
 def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
-    with pytest.raises(SourceError, match="not whole"):
+    with pytest.raises(SourceError, match="is incomplete"):
         parse_card_report(data, "card")
 
 
-def swarm_mode_rows(gathering: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
+def swarm_mode_rows(cluster_state: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
     shack = replace(ROOM_SHACK, kind="swarm-mode")
-    return {row.hostname: row for row in compare(room(Path("/r"), *nodes, shack=shack), gathering)}
+    return {
+        row.hostname: row
+        for row in compare(make_classroom(Path("/r"), *nodes, shack=shack), cluster_state)
+    }
 
 
 def recorded_engines() -> tuple[Engine, ...]:
@@ -254,7 +257,7 @@ def test_what_consul_remembers_of_a_swarm_mode_node_is_of_another_time() -> None
 def test_a_swarm_mode_node_at_another_address() -> None:
     found = gathered(engines=recorded_engines())
     row = swarm_mode_rows(found, recorded_node(1, "10.78.0.77/24"))["pi-01"]
-    assert (row.state, row.detail) == ("stale-address", "has 10.78.0.11, roster says 10.78.0.77")
+    assert (row.state, row.detail) == ("stale-address", "has 10.78.0.11, expected 10.78.0.77")
 
 
 def test_a_node_that_was_promoted_is_still_there() -> None:
@@ -303,4 +306,4 @@ def test_a_thousand_nodes_are_compared_at_once() -> None:
         engines=tuple(Engine(n.hostname, n.network.address[:-3], arch="armv7") for n in nodes),
         registered=tuple(f"{n.network.address[:-3]}:2375" for n in nodes),
     )
-    assert summarise(compare(room(Path("/r"), *nodes), found))["joined"] == 1000
+    assert summarise(compare(make_classroom(Path("/r"), *nodes), found))["joined"] == 1000

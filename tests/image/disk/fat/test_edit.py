@@ -48,9 +48,7 @@ def test_a_volume_is_read_as_mtools_reads_it(
     with open_raw(image.path) as raw:
         volume = BootVolume(raw, image.partition())
         assert volume.kind == f"FAT{kind}"
-        assert volume.cluster_bytes == cluster_bytes
-        assert volume.label == "HYPRIOTOS"
-        assert volume.serial == "1234-ABCD"
+        assert volume.fat.bytes_per_cluster == cluster_bytes
         assert volume.clean
         assert volume.free_bytes == RawVolume(image).free() * cluster_bytes
         assert volume.names() == mlist(image)
@@ -357,7 +355,7 @@ def test_a_patch_cut_after_any_sector_leaves_untouched_files(
 def test_what_does_not_fit_is_refused_with_names_and_bytes(image: FatImage) -> None:
     with open_raw(image.path) as raw:
         base = BootBase(raw, image.partition())
-        free, cluster = base.volume.free_bytes, base.volume.cluster_bytes
+        free, cluster = base.volume.free_bytes, base.volume.fat.bytes_per_cluster
         edits = [
             BootEdit("one.bin", bytes(free - cluster)),
             BootEdit("two.bin", bytes(cluster + 1)),
@@ -387,7 +385,7 @@ def test_the_last_cluster_can_be_used(image: FatImage) -> None:
 def test_room_counts_what_the_edit_frees_and_what_folders_take(image: FatImage) -> None:
     with open_raw(image.path) as raw:
         volume = BootBase(raw, image.partition()).volume
-        free, cluster = volume.free_bytes, volume.cluster_bytes
+        free, cluster = volume.free_bytes, volume.fat.bytes_per_cluster
     kernel = -(-len(STOCK["kernel.img"]) // cluster) * cluster
     fits = [BootEdit("kernel.img", None), BootEdit("sub/full.bin", bytes(free + kernel - cluster))]
     assert edited(image, fits)

@@ -23,7 +23,7 @@ from tests.lib.fat_images import (
     make_image,
 )
 from tests.lib.fat_oracle import RawVolume, short
-from tests.lib.tools import need, run
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -151,7 +151,6 @@ def test_what_corrupts_is_never_imported() -> None:
         "bad = {'fs', 'pkg_resources', 'pyfatfs.PyFatFS', 'pyfatfs.FatIO'} & set(sys.modules)\n"
         "sys.exit(str(bad) if bad else 0)\n"
     )
-    need(sys.executable)
     run(sys.executable, "-c", program)
 
 

@@ -63,16 +63,16 @@ def test_host_names(name: str) -> None:
 def test_wrong_host_names_get_a_better_one(name: str, better: str) -> None:
     found = fault({"nodes": [{"hostname": name}]})
     assert found.loc == ("nodes", 0, "hostname")
-    assert found.hint == f"write `{better}`"
+    assert found.hint == f"use `{better}`"
 
 
 def test_every_machine_is_localhost_already() -> None:
-    assert "calls itself" in fault({"nodes": [{"hostname": "localhost"}]}).message
+    assert "is reserved" in fault({"nodes": [{"hostname": "localhost"}]}).message
 
 
 @pytest.mark.parametrize("name", ["", "-", "ñ"])
 def test_host_names_beyond_help(name: str) -> None:
-    assert fault({"nodes": [{"hostname": name}]}).hint == "write a name, as `pi-01`"
+    assert fault({"nodes": [{"hostname": name}]}).hint == "use a name like `pi-01`"
 
 
 MIRRORS = (
@@ -95,7 +95,7 @@ def dockerd_refuses(option: str) -> bool:
 @pytest.mark.parametrize("mirror", MIRRORS)
 def test_a_mirror_that_stops_dockerd_is_refused(mirror: str) -> None:
     found = fault({"docker": {"registry_mirrors": [mirror]}})
-    assert found.message == "a mirror is a host and a port alone"
+    assert found.message == "a mirror has only host and port"
     assert "hunter2" not in str(found)
     if "#" not in mirror:  # only dockerds before 19.03 mind an empty path with a fragment
         assert dockerd_refuses(f"--registry-mirror={mirror}")
@@ -122,8 +122,8 @@ def test_storage_drivers_get_a_suggestion() -> None:
 @given(st.text(max_size=70))
 def test_a_better_host_name_is_a_host_name(text: str) -> None:
     diagnostics = faults({"nodes": [{"hostname": text}]})
-    if diagnostics and diagnostics[0].hint.startswith("write `"):
-        better = diagnostics[0].hint.removeprefix("write `").removesuffix("`")
+    if diagnostics and diagnostics[0].hint.startswith("use `"):
+        better = diagnostics[0].hint.removeprefix("use `").removesuffix("`")
         assert HOSTNAME.fullmatch(better)
 
 
@@ -136,31 +136,31 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
 @pytest.mark.parametrize(
     ("data", "loc", "words"),
     [
-        ({"wifi": {"networks": [{"ssid": ""}]}}, "wifi.networks[0].ssid", "0 in UTF-8"),
+        ({"wifi": {"networks": [{"ssid": ""}]}}, "wifi.networks[0].ssid", "0 bytes in UTF-8"),
         ({"wifi": {"networks": [{"ssid": "a\nb"}]}}, "wifi.networks[0].ssid", "newline"),
         ({"wifi": {"networks": [{}]}}, "wifi.networks[0].ssid", "missing"),
         ({"wifi": {"networks": {"ssid": "a"}}}, "wifi.networks", "expected a list"),
         ({"wifi": "shack"}, "wifi", "expected a mapping"),
-        ({"wifi": {"country": "XX"}}, "wifi.country", "no country"),
-        ({"shack": {"address": "shack.local"}}, "shack.address", "no IP address"),
+        ({"wifi": {"country": "XX"}}, "wifi.country", "not a country"),
+        ({"shack": {"address": "shack.local"}}, "shack.address", "not an IP address"),
         ({"shack": {"kind": "k8s"}}, "shack.kind", "'classic' or 'swarm-mode'"),
-        ({"shack": {"ports": {"consul": "0"}}}, "shack.ports.consul", "no port"),
+        ({"shack": {"ports": {"consul": "0"}}}, "shack.ports.consul", "not a port"),
         ({"shack": {"ports": {"consul": "x"}}}, "shack.ports.consul", "whole number"),
         ({"shack": {"services": ["dns"]}}, "shack.services[0]", "'registry'"),
-        ({"network": {"address": "192.168.2.300"}}, "network.address", "no IP address"),
-        ({"network": {"address": "192.168.2.3/33"}}, "network.address", "no IP address"),
+        ({"network": {"address": "192.168.2.300"}}, "network.address", "not an IP address"),
+        ({"network": {"address": "192.168.2.3/33"}}, "network.address", "not an IP address"),
         ({"network": {"subnet": "192.168.2.1/24"}}, "network.subnet", "not a subnet"),
-        ({"network": {"subnet": "wlan"}}, "network.subnet", "no subnet"),
-        ({"network": {"dhcp_range": "10.0.0.9-10.0.0.1"}}, "network.dhcp_range", "no address"),
-        ({"network": {"dns": ["a"]}}, "network.dns[0]", "no IP address"),
-        ({"network": {"interface": "eth 0"}}, "network.interface", "no network interface"),
-        ({"docker": {"labels": {"a": "b c"}}}, "docker.labels.a", "cannot stand here"),
-        ({"docker": {"labels": {"a": "$x"}}}, "docker.labels.a", "cannot stand here"),
-        ({"docker": {"labels": {"a=b": "c"}}}, "docker.labels", "no label name"),
-        ({"docker": {"port": "70000"}}, "docker.port", "no port"),
+        ({"network": {"subnet": "wlan"}}, "network.subnet", "not a subnet"),
+        ({"network": {"dhcp_range": "10.0.0.9-10.0.0.1"}}, "network.dhcp_range", "not an address"),
+        ({"network": {"dns": ["a"]}}, "network.dns[0]", "not an IP address"),
+        ({"network": {"interface": "eth 0"}}, "network.interface", "not a network interface"),
+        ({"docker": {"labels": {"a": "b c"}}}, "docker.labels.a", "has a space"),
+        ({"docker": {"labels": {"a": "$x"}}}, "docker.labels.a", "has a space"),
+        ({"docker": {"labels": {"a=b": "c"}}}, "docker.labels", "not a label name"),
+        ({"docker": {"port": "70000"}}, "docker.port", "not a port"),
         ({"docker": {"storage_driver": "overlay3"}}, "docker.storage_driver", "no storage driver"),
         ({"docker": {"debug": "maybe"}}, "docker.debug", "true or false"),
-        ({"docker": {"extra": ["--mtu 1400"]}}, "docker.extra[0]", "cannot stand here"),
+        ({"docker": {"extra": ["--mtu 1400"]}}, "docker.extra[0]", "has a space"),
         (
             {"docker": {"insecure_registries": ["http://a:1"]}},
             "docker.insecure_registries[0]",
@@ -176,27 +176,27 @@ def test_an_ssid_is_counted_in_bytes(ssid: str, *, good: bool) -> None:
         ({"docker": {"registry_mirrors": ["http://:5"]}}, "docker.registry_mirrors[0]", "URL"),
         ({"docker": {"registry_mirrors": ["http://a:0"]}}, "docker.registry_mirrors[0]", "URL"),
         ({"docker": {"registry_mirrors": ["http://[::1"]}}, "docker.registry_mirrors[0]", "URL"),
-        ({"cluster": {"images": ["Up:1"]}}, "cluster.images[0]", "no container image"),
-        ({"cluster": {"consul": {"version": "new"}}}, "cluster.consul.version", "no version"),
-        ({"cluster": {"swarm": {"path": "a//b"}}}, "cluster.swarm.path", "no consul path"),
+        ({"cluster": {"images": ["Up:1"]}}, "cluster.images[0]", "not a container image"),
+        ({"cluster": {"consul": {"version": "new"}}}, "cluster.consul.version", "not a version"),
+        ({"cluster": {"swarm": {"path": "a//b"}}}, "cluster.swarm.path", "not a consul path"),
         ({"user": {"name": "Ann"}}, "user.name", "user name"),
         ({"user": {"name": "a", "password_hash": "x"}}, "user.password_hash", "crypt"),
         ({"user": {"groups": ["a b"]}}, "user.groups[0]", "group"),
         ({"ssh_keys": ["ssh-ed25519 AAAA ann"]}, "ssh_keys[0].text", "damaged"),
-        ({"ssh_keys": ["hello"]}, "ssh_keys[0].text", "no SSH public key"),
+        ({"ssh_keys": ["hello"]}, "ssh_keys[0].text", "not an SSH public key"),
         ({"ssh_keys": [{}]}, "ssh_keys[0]", "expected a public key"),
-        ({"timezone": "here"}, "timezone", "no time zone"),
-        ({"keyboard": "FR!"}, "keyboard", "no keyboard"),
-        ({"locale": "french"}, "locale", "no locale"),
+        ({"timezone": "here"}, "timezone", "not a time zone"),
+        ({"keyboard": "FR!"}, "keyboard", "not a keyboard"),
+        ({"locale": "french"}, "locale", "not a locale"),
         ({"apt_proxy": "10.0.0.1:3142"}, "apt_proxy", "URL"),
-        ({"set": {"a-b": "c"}}, "set", "no variable name"),
-        ({"set": {"node": "a"}}, "set", "the variable `node` is taken"),
+        ({"set": {"a-b": "c"}}, "set", "not a variable name"),
+        ({"set": {"node": "a"}}, "set", "the variable name `node` is reserved"),
         ({"set": {"a": "b\nc"}}, "set.a", "newline"),
         ({"image": {"sha256": "0" * 64}}, "image", "one of name, file and url"),
         ({"image": {"file": "a.img", "sha256": "0" * 63}}, "image.sha256", "64 hex"),
-        ({"image": "ftp://a/b.zip"}, "image.file", "http and https"),
-        ({"nodes": [{"hostname": "a", "mac": "b8:27"}]}, "nodes[0].mac", "no MAC"),
-        ({"nodes": [{"hostname": "a", "serial": "xyz"}]}, "nodes[0].serial", "no serial"),
+        ({"image": "ftp://a/b.zip"}, "image.file", "http or https"),
+        ({"nodes": [{"hostname": "a", "mac": "b8:27"}]}, "nodes[0].mac", "not a MAC"),
+        ({"nodes": [{"hostname": "a", "serial": "xyz"}]}, "nodes[0].serial", "not a serial"),
         ({"nodes": ["pi"]}, "nodes[0]", "expected a mapping"),
         ({"nodes": [{"owner": "a"}]}, "nodes[0].hostname", "missing"),
         ("text", "", "expected a mapping"),

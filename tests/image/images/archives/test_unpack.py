@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import ImageError
-from imagebuilder.images.formats import is_compressed, kind_of
+from imagebuilder.images.archives.formats import is_compressed, kind_of
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import write_raw
-from imagebuilder.images.unpack import open_stream
 from tests.lib.archives import FORMS, MEBIBYTE, ODD_BYTES, make_image, pack, sha256sum
 from tests.lib.tools import run
 
@@ -209,7 +209,7 @@ def test_the_catalogues_size_binds_forms_that_state_none(image: Path, tmp_path: 
 
 
 def test_the_catalogues_size_and_the_archives_must_agree(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=f"holds {ODD_BYTES} bytes where 5 were stated"):
+    with pytest.raises(ImageError, match=f"states {ODD_BYTES} bytes instead of 5"):
         read_all(pack(image, "zip", tmp_path), 5)
 
 
@@ -251,7 +251,7 @@ def test_memory_stays_bounded_for_a_huge_run_of_zeros(form: str, tmp_path: Path)
     packed = pack(image, form, tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from imagebuilder.images.unpack import open_stream\n"
+        "from imagebuilder.images.archives.unpack import open_stream\n"
         "from imagebuilder.images.sparse import write_raw\n"
         "with open_stream(Path(sys.argv[1])) as s: write_raw(s, Path(sys.argv[2]))\n"
         "status = Path('/proc/self/status').read_text()\n"

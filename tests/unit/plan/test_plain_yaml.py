@@ -1,0 +1,93 @@
+"""YAML that others wrote: every reader of it survives any text, whatever the library's version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagebuilder.errors import RpiImageError
+from imagebuilder.flash.ledger import parse_ledger
+from imagebuilder.plan.boot_texts import parse_mapping
+from imagebuilder.plan.generations import parse_generation
+from imagebuilder.plan.plain_yaml import MAX_DEPTH, TOO_DEEP, load_plain, yaml_reason
+from imagebuilder.settings.yaml_reader import parse_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# The line is that of the first level too many, or where the library itself gave up.
+DEEP = {
+    "flow": ("[" * 100_000, 1),
+    "flow mappings": ("{a: " * 5_000, 1),
+    "flow, lines": ("[\n" * 100_000, 51),
+    "flow in block": ("a:\n  b:\n    - " + "[" * 100_000, 3),
+    "block": ("- " * 100_000 + "a", 1),
+    "block, lines": ("\n".join(f"{' ' * depth}a:" for depth in range(1_500)), 51),
+    "closed": ("[" * 5_000 + "]" * 5_000, 1),
+    "just too deep": ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), 1),
+}
+# Each makes a constructor of PyYAML raise another exception of Python.
+UNFIT = [
+    "a: 2015-13-45",
+    "!!int ''",
+    "!!float x",
+    "!!bool maybe",
+    "!!timestamp soon",
+    "!!binary ü",
+    "? [a]\n: b",
+    "!!omap a",
+    "9" * 5_000,
+]
+READERS: dict[str, Callable[[str], object]] = {
+    "generation.yml": lambda text: parse_generation(text, "demo", "demo/generation.yml"),
+    "user-data": lambda text: parse_mapping(text.encode(), "user-data"),
+    "cards.yml": lambda text: parse_ledger(text, "cards.yml"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP)
+def test_what_is_nested_too_deeply_is_told_with_its_line(name: str) -> None:
+    text, line = DEEP[name]
+    (problem,) = parse_yaml(text).problems
+    assert (problem.line, problem.message) == (line, TOO_DEEP)
+    with pytest.raises(yaml.YAMLError) as caught:
+        load_plain(text)
+    assert yaml_reason(caught.value) == f"line {line}: {TOO_DEEP}"
+
+
+def test_what_is_nested_as_deeply_as_allowed_is_read() -> None:
+    text = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert not parse_yaml(text).problems
+    assert load_plain(text) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("text", [*(text for text, _ in DEEP.values()), *UNFIT])
+def test_no_text_crashes_a_reader(reader: str, text: str) -> None:
+    with pytest.raises(RpiImageError):
+        READERS[reader](text)
+
+
+@given(st.text("{}[]:,- \n\t#&*!|>'\"%@`ab1?=<~.", max_size=60) | st.text(max_size=60))
+def test_any_text_gives_what_safe_load_gives_or_a_yaml_error(text: str) -> None:
+    try:
+        found, reason = load_plain(text), ""
+    except yaml.YAMLError as error:
+        found, reason = None, yaml_reason(error)
+    # As texts: a NaN is not equal to itself.
+    assert reason or repr(found) == repr(yaml.safe_load(text))
+    assert "\n" not in reason
+
+
+def test_a_full_stack_is_told_as_nesting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflow(_: object) -> None:
+        raise RecursionError
+
+    monkeypatch.setattr(yaml, "safe_load", overflow)
+    with pytest.raises(yaml.YAMLError) as caught:
+        load_plain("a: 1")
+    assert yaml_reason(caught.value) == TOO_DEEP
