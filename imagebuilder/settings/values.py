@@ -45,13 +45,9 @@ if TYPE_CHECKING:
         WifiNetworkDocument,
     )
 
-<<<<<<< HEAD:imagebuilder/settings/sections.py
-CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
+CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
 _CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
 _DEFAULT_CONSUL = "0.5.0"
-=======
-CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
->>>>>>> main:imagebuilder/settings/values.py
 Result = TypeVar("Result")
 
 
@@ -159,49 +155,31 @@ def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
     return Cluster(**values, **_consul(node, shack), **_swarm(node))
 
 
-<<<<<<< HEAD:imagebuilder/settings/sections.py
-def _consul(node: Node, shack: Shack | None) -> dict[str, Any]:
-=======
-def _consul(node: UnresolvedNode) -> dict[str, Any]:
->>>>>>> main:imagebuilder/settings/values.py
+def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
     values = given(document, "image", "version", "server", "bootstrap_expect", "dns")
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
-<<<<<<< HEAD:imagebuilder/settings/sections.py
         consuls = [f"consul:{values.get('version', _DEFAULT_CONSUL)}"]
         consuls += [shack.consul_image] if shack else []
         if found and (fault := consul_key_fault(found, consuls)):
-            node.invalid(loc, fault, "`head -c16 /dev/urandom | base64` makes one")
-    return {f"consul_{name}": value for name, value in values.items()}
-
-
-def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
-    """Say what keeps one of these images of consul from starting with a key; empty for nothing."""
-=======
-        if found and (fault := consul_key_fault(found)):
             node.invalid(loc, fault, "make one with `head -c16 /dev/urandom | base64`")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
-def consul_key_fault(key: Secret) -> str:
-    """Return why consul would not start with a key; empty if it would."""
->>>>>>> main:imagebuilder/settings/values.py
+def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
+    """Return why one of these images of consul would not start with a key; empty if all would."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
-<<<<<<< HEAD:imagebuilder/settings/sections.py
-        return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+        return f"the consul key has {size} bytes, not 16, 24 or 32"
     old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
     if size != CONSUL_KEY_BYTES[0] and old:
-        return f"the consul key has {size} bytes; `{old[0]}` takes 16, as base64"
-=======
-        return f"the consul key has {size} bytes, not 16, 24 or 32"
->>>>>>> main:imagebuilder/settings/values.py
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16"
     return ""
 
 
