@@ -179,7 +179,7 @@ def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
         return f"the consul key has {size} bytes, not 16, 24 or 32"
     old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
     if size != CONSUL_KEY_BYTES[0] and old:
-        return f"the consul key has {size} bytes; `{old[0]}` takes 16, as base64"
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16"
     return ""
 
 
