@@ -317,7 +317,7 @@ class NodePlan:
 # Names that every template has; a user's variables must not hide them.
 _TAKEN = """
 node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
-tls boot_yaml
+tls boot_yaml boot_network take_text
 """
 TAKEN = frozenset(_TAKEN.split())
 _UNKNOWN_VERSION = (99, 0, 0)

@@ -78,6 +78,12 @@ def set_lines(text: str, values: dict[str, str]) -> str:
     return "".join(line + ending for line in lines)
 
 
+def line_value(text: str, name: str) -> str:
+    """Return the value of a `name=value` line as the Pi takes it, the last; empty without one."""
+    values = [line.partition("=") for line in split_lines(text)]
+    return next((value for key, _, value in reversed(values) if key.lower() == name), "")
+
+
 def split_lines(text: str) -> list[str]:
     """Return the lines as the Pi sees them: split at newlines, not at Unicode line separators."""
     lines = [line.removesuffix("\r") for line in text.split("\n")]

@@ -77,6 +77,8 @@ class _Document(BaseModel):
     cmdline: list[str] = []
     lines: dict[str, dict[Name, str]] = {}
     without: list[str] = []
+    notes: list[str] = []
+    refused: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,7 @@ class Generation:
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
     node files that this generation does not need. `storage_driver` is the default of its Docker.
+    `notes` and `refused` are templates of what is doubtful or impossible with what an image holds.
     """
 
     name: str
@@ -105,6 +108,8 @@ class Generation:
     lines: tuple[LineEdit, ...] = ()
     without: tuple[str, ...] = ()
     storage_driver: str = ""
+    notes: tuple[Template, ...] = ()
+    refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
 
     def fits(self, boot: BootFiles) -> bool:
@@ -145,6 +150,8 @@ def parse_generation(
         ),
         without=tuple(document.without),
         storage_driver=document.storage_driver,
+        notes=tuple(compile_template(note, origin) for note in document.notes),
+        refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),
     )
 

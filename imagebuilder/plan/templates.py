@@ -17,7 +17,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import check_line, check_verbatim
-from imagebuilder.plan.wifi import nm_ssid, wpa_ssid
+from imagebuilder.plan.cloud_init import other_passwords, other_users
+from imagebuilder.plan.wifi import nm_ssid, wpa_country, wpa_networks, wpa_ssid
 
 if TYPE_CHECKING:
     from jinja2 import Template as JinjaTemplate
@@ -39,7 +40,7 @@ class Template:
         """Render with `context`. Raise SettingsError with file and line of the template."""
         try:
             return self._compiled.render(context)
-        except ImageError:  # raised by `boot_yaml`, not an error of the template
+        except ImageError:  # raised by `boot_yaml` and its like, not an error of the template
             raise
         except Exception as error:  # an expression in a template can raise anything
             raise SettingsError(
@@ -119,6 +120,10 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "utc": utc,
         "wpa_ssid": wpa_ssid,
         "nm_ssid": nm_ssid,
+        "wpa_country": wpa_country,
+        "wpa_networks": wpa_networks,
+        "other_users": other_users,
+        "other_passwords": other_passwords,
     }
     return environment
 

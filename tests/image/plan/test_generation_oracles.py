@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import Network, Secret, Wifi, WifiNetwork
+from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.shared_image import unclaimed_node
 from tests.lib.plan_samples import HOSTILE, boot_of, full_node, plain_node, plan
 from tests.lib.tools import need, run
@@ -107,9 +108,9 @@ def test_ifupdown_reads_the_static_address(tmp_path: Path) -> None:
     assert found["dns-nameservers"] == "192.168.2.1 9.9.9.9"
 
 
-def netplan_of(node: NodeSettings, root: Path) -> Path:
+def netplan_of(node: NodeSettings, root: Path, **stock: bytes) -> Path:
     """Run netplan's generator over the network-config of a trixie card."""
-    card = lay(plan(node, boot_of("cloud-init-trixie")), root / "card")
+    card = lay(plan(node, boot_of("cloud-init-trixie", **stock)), root / "card")
     place = root / "etc/netplan/50-cloud-init.yaml"
     place.parent.mkdir(parents=True)
     shutil.copy(card / "network-config", place)
@@ -163,13 +164,22 @@ def wpa_text(card: Path) -> str:
 def test_wpa_supplicant_reads_every_ssid_back(tmp_path: Path) -> None:
     need("wpa_supplicant")
     card = lay(plan(hostile_wifi(), boot_of("occidentalis")), tmp_path)
-    config = tmp_path / "wpa.conf"
-    config.write_text(re.sub(r"^ctrl_interface=.*\n", "", wpa_text(card)))
-    said = said_until("Add interface", "wpa_supplicant", "-Dnone", "-ilo", "-dd", "-c", str(config))
-    dumps = re.findall(r"^ssid - hexdump_ascii\(len=(\d+)\):\n((?:     .*\n)+)", said, re.MULTILINE)
-    assert [ssid_of(int(size), dump) for size, dump in dumps] == SSIDS
+    said = read_by_supplicant(card)
+    assert ssids_in(said) == SSIDS
     assert said.count("Line: ") == len(SSIDS)
     assert "country='FR'" in said
+
+
+def read_by_supplicant(card: Path) -> str:
+    """Return what wpa_supplicant says while it reads the networks of a card."""
+    config = card / "wpa.conf"
+    config.write_text(re.sub(r"^ctrl_interface=.*\n", "", wpa_text(card)))
+    return said_until("Add interface", "wpa_supplicant", "-Dnone", "-ilo", "-dd", "-c", str(config))
+
+
+def ssids_in(said: str) -> list[str]:
+    dumps = re.findall(r"^ssid - hexdump_ascii\(len=(\d+)\):\n((?:     .*\n)+)", said, re.MULTILINE)
+    return [ssid_of(int(size), dump) for size, dump in dumps]
 
 
 def ssid_of(size: int, dump: str) -> str:
@@ -215,7 +225,7 @@ def bookworm_cut(script: str) -> str:
 def stubs(folder: Path) -> str:
     """Make a PATH on which systemctl only records its call."""
     place = folder / "bin"
-    place.mkdir()
+    place.mkdir(exist_ok=True)
     (place / "systemctl").write_text(f'#!/bin/sh\necho systemctl "$@" >>{folder}/calls\n')
     (place / "systemctl").chmod(0o755)
     return f"{place}:/usr/bin:/bin"
@@ -248,3 +258,67 @@ def test_node_env_is_read_back_by_the_shells_of_a_pi(shell: list[str], tmp_path:
         [*shell, "-c", script], cwd=card / "rpi-image", capture_output=True, check=True
     )
     assert done.stdout.decode() == hostile.reveal()
+
+
+OWN_SCRIPT = """#!/bin/bash
+echo own >>{folder}/order
+if [[ -e {boot}/firstrun.sh ]]; then echo ours is there >>{folder}/order; fi
+sed -i 's| systemd.run.*||g' {boot}/cmdline.txt
+rm -f {boot}/firstrun.sh
+exit 7
+"""
+
+
+@pytest.mark.parametrize("shell", [["dash"], ["busybox", "sh"]])
+def test_the_owners_first_boot_script_runs_once_and_before_ours(
+    shell: list[str], tmp_path: Path
+) -> None:
+    need("dash", "busybox")
+    boot = tmp_path / "boot/firmware"
+    script = OWN_SCRIPT.format(folder=tmp_path, boot=boot).encode()
+    line = b"console=tty1 root=/dev/mmcblk0p2 systemd.run=/boot/firstrun.sh\n"
+    stock = boot_of("firstrun-bookworm", **{"firstrun.sh": script, "cmdline.txt": line})
+    card = lay(plan(plain_node(), stock), boot)
+    (card / "rpi-image/install").write_text(f"echo installer >>{tmp_path}/order\n")
+    (card / "firstrun.sh").write_text(bookworm_cut((card / "firstrun.sh").read_text()))
+    for path in card.rglob("*"):
+        path.chmod(0o755)  # as a mounted FAT shows them
+    for _ in range(2):
+        subprocess.run([*shell, card / "firstrun.sh"], check=True, env={"PATH": stubs(tmp_path)})
+    said = (tmp_path / "order").read_text().splitlines()
+    assert said == ["own", "ours is there", "installer", "installer"]
+    assert "systemd.run=" in (card / "cmdline.txt").read_text()
+    assert not list(card.glob("rpi-image/stock/firstrun.sh"))
+
+
+def test_firstrun_with_the_owners_script_is_clean_shell(tmp_path: Path) -> None:
+    need("shellcheck")
+    line = b"console=tty1 systemd.run=/boot/firstrun.sh\n"
+    boot = boot_of("firstrun-bookworm", **{"firstrun.sh": b"exit 0\n", "cmdline.txt": line})
+    card = lay(plan(full_node(), boot), tmp_path)
+    run("shellcheck", "-s", "sh", "-e", "SC1091", card / "firstrun.sh")
+
+
+NETPLAN = b"""network:
+  version: 2
+  ethernets: {eth1: {dhcp4: true}}
+  wifis: {wlan0: {dhcp6: true, access-points: {home: {password: our own key}}}}
+"""
+
+
+def test_netplan_takes_the_network_of_the_owner_with_ours(tmp_path: Path) -> None:
+    need("netplan")
+    made = netplan_of(full_node(), tmp_path, **{"network-config": NETPLAN})
+    assert (made / "systemd/network/10-netplan-eth1.network").exists()
+    wifi = (made / "netplan/wpa-wlan0.conf").read_text()
+    assert wifi.count("network={") == 4
+    assert 'ssid="home"' in wifi
+
+
+def test_wpa_supplicant_reads_the_networks_of_the_owner(tmp_path: Path) -> None:
+    need("wpa_supplicant")
+    issue = b"Raspberry Pi reference 2022-04-04\nGenerated using pi-gen, stage2\n"
+    theirs = b'country=DE\r\nnetwork={\r\n\tssid="home"\r\n\tpsk="our own key"\r\n}\r\n'
+    files = {"issue.txt": issue, "cmdline.txt": b"quiet\n", "wpa_supplicant.conf": theirs}
+    card = lay(plan(plain_node(), MemoryBootFiles(files)), tmp_path)
+    assert ssids_in(read_by_supplicant(card)) == ["Shack", "home"]
