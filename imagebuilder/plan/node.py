@@ -20,11 +20,11 @@ from imagebuilder.plan.boot_texts import (
     set_lines,
 )
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD
-from imagebuilder.plan.cloud_init import NETWORK, merged_network
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import public_context, secret_context
 from imagebuilder.plan.overlays import check_path, template_of
-from imagebuilder.plan.stock import Record, StockBoot
+from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
+from imagebuilder.plan.vendor.stock import Record, StockBoot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

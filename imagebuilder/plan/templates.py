@@ -17,7 +17,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import check_line, check_verbatim
-from imagebuilder.plan.cloud_init import other_passwords, other_users
+from imagebuilder.plan.vendor.cloud_init import other_passwords, other_users
 from imagebuilder.plan.wifi import nm_ssid, wpa_country, wpa_networks, wpa_ssid
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import yaml
 from imagebuilder.errors import ImageError
 from imagebuilder.model import Network, Wifi
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.stock import MOST_KEPT_BYTES
+from imagebuilder.plan.vendor.stock import MOST_KEPT_BYTES
 from tests.lib.plan_samples import STOCK, after, boot_of, full_node, plain_node, plan
 from tests.lib.plans import files_of, node_with, overlay, text_of
 
