@@ -19,6 +19,7 @@ _HEAD = (
     "# Which node went onto which card; kept by `rpi-image flash`. Delete an entry to forget it.\n"
 )
 _LOCK_SECONDS = 10
+MOST_VALUES = 400_000  # budget, in keys and values: 10,000 nodes of 15 fields
 
 
 class NodeTakenError(RefusedError):
@@ -125,11 +126,12 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """Read a ledger; unknown keys are left out, so that an older program can read a newer file."""
     import yaml  # noqa: PLC0415 - a card without a class needs none
 
-    from imagebuilder.plan.plain_yaml import load_plain  # noqa: PLC0415
+    from imagebuilder.plan.plain_yaml import LOADER, load_plain  # noqa: PLC0415
 
     known = {field.name for field in fields(LedgerEntry)}
     try:
-        cards: list[dict[str, Any]] = (load_plain(text) or {"cards": []})["cards"] or []
+        found = load_plain(text, loader=LOADER, most_values=MOST_VALUES)
+        cards: list[dict[str, Any]] = (found or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_ledger(name) from error

@@ -54,6 +54,48 @@ def test_cloud_init_takes_the_user_data(name: str, node: NodeSettings, tmp_path:
     assert "Valid" in said
 
 
+# What the settings do not set, in every type that YAML 1.1 has.
+TYPED = """#cloud-config
+users:
+  - {name: pirate, expiredate: 2032-09-01, plain_text_passwd: x, uid: 0o17, inactive: 07}
+chpasswd: {expire: no, users: [{name: bob, password: 2001-01-01, type: text}]}
+dates: [2032-09-01, 2001-12-14t21:59:43.10-05:00, 2001-12-15 2:59:43.1, 2002-1-1T00:00:00Z]
+floats: [1.5, 1e3, 1.0e+30, .nan, .inf, -.inf, 190:20:30.15, 1_000.5, 6.02e-7]
+numbers: [0x1f, 0b11, 190:20:30, 1_000, -0, +7, "0123", 0o7]
+texts: [no, "no", ~, "", '2032-09-01', 12:30:45, "\\ud83d\\ude00", "\\x85", 1e3]
+set: !!set {a, 2032-09-01, 7}
+pairs: !!pairs [a: 1, a: 2]
+omap: !!omap [b: 1.5, a: 2032-09-01]
+binary: !!binary /9j/4A==
+merged: {<<: {a: 2032-09-01, b: 1}, b: .inf}
+2032-09-01: a date as a key
+1.5: .nan
+true: yes
+"""
+
+READ = """
+import sys, yaml
+def shown(v):
+    if isinstance(v, dict): return {repr(k): shown(w) for k, w in v.items()}
+    if isinstance(v, (list, tuple)): return [type(v).__name__, *map(shown, v)]
+    if isinstance(v, set): return sorted(map(repr, v))
+    return f"{type(v).__name__} {v!r}"
+old, new = (yaml.safe_load(open(name, "rb")) for name in sys.argv[1:])
+print([name for name in old if shown(old[name]) != shown(new.get(name))])
+"""
+
+
+@pytest.mark.parametrize("name", CLOUD)
+def test_cloud_inits_reader_finds_every_value_of_the_image_as_it_was(
+    name: str, tmp_path: Path
+) -> None:
+    need("cloud-init")
+    card = lay(plan(plain_node(), boot_of(name, **{"user-data": TYPED.encode()})), tmp_path)
+    (tmp_path / "old").write_text(TYPED)
+    said = run("/usr/bin/python3", "-c", READ, tmp_path / "old", card / "user-data")
+    assert said.strip() == "[]"
+
+
 INSTANCE = """
 import sys
 from cloudinit.sources import DataSourceNoCloud as nocloud
