@@ -14,6 +14,7 @@ from imagebuilder.plan.boot_config import cmdline_path
 from imagebuilder.plan.boot_files import BootFiles, EditedBootFiles, read_boot_text
 from imagebuilder.plan.boot_texts import (
     add_config_lines,
+    as_script,
     line_value,
     parse_mapping,
     read_appended,
@@ -118,6 +119,7 @@ class _Work:
     boot: BootFiles
     overlays: tuple[OverlayFile, ...]
     stock: StockBoot = field(init=False)
+    _converted: set[str] = field(init=False, default_factory=set)
     _layers: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +188,11 @@ class _Work:
                 if path.endswith(APPEND) and path.removesuffix(APPEND) in {CMDLINE, CONFIG}:
                     appended[path.removesuffix(APPEND)] = read_appended(data, file.origin)
                 else:
-                    files[path] = data
+                    files[path] = as_script(path, data, file.origin)
+                    # Jinja2 makes LF of all line ends.
+                    by_jinja = file.path.endswith(".j2") and b"\r\n" in file.data
+                    if files[path] != data or (by_jinja and data.startswith(b"#!")):
+                        self._converted.add(file.origin)
         texts = [each.render(context.secret) for each in self.generation.cmdline]
         texts.insert(0, appended.get(CMDLINE, ""))
         return _Rendered(
@@ -218,6 +224,8 @@ class _Work:
 
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""
+        for origin in sorted(self._converted):
+            yield f"{origin} is a script saved on Windows: its line ends (CRLF) are converted"
         theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
         for file in self.overlays:
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
