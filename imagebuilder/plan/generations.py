@@ -22,9 +22,10 @@ from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
 from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
+from imagebuilder.plan.vendor.ability import CRYPT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from imagebuilder.model import OverlayFile
     from imagebuilder.plan.boot_files import BootFiles
@@ -77,6 +78,7 @@ class _Document(BaseModel):
     cmdline: list[str] = []
     lines: dict[str, dict[Name, str]] = {}
     without: list[str] = []
+    crypt: str = ""
     notes: list[str] = []
     refused: list[str] = []
 
@@ -97,6 +99,7 @@ class Generation:
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
     node files that this generation does not need. `storage_driver` is the default of its Docker.
+    `crypt` is a template of the crypt(5) methods that the image can verify, None for all.
     `notes` and `refused` are templates of what is doubtful or impossible with what an image holds.
     """
 
@@ -108,6 +111,7 @@ class Generation:
     lines: tuple[LineEdit, ...] = ()
     without: tuple[str, ...] = ()
     storage_driver: str = ""
+    crypt: Template | None = None
     notes: tuple[Template, ...] = ()
     refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
@@ -119,6 +123,11 @@ class Generation:
     def facts_of(self, boot: BootFiles) -> dict[str, bool]:
         """Return the facts about a boot partition, for templates."""
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
+
+    def crypt_methods(self, context: Mapping[str, object]) -> frozenset[str]:
+        """Return the crypt(5) methods that an image can verify; all if that is not known."""
+        words = self.crypt.render(context).split() if self.crypt else CRYPT.values()
+        return frozenset(words)
 
     def wants(self, path: str) -> bool:
         """Return whether this generation needs a node file."""
@@ -150,6 +159,7 @@ def parse_generation(
         ),
         without=tuple(document.without),
         storage_driver=document.storage_driver,
+        crypt=compile_template(document.crypt, origin) if document.crypt else None,
         notes=tuple(compile_template(note, origin) for note in document.notes),
         refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),

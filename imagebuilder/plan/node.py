@@ -24,6 +24,7 @@ from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECOR
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import public_context, secret_context
 from imagebuilder.plan.overlays import check_path, template_of
+from imagebuilder.plan.vendor.ability import check_password
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
 from imagebuilder.plan.vendor.stock import Record, StockBoot
 
@@ -55,6 +56,7 @@ def plan_node(
     work = _Work(settings, generation, boot, tuple(overlays))
     first = work.context("", 0, plaintext=False)
     notes = tuple(work.notes(first))
+    work.check_ability(first)
     draft = work.render(first, None)
     config_hash = draft.digest(generation.name)
     final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
@@ -221,6 +223,13 @@ class _Work:
         for note in self.generation.notes:
             if text := note.render(context.public).strip():
                 yield text
+
+    def check_ability(self, context: _Context) -> None:
+        """Raise SettingsError for what the programs of the image cannot do."""
+        user = self.settings.user
+        if user and user.password_hash:
+            methods = self.generation.crypt_methods(context.public)
+            check_password(user.name, user.password_hash.reveal(), methods)
 
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""

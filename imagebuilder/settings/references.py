@@ -109,6 +109,17 @@ class References:
             raise SettingsError(f"no generation `{name}`", did_you_mean(name, known))
         return name
 
+    def crypt_methods(self, name: str, overlays: tuple[Path, ...]) -> frozenset[str] | None:
+        """Return the crypt(5) methods of a generation; None if they depend on the image."""
+        from imagebuilder.plan.generations import named_generation  # noqa: PLC0415 - as above
+        from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
+
+        generations = load_generations((shipped_folder("overlays"), *overlays))
+        generation = named_generation(generations, name)
+        if generation.crypt and generation.crypt.names:
+            return None
+        return generation.crypt_methods({})
+
     def folder(self, path: Path) -> Path:
         """Return `path` if the folder exists; with `checking`, compile its templates as well."""
         if not has_folder(path):

@@ -19,6 +19,7 @@ from imagebuilder.settings.schema.documents import (
 from imagebuilder.settings.sections import (
     Node,
     apt_proxy_of,
+    check_hash,
     cluster_of,
     docker_of,
     generation_of,
@@ -184,13 +185,15 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
     facts = roster_facts(chosen.documents)
+    generation = generation_of(node, image, overlays)
+    check_hash(node, user, generation or (image.generation if image else None), overlays)
     return NodeSettings(
         hostname=chosen.hostname,
         profile=profile.name,
         arch=profile.arch,
         machines=profile.machines,
         image=image or _NO_IMAGE,
-        generation=generation_of(node, image, overlays),
+        generation=generation,
         shack=shack,
         wifi=wifi,
         network=network,

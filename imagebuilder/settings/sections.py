@@ -28,6 +28,7 @@ from imagebuilder.model import (
     Wifi,
     WifiNetwork,
 )
+from imagebuilder.plan.vendor.ability import HASH_HINT, crypt_method, password_fault
 from imagebuilder.settings.merge import Layer, given, said_at
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
@@ -335,6 +336,20 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
             node.attempt(("image",), lambda: node.references.generation(named, overlays))
         return None
     return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
+
+
+def check_hash(
+    node: Node, user: User | None, generation: str | None, overlays: tuple[Path, ...]
+) -> None:
+    """Report a password hash that the images of a known generation cannot verify."""
+    if not generation or user is None or user.password_hash is None:
+        return
+    if crypt_method(user.password_hash.reveal()) in {"", "sha512crypt"}:
+        return
+    loc = ("user", "password_hash")
+    methods = node.attempt(loc, lambda: node.references.crypt_methods(generation, overlays))
+    if methods and (fault := password_fault(user.password_hash.reveal(), methods)):
+        node.invalid(loc, fault, HASH_HINT)
 
 
 def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
