@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from pydantic import (
@@ -22,7 +22,7 @@ from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
 from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
-from imagebuilder.plan.vendor.ability import CRYPT
+from imagebuilder.plan.vendor.ability import CRYPT, WIFI
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,6 +79,7 @@ class _Document(BaseModel):
     lines: dict[str, dict[Name, str]] = {}
     without: list[str] = []
     crypt: str = ""
+    wifi: str = ""
     notes: list[str] = []
     refused: list[str] = []
 
@@ -99,7 +100,8 @@ class Generation:
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
     node files that this generation does not need. `storage_driver` is the default of its Docker.
-    `crypt` is a template of the crypt(5) methods that the image can verify, None for all.
+    `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and of the
+    kinds of wifi that it can join; None for all.
     `notes` and `refused` are templates of what is doubtful or impossible with what an image holds.
     """
 
@@ -112,6 +114,7 @@ class Generation:
     without: tuple[str, ...] = ()
     storage_driver: str = ""
     crypt: Template | None = None
+    wifi: Template | None = None
     notes: tuple[Template, ...] = ()
     refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
@@ -124,10 +127,13 @@ class Generation:
         """Return the facts about a boot partition, for templates."""
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
 
-    def crypt_methods(self, context: Mapping[str, object]) -> frozenset[str]:
-        """Return the crypt(5) methods that an image can verify; all if that is not known."""
-        words = self.crypt.render(context).split() if self.crypt else CRYPT.values()
-        return frozenset(words)
+    def able(self, kind: Literal["crypt", "wifi"], context: Mapping[str, object]) -> frozenset[str]:
+        """Return what an image can do: everything where the generation does not say."""
+        template, everything = {
+            "crypt": (self.crypt, CRYPT.values()),
+            "wifi": (self.wifi, WIFI),
+        }[kind]
+        return frozenset(template.render(context).split() if template else everything)
 
     def wants(self, path: str) -> bool:
         """Return whether this generation needs a node file."""
@@ -160,6 +166,7 @@ def parse_generation(
         without=tuple(document.without),
         storage_driver=document.storage_driver,
         crypt=compile_template(document.crypt, origin) if document.crypt else None,
+        wifi=compile_template(document.wifi, origin) if document.wifi else None,
         notes=tuple(compile_template(note, origin) for note in document.notes),
         refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),

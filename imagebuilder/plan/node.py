@@ -24,7 +24,7 @@ from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECOR
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import public_context, secret_context
 from imagebuilder.plan.overlays import check_path, template_of
-from imagebuilder.plan.vendor.ability import check_password
+from imagebuilder.plan.vendor.ability import check_password, joinable
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
 from imagebuilder.plan.vendor.stock import Record, StockBoot
 
@@ -128,7 +128,12 @@ class _Work:
         self.stock = StockBoot(self.boot, Record.on(self.boot))
         docker = self.settings.docker
         driver = docker.storage_driver or self.generation.storage_driver
-        self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
+        facts = self.generation.facts_of(self.stock)
+        self.settings = replace(
+            self.settings,
+            docker=replace(docker, storage_driver=driver),
+            wifi=joinable(self.settings.wifi, self.generation.able("wifi", {"fact": facts})),
+        )
         self._layers = _topmost(
             [
                 *self.generation.files,
@@ -228,7 +233,7 @@ class _Work:
         """Raise SettingsError for what the programs of the image cannot do."""
         user = self.settings.user
         if user and user.password_hash:
-            methods = self.generation.crypt_methods(context.public)
+            methods = self.generation.able("crypt", context.public)
             check_password(user.name, user.password_hash.reveal(), methods)
 
     def warnings(self) -> Iterator[str]:

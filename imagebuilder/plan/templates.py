@@ -19,7 +19,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import check_line, check_verbatim
 from imagebuilder.plan.vendor.cloud_init import other_passwords, other_users
-from imagebuilder.plan.wifi import nm_ssid, wpa_country, wpa_networks, wpa_ssid
+from imagebuilder.plan.wifi import nm_ssid, nm_text, wpa_country, wpa_networks, wpa_ssid, wpa_text
 
 if TYPE_CHECKING:
     from jinja2 import Template as JinjaTemplate
@@ -150,6 +150,8 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "utc": utc,
         "wpa_ssid": wpa_ssid,
         "nm_ssid": nm_ssid,
+        "nm_text": nm_text,
+        "wpa_text": wpa_text,
         "wpa_country": wpa_country,
         "wpa_networks": wpa_networks,
         "other_users": other_users,

@@ -48,6 +48,19 @@ def wpa_ssid(ssid: str) -> str:
     return f'"{ssid}"' if plain else ssid.encode().hex()
 
 
+def wpa_text(value: str) -> str:
+    """Return a passphrase for wpa_supplicant.conf: it ends at the last quote of the line."""
+    return f'"{check_line(value)}"'
+
+
+def nm_text(value: str) -> str:
+    """Return a text for a keyfile of GLib, which trims it and reads backslashes as escapes."""
+    text = check_line(value).replace("\\", "\\\\")
+    inner = text.strip(" ")
+    begin = text.index(inner) if inner else len(text)
+    return "\\s" * begin + inner + "\\s" * (len(text) - begin - len(inner))
+
+
 def wpa_networks(text: str) -> str:
     """Return the `network={…}` blocks of a wpa_supplicant.conf, an empty line before each."""
     blocks: list[list[str]] = []

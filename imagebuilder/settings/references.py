@@ -6,7 +6,7 @@ The caller passes the environment and the prompt; each item is read or asked for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
@@ -109,16 +109,17 @@ class References:
             raise SettingsError(f"no generation `{name}`", did_you_mean(name, known))
         return name
 
-    def crypt_methods(self, name: str, overlays: tuple[Path, ...]) -> frozenset[str] | None:
-        """Return the crypt(5) methods of a generation; None if they depend on the image."""
+    def ability(
+        self, kind: Literal["crypt", "wifi"], name: str, overlays: tuple[Path, ...]
+    ) -> frozenset[str] | None:
+        """Return what a generation can do; None if that depends on the image."""
         from imagebuilder.plan.generations import named_generation  # noqa: PLC0415 - as above
         from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
 
         generations = load_generations((shipped_folder("overlays"), *overlays))
         generation = named_generation(generations, name)
-        if generation.crypt and generation.crypt.names:
-            return None
-        return generation.crypt_methods({})
+        words = generation.crypt if kind == "crypt" else generation.wifi
+        return None if words and words.names else generation.able(kind, {})
 
     def folder(self, path: Path) -> Path:
         """Return `path` if the folder exists; with `checking`, compile its templates as well."""

@@ -20,6 +20,7 @@ from imagebuilder.settings.sections import (
     Node,
     apt_proxy_of,
     check_hash,
+    check_wifi,
     cluster_of,
     docker_of,
     generation_of,
@@ -186,7 +187,9 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
     keys, overlays = ssh_keys_of(node), overlays_of(node)
     facts = roster_facts(chosen.documents)
     generation = generation_of(node, image, overlays)
-    check_hash(node, user, generation or (image.generation if image else None), overlays)
+    likely = generation or (image.generation if image else None)
+    check_hash(node, user, likely, overlays)
+    check_wifi(node, wifi, likely, overlays)
     return NodeSettings(
         hostname=chosen.hostname,
         profile=profile.name,

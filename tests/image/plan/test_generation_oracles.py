@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,9 +19,7 @@ from tests.lib.plan_samples import HOSTILE, boot_of, full_node, plain_node, plan
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from imagebuilder.model import NodePlan, NodeSettings
+    from imagebuilder.model import NodePlan, NodeSettings, WifiSecurity
 
 CLOUD = ["cloud-init-hypriot", "cloud-init-trixie"]
 SSIDS = [*{text.encode()[:32].decode(errors="ignore") for text in HOSTILE}]
@@ -157,8 +157,17 @@ def netplan_of(node: NodeSettings, root: Path, **stock: bytes) -> Path:
     place.parent.mkdir(parents=True)
     shutil.copy(card / "network-config", place)
     place.chmod(0o600)
+    if not knows_sae():
+        place.write_text(place.read_text().replace("key-management: sae", "key-management: psk"))
     run("netplan", "generate", "--root-dir", root)
     return root / "run"
+
+
+@cache
+def knows_sae() -> bool:
+    """Return whether the netplan here is that of trixie, not that of bookworm (before 0.107)."""
+    libraries = Path("/usr/lib").glob("*/libnetplan.so.*")
+    return any(b"\0sae\0" in path.read_bytes() for path in libraries)
 
 
 def test_netplan_makes_networks_of_version_2(tmp_path: Path) -> None:
@@ -216,7 +225,8 @@ def read_by_supplicant(card: Path) -> str:
     """Return what wpa_supplicant says while it reads the networks of a card."""
     config = card / "wpa.conf"
     config.write_text(re.sub(r"^ctrl_interface=.*\n", "", wpa_text(card)))
-    return said_until("Add interface", "wpa_supplicant", "-Dnone", "-ilo", "-dd", "-c", str(config))
+    command = ("wpa_supplicant", "-Dnone", "-ilo", "-ddK", "-c", str(config))
+    return said_until("Add interface", *command)
 
 
 def ssids_in(said: str) -> list[str]:
@@ -364,3 +374,81 @@ def test_wpa_supplicant_reads_the_networks_of_the_owner(tmp_path: Path) -> None:
     files = {"issue.txt": issue, "cmdline.txt": b"quiet\n", "wpa_supplicant.conf": theirs}
     card = lay(plan(plain_node(), MemoryBootFiles(files)), tmp_path)
     assert ssids_in(read_by_supplicant(card)) == ["Shack", "home"]
+
+
+# ---- WPA3
+
+PASSPHRASES = [
+    *(value for value in HOSTILE if len(value.encode()) in range(8, 64)),
+    '"quoted" # "twice"',
+    "  blanks at both ends  ",
+    "back\\slash \\s \\n; semicolon",
+    "'single' = [a]",
+]
+
+
+def wpa3_wifi(security: WifiSecurity) -> NodeSettings:
+    networks = tuple(
+        WifiNetwork(f"lab {number}", Secret(passphrase), security=security)
+        for number, passphrase in enumerate(PASSPHRASES)
+    )
+    return replace(plain_node(), wifi=Wifi("FR", networks))
+
+
+@pytest.mark.parametrize(
+    ("security", "key_mgmt", "pmf"), [("wpa3", "0x400", 2), ("wpa2+wpa3", "0x402", 1)]
+)
+def test_wpa_supplicant_reads_wpa3_and_every_passphrase(
+    security: WifiSecurity, key_mgmt: str, pmf: int, tmp_path: Path
+) -> None:
+    need("wpa_supplicant")
+    card = lay(plan(wpa3_wifi(security), boot_of("firstrun-bookworm")), tmp_path)
+    said = read_by_supplicant(card)
+    assert said.count(f"key_mgmt: {key_mgmt}\n") == len(PASSPHRASES)
+    assert said.count(f"ieee80211w={pmf} ") == len(PASSPHRASES)
+    dumps = re.findall(
+        r"^PSK \(ASCII passphrase\) - hexdump_ascii\(len=(\d+)\):\n((?:     .*\n)+)",
+        said,
+        re.MULTILINE,
+    )
+    assert [ssid_of(int(size), dump) for size, dump in dumps] == PASSPHRASES
+
+
+KEYFILE = """
+import gi, sys
+from gi.repository import GLib
+for name in sys.argv[1:]:
+    file = GLib.KeyFile()
+    file.load_from_file(name, GLib.KeyFileFlags.NONE)
+    print(*(file.get_string("wifi-security", key).encode().hex() for key in ("key-mgmt", "psk")))
+"""
+
+
+@pytest.mark.parametrize(("security", "key_mgmt"), [("wpa3", "sae"), ("wpa2+wpa3", "wpa-psk")])
+def test_networkmanagers_reader_finds_every_passphrase(
+    security: WifiSecurity, key_mgmt: str, tmp_path: Path
+) -> None:
+    card = lay(plan(wpa3_wifi(security), boot_of("firstrun-bookworm")), tmp_path)
+    files = [card / f"rpi-image/wifi/{n}.nmconnection" for n in range(1, len(PASSPHRASES) + 1)]
+    lines = run("/usr/bin/python3", "-c", KEYFILE, *files).splitlines()
+    found = [[bytes.fromhex(word).decode() for word in line.split()] for line in lines]
+    assert found == [[key_mgmt, passphrase] for passphrase in PASSPHRASES]
+
+
+def test_netplan_makes_networks_of_wpa3(tmp_path: Path) -> None:
+    """Netplan before 0.107 knows no `sae`, so it reads `psk` there, and the same passphrases."""
+    need("netplan")
+    wifi = (netplan_of(wpa3_wifi("wpa3"), tmp_path) / "netplan/wpa-wlan0.conf").read_text()
+    config = (tmp_path / "card/network-config").read_text()
+    assert config.count("key-management: sae, password: ") == len(PASSPHRASES)
+    if knows_sae():
+        assert wifi.count("key_mgmt=SAE\n") == len(PASSPHRASES)
+    assert [text for text in PASSPHRASES if f'="{text}"\n' not in wifi] == []
+
+
+def test_netplan_takes_the_passphrase_of_a_network_of_both_kinds(tmp_path: Path) -> None:
+    """Netplan before 1.0 makes WPA2 of it, later ones offer SAE as well: that needs the text."""
+    need("netplan")
+    wifi = (netplan_of(wpa3_wifi("wpa2+wpa3"), tmp_path) / "netplan/wpa-wlan0.conf").read_text()
+    assert wifi.count("key_mgmt=WPA-PSK") == len(PASSPHRASES)
+    assert [text for text in PASSPHRASES if f'="{text}"\n' not in wifi] == []
