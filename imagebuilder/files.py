@@ -1,8 +1,8 @@
-"""Read and write files: below a checked folder, complete under their final name.
+"""Read and write files: in a checked folder, and complete under their final name.
 
 Other users may have write access to a folder (a shared disk, /tmp, or a user's folder when run by
-root). So a folder is opened once and held by its descriptor, a link on the way is followed only if
-root or the user made it, and a file is created new instead of opening what is there.
+root). So a folder is opened once and then used by its descriptor, symbolic links in its path are
+followed only if they belong to root or the user, and an existing file is never opened for writing.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _ROOT = 0
-_MOST_LINKS = 40  # as the kernel (path_resolution(7))
+_MOST_LINKS = 40  # as in the kernel (path_resolution(7))
 
 # st_blocks counts units of 512 bytes on every file system (inode(7)).
 _STAT_BLOCK_BYTES = 512
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# O_PATH needs no read permission on the folders on the way; macOS does not have it.
+# O_PATH needs no read permission on the folders of the path; macOS does not have it.
 _FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
-# The only folders of the kernel that hold regular files without a size.
+# The folders of the kernel with regular files of unknown size.
 _KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
 
 
@@ -54,10 +54,10 @@ def has_folder(path: Path) -> bool:
 
 
 def read_file(path: Path, what: str, most_bytes: int) -> bytes:
-    """Return the content of a regular file that a setting or a flag names.
+    """Return the content of a regular file in a setting or an option.
 
-    Raise SettingsError if it cannot be read, is not a regular file (a FIFO would wait, a device
-    never end), lies in /proc or /sys, or has more than `most_bytes`.
+    Raise SettingsError if it cannot be read, is not a regular file (a FIFO may block, a device may
+    be endless), is in /proc or /sys, or has more than `most_bytes`.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -84,8 +84,8 @@ def _shown(size_bytes: int) -> str:
 def open_folder(path: Path) -> Iterator[int]:
     """Yield a descriptor of an existing folder. Raise OSError if it cannot be opened.
 
-    Raise WriteError if a link on the way is neither root's nor the user's: whoever made it could
-    point it elsewhere at any moment.
+    Raise WriteError if a symbolic link in the path belongs to neither root nor the user: its owner
+    could change it at any time.
     """
     descriptor = _resolved(path)
     try:
@@ -95,7 +95,7 @@ def open_folder(path: Path) -> Iterator[int]:
 
 
 def _resolved(path: Path) -> int:
-    """Return a descriptor of a folder, with each link on the way examined."""
+    """Return a descriptor of a folder, after a check of each link in its path."""
     parts = list(reversed(path.absolute().parts))
     folder, links = os.open(parts.pop(), _FOLDER), 0
     while parts:
@@ -134,13 +134,13 @@ _caller = os.geteuid() if hasattr(os, "geteuid") else _ROOT
 
 
 def act_for(caller: int) -> None:
-    """Treat links of this user as the user's own; `caller` is the user ID that called sudo."""
-    global _caller  # noqa: PLW0603 - a fact of the process, as its user ID is
+    """Treat links of `caller`, the user ID that called sudo, as the user's own."""
+    global _caller  # noqa: PLW0603 - a property of the process, like its user ID
     _caller = caller
 
 
 def hand_over(path: Path) -> None:
-    """Give a new file of root to the owner of its folder, usually the user who called sudo.
+    """Make the owner of its folder the owner of a new file, under sudo usually the caller.
 
     Do nothing if not run as root, or if the file system has no owners (FAT).
     """
@@ -158,7 +158,7 @@ def _hand_over(descriptor: int, folder: int) -> None:
         return
     with contextlib.suppress(OSError):
         owner, status = os.fstat(folder), os.fstat(descriptor)
-        # A name that somebody else put there may be a second name of a file of root.
+        # A file made by another user may be a hard link to a file of root.
         is_new = status.st_uid == _ROOT and (status.st_nlink == 1 or stat.S_ISDIR(status.st_mode))
         if owner.st_uid != _ROOT and is_new:
             os.fchown(descriptor, owner.st_uid, owner.st_gid)
@@ -181,7 +181,7 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
 
 
 def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace `path` with `data`, readers see the old or the new content. Raise OSError on failure.
+    """Replace `path` with `data` atomically. Raise OSError on failure.
 
     The mode is set before the first byte is written; under sudo see `hand_over`.
     """
@@ -213,7 +213,7 @@ def remove_file(path: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Write a folder's entries to the disk: they are data of the folder (fsync(2))."""
+    """Sync the entries of a folder, which an fsync of a file does not (fsync(2))."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -231,12 +231,12 @@ def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> 
 
 
 def allocated_bytes(status: os.stat_result) -> int:
-    """Return what a file takes on its disk, holes left out."""
+    """Return the space that a file takes on its disk, without holes."""
     return status.st_blocks * _STAT_BLOCK_BYTES
 
 
 def is_disk_full(error: OSError) -> bool:
-    """Return whether a disk, a quota or a file system's limit kept a file from growing."""
+    """Return whether the disk, the quota or the maximum size of a file is exhausted."""
     return error.errno in _DISK_FULL
 
 
@@ -257,8 +257,8 @@ def create_folder(path: Path) -> None:
 def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
     """Yield a descriptor of `path`.part; on success sync it and rename it to `path`.
 
-    Remove what a killed run left under that name. Raise WriteError if another run writes it, or
-    if something else than a file has the name.
+    Remove what a killed run left under that name. Raise WriteError if another run is writing it,
+    or if it is not a file.
     """
     part = part_of(path).name
     try:
@@ -274,7 +274,7 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _claimed(folder: int, part: str) -> Iterator[int]:
-    """Yield a new file that this process has locked; remove it at the end if it has this name."""
+    """Yield a new file locked by this process; remove it at the end if it still has this name."""
     _remove_stale(folder, part)
     descriptor = os.open(part, _NEW, 0o600, dir_fd=folder)
     try:

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256
 
-# What partition tables of cards count in; larger sectors are refused.
+# The unit of partition tables on cards; devices with larger sectors are refused.
 SECTOR_BYTES = 512
 
-# RFC 1123, and what every file format and shell leaves alone.
+# RFC 1123, in lower case; no file format or shell changes it.
 HOSTNAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 # IEEE 802.11: an SSID of 1 to 32 bytes, a passphrase of 8 to 63 or a key of 256 bits.
@@ -23,7 +23,7 @@ SSID_BYTES = range(1, 33)
 PASSPHRASE_BYTES = range(8, 64)
 PSK = re.compile(r"[0-9a-f]{64}")
 
-# As registered with IANA: Docker's REST API in plain text, and over TLS.
+# Registered with IANA for the Docker API: plain text, and over TLS.
 DOCKER_PORT = 2375
 DOCKER_TLS_PORT = 2376
 
@@ -68,8 +68,9 @@ class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.
 
     `sha256` is of the download (the zip), `raw_sha256` of the unpacked image if the publisher
-    states it. `checksum_url` is a GNU checksum file; None means "<url>.sha256". `machines` are the
-    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched.
+    states it. `checksum_url` is a checksum file; None means "<url>.sha256". `machines` are the
+    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched. With
+    `allow_http` a redirect from https to http is followed.
     """
 
     name: str
@@ -83,6 +84,7 @@ class ImageSource:
     unchecked: bool = False
     machines: tuple[str, ...] = ()
     hint: str = ""
+    allow_http: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +155,7 @@ class Network:
 
     @property
     def fixed_address(self) -> str:
-        """The address without its prefix length; empty under DHCP."""
+        """The address without its prefix length; empty with DHCP."""
         return str(ipaddress.ip_interface(self.address).ip) if self.address else ""
 
     @property
@@ -199,7 +201,7 @@ class Shack:
 
     @property
     def url_host(self) -> str:
-        """The address as a URL takes it: an IPv6 one in brackets (RFC 3986, 3.2.2)."""
+        """The address for a URL: IPv6 in brackets (RFC 3986, 3.2.2)."""
         return f"[{self.address}]" if ":" in self.address else self.address
 
 
@@ -240,6 +242,7 @@ class Cluster:
     consul_server: bool = False
     consul_bootstrap_expect: int = 0
     consul_encrypt: Secret | None = None
+    consul_dns: bool = False
     swarm_image: str = "dduportal/arm-swarm:0.2.0"
     swarm_version: str = "0.2.0"
     swarm_path: str = "swarm"
@@ -281,6 +284,7 @@ class NodeSettings:
     docker: Docker = field(default_factory=Docker)
     cluster: Cluster = field(default_factory=Cluster)
     user: User | None = None
+    keep_vendor_login: bool = False
     ssh_keys: tuple[str, ...] = ()
     keep_host_keys: bool = False
     host_keys: tuple[HostKey, ...] = ()
@@ -322,16 +326,16 @@ class NodePlan:
     generation: str
     config_hash: str
     edits: tuple[BootEdit, ...]
+    cmdline: str
     warnings: tuple[str, ...] = ()
-    cmdline: str = "cmdline.txt"
 
 
 # Names that every template has; a user's variables must not hide them.
-_TAKEN = """
+_RESERVED = """
 node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
 tls boot_yaml boot_network take_text
 """
-TAKEN = frozenset(_TAKEN.split())
+RESERVED_VARIABLES = frozenset(_RESERVED.split())
 _UNKNOWN_VERSION = (99, 0, 0)
 
 

@@ -32,26 +32,26 @@ class Reporter(Protocol):
 
 
 class Prompter(Reporter, Protocol):
-    """A reporter that can ask the user, too; `console` implements it."""
+    """A reporter that can also ask the user; `cli.console` implements it."""
 
     @property
     def interactive(self) -> bool:
-        """Whether a user can answer now."""
+        """Whether there is a terminal to ask at."""
 
     def fail(self, error: RpiImageError) -> None:
-        """Say what is wrong with an answer, before it is asked for again."""
+        """Report what is wrong with an answer, before it is asked for again."""
 
     def ask(self, question: str, default: str = "") -> str:
-        """Ask for one line; the default where no user can answer."""
+        """Return one line from the user; `default` without a terminal."""
 
     def ask_or_read(self, question: str, default: str = "") -> str:
-        """Ask for one line, which may also come from a pipe."""
+        """Return one line from the user or from a pipe."""
 
     def ask_secret(self, question: str) -> str:
-        """Ask without echo. Raise InputError if no user can answer."""
+        """Return a secret, typed without echo. Raise InputError without a terminal."""
 
     def confirm_by_name(self, question: str, name: str) -> bool:
-        """Return whether `name` was typed. Raise InputError if no user can answer."""
+        """Return whether the user typed `name`. Raise InputError without a terminal."""
 
 
 class SilentMeter:

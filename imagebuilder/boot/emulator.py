@@ -22,15 +22,15 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, InputError
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 LIMITS = (
-    "an emulated Pi has no wifi, no GPIO, LEDs or camera, no firmware of its own and another"
-    " network adapter; it is slower than a Pi, and its card never wears or loosens"
+    "an emulated Pi has no wifi, GPIO, LEDs, camera or firmware, and another network adapter;"
+    " it is slower than a Pi, and its card never fails"
 )
 QEMU_PACKAGES = "run `apt install qemu-system-arm qemu-utils` or `brew install qemu`"
 MOST_BOOTS = 8
@@ -68,7 +68,7 @@ def card_bytes(image_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
+class _MappedRange:
     """A range of the card and the place of its bytes; without a file they are zeros."""
 
     start_bytes: int
@@ -87,31 +87,31 @@ class Card:
         backing: str = json.loads(_qemu_img("info", "-f", "qcow2", "--output=json", card))[
             "full-backing-filename"
         ]
-        self._pieces = [_parse_piece(entry, str(card), backing) for entry in listed]
-        self.size_bytes = sum(piece.size_bytes for piece in self._pieces)
+        self._ranges = [_parse_range(entry, str(card), backing) for entry in listed]
+        self.size_bytes = sum(mapped.size_bytes for mapped in self._ranges)
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the card."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         parts = []
-        for piece in self._pieces:
-            first = max(offset_bytes, piece.start_bytes)
-            last = min(end, piece.start_bytes + piece.size_bytes)
+        for mapped in self._ranges:
+            first = max(offset_bytes, mapped.start_bytes)
+            last = min(end, mapped.start_bytes + mapped.size_bytes)
             if first < last:
-                parts.append(_read_piece(piece, first, last - first))
+                parts.append(_read_range(mapped, first, last - first))
         return b"".join(parts)
 
 
-def _parse_piece(entry: dict[str, Any], card: str, backing: str) -> _Piece:
+def _parse_range(entry: dict[str, Any], card: str, backing: str) -> _MappedRange:
     file = "" if entry["zero"] or not entry["data"] else backing if entry["depth"] else card
-    return _Piece(entry["start"], entry["length"], file, entry.get("offset", 0))
+    return _MappedRange(entry["start"], entry["length"], file, entry.get("offset", 0))
 
 
-def _read_piece(piece: _Piece, start_bytes: int, size_bytes: int) -> bytes:
-    if not piece.file:
+def _read_range(mapped: _MappedRange, start_bytes: int, size_bytes: int) -> bytes:
+    if not mapped.file:
         return bytes(size_bytes)
-    with open(piece.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
-        source.seek(piece.offset_bytes + start_bytes - piece.start_bytes)
+    with open(mapped.file, "rb") as source:  # noqa: PTH123 - a path as qemu-img writes it
+        source.seek(mapped.offset_bytes + start_bytes - mapped.start_bytes)
         return source.read(size_bytes).ljust(size_bytes, b"\0")
 
 
@@ -321,20 +321,20 @@ class BootResult:
 
 
 def fault_of(request: BootRequest, result: BootResult) -> str:
-    """Say what the Pi did not do that was asked of it; empty where it did all."""
+    """Return why the boot failed; empty if it did not."""
     if result.outcome == "panicked":
         return "the kernel panicked"
     if result.outcome == "kept restarting":
-        return f"the Pi started {result.boots} times without end"
+        return f"the Pi restarted {result.boots} times and did not stop"
     if result.outcome == "matched" or request.until is None:
         return ""
-    return f"the console never showed {request.until.pattern.decode()!r}"
+    return f"the console did not show {request.until.pattern.decode()!r}"
 
 
 def boot_image(
     request: BootRequest, sink: Callable[[bytes], None], reporter: Reporter = SILENT
 ) -> BootResult:
-    """Boot a throw-away overlay of the image, following restarts as firmware does.
+    """Boot a temporary overlay of the image, and follow restarts like the firmware.
 
     Stop at a match of `until`, a power-off, a panic, too many restarts or the timeout. Raise
     ImageError if QEMU itself fails.

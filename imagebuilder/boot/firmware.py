@@ -18,7 +18,7 @@ SERIAL_CONSOLE = "console=ttyAMA0,115200"
 
 
 class BootPartition(BootFiles, Protocol):
-    """A boot partition that also reads kernels, which are larger than its texts."""
+    """A boot partition; `read` may return kernels, which are larger than other files."""
 
     def read(self, path: str, most_bytes: int = ...) -> bytes:
         """Return the content of the file."""

@@ -1,4 +1,4 @@
-"""From base and patch to image files; report what an image or card contains.
+"""Write image files from base and patch, and inspect images and cards.
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan, settings.

@@ -21,11 +21,11 @@ from imagebuilder.build.manifest import (
     SUMS,
     changes_of_image,
     class_image_manifest,
-    is_true_of,
     load_class,
     load_manifest,
     manifest_path,
     render_sums,
+    still_describes,
     uncompared_change,
     withdraw_sums,
 )
@@ -92,22 +92,22 @@ class Batch:
     _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
 
     def run(self, names: str = "", *, dry_run: bool = False) -> list[NodeOutcome]:
-        """Build the nodes named, all where none is; a dry run only plans them."""
+        """Build the nodes in `names`, by default all; with `dry_run` only plan them."""
         nodes = self.roster(names)
         return self.plan(nodes, rehearse=True) if dry_run else self.build(nodes)
 
     def run_class(self, names: str = "", *, dry_run: bool = False) -> OneImage:
-        """Build the one image of the whole class, or plan it. Raise InputError for a part."""
+        """Build or plan the one image of the class. Raise InputError if `names` selects nodes."""
         nodes = self.roster(names)
         if names:
             raise InputError(
-                "--one-image is for the whole class, and --nodes names some of it",
-                "leave --nodes out, or give these nodes a file of their own",
+                "--one-image and --nodes exclude each other",
+                "remove --nodes, or use a classroom file with these nodes only",
             )
         return self.plan_class(nodes, rehearse=True) if dry_run else self.build_class(nodes)
 
     def roster(self, names: str = "") -> tuple[NodeSettings, ...]:
-        """Return the nodes named (all where none is) in roster order."""
+        """Return the nodes in `names`, by default all, in roster order."""
         named = {node.hostname for node in choose_nodes(self.classroom, names)}
         return tuple(node for node in self.classroom.nodes if node.hostname in named)
 
@@ -331,7 +331,7 @@ class Batch:
                 entries.append(outcome_as_json(outcome))
             elif entry := self._earlier.get(node.hostname):
                 manifest = load_manifest(manifest_path(self.image_of(node)))
-                if is_true_of(entry, manifest) and has_file(self.image_of(node)):
+                if still_describes(entry, manifest) and has_file(self.image_of(node)):
                     entries.append(entry)
         self._write_class(entries)
 

@@ -13,7 +13,7 @@ from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.card_layout import TARBALLS
+from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
@@ -41,7 +41,7 @@ class Composition:
 
 
 @dataclass(frozen=True, slots=True)
-class Layers:
+class OverlayFolders:
     """The overlay folders of many nodes, each read once."""
 
     _read: dict[Path, tuple[OverlayFile, ...]] = field(default_factory=dict)
@@ -79,11 +79,11 @@ class Composer:
     epoch: int
     reporter: Reporter = SILENT
     _boot: edit.BootBase = field(init=False)
-    _layers: Layers = field(init=False)
+    _overlays: OverlayFolders = field(init=False)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._layers = Layers()
+        self._overlays = OverlayFolders()
         partitions = read_partitions(self.raw)
         for fact in cut_off(partitions, self.raw.size_bytes):
             self.reporter.warn(f"{self.base.name} {fact}")
@@ -96,7 +96,7 @@ class Composer:
         return plan_node(
             settings,
             self._generation(settings),
-            self._layers.of(settings),
+            self._overlays.of(settings),
             self._boot.volume,
             self.epoch,
         )
@@ -115,7 +115,7 @@ class Composer:
         return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
 
     def _generation(self, settings: NodeSettings) -> Generation:
-        generations = self._layers.generations(settings)
+        generations = self._overlays.generations(settings)
         if settings.generation:
             return named_generation(generations, settings.generation)
         if settings.overlays not in self._detected:
@@ -142,11 +142,16 @@ def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:
             "are planned; set `generation:` or --generation"
         )
         return NodePlan(
-            hostname=settings.hostname, generation="", config_hash="", edits=(), warnings=(warning,)
+            hostname=settings.hostname,
+            generation="",
+            config_hash="",
+            edits=(),
+            cmdline=CMDLINE,
+            warnings=(warning,),
         )
-    layers = Layers()
-    generation = named_generation(layers.generations(settings), name)
-    return plan_node(settings, generation, layers.of(settings), MemoryBootFiles({}), epoch)
+    overlays = OverlayFolders()
+    generation = named_generation(overlays.generations(settings), name)
+    return plan_node(settings, generation, overlays.of(settings), MemoryBootFiles({}), epoch)
 
 
 def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> NodePlan:

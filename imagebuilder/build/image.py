@@ -15,7 +15,7 @@ from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from imagebuilder.errors import WriteError
 from imagebuilder.files import create_folder, new_file, part_of, pwrite_all, write_json, write_text
-from imagebuilder.images.compress import pack
+from imagebuilder.images.archives.compress import pack
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write_image(
             how = _write_raw(composition, descriptor, reporter)
             sha256 = _digest(composition, reporter) if digest else ""
         withdraw(out, manifest)
-    # The digest of a small file with a passphrase would let anyone try passphrases.
+    # With the digest of a small file with a passphrase, passphrases could be guessed.
     write_json(manifest, manifest_of(composition, sha256), mode=0o600)
     return WrittenImage(out, manifest, how, sha256)
 
@@ -81,10 +81,10 @@ def refuse_bases(outs: Iterable[Path], bases: Iterable[Path]) -> None:
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return facts.st_dev, facts.st_ino
+    return status.st_dev, status.st_ino
 
 
 def write_bmap(composition: Composition, image: Path) -> Path:

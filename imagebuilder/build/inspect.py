@@ -14,9 +14,9 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.images.formats import is_compressed
-from imagebuilder.images.sparse import open_unrolled
-from imagebuilder.images.unpack import open_stream
+from imagebuilder.images.archives.formats import is_compressed
+from imagebuilder.images.archives.unpack import open_stream
+from imagebuilder.images.sparse import open_lazily_unpacked
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
 from imagebuilder.progress import SILENT, Reporter
@@ -40,7 +40,7 @@ _STOCK_HOSTNAMES = (
 
 
 @dataclass(frozen=True, slots=True)
-class SeenWifi:
+class WifiReport:
     """A wireless network of a card, without its secret."""
 
     ssid: str
@@ -61,7 +61,7 @@ class ImageReport:
     fat_clean: bool
     generation: str
     hostname: str
-    wifi: tuple[SeenWifi, ...]
+    wifi: tuple[WifiReport, ...]
     node: Mapping[str, str]
     status: Mapping[str, Any] | None
 
@@ -100,7 +100,7 @@ class ImageReport:
 
 
 def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
-    """Read what a file, a compressed file or a device is. Raise ImageError if it is none."""
+    """Return the report of an image, compressed image or device. Raise ImageError on failure."""
     with _open_any(path, cache, reporter) as disk:
         return inspect_disk(disk)
 
@@ -111,10 +111,10 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         mode = path.stat().st_mode
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder", "name an image in it")
+        raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path) as raw:
             yield raw
@@ -123,7 +123,7 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
         cache.scratch(f"inspect {path.resolve()}", reporter) as part,
         open_stream(path) as stream,
         # The boot partition lies at the front: the rest is not unpacked.
-        open_unrolled(stream, part, "unpacking", reporter) as disk,
+        open_lazily_unpacked(stream, part, "unpacking", reporter) as disk,
     ):
         yield disk
 
@@ -160,12 +160,12 @@ def parse_node_env(text: str) -> dict[str, str]:
     return values
 
 
-def parse_wpa_supplicant(text: str) -> tuple[SeenWifi, ...]:
+def parse_wpa_supplicant(text: str) -> tuple[WifiReport, ...]:
     """Return the networks of a wpa_supplicant.conf, with quoted or hex SSIDs."""
     country = _field(text, "country")
     blocks = re.findall(r"network=\{(.*?)\n\s*\}", text, re.DOTALL)
     return tuple(
-        SeenWifi(_ssid(_field(block, "ssid")), country, _field(block, "scan_ssid") == "1")
+        WifiReport(_ssid(_field(block, "ssid")), country, _field(block, "scan_ssid") == "1")
         for block in blocks
     )
 

@@ -33,7 +33,7 @@ def manifest_path(image: Path, *, whole_name: bool = False) -> Path:
 
 
 def class_image_manifest(image: Path) -> Path:
-    """Return the manifest of the one image; by its stem it could be the class's classroom.json."""
+    """Return the manifest of the one image; with its stem it could be named classroom.json."""
     return manifest_path(image, whole_name=True)
 
 
@@ -64,18 +64,18 @@ def _well_formed(manifest: dict[str, Any]) -> bool:
 def changes_of_image(
     image: Path, plan: NodePlan, base: BaseImage, last: dict[str, Any] | None
 ) -> tuple[str, ...]:
-    """Say what a build changes about the image that is there; empty when that is up to date."""
+    """Return what a build would change in the existing image; empty if it is up to date."""
     if changes := changes_since(plan, base, last):
         return changes
     if not has_file(image):
         return ("new",)
-    return () if image.stat().st_size == base.size_bytes else ("image is not complete",)
+    return () if image.stat().st_size == base.size_bytes else ("image is incomplete",)
 
 
 def uncompared_change(image: Path, manifest: Path) -> tuple[str, ...]:
-    """Say so: what the image itself adds is not known, and would be named as a difference."""
+    """Return the changes without a base: unknown, since files of the vendor would all differ."""
     there = has_file(image) and load_manifest(manifest) is not None
-    return ("not compared: the base image is not here",) if there else ("new",)
+    return ("not compared: no base image",) if there else ("new",)
 
 
 def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ def load_class(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def is_true_of(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
+def still_describes(entry: Mapping[str, Any], manifest: Mapping[str, Any] | None) -> bool:
     """Return whether an entry of classroom.json matches the manifest of the present image."""
     return manifest is not None and (
         (entry.get("config_hash"), entry.get("sha256") or None)

@@ -1,4 +1,4 @@
-"""The image of one node: planned, or written under the name that was asked for."""
+"""Plan or write the image of one node."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imagebuilder.build.compose import WITHOUT_BASE, open_composer, plan_without
 from imagebuilder.build.image import write_bmap, write_image
 from imagebuilder.errors import InputError
 from imagebuilder.files import has_folder
-from imagebuilder.images.compress import SUFFIXES
+from imagebuilder.images.archives.compress import SUFFIXES
 from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
@@ -25,22 +25,22 @@ _RAW = ("img", "raw")
 
 @dataclass(frozen=True, slots=True)
 class BuiltNode:
-    """An image that was written, and what it was made from."""
+    """A written image and its composition."""
 
     composition: Composition
     written: WrittenImage
 
     def write_bmap(self) -> Path:
-        """Write the block map beside the image and return its path."""
+        """Write the block map next to the image; return its path."""
         return write_bmap(self.composition, self.written.path)
 
 
 @dataclass(kw_only=True)
 class NodeBuild:
-    """One node's build into `output`: a file, or a folder for <hostname>.img.
+    """The build of one node to `output`: a file, or a folder for <hostname>.img.
 
-    `compress` is one of compress.SUFFIXES, or empty for what the file's name says. Raise
-    InputError where the two differ, and where a name could be a file's or a folder's.
+    `compress` is one of compress.SUFFIXES, or empty to use the suffix of the file. Raise InputError
+    if they differ, or if it is not clear whether `output` is a file or a folder.
     """
 
     output: Path
@@ -54,7 +54,7 @@ class NodeBuild:
     def plan(
         self, node: NodeSettings, find: Callable[[ImageSource], BaseImage | None], epoch: int
     ) -> NodePlan:
-        """Plan the node, without its base where `find` has none; nothing is written."""
+        """Return the plan of the node, without its base if `find` returns None."""
         base = find(node.image)
         if base is None:
             plan = plan_without_base(node, epoch)
@@ -63,7 +63,7 @@ class NodeBuild:
             return composer.plan(node)
 
     def write(self, node: NodeSettings, base: BaseImage, epoch: int) -> BuiltNode:
-        """Write the node's image over `base`, with its manifest."""
+        """Write the image of the node, made from `base`, and its manifest."""
         out = output_path(self.output, node.hostname, self.compress)
         with open_composer(base, epoch=epoch, reporter=self.reporter) as composer:
             composition = composer.compose(node)
@@ -74,25 +74,25 @@ class NodeBuild:
 
 
 def compression_of(output: Path, compress: str) -> str:
-    """Return the compression: the one said, or that of the file's name.
+    """Return the compression: `compress`, or the suffix of the file.
 
-    Raise InputError if the two differ, and where a name could be a file's or a folder's.
+    Raise InputError if they differ, or if it is not clear whether `output` is a file or a folder.
     """
     suffix = output.suffix.lower().removeprefix(".")
     if not suffix or has_folder(output):
         return compress
     if suffix not in (*_RAW, *SUFFIXES):
-        hint = f"a file ends in {', '.join(_RAW + SUFFIXES)}; make the folder first if it is one"
-        raise InputError(f"is {output} a file or a folder?", hint)
+        hint = f"use a suffix ({', '.join(_RAW + SUFFIXES)}) for a file, or create the folder first"
+        raise InputError(f"cannot tell if {output} is a file or a folder", hint)
     named = "" if suffix in _RAW else suffix
     if compress not in {"", named}:
-        hint = f"leave --compress out, or let the name end in .{compress}"
-        raise InputError(f"{output} is no name for what {compress} makes", hint)
+        hint = f"remove --compress, or use a name that ends in .{compress}"
+        raise InputError(f"{output} does not match --compress {compress}", hint)
     return named
 
 
 def output_path(output: Path, hostname: str, compress: str) -> Path:
-    """Return the file to write: `output` itself, or <hostname>.img in that folder."""
+    """Return the path to write: `output` itself, or <hostname>.img in that folder."""
     if output.suffix and not has_folder(output):
         return output
     return output / f"{hostname}.img{'.' + compress if compress else ''}"

@@ -9,7 +9,7 @@ import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
-from imagebuilder.cli.options import dry_run, not_empty, on_disk, with_console
+from imagebuilder.cli.options import allow_http, dry_run, not_empty, on_disk, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import Problem, RpiImageError, SettingsError
 from imagebuilder.progress import counted
@@ -31,7 +31,7 @@ out_folder = click.option(
     help="Folder for the images.",
 )
 chosen = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these, comma-separated."
+    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
 )
 profile_folders = click.option(
     "--profiles",
@@ -53,9 +53,12 @@ profile_folders = click.option(
     type=click.IntRange(1, 64),
     default=2,
     show_default=True,
-    help="Images written side by side.",
+    help="Images to write in parallel.",
 )
-@click.option("--one-image", is_flag=True, help="One image for all; each Pi finds out its node.")
+@click.option(
+    "--one-image", is_flag=True, help="One image for all nodes; each Pi finds its own settings."
+)
+@allow_http
 @dry_run
 @with_console
 def batch(
@@ -65,11 +68,13 @@ def batch(
     nodes: str,
     profile_folders: Sequence[Path],
     jobs: int,
+    allow_http: bool,
     one_image: bool,
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
-    run = _batch(console, file, output, profile_folders, write=not dry_run)
+    session = Session(console=console, allow_http=allow_http)
+    run = _batch(session, file, output, profile_folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
         return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
@@ -86,7 +91,7 @@ def diff(
     console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
 ) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run = _batch(console, file, output, profile_folders, write=False)
+    run = _batch(Session(console=console), file, output, profile_folders, write=False)
     plans = run.plan(run.roster(nodes))
     changed = [plan for plan in plans if plan.state != "unchanged"]
     if not changed and not console.as_json:
@@ -95,16 +100,15 @@ def diff(
 
 
 def _batch(
-    console: Console, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
+    session: Session, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
 ) -> Batch:
-    session = Session(console=console)
     flags = NodeFlags(config=file, profiles=tuple(profile_folders))
     return Batch(
         classroom=session.classroom(flags, write=write),
         folder=output,
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
-        reporter=console,
+        reporter=session.console,
     )
 
 
@@ -112,8 +116,8 @@ def _show_one_image(console: Console, one: OneImage, nodes: int) -> int:
     for warning in one.plan.warnings:
         console.warn(warning)
     if console.as_json:
-        facts = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
-        console.emit({**facts, **plan_as_json(one.plan)})
+        fields = {"image": str(one.image), "state": one.state, "changes": list(one.changes)}
+        console.emit({**fields, **plan_as_json(one.plan)})
     else:
         files = f"{len(one.plan.edits)} files"
         console.note(
@@ -145,7 +149,7 @@ def _show(
 
 
 def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:
-    """Put together the nodes that failed alike."""
+    """Return each error with the nodes that have it."""
     groups: dict[tuple[str, str, tuple[Problem, ...]], tuple[RpiImageError, list[str]]] = {}
     for outcome in failed:
         if error := outcome.error:
@@ -167,7 +171,7 @@ _HEAD = ("node", "state", "profile", "address", "generation", "what")
 
 def _row(outcome: NodeOutcome) -> tuple[str, ...]:
     what = _summary(outcome.changes) if outcome.state == "planned" else str(outcome.image)
-    return (*_facts(outcome), outcome.error.message if outcome.error else what)
+    return (*_columns(outcome), outcome.error.message if outcome.error else what)
 
 
 def _summary(changes: tuple[str, ...]) -> str:
@@ -176,10 +180,10 @@ def _summary(changes: tuple[str, ...]) -> str:
 
 def _diff_row(outcome: NodeOutcome) -> tuple[str, ...]:
     what = outcome.error.message if outcome.error else " ".join(outcome.changes)
-    return (*_facts(outcome), what)
+    return (*_columns(outcome), what)
 
 
-def _facts(outcome: NodeOutcome) -> tuple[str, ...]:
+def _columns(outcome: NodeOutcome) -> tuple[str, ...]:
     settings = outcome.settings
     address = settings.network.address or "dhcp"
     generation = outcome.generation or ("" if outcome.error else "?")

@@ -1,4 +1,4 @@
-"""How devices, cards and comparisons are shown: tables, sentences, JSON."""
+"""Show devices, cards and comparisons as tables, text or JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MOST_SHOWN = 10
 
 
 def show_devices(found: Sequence[tuple[Device, tuple[str, ...]]], console: Console) -> None:
-    """Print every device with the reasons against it."""
+    """Print every device with the reasons to refuse it."""
     if console.as_json:
         console.emit({"devices": [device_as_json(device, why) for device, why in found]})
         return
@@ -44,7 +44,7 @@ def _device_row(device: Device) -> tuple[str, ...]:
 
 
 def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
-    """Return the stable keys that scripts rely on."""
+    """Return the JSON; its keys are stable."""
     return {
         "path": device.path,
         "size_bytes": device.size_bytes,
@@ -58,15 +58,14 @@ def device_as_json(device: Device, reasons: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-# ---- cards that are written
+# ---- written cards
 
 
 @dataclass(kw_only=True)
 class CardReporter:
-    """Says what became of a card as soon as that is known; used as `finished` of a FlashRun.
+    """Reports each card as soon as it ends; used as `finished` of a FlashRun.
 
-    Words that cannot be printed are an error only at the end: one raised here would stop the other
-    cards.
+    An error while printing is raised at the end only: raised at once, it would stop other cards.
     """
 
     console: Console
@@ -74,14 +73,14 @@ class CardReporter:
     _lost: OSError | RpiImageError | None = field(init=False, default=None)
 
     def __call__(self, outcome: CardOutcome) -> None:
-        """Say how a card ended."""
+        """Report the result of a card."""
         try:
             self._report(outcome)
         except (OSError, RpiImageError) as error:
             self._lost = self._lost or error
 
     def end(self, result: FlashResult) -> int:
-        """Print the JSON, where that is asked for, and return the exit code."""
+        """Print the JSON if requested, and return the exit code."""
         if self._lost:
             raise self._lost
         if self.console.as_json:
@@ -93,15 +92,15 @@ class CardReporter:
         if report and not self.console.as_json:
             self.console.result(_sentence(outcome, report))
         if report and not report.table_reread:
-            self.console.warn(f"{path}: pull it and put it in again to see its parts")
+            self.console.warn(f"{path}: insert the card again to see its partitions")
         if report and self.options.eject and not report.ejected:
-            self.console.warn(f"{path} is done, but was not ejected: take it out by hand")
+            self.console.warn(f"{path} is done, but was not ejected: remove it by hand")
         if outcome.error:
             self.console.fail(outcome.error)
 
 
 def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console) -> None:
-    """Print, where JSON is asked for, why no card was begun."""
+    """Print why no card was begun, if JSON is requested."""
     why = {"error": error.message, "hint": error.hint, "exit_code": error.exit_code}
     card = {"node": "", "state": "refused", "slot": "", "serial": "", **why}
     if console.as_json and targets:
@@ -109,9 +108,9 @@ def show_refusal(targets: Sequence[str], error: RpiImageError, console: Console)
 
 
 def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
-    """Return the stable keys that scripts rely on."""
+    """Return the JSON; its keys are stable."""
     device, report, error = outcome.job.device, outcome.report, outcome.error
-    facts: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "device": device.path,
         "node": outcome.job.node,
         "state": str(outcome.stage) if not outcome.report else "done",
@@ -122,7 +121,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
         "exit_code": error.exit_code if error else _INTERRUPTED * (not report),
     }
     if report:
-        facts |= {
+        fields |= {
             "digest": report.digest,
             "set_bytes": report.set_bytes,
             "written_bytes": report.written_bytes,
@@ -132,7 +131,7 @@ def outcome_as_json(outcome: CardOutcome) -> dict[str, Any]:
             "verified": report.verified,
             "ejected": report.ejected,
         }
-    return facts
+    return fields
 
 
 def _sentence(outcome: CardOutcome, report: CardReport) -> str:
@@ -145,22 +144,22 @@ def _sentence(outcome: CardOutcome, report: CardReport) -> str:
     )
 
 
-# ---- cards that are compared
+# ---- compared cards
 
 
-def show_owner(target: Path, facts: dict[str, Any], console: Console) -> int:
+def show_owner(target: Path, fields: dict[str, Any], console: Console) -> int:
     """Print whose card this is, and return the exit code."""
     if console.as_json:
-        console.emit(facts)
+        console.emit(fields)
     else:
-        console.result(f"{target} is {facts['hostname']} ({facts['generation']})")
+        console.result(f"{target} is {fields['hostname']} ({fields['generation']})")
         for key in ("arch", "address", "shack", "config_hash"):
-            console.result(f"{key}: {facts[key]}")
+            console.result(f"{key}: {fields[key]}")
     return 0
 
 
 def show_comparison(target: Path, found: Comparison, console: Console) -> int:
-    """Print what differs, and return the exit code; raises WriteError where an end is missing."""
+    """Print the differences, and return the exit code. Raise WriteError if a part is missing."""
     if console.as_json:
         console.emit(_comparison_as_json(target, found))
     check_length(target, found)
@@ -185,7 +184,7 @@ def _comparison_as_json(target: Path, found: Comparison) -> dict[str, Any]:
 
 def _print_comparison(target: Path, found: Comparison, console: Console) -> None:
     if found.same:
-        console.result(f"{target}: {human_bytes(found.compared_bytes)} are as they should be")
+        console.result(f"{target}: no differences in {human_bytes(found.compared_bytes)}")
         return
     for path in found.files:
         console.result(f"differs: {path}")
@@ -193,4 +192,4 @@ def _print_comparison(target: Path, found: Comparison, console: Console) -> None
         where = f"partition {r.partition}" if r.partition else "outside the partitions"
         console.result(f"differs: bytes {r.start_bytes} to {r.end_bytes} ({where})")
     if len(found.ranges) > _MOST_SHOWN:
-        console.result(f"and {len(found.ranges) - _MOST_SHOWN} further ranges")
+        console.result(f"and {len(found.ranges) - _MOST_SHOWN} more ranges")

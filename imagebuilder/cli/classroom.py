@@ -1,4 +1,4 @@
-"""Commands about the classroom file and what it can name: check, init, schema, profiles."""
+"""The commands `check`, `init`, `schema` and `profiles`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
-    from imagebuilder.settings.load import Reading
+    from imagebuilder.settings.load import ClassroomReading
     from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
 
 
-# Whether a file can be read is said by what reads it, with its own exit code.
+# readable=False: the reader itself reports unreadable files, with its own exit code.
 _PATH = click.Path(path_type=Path, readable=False)
 _profiles = click.option(
     "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
@@ -33,7 +33,7 @@ _profiles = click.option(
 @_profiles
 @with_console
 def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
-    """Find everything that is wrong or doubtful in a classroom FILE, with line and hint."""
+    """List all errors and warnings in a classroom FILE, with line and hint."""
     reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
     if console.as_json:
         console.emit(_report(file, reading))
@@ -42,7 +42,7 @@ def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
     return SettingsError.exit_code if reading.classroom is None else 0
 
 
-def _say_problems(console: Console, reading: Reading) -> None:
+def _say_problems(console: Console, reading: ClassroomReading) -> None:
     for problem in reading.problems:
         console.result(_line(problem))
         if problem.hint:
@@ -60,7 +60,7 @@ def _line(problem: Problem) -> str:
     return f"{where}warning: {problem.message}"
 
 
-def _report(file: Path, reading: Reading) -> dict[str, Any]:
+def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,
@@ -80,18 +80,18 @@ def _report(file: Path, reading: Reading) -> dict[str, Any]:
 
 @click.command()
 @click.argument("file", type=_PATH, default=Path("classroom.yml"))
-@click.option("--hostnames", metavar="RANGE", help="Host names, as pi-[01-30].")
-@click.option("--profile", metavar="NAME", help="Board family, as armv7.")
+@click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
+@click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
 @click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
-@click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR.")
-@click.option("--shack", metavar="ADDRESS", help="Address of your machine; empty for none.")
-@click.option("--force", is_flag=True, help="Write over a file that is there.")
+@click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
+@click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
     make_starter(file, flags, console, environment=os.environ, force=force)
-    console.note(f"{file} is written; look through it, then: rpi-image check {file}")
+    console.note(f"wrote {file}; edit it, then run: rpi-image check {file}")
     if console.as_json:
         console.emit({"file": str(file)})
 

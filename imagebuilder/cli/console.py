@@ -1,4 +1,4 @@
-"""Everything a person at the terminal sees: words to stderr, results to stdout, meters between."""
+"""Output for the terminal: messages and meters to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ PLAIN_INTERVAL_SECONDS = 10.0
 _BAR_FORMAT = (
     "{desc}: {floor:3d}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 )
-# Control characters of ECMA-48 move the cursor, set the title or feed text into the shell; those
-# that turn the direction of writing (Unicode TR 9) let a name look like another.
+# Control characters (ECMA-48) can move the cursor, set the title or insert input. Those for the
+# writing direction (Unicode TR 9) can make a name look like another.
 _TURNING = (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _UNPRINTABLE = {n: f"\\x{n:02x}" for n in (*range(0x20), *range(0x7F, 0xA0))}
 _UNPRINTABLE |= {n: f"\\u{n:04x}" for n in _TURNING}
@@ -32,13 +32,13 @@ _COLOURS = {"red": "31", "yellow": "33", "green": "32", "bold": "1", "dim": "2"}
 
 
 def printable(text: str) -> str:
-    """Return `text` without control characters: names from cards, archives and servers are text."""
+    """Return `text` with control characters escaped: it may be from a card or a server."""
     return text.translate(_UNPRINTABLE)
 
 
 @dataclass(kw_only=True)
 class Console:
-    """How this run speaks: the Prompter of the library, and the way commands print results."""
+    """The output of one run: a Prompter for the library, and printing of results for commands."""
 
     quiet: bool = False
     verbose: bool = False
@@ -49,28 +49,28 @@ class Console:
     err: TextIO = field(default_factory=lambda: sys.stderr)
 
     def paint(self, text: str, colour: str, stream: TextIO | None = None) -> str:
-        """Colour `text` where the stream's reader wants that."""
+        """Return `text` in colour if enabled for `stream`."""
         wanted = self.colour == "always" or (
             self.colour == "auto" and (stream or self.err).isatty()
         )
         return f"\x1b[{_COLOURS[colour]}m{text}\x1b[0m" if wanted else text
 
     def note(self, text: str) -> None:
-        """Say what is happening, unless --quiet."""
+        """Report what is happening, unless --quiet is set."""
         if not self.quiet:
             self._say(printable(text))
 
     def detail(self, text: str) -> None:
-        """Say what only --verbose asks for."""
+        """Report details, if --verbose is set."""
         if self.verbose:
             self._say(self.paint(printable(text), "dim"))
 
     def warn(self, text: str) -> None:
-        """Say what the user gives up or should look at, even with --quiet."""
+        """Report a risk or something to check, even with --quiet."""
         self._say(f"{self.paint('warning:', 'yellow')} {printable(text)}")
 
     def fail(self, error: RpiImageError, about: str = "") -> None:
-        """Say what went wrong (with `about`): every problem, then the fact, then the hint."""
+        """Report an error (about `about`): every problem, then the message, then the hint."""
         for problem in error.problems if isinstance(error, SettingsError) else ():
             self._say(printable(str(problem)))
             if problem.hint:
@@ -87,7 +87,7 @@ class Console:
             self.out.flush()
 
     def emit(self, value: Any, *, on_one_line: bool = False) -> None:
-        """Print `value` as JSON with stable key order as given; a line each where many follow."""
+        """Print `value` as JSON in the given order of keys; `on_one_line` if more values follow."""
         plain = "utf" not in (getattr(self.out, "encoding", None) or "utf-8").lower()
         text = json.dumps(value, indent=None if on_one_line else 2, ensure_ascii=plain)
         self.out.write(text.translate(_IN_JSON) + "\n")
@@ -114,21 +114,22 @@ class Console:
 
     @property
     def interactive(self) -> bool:
-        """Whether somebody is there to answer."""
+        """Whether there is a terminal to ask at."""
         return not self.no_input and sys.stdin is not None and sys.stdin.isatty()
 
     def confirm_by_name(self, question: str, name: str) -> bool:
-        """Ask for `name` to be typed; raises InputError where nobody can answer."""
+        """Ask the user to type `name`. Raise InputError without a terminal."""
         if not self.interactive:
             raise InputError(
-                "nobody is there to confirm", f"give --yes, or type {name} at a terminal"
+                "cannot ask for confirmation: no terminal",
+                f"use --yes, or type {name} at a terminal",
             )
         self.err.write(f"{printable(question)} ")
         self.err.flush()
         return sys.stdin.readline().strip() == name
 
     def ask(self, question: str, default: str = "") -> str:
-        """Ask for one line; the default where nobody can answer."""
+        """Ask for one line; return the default without a terminal."""
         if not self.interactive:
             return default
         self.err.write(f"{printable(question)}{f' [{default}]' if default else ''}: ")
@@ -136,7 +137,7 @@ class Console:
         return sys.stdin.readline().strip() or default
 
     def ask_or_read(self, question: str, default: str = "") -> str:
-        """Ask for one line, at a terminal or of a pipe; at its end the default, which is said."""
+        """Ask for one line, from a terminal or a pipe; at its end note and return the default."""
         if self.no_input:
             return default
         try:
@@ -144,19 +145,19 @@ class Console:
                 return self.ask(question, default)
             line = sys.stdin.readline() if sys.stdin else ""
         except UnicodeDecodeError:
-            raise InputError("an answer is no text in UTF-8", "give it by its flag") from None
+            raise InputError("an answer is not valid UTF-8", "use the option for it") from None
         except OSError:
             line = ""
         if not line:
-            self.note(f"{question}: {default or 'none'}, for there was no answer")
+            self.note(f"{question}: {default or 'none'} (no answer)")
         return line.strip() or default
 
     def ask_secret(self, question: str) -> str:
-        """Ask without echo; raises InputError where nobody can answer."""
+        """Ask without echo. Raise InputError without a terminal."""
         if not self.interactive:
             raise InputError(
-                f"{question} is to be typed, and nobody is there",
-                "give it by {file: …} or {env: …} instead of {prompt: true}",
+                f"{question} needs a prompt, but there is no terminal",
+                "use {file: …} or {env: …} instead of {prompt: true}",
             )
         from getpass import getpass
 
@@ -169,7 +170,7 @@ class Console:
 
 
 class _PlainMeter:
-    """Progress for logs: a line every PLAIN_INTERVAL_SECONDS, with the rate since the last one."""
+    """A meter for logs: one line every PLAIN_INTERVAL_SECONDS, with the rate since the last."""
 
     def __init__(self, console: Console, label: str, total: int | None, unit: str) -> None:
         self._console, self._label, self._total, self._unit = console, label, total, unit
@@ -206,20 +207,23 @@ class _BarMeter:
 
 
 def _percent(done: int, total: int) -> int:
-    """Return the share in whole percent, 100 only when all is done."""
+    """Return the share in percent, rounded down: 100 only when all is done."""
     return 100 * done // total
 
 
 @functools.cache
 def _bar_class() -> Any:
-    """Return tqdm with a percentage that is not rounded up; one class: bars know each other."""
-    from tqdm import tqdm  # noqa: TID251 - this is its one place, and only bars pay
+    """Return a tqdm class whose percentage is rounded down.
+
+    Cached, because tqdm keeps the positions of bars in the class.
+    """
+    from tqdm import tqdm  # noqa: TID251 - used here only, and slow to import
 
     class Bar(tqdm):  # type: ignore[type-arg]
         @property
         def format_dict(self) -> Any:
-            facts = super().format_dict
-            return {**facts, "floor": _percent(facts["n"], facts["total"] or 1)}
+            fields = super().format_dict
+            return {**fields, "floor": _percent(fields["n"], fields["total"] or 1)}
 
     return Bar
 
@@ -234,7 +238,7 @@ def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[M
         unit_divisor=1000,
         file=stream,
         leave=False,
-        miniters=1,  # else it learns from fast pieces to look seldom, and stands still at slow ones
+        miniters=1,  # tqdm would adapt to fast chunks and then freeze at slow ones
         bar_format=_BAR_FORMAT if total else None,
         **_screen(stream),
     ) as bar:
@@ -242,7 +246,7 @@ def _bar(label: str, total: int | None, unit: str, stream: TextIO) -> Iterator[M
 
 
 def _screen(stream: TextIO) -> dict[str, Any]:
-    """Follow the terminal's size; one that has none (a serial line) is taken for 80 by 24."""
+    """Return tqdm's size options; a terminal without a size (serial line) counts as 80 by 24."""
     try:
         known = all(os.get_terminal_size(stream.fileno()))
     except OSError:
@@ -252,7 +256,7 @@ def _screen(stream: TextIO) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _above_bars(stream: TextIO) -> Iterator[None]:
-    """Print between the bars that are drawn, if any, instead of into one."""
+    """Clear the bars on the screen while the block prints, and draw them again."""
     if not _bar_class.cache_info().currsize:
         yield
         return

@@ -1,14 +1,15 @@
-"""`rpi-image fetch` and `rpi-image cache`: base images without building anything yet."""
+"""The commands `fetch` and `cache`."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import dry_run, with_console
+from imagebuilder.cli.options import allow_http, dry_run, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.images.cache import refuse_damaged
 from imagebuilder.images.obtain import fetch_base
@@ -32,12 +33,13 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 @click.argument("image")
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
+@allow_http
 @click.option(
     "--profiles",
     "profile_folders",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder with an image catalogue of your own.",
+    help="Folder of your own profiles and images.",
 )
 @with_console
 def fetch(
@@ -45,14 +47,16 @@ def fetch(
     image: str,
     sha256: str,
     no_checksum: bool,
+    allow_http: bool,
     profile_folders: tuple[Path, ...],
 ) -> None:
     """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
 
-    Prints where the raw image lies. What is in the cache already costs no network.
+    Print the path of the raw image. An image in the cache is not downloaded again.
     """
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
-    base, from_cache = fetch_base(source, Session(console=console).cache, console)
+    wanted = replace(source, allow_http=allow_http)
+    base, from_cache = fetch_base(wanted, Session(console=console).cache, console)
     if console.as_json:
         console.emit(_fetched(base, from_cache=from_cache))
         return
@@ -75,14 +79,14 @@ def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
 def cache() -> None:
     """List, verify or clean the cache of base images.
 
-    It lies in the platform's cache folder; RPI_IMAGE_CACHE names another.
+    It is in the cache folder of the platform, or in RPI_IMAGE_CACHE.
     """
 
 
 @cache.command("list")
 @with_console
 def list_(console: Console) -> None:
-    """List the base images that need no download."""
+    """List the base images in the cache."""
     store = Session(console=console).cache
     _show_listing(console, store.folder, store.listing(), store.leftover_bytes())
 
@@ -92,14 +96,14 @@ def _show_listing(
 ) -> None:
     if console.as_json:
         listed = [_listed(image) for image in images]
-        facts = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
-        console.emit(facts)
+        fields = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
+        console.emit(fields)
         return
     if images:
         console.table(("NAME", "SIZE", "ON DISK", "SHA-256"), [_row(image) for image in images])
     if unfinished_bytes:
         size = human_bytes(unfinished_bytes)
-        console.note(f"{size} of unfinished work, downloads to be gone on with among it")
+        console.note(f"{size} of unfinished files, including downloads that can be resumed")
     console.note(f"{len(images)} base images in {folder}")
 
 
@@ -121,17 +125,17 @@ def _row(image: Cached) -> tuple[str, ...]:
 
 @cache.command()
 @click.argument("which", nargs=-1)
-@click.option("--unfinished", is_flag=True, help="Only what runs left that did not end.")
+@click.option("--unfinished", is_flag=True, help="Only files of interrupted runs.")
 @dry_run
 @with_console
 def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: bool) -> None:
-    """Remove the images WHICH (names or digests; all of them without), and unfinished parts."""
+    """Remove images (WHICH: names or digests, by default all) and unfinished files."""
     store = Session(console=console).cache
     done = store.clean(which, unfinished_only=unfinished, dry_run=dry_run)
     if console.as_json:
         removed = [_listed(image) for image in done.images]
-        facts = {"removed": removed, "freed_bytes": done.freed_bytes, "dry_run": dry_run}
-        console.emit(facts)
+        fields = {"removed": removed, "freed_bytes": done.freed_bytes, "dry_run": dry_run}
+        console.emit(fields)
         return
     console.result(f"{'would free' if dry_run else 'freed'} {human_bytes(done.freed_bytes)}")
 
@@ -140,7 +144,7 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
 @click.argument("which", nargs=-1)
 @with_console
 def verify(console: Console, which: tuple[str, ...]) -> None:
-    """Read the images WHICH again (all without) and compare each with its digest."""
+    """Compare images (WHICH: names or digests, by default all) with their digests."""
     verified = Session(console=console).cache.verify(which, console)
     if console.as_json:
         console.emit({"images": [_listed(image) | {"intact": ok} for image, ok in verified]})

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from imagebuilder.settings.flags import NodeFlags
 
 node_option = click.option(
-    "--node", default="", callback=not_empty, help="The node of the classroom to write."
+    "--node", default="", callback=not_empty, help="Node of the classroom to write."
 )
 nodes_option = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these of the roster, comma-separated."
+    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
 )
-allow_loop = click.option("--allow-loop", is_flag=True, help="Take loop devices too.")
-allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 256 GB too.")
+allow_loop = click.option("--allow-loop", is_flag=True, help="Allow loop devices.")
+allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over 256 GB.")
 
 
 @click.command()
@@ -46,10 +46,10 @@ allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 
 @yes
 @allow_loop
 @allow_large
-@click.option("--full", is_flag=True, help="Write every byte, and erase what was there.")
-@click.option("--reuse", is_flag=True, help="Write only what differs on the card.")
+@click.option("--full", is_flag=True, help="Write every byte of the image, also unused ones.")
+@click.option("--reuse", is_flag=True, help="Write only what differs from the card.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
-@click.option("--eject", is_flag=True, help="Eject every card that is done.")
+@click.option("--eject", is_flag=True, help="Eject each finished card.")
 @click.option("--unmount", is_flag=True, help="Unmount the card first.")
 @click.option("--again", is_flag=True, help="Write nodes and cards that were written before.")
 @click.option("--queue", is_flag=True, help="Write every card that is inserted from now on.")
@@ -58,7 +58,7 @@ allow_large = click.option("--allow-large", is_flag=True, help="Take cards over 
     type=float,
     default=STALL_SECONDS,
     show_default=True,
-    help="Report a card that takes longer for one piece.",
+    help="Give up a card that does not answer for this time.",
 )
 @with_console
 def flash(
@@ -67,14 +67,14 @@ def flash(
     flags: NodeFlags,
     **options: Any,
 ) -> int:
-    """Write an image, or nodes of a classroom, onto cards: only what is in use, proven, safe.
+    """Write an image, or nodes of a classroom, to cards, and verify them.
 
-    --image alone is written as it is, compressed or not; without it the one image in build/ is
-    taken. With -c alone the next nodes of the roster that have no card are written side by side.
+    --image alone is written as it is, compressed or not; without it, the only image in build/. With
+    -c, the next nodes of the roster without a card are written in parallel.
     """
     chosen = FlashOptions(**options)
     shown = CardReporter(console=console, options=chosen.card)
-    session = Session(console=console)
+    session = Session(console=console, allow_http=flags.allow_http)
     run = FlashRun(workspace=session, prompter=console, flags=flags, options=chosen, finished=shown)
     try:
         return shown.end(run.run(targets))
@@ -100,9 +100,9 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 @node_options
 @with_console
 def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
-    """Compare a card (or an image file) with what it should be; alone: tell whose card it is."""
+    """Compare a card or an image file with a node or an image; without one, show its node."""
     check_names(flags, node)
     if not (flags.image or flags.describe_nodes):
         return show_owner(target, owner_of(target), console)
-    found = compare_target(target, Session(console=console), console, flags, node)
-    return show_comparison(target, found, console)
+    session = Session(console=console, allow_http=flags.allow_http)
+    return show_comparison(target, compare_target(target, session, console, flags, node), console)

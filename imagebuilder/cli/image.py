@@ -1,4 +1,4 @@
-"""The commands `build` and `inspect`."""
+"""The commands `build`, `inspect` and `boot`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from imagebuilder.build.node import NodeBuild
 from imagebuilder.cli.options import dry_run, node_options, on_disk, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import ImageError
-from imagebuilder.images.compress import SUFFIXES
+from imagebuilder.images.archives.compress import SUFFIXES
 from imagebuilder.progress import human_bytes
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 @click.option(
     "--compress",
     type=click.Choice(SUFFIXES),
-    help="Compress the image; a file's name says it, too.",
+    help="Compress the image; default: by the suffix of the file.",
 )
-@click.option("--bmap", is_flag=True, help="Write a block map for bmaptool beside it.")
-@click.option("--digest", is_flag=True, help="Record the image's own sha256 in its manifest.")
+@click.option("--bmap", is_flag=True, help="Write a block map for bmaptool next to the image.")
+@click.option("--digest", is_flag=True, help="Record the SHA-256 of the image in its manifest.")
 @dry_run
 @with_console
 def build(
@@ -61,7 +61,7 @@ def build(
     dry_run: bool,
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
-    session = Session(console=console)
+    session = Session(console=console, allow_http=flags.allow_http)
     job = NodeBuild(output=output, compress=compress or "", digest=digest, reporter=console)
     node = session.node(flags, write=not dry_run)
     if dry_run:
@@ -77,7 +77,7 @@ def build(
 @click.argument("image", type=click.Path(path_type=Path, readable=False))
 @with_console
 def inspect(console: Console, image: Path) -> None:
-    """Show what IMAGE (a file, a compressed file or a device) is; nothing is written."""
+    """Show the content of IMAGE: a file, a compressed file or a device."""
     report = inspect_file(image, Session(console=console).cache, console)
     if console.as_json:
         console.emit(report.as_json())
@@ -119,7 +119,7 @@ def _show_written(console: Console, built: BuiltNode) -> None:
 
 
 def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
-    facts = report.as_json()
+    fields = report.as_json()
     for part in report.partitions:
         size = human_bytes(part.size_bytes)
         yield f"partition {part.number}", f"{size} from byte {part.start_bytes}, type {part.kind}"
@@ -131,13 +131,13 @@ def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
     for net in report.wifi:
         yield "wifi", f"{net.ssid} ({net.country or 'no country'}{', hidden' * net.hidden})"
     for key, name in names.items():
-        if facts[key]:
-            yield name, facts[key]
-    if cluster := facts["cluster"]:
+        if fields[key]:
+            yield name, fields[key]
+    if cluster := fields["cluster"]:
         role = "consul server" if cluster["consul_server"] == "1" else "consul client"
         yield "cluster", f"{role} {cluster['consul_image']}, {cluster['swarm_image']}"
-    if facts["config_hash"]:
-        yield "configuration", facts["config_hash"]
+    if fields["config_hash"]:
+        yield "configuration", fields["config_hash"]
     for key, value in (report.status or {}).items():
         yield f"pi {key}", str(value)
 
@@ -146,28 +146,34 @@ def _pattern(_context: click.Context, _option: click.Parameter, text: str | None
     try:
         return re.compile(text.encode()) if text is not None else None
     except re.error as error:
-        raise click.BadParameter(f"{text!r} is no regular expression: {error}") from error
+        raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
 
 
 @click.command()
 @click.argument("image", type=click.Path(path_type=Path))
-@click.option("--machine", type=click.Choice(MACHINE_NAMES), help="Not the first one that fits.")
+@click.option(
+    "--machine",
+    type=click.Choice(MACHINE_NAMES),
+    help="Machine of QEMU; default: the first that fits.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=1),
     default=300.0,
     show_default=True,
     metavar="SECONDS",
-    help="Stop after so long.",
+    help="Stop after this time.",
 )
 @click.option(
     "--until",
     callback=_pattern,
     metavar="REGEX",
-    help="Stop as soon as the console shows this; fail where it never does.",
+    help="Stop when the console shows this; fail if it does not.",
 )
 @click.option("--online", is_flag=True, help="Let the Pi reach this machine and its networks.")
-@click.option("--append", default="", metavar="WORDS", help="Words for the kernel's command line.")
+@click.option(
+    "--append", default="", metavar="WORDS", help="Words to add to the kernel command line."
+)
 @with_console
 def boot(
     console: Console,
@@ -178,7 +184,7 @@ def boot(
     online: bool,
     append: str,
 ) -> int:
-    """Boot IMAGE in QEMU on a throw-away copy and show its console; IMAGE is not changed."""
+    """Boot a temporary copy of IMAGE in QEMU and show its console."""
     request = BootRequest(
         image=image,
         machine=machine or "",
@@ -192,7 +198,7 @@ def boot(
 
 
 def _stream(console: Console) -> Callable[[bytes], None]:
-    """Return what shows the Pi's console: on stdout, or on stderr where that holds JSON."""
+    """Return a function that prints the Pi's console to stdout, or to stderr with --json."""
     stream = sys.stderr if console.as_json else sys.stdout
     if console.as_json and console.quiet:
         return lambda _: None
@@ -205,14 +211,14 @@ def _stream(console: Console) -> Callable[[bytes], None]:
 
 
 def _show_boot(console: Console, request: BootRequest, result: BootResult) -> int:
-    """Say how the boot ended; 5 where the Pi did not do what was asked of it."""
+    """Print the result of a boot; return exit code 5 if it failed."""
     fault = fault_of(request, result)
     if console.as_json:
-        facts = {"image": str(request.image), "ok": not fault, **dataclasses.asdict(result)}
-        console.emit(facts)
+        fields = {"image": str(request.image), "ok": not fault, **dataclasses.asdict(result)}
+        console.emit(fields)
     shown = f": {result.shown}" if result.shown else ""
     ended = f"{result.outcome} on {result.machine} after {result.seconds} s{shown}"
-    again = f", {result.boots} power-ons" if result.boots > 1 else ""
+    again = f", {result.boots} starts" if result.boots > 1 else ""
     console.note(f"\n{ended}{again}")
     if fault and not console.as_json:
         console.fail(ImageError(fault, "see the console above"))

@@ -1,4 +1,4 @@
-"""The door: `rpi-image` and its commands, each loaded only when it is called."""
+"""The command `rpi-image`; each subcommand is imported only when it is called."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from imagebuilder.cli.process import (
 )
 from imagebuilder.errors import RpiImageError
 
-# Help lines stand here so that `rpi-image --help` imports no command.
+# The help texts are here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("imagebuilder.cli.image", "Write one node's image."),
+    "build": ("imagebuilder.cli.image", "Write the image of one node."),
     "batch": ("imagebuilder.cli.batch", "Write the images of a classroom."),
     "diff": ("imagebuilder.cli.batch", "Show what differs from the last build."),
-    "flash": ("imagebuilder.cli.flash", "Write cards, safely, one or thirty."),
-    "verify": ("imagebuilder.cli.flash", "Compare a card with what it should be."),
+    "flash": ("imagebuilder.cli.flash", "Write one or many cards."),
+    "verify": ("imagebuilder.cli.flash", "Compare a card with a node or an image."),
     "devices": ("imagebuilder.cli.flash", "List block devices and why each would be refused."),
     "fetch": ("imagebuilder.cli.fetch", "Download, check and unpack a base image."),
     "cache": ("imagebuilder.cli.fetch", "List, verify or clean the cache of base images."),
-    "inspect": ("imagebuilder.cli.image", "Show what an image or a card is."),
+    "inspect": ("imagebuilder.cli.image", "Show the content of an image or a card."),
     "boot": ("imagebuilder.cli.image", "Boot an image in QEMU."),
     "check": ("imagebuilder.cli.classroom", "Check a classroom file."),
     "init": ("imagebuilder.cli.classroom", "Write a starter classroom file."),
     "schema": ("imagebuilder.cli.classroom", "Print the JSON Schema of the classroom file."),
     "profiles": ("imagebuilder.cli.classroom", "List profiles and base images."),
-    "shack": ("imagebuilder.cli.shack", "Write what the instructor's machine runs."),
-    "export": ("imagebuilder.cli.shack", "Write inventories, ssh_config, hosts and the like."),
-    "labels": ("imagebuilder.cli.shack", "Write a printable sheet of card labels."),
-    "status": ("imagebuilder.cli.shack", "Ask the shack which nodes are there."),
+    "shack": ("imagebuilder.cli.shack", "Write the services of the instructor's machine."),
+    "export": ("imagebuilder.cli.shack", "Write Ansible inventory, ssh_config, hosts and others."),
+    "labels": ("imagebuilder.cli.shack", "Write printable labels for the cards."),
+    "status": ("imagebuilder.cli.shack", "Show which nodes have joined the shack."),
 }
 
 
 class LazyGroup(click.Group):
-    """A group whose commands live in modules that are imported on first use."""
+    """A group whose commands are in modules that are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands in the order of the table."""
@@ -55,7 +55,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of `cmd_name` and give its command of that name."""
+        """Import the module of `cmd_name` and return the command."""
         del ctx
         if cmd_name not in COMMANDS:
             return None
@@ -73,23 +73,23 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rpi-image")
 def cli() -> None:
-    """Make Raspberry Pi images that boot, name themselves and join the cluster."""
+    """Build and write Raspberry Pi images that set their hostname and join a cluster."""
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and exit with a code of the README's table."""
+    """Run the command line and exit with its exit code (see README.md)."""
     stderr = wrap_streams()
     interrupt_on_termination()
     code = 130
     with contextlib.suppress(KeyboardInterrupt):
         code = run(arguments)
-        # Nothing is left to be interrupted but Python's own end, and that with a traceback.
+        # A Ctrl-C while Python shuts down would print a traceback.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code or (LostOutputError.exit_code if stderr.lost else code))
 
 
 def run(arguments: list[str] | None = None) -> int:
-    """Run the command line and give its exit code; only bugs and Ctrl-C are caught broadly."""
+    """Run the command line and return its exit code; report bugs without a traceback."""
     use_caller_home()
     try:
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
@@ -102,14 +102,14 @@ def run(arguments: list[str] | None = None) -> int:
     except click.ClickException as error:
         return fail_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        # Of a closed terminal nobody reads.
+        # The terminal may be closed.
         with contextlib.suppress(OSError):
             sys.stderr.write("interrupted\n")
         return 130
     except BrokenPipeError:
         drop_output()
         return 0
-    except Exception as error:  # noqa: BLE001 - the last line of defence against tracebacks
+    except Exception as error:  # noqa: BLE001 - users never see a traceback
         return report_bug(error)
     return outcome if isinstance(outcome, int) else 0
 

@@ -1,4 +1,4 @@
-"""The flags that describe one node, the same for every command that makes one."""
+"""Options that several commands share, such as those that describe a node."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ from imagebuilder.settings.flags import NodeFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
+
 
 def _pair(text: str) -> tuple[str, str]:
-    """Part KEY=VALUE at its first `=`."""
+    """Split KEY=VALUE at the first `=`."""
     key, equals, value = text.partition("=")
     if not key or not equals:
         raise click.BadParameter(f"{text!r} is not KEY=VALUE")
@@ -28,17 +30,20 @@ def _pair(text: str) -> tuple[str, str]:
 
 _FILE = click.Path(path_type=Path, readable=False)
 _FLAGS = (
-    click.option("--profile", metavar="NAME", help="Board family, as armv7 (see `profiles`)."),
-    click.option("--hostname", metavar="NAME", help="Name of the node, as pi-03."),
+    click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
+    click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
     click.option("--image", metavar="IMAGE", help="Base image: catalogue name, file or URL."),
     click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
+    allow_http,
     click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
     click.option("--wifi-ssid", metavar="SSID", help="Wireless network; open without passphrase."),
     click.option("--wifi-passphrase-file", type=_FILE, help="File with the passphrase."),
-    click.option("--wifi-country", metavar="CC", help="Country of the radio rules, as FR."),
-    click.option("--shack", metavar="ADDRESS", help="Instructor's machine, whose cluster to join."),
-    click.option("--registry", metavar="HOST:PORT", help="Plain-HTTP registry and mirror."),
+    click.option(
+        "--wifi-country", metavar="CC", help="Country of the radio rules, for example FR."
+    ),
+    click.option("--shack", metavar="ADDRESS", help="Instructor's machine to join."),
+    click.option("--registry", metavar="HOST:PORT", help="Registry and mirror over plain HTTP."),
     click.option(
         "--label",
         type=_pair,
@@ -46,8 +51,10 @@ _FLAGS = (
         metavar="KEY=VALUE",
         help="Label of the Docker engine.",
     ),
-    click.option("--ssh-key", type=_FILE, multiple=True, help="Public key that may log in."),
-    click.option("--overlay", type=_FILE, multiple=True, help="Folder to lay over the card."),
+    click.option("--ssh-key", type=_FILE, multiple=True, help="Public key for login."),
+    click.option(
+        "--overlay", type=_FILE, multiple=True, help="Folder of files to add to the card."
+    ),
     click.option(
         "--set",
         "set_",
@@ -62,7 +69,7 @@ _FLAGS = (
 
 
 def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a command the flags that describe a node, handed to it as `flags`."""
+    """Add the options that describe a node; the command gets them as `flags`."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, **rest: Any) -> Any:
@@ -73,20 +80,20 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json, -q, -v, --color and --no-input to a command, and pass it their Console."""
+    """Add --json, -q, -v, --color and --no-input; the command gets them as a Console."""
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    @click.option("-q", "--quiet", is_flag=True, help="Say only warnings and errors.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more.")
+    @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
+    @click.option("-v", "--verbose", is_flag=True, help="Print more.")
     @click.option(
         "--color",
         "colour",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",
         envvar="RPI_IMAGE_COLOR",
-        help="Colour the words.",
+        help="Colour the messages.",
     )
-    @click.option("--no-input", is_flag=True, help="Never ask; fail instead.")
+    @click.option("--no-input", is_flag=True, help="Never ask for input; fail instead.")
     @functools.wraps(command)
     def wrapped(
         as_json: bool, quiet: bool, verbose: bool, colour: str, no_input: bool, **rest: Any
@@ -100,21 +107,23 @@ def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def on_disk(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
-    """Refuse `-o -`, which elsewhere stands for standard output: nothing of ours goes there."""
+    """Raise InputError for `-o -`: writing to standard output is not supported."""
     del context, option
     if path == Path("-"):
-        raise InputError("nothing is written to standard output", "give a file or folder with -o")
+        raise InputError("cannot write to standard output", "use a file or folder with -o")
     return path
 
 
-dry_run = click.option("-n", "--dry-run", is_flag=True, help="Plan and show; write nothing.")
+dry_run = click.option(
+    "-n", "--dry-run", is_flag=True, help="Show what would be done; write nothing."
+)
 yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 
 
 def not_empty(context: click.Context, option: click.Parameter, value: str) -> str:
-    """Refuse a name that is given and empty: a shell's unset variable would mean every node."""
+    """Raise InputError for an empty value: an unset shell variable would select every node."""
     typed = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
     if typed and not value.strip():
         flag = option.opts[0]
-        raise InputError(f"{flag} names no node", f"name one, as {flag} pi-01, or leave it out")
+        raise InputError(f"{flag} is empty", f"use for example {flag} pi-01, or remove it")
     return value

@@ -1,4 +1,4 @@
-"""The process around a command: streams, signals, home under sudo, and last words."""
+"""Set up the process: streams, signals, home under sudo, and reports of usage errors and bugs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from imagebuilder.files import act_for
 
 
 def interrupt_on_termination() -> None:
-    """Let SIGTERM and a closed terminal clean up and end as Ctrl-C does.
+    """Handle SIGTERM and SIGHUP like Ctrl-C.
 
-    A session that is closed sends both: the second would break off the cleaning. One that is
-    ignored (nohup) stays so.
+    A closed session may send both: ignore the second, which would interrupt the clean-up. A signal
+    that is ignored already (nohup) stays ignored.
     """
     received: list[int] = []
 
@@ -36,7 +36,7 @@ def interrupt_on_termination() -> None:
 
 
 class LostOutputError(WriteError):
-    """What is printed cannot be written: the disk is full, or nobody opened the stream."""
+    """Standard output cannot be written: the disk is full, or the stream is closed."""
 
 
 class _Stdout(io.FileIO):
@@ -51,7 +51,7 @@ class _Stdout(io.FileIO):
 
 
 class _Stderr(io.FileIO):
-    """Messages that cannot be written are dropped: no work ends for them."""
+    """Standard error: what cannot be written is dropped, and no work fails for it."""
 
     lost = False
 
@@ -64,10 +64,10 @@ class _Stderr(io.FileIO):
 
 
 def wrap_streams() -> _Stderr:
-    """Let any letter be printed, and tell a failing output from every other failure.
+    """Wrap stdout and stderr, so that any character can be printed and write errors are known.
 
-    Return the raw file under stderr. A closed descriptor would be given to the next file that is
-    opened: an image with our messages in it.
+    Return the raw file under stderr. A closed descriptor is opened on /dev/null first: otherwise
+    the next file that is opened, for example an image, would get that number and our messages.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         if stream is None:
@@ -89,7 +89,7 @@ def wrap_streams() -> _Stderr:
 
 
 def use_caller_home() -> None:
-    """Under sudo, use the home (cache, `~/`) of whoever called it, not root's."""
+    """Under sudo, use the home (cache, `~/`) of the user who called it, not that of root."""
     caller = os.environ.get("SUDO_UID", "")
     if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
         return
@@ -101,12 +101,12 @@ def use_caller_home() -> None:
 
 
 def drop_output() -> None:
-    """Send what Python still holds nowhere: it would try again while it ends."""
+    """Discard buffered output, which Python would try to write again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail_usage(error: click.ClickException) -> int:
-    """Say what is wrong with the command line and give its exit code."""
+    """Report an error in the command line; return its exit code."""
     text = error.format_message().strip().rstrip(".")
     message = text[:1].lower() + text[1:]
     context = getattr(error, "ctx", None)
@@ -119,7 +119,7 @@ def fail_usage(error: click.ClickException) -> int:
 
 
 def report_bug(error: Exception) -> int:
-    """Write a report of a bug, say where it is, and give the exit code 70."""
+    """Write a bug report to a file, print its path, and return exit code 70."""
     import platform
     import tempfile
     import traceback
@@ -129,7 +129,7 @@ def report_bug(error: Exception) -> int:
     ) as report:
         report.write(f"rpi-image {__version__}, Python {platform.python_version()}, ")
         report.write(f"{platform.platform()}\n")
-        # Locals and arguments stay out: they may hold secrets.
+        # Without the message and local variables, which may contain secrets.
         report.write("".join(traceback.format_tb(error.__traceback__)))
         report.write(type(error).__name__ + "\n")
     sys.stderr.write(f"error: this is a bug in rpi-image ({type(error).__name__})\n")

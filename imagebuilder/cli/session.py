@@ -1,4 +1,4 @@
-"""What a command takes from its surroundings: environment, time, cache; handed down as values."""
+"""The surroundings of a command: environment, time and cache, passed on as values."""
 
 from __future__ import annotations
 
@@ -23,51 +23,53 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Session:
-    """One run's view of the world outside; the only reader of the environment."""
+    """The surroundings of one run; nothing else reads the environment."""
 
     console: Console
+    allow_http: bool = False
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     _obtained: dict[ImageSource, BaseImage] = field(init=False, default_factory=dict)
 
     @functools.cached_property
     def epoch(self) -> int:
-        """Seconds since 1970 that count as now (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
+        """The build time in seconds since 1970 (reproducible-builds.org, SOURCE_DATE_EPOCH)."""
         given = self.environment.get("SOURCE_DATE_EPOCH", "")
         if not given:
             return int(time.time())
         if not re.fullmatch(r"[0-9]{1,10}", given):
             raise InputError(
-                f"SOURCE_DATE_EPOCH is {given!r}", "give whole seconds since 1970, or unset it"
+                f"SOURCE_DATE_EPOCH is {given!r}", "set it to whole seconds since 1970, or unset it"
             )
         return int(given)
 
     @property
     def cache(self) -> Cache:
-        """Return the cache of base images, in RPI_IMAGE_CACHE where that is set."""
+        """The cache of base images, in RPI_IMAGE_CACHE if that is set."""
         folder = self.environment.get("RPI_IMAGE_CACHE", "")
         return Cache(Path(folder) if folder else default_folder())
 
     def obtain(self, source: ImageSource) -> BaseImage:
-        """Return the unpacked base of an image, from the cache or from its publisher.
+        """Return the unpacked base image, from the cache or downloaded.
 
-        What is doubtful about it is said once in a run, however many nodes share it.
+        It is obtained once in a run, so that warnings about it are not repeated for each node.
         """
         from imagebuilder.images.obtain import obtain_base
 
         if source not in self._obtained:
-            self._obtained[source] = obtain_base(source, self.cache, self.console)
+            wanted = replace(source, allow_http=True) if self.allow_http else source
+            self._obtained[source] = obtain_base(wanted, self.cache, self.console)
         return self._obtained[source]
 
     def find(self, source: ImageSource) -> BaseImage | None:
-        """Return the base of an image without any network: cached, or a file of the user's."""
+        """Return the base image without network: from the cache or a local file, else None."""
         from imagebuilder.images.obtain import find_cached
 
         return self.obtain(source) if source.file or find_cached(source, self.cache) else None
 
     def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
-        """Load what the flags and their --config describe, with the keys its nodes carry.
+        """Return the classroom of the flags and their --config, with the keys of its nodes.
 
-        Keys that are not there yet are made, and kept unless `write` is off.
+        Missing keys are made, and stored if `write` is set.
         """
         from imagebuilder.shack.keystore import with_identities
 
@@ -75,7 +77,7 @@ class Session:
         return with_identities(classroom, write=write)
 
     def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
-        """Load the one node that the flags describe, with the keys it carries."""
+        """Return the one node of the flags, with its keys."""
         from imagebuilder.shack.keystore import with_identities
 
         classroom, node = node_from_flags(flags, self.console, self.environment)

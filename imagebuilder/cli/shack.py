@@ -1,4 +1,4 @@
-"""The commands about the instructor's machine: shack, export, labels, status."""
+"""The commands `shack`, `export`, `labels` and `status`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from imagebuilder.settings.load import load_classroom, load_roster, with_whole_p
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, shack_of, with_client_keys
-from imagebuilder.shack.labels import PAPERS, write_labels
+from imagebuilder.shack.labels import SHEETS, write_labels
 from imagebuilder.shack.observe import observe
 from imagebuilder.shack.status import summarise
 
@@ -33,7 +33,7 @@ _profiles = click.option(
 _kind = click.option(
     "--kind",
     type=click.Choice(["classic", "swarm-mode"]),
-    help="consul and classic Swarm, or Docker's swarm mode; default: what FILE says.",
+    help="consul and classic Swarm, or Docker's swarm mode; default: as in FILE.",
 )
 
 
@@ -55,7 +55,7 @@ def shack(
     folders: tuple[Path, ...],
     dry_run: bool,
 ) -> None:
-    """Write what the instructor's machine runs for the class of FILE: make up starts it."""
+    """Write the services of the instructor's machine for FILE; start them with `make up`."""
     classroom = load_classroom(
         file, environment=os.environ, ask=console.ask_secret, profile_folders=folders
     )
@@ -70,7 +70,7 @@ def shack(
     "formats",
     type=click.Choice(list(EXPORTS)),
     multiple=True,
-    help="Only this format (more than once for several); default: all.",
+    help="Only this format (may be repeated); default: all.",
 )
 @click.option(
     "-o", "--output", type=_PATH, callback=on_disk, help="Folder for the files; default: export."
@@ -84,7 +84,7 @@ def export(
     output: Path | None,
     folders: tuple[Path, ...],
 ) -> None:
-    """Write the roster of FILE for other tools; one format without -o goes to stdout."""
+    """Write the roster of FILE for other tools; a single format without -o to stdout."""
     roster = load_roster(file, environment=os.environ, profile_folders=folders)
     classroom = with_client_keys(roster)
     if len(formats) == 1 and output is None:
@@ -98,10 +98,14 @@ def export(
 @_file
 @click.option(
     "-o", "--output", type=_PATH, callback=on_disk, default=Path("labels.html"), show_default=True,
-    help="HTML file, or PDF where chromium or weasyprint is installed.",
+    help="HTML file, or PDF if chromium or weasyprint is installed.",
 )  # fmt: skip
 @click.option(
-    "--paper", type=click.Choice(list(PAPERS)), default="a4", show_default=True, help="Label sheet."
+    "--paper",
+    type=click.Choice(list(SHEETS)),
+    default="a4",
+    show_default=True,
+    help="Label sheet.",
 )
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
 @_profiles
@@ -109,10 +113,10 @@ def export(
 def labels(
     console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
 ) -> None:
-    """Write a sheet of labels for the cards of FILE, to scale, with a QR code each."""
+    """Write a sheet of labels with QR codes for the cards of FILE, in real size."""
     roster = load_roster(file, environment=os.environ, profile_folders=folders)
     search_path = os.environ.get("PATH", os.defpath)
-    sheet = PAPERS[paper]
+    sheet = SHEETS[paper]
     write_labels(roster, output, sheet, skip, search_path=search_path, reporter=console)
     _list_files(console, [output])
 
@@ -120,10 +124,10 @@ def labels(
 @click.command()
 @_file
 @_kind
-@click.option("--watch", is_flag=True, help="Ask again until every node has joined.")
+@click.option("--watch", is_flag=True, help="Repeat until every node has joined.")
 @click.option(
     "--interval", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True,
-    help="Seconds between two looks.",
+    help="Seconds between two queries.",
 )  # fmt: skip
 @click.option(
     "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True,
@@ -131,7 +135,7 @@ def labels(
 )  # fmt: skip
 @click.option(
     "--card", "cards", type=_PATH, multiple=True,
-    help="Card to read as well: its mounted boot folder, its device or an image.",
+    help="Card to read as well: mounted boot partition, device or image.",
 )  # fmt: skip
 @_profiles
 @with_console
@@ -146,7 +150,7 @@ def status(
     cards: tuple[Path, ...],
     folders: tuple[Path, ...],
 ) -> None:
-    """Ask the shack of FILE which nodes have joined, which are missing and which are not well."""
+    """Show which nodes of FILE have joined the shack, are missing or have a problem."""
     roster = load_roster(file, environment=os.environ, profile_folders=folders)
     reports = tuple(map(read_card, cards))
     classroom = replace(roster, shack=shack_of(roster, kind))
@@ -155,7 +159,7 @@ def status(
         _show(console, seen, watch=watch)
 
 
-# ---- how they speak
+# ---- output
 
 
 def _list_files(console: Console, paths: Any) -> None:
@@ -169,7 +173,7 @@ def _list_files(console: Console, paths: Any) -> None:
 def _show(console: Console, seen: Observation, *, watch: bool) -> None:
     if seen.rows is not None:
         _show_rows(console, seen.state, seen.rows, watch=watch)
-    # After the table, which clears the screen of whoever watches.
+    # After the table, which clears the screen with --watch.
     if seen.warning:
         console.warn(seen.warning)
     console.out.flush()
@@ -187,7 +191,7 @@ def _show_rows(
     console.table(_HEAD, [_row(row) for row in rows])
     words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
-    console.note(f"{clock}{words or 'nobody is expected'}")
+    console.note(f"{clock}{words or 'no nodes expected'}")
 
 
 _HEAD = ("node", "state", "address", "arch", "docker", "what")
@@ -207,7 +211,7 @@ def _report(found: ClusterState | None, rows: tuple[NodeStatus, ...]) -> dict[st
             {
                 "hostname": row.hostname,
                 "state": row.state,
-                "findings": [asdict(finding) for finding in row.findings],
+                "findings": [asdict(note) for note in row.notes],
                 "address": row.address,
                 "expected_address": row.expected_address,
                 "arch": row.arch,

@@ -1,4 +1,4 @@
-"""A block device opened for writing: exclusive, unbuffered, and asked for its own facts."""
+"""Open block devices for writing: exclusively, without buffers, checked after opening."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.devices.device import Device
 
-if sys.platform != "win32":  # where no device is ever opened, but this module is imported
+if sys.platform != "win32":  # the module is imported there, but no device is opened
     import fcntl
 
 # Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.
@@ -37,13 +37,13 @@ _LOOP_SET_DIRECT_IO = 0x4C08
 _ON_LINUX = sys.platform.startswith("linux")
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
-# udev holds the lock while it looks at a new card, and expects others to wait.
+# udev holds this lock while it probes a new card (systemd, BLOCK_DEVICE_LOCKING).
 _LOCK_SECONDS = 5.0
 PERMISSION_HINT = "run it as root (sudo), or add yourself to the group `disk`"
 
 
 class Buffer:
-    """Page-aligned memory, as O_DIRECT demands; bytes and bytearray give EINVAL."""
+    """Page-aligned memory, required by O_DIRECT (open(2)); bytes objects cause EINVAL."""
 
     def __init__(self, size_bytes: int) -> None:
         self._memory = mmap.mmap(-1, size_bytes)
@@ -55,9 +55,9 @@ class Buffer:
 
 
 class BlockDevice:
-    """An opened device; every transfer is unbuffered and whole, or raises WriteError.
+    """An open device. Transfers are unbuffered and complete; methods raise WriteError on failure.
 
-    Offsets and sizes are multiples of the sector size; views come from a Buffer.
+    Offsets and sizes are multiples of the sector size; views are those of a Buffer.
     """
 
     def __init__(self, path: str, descriptor: int, size_bytes: int) -> None:
@@ -66,24 +66,24 @@ class BlockDevice:
         self._descriptor = descriptor
 
     def write(self, offset_bytes: int, view: memoryview) -> None:
-        """Write all of `view`; when this returns, the device has it."""
+        """Write all of `view`; return when the device has received it."""
         with self._named("write", offset_bytes):
             done = 0
             while done < len(view):
                 done += os.pwritev(self._descriptor, [view[done:]], offset_bytes + done)
 
     def read(self, offset_bytes: int, view: memoryview) -> None:
-        """Fill `view` from the device itself, not from memory."""
+        """Fill `view` from the device itself, not from the page cache."""
         with self._named("read", offset_bytes):
             done = 0
             while done < len(view):
                 count = os.preadv(self._descriptor, [view[done:]], offset_bytes + done)
                 if count == 0:
-                    raise OSError(errno.EIO, "the device ends early")
+                    raise OSError(errno.EIO, "unexpected end of device")
                 done += count
 
     def flush(self) -> None:
-        """Wait until the device says that all is stored, and forget what memory holds of it."""
+        """Wait until the device has stored everything, and drop it from the page cache."""
         with self._named("flush", None):
             os.fsync(self._descriptor)
         if _ON_LINUX:
@@ -91,7 +91,7 @@ class BlockDevice:
                 fcntl.ioctl(self._descriptor, _BLKFLSBUF)
 
     def reread_table(self) -> bool:
-        """Make the kernel read the partition table; False where it would not."""
+        """Make the kernel read the partition table; return False if it does not."""
         if not _ON_LINUX:
             return True
         try:
@@ -101,7 +101,7 @@ class BlockDevice:
         return True
 
     def eject(self) -> bool:
-        """Ask the drive to let go of the medium; False where it cannot."""
+        """Eject the medium; return False if the drive cannot."""
         if not _ON_LINUX:
             return False
         try:
@@ -118,19 +118,19 @@ class BlockDevice:
             where = "" if offset_bytes is None else f" at {offset_bytes}"
             raise WriteError(
                 f"{self.path}: {deed}{where} failed: {error.strerror}",
-                "check reader and contacts, then try again or take another card",
+                "check reader and contacts, then try again or use another card",
             ) from error
 
 
 class DeviceReader:
-    """A ReadAt of a device past the kernel's cache; for proof and for comparing."""
+    """A ReadAt of a device that bypasses the page cache."""
 
     def __init__(self, device: BlockDevice) -> None:
         self.size_bytes = device.size_bytes
         self._device = device
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end."""
         end = min(offset_bytes + size_bytes, self.size_bytes)
         begin = offset_bytes // mmap.PAGESIZE * mmap.PAGESIZE
         if begin >= end:
@@ -143,9 +143,9 @@ class DeviceReader:
 
 @contextmanager
 def claim(confirmed: Device) -> Iterator[BlockDevice]:
-    """Open a device for writing, alone, and make sure that it is still what was confirmed.
+    """Yield a device opened for writing, after a check that it is still the confirmed one.
 
-    Raises RefusedError when it is in use (O_EXCL and flock), read-only, or another medium.
+    Raise RefusedError if it is in use (O_EXCL or flock), read-only or another medium.
     """
     descriptor = _open(confirmed.path, os.O_RDWR | os.O_EXCL | _DIRECT)
     try:
@@ -159,7 +159,7 @@ def claim(confirmed: Device) -> Iterator[BlockDevice]:
 
 @contextmanager
 def open_for_reading(device: Device) -> Iterator[BlockDevice]:
-    """Open a device for unbuffered reading; raises ImageError where it cannot be read."""
+    """Yield a device opened for unbuffered reading. Raise ImageError on failure."""
     try:
         descriptor = _open(device.path, os.O_RDONLY | _DIRECT)
     except RefusedError as error:
@@ -176,10 +176,10 @@ def open_for_reading(device: Device) -> Iterator[BlockDevice]:
 
 @contextmanager
 def _past_backing_file(device: Device, descriptor: int) -> Iterator[None]:
-    """Keep a loop device from answering out of the page cache of its file, which O_DIRECT allows.
+    """Make a loop device bypass the page cache of its file, which O_DIRECT alone does not.
 
-    Where the kernel refuses (the file system below cannot, or has larger sectors, or we are not
-    root) the device stays as it is; afterwards it is what it was before.
+    Restored at the end of the block. Without effect if the kernel refuses it: not root, or the file
+    system of the file does not support it or has larger sectors.
     """
     changed = _is_buffered_loop(device) and _set_loop_direct(descriptor, on=True)
     try:
@@ -211,10 +211,10 @@ def _open(path: str, flags: int) -> int:
         return os.open(real, flags | os.O_CLOEXEC)
     except OSError as error:
         hints = {
-            errno.EBUSY: "another program uses it: unmount it, or close that program",
+            errno.EBUSY: "unmount it, or close the program that uses it",
             errno.EACCES: PERMISSION_HINT,
             errno.EPERM: PERMISSION_HINT,
-            errno.EROFS: "slide the card's lock open, or take another card",
+            errno.EROFS: "unlock the card's write protection, or use another card",
         }
         reason = "is in use" if error.errno == errno.EBUSY else f"cannot open: {error.strerror}"
         raise RefusedError(
@@ -223,7 +223,7 @@ def _open(path: str, flags: int) -> int:
 
 
 def _lock(path: str, descriptor: int) -> None:
-    # udev and other careful programs respect this lock (systemd's BLOCK_DEVICE_LOCKING).
+    # udev respects this lock, and does not probe the card meanwhile.
     until = time.monotonic() + _LOCK_SECONDS
     while True:
         try:
@@ -231,7 +231,7 @@ def _lock(path: str, descriptor: int) -> None:
         except OSError as error:
             if time.monotonic() >= until:
                 raise RefusedError(
-                    f"{path} is in use", "another program holds its lock: close that program"
+                    f"{path} is in use", "close the program that holds its lock"
                 ) from error
         time.sleep(0.1)
 
@@ -241,16 +241,17 @@ def _check(confirmed: Device, descriptor: int) -> None:
     if not same_device(confirmed, now) or (_ON_LINUX and not _same_open(confirmed, descriptor)):
         raise RefusedError(
             f"{confirmed.path} changed since it was confirmed",
-            "another card or reader answers now: look at `rpi-image devices` and try again",
+            "check `rpi-image devices` and try again: it is another card or reader now",
         )
     if _ON_LINUX and _ask(descriptor, _BLKROGET, "i"):
         raise RefusedError(
-            f"{confirmed.path} is read-only", "slide the card's lock open, or take another card"
+            f"{confirmed.path} is read-only",
+            "unlock the card's write protection, or use another card",
         )
 
 
 def _same_open(confirmed: Device, descriptor: int) -> bool:
-    """Compare what was opened itself: its name may point elsewhere by now."""
+    """Return whether the open device is the confirmed one; its path may name another one by now."""
     number = os.fstat(descriptor).st_rdev
     return (
         f"{os.major(number)}:{os.minor(number)}" == confirmed.major_minor
@@ -260,7 +261,7 @@ def _same_open(confirmed: Device, descriptor: int) -> bool:
 
 
 def _ask(descriptor: int, request: int, form: str) -> int | None:
-    """Ask the kernel for one number; None where it does not know the question."""
+    """Return a number from an ioctl; None if the kernel does not know the request."""
     answer = bytearray(struct.calcsize(form))
     try:
         fcntl.ioctl(descriptor, request, answer)
@@ -271,7 +272,10 @@ def _ask(descriptor: int, request: int, form: str) -> int | None:
 
 
 def unmounted(device: Device) -> Device:
-    """Unmount what is mounted of a card, unless it carries something of the system; look again."""
+    """Unmount a card unless it has a file system of this system; return its new state.
+
+    Raise RefusedError if a partition cannot be unmounted.
+    """
     if not (mounted_parts(device) and may_unmount(device)):
         return device
     if device.path.startswith("/dev/disk"):
@@ -280,5 +284,5 @@ def unmounted(device: Device) -> Device:
     for part, point in mounted_parts(device):
         done = subprocess.run(["umount", "--", point], capture_output=True, check=False)
         if done.returncode != 0:
-            raise RefusedError(f"{part} cannot be unmounted", "close what uses it, and try again")
+            raise RefusedError(f"cannot unmount {part}", "close what uses it, and try again")
     return load_device(device.path)

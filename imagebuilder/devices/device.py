@@ -9,7 +9,7 @@ from imagebuilder.model import SECTOR_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DevicePart:
-    """A partition of a block device that the system knows."""
+    """A partition known to the system, or a file system on the whole disk."""
 
     path: str
     mountpoints: tuple[str, ...] = ()
@@ -21,14 +21,14 @@ class DevicePart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Device:
-    """A block device as this machine sees it; strings of the vendor are sanitised.
+    """A block device of this machine; strings of the vendor are sanitised.
 
-    `kind` is lsblk's type, or `absent`, `file` or `part` for what is no whole disk. `parts` holds
-    all that stands on it, the whole disk itself first where that is mounted or formatted.
-    `slot` names the port it hangs on, `sequence` the kernel's number of this medium in this place
-    (it changes with every insertion). `backing` names what is behind a loop device, `backing_inode`
-    its `device/inode`, `backing_device` its major:minor where that is a block device. `relatives`
-    show the same bytes; what those carry and are held by counts as this device's.
+    `kind` is the type of lsblk, or `absent`, `file` or `part` if it is not a whole disk. `parts`
+    are its partitions, and the whole disk first if it is mounted or formatted. `slot` is its port,
+    `sequence` the kernel's diskseq, which changes with every insertion. For a loop device,
+    `backing` is the path of its file, `backing_inode` its `device/inode`, `backing_device` its
+    major:minor if it is a block device. `relatives` are devices with the same bytes; their mounts
+    and holders count for this device, too.
     """
 
     path: str
@@ -55,13 +55,13 @@ class Device:
 
 
 def describe(device: Device) -> str:
-    """Name a device for people: path, what it is, how large, where it hangs."""
+    """Return a description of a device: path, vendor, model, size, serial number and port."""
     size = f"{device.size_bytes / 10**9:.1f} GB"
     words = [device.vendor, device.model, size, device.serial, device.slot]
     return f"{device.path} ({', '.join(word for word in words if word)})"
 
 
 def describe_content(device: Device) -> str:
-    """Name what a device holds, for people: file systems and their labels."""
+    """Return a description of the content of a device: file systems and their labels."""
     parts = [" ".join(w for w in (p.fstype, p.label) if w) or "data" for p in device.parts]
-    return ", ".join(parts) or "nothing known"
+    return ", ".join(parts) or "unknown data"

@@ -1,4 +1,4 @@
-"""Waiting for the kernel (or udev) to say that something about block devices changed."""
+"""Listen for events of the kernel and udev about block devices."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _KOBJECT_UEVENT = 15  # include/uapi/linux/netlink.h
-_KERNEL_AND_UDEV = 1 | 2
+_KERNEL_AND_UDEV = 1 | 2  # multicast groups of kernel and udev (systemd, sd-device)
 _MESSAGE_BYTES = 16 << 10
 _LOST = b"SUBSYSTEM=block"
 
 
 class Uevents:
-    """A netlink socket; without one (no Linux, no right) every wait just lasts its time."""
+    """A netlink socket; without one (not Linux, no permission) callers have to poll."""
 
     def __init__(self, listener: socket.socket | None) -> None:
         self._listener = listener
 
     def changed(self) -> bool:
-        """Tell at once whether a block device came, went or changed since the last call."""
+        """Return at once whether a block device came, went or changed since the last call."""
         if self._listener is None:
             return True
         found = False
@@ -35,13 +35,13 @@ class Uevents:
             return self._listener.recv(_MESSAGE_BYTES) if self._listener else b""
         except BlockingIOError:
             return b""
-        except OSError:  # messages were lost: say that something changed, once
+        except OSError:  # ENOBUFS: events were lost (netlink(7)), so report a change
             return _LOST
 
 
 @contextmanager
 def open_uevents() -> Iterator[Uevents]:
-    """Listen from now on."""
+    """Yield a listener for events from now on."""
     try:
         listener = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _KOBJECT_UEVENT)
         listener.bind((0, _KERNEL_AND_UDEV))

@@ -1,4 +1,4 @@
-"""The block devices of this machine: lsblk, /proc and /sys on Linux, diskutil on macOS."""
+"""List the block devices: from lsblk, /proc and /sys on Linux, from diskutil on macOS."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from imagebuilder.model import SECTOR_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-if sys.platform != "win32":  # where no device is ever listed, but this module is imported
+if sys.platform != "win32":  # the module is imported there, but no device is listed
     import fcntl
 COLUMNS = "NAME,PATH,MAJ:MIN,SIZE,TYPE,TRAN,RM,HOTPLUG,RO,VENDOR,MODEL,SERIAL,LOG-SEC,MOUNTPOINT"
 CONTENT_COLUMNS = ",FSTYPE,LABEL"
 _HOLDING = ("crypt", "lvm", "dm", "mpath", "md", "linear")  # and every raidN
-_MINORS_FIELD, _MOUNT_FIELD = 2, 4
+_MINORS_FIELD, _MOUNT_FIELD = 2, 4  # of /proc/self/mountinfo (proc_pid_mountinfo(5))
 _LOOP_GET_STATUS64, _LOOP_INFO_BYTES = 0x4C05, 232
 
 
 @dataclass(frozen=True, slots=True)
 class SysfsDisk:
-    """What /sys knows of a disk and lsblk does not tell."""
+    """Properties of a disk in /sys that lsblk does not show."""
 
     sequence: int | None = None
     device_path: str = ""
@@ -46,7 +46,7 @@ class SysfsDisk:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The texts that describe one Linux machine's block devices at one moment."""
+    """The texts that describe the block devices of a Linux machine at one time."""
 
     lsblk: str
     mountinfo: str = ""
@@ -55,14 +55,14 @@ class Snapshot:
 
 
 def list_devices() -> tuple[Device, ...]:
-    """Return every disk of this machine; raises RefusedError where they cannot be examined."""
+    """Return every disk of this machine. Raise RefusedError if they cannot be listed."""
     if sys.platform == "darwin":
         return macos.list_devices()
     return parse_devices(take_snapshot())
 
 
 def load_device(path: str) -> Device:
-    """Return the facts of one device; what is no block device gets the kind `absent` or `file`."""
+    """Return one device; if it is not a block device, its kind is `absent` or `file`."""
     _check_system()
     real = os.path.realpath(path)
     try:
@@ -77,7 +77,7 @@ def load_device(path: str) -> Device:
 
 
 def load_identity(path: str) -> Device:
-    """Return one disk's facts anew without reading its content or another disk's."""
+    """Return the present properties of one disk, without reading its content or other disks."""
     if sys.platform == "darwin":
         return macos.load_device(path)
     try:
@@ -88,7 +88,7 @@ def load_identity(path: str) -> Device:
 
 
 def find_device(devices: tuple[Device, ...], path: str, major_minor: str) -> Device:
-    """Return the disk with these numbers, or the partition of a disk, or one without a medium."""
+    """Return the disk or partition with these numbers, else a disk without a medium."""
     for device in devices:
         if device.major_minor == major_minor:
             return device
@@ -99,13 +99,13 @@ def find_device(devices: tuple[Device, ...], path: str, major_minor: str) -> Dev
 
 
 def device_holding(path: Path) -> str:
-    """Return major:minor of the block device under a file, or "" where none can be named."""
+    """Return major:minor of the block device that holds a file, or "" if it is not known."""
     while not path.exists():
         path = path.parent
     numbers = _numbers(path.stat().st_dev)
     if not numbers.startswith("0:"):
         return numbers
-    # btrfs and others report numbers of their own: ask for the source of the mount.
+    # btrfs and others report an anonymous device number (0:N): use the source of the mount.
     for entry in _read("/proc/self/mountinfo").splitlines():
         before, _, after = entry.partition(" - ")
         source = after.split()[1] if len(after.split()) > 1 else ""
@@ -115,9 +115,9 @@ def device_holding(path: Path) -> str:
 
 
 def take_snapshot(path: str = "") -> Snapshot:
-    """Read this Linux machine's texts, or those about one disk (then without its content).
+    """Return the texts of this machine, or those about one disk, then without its content.
 
-    Raises RefusedError without lsblk and on another system.
+    Raise RefusedError if lsblk fails, and on other systems.
     """
     _check_system()
     command = ["lsblk", "--json", "--bytes", "--output"]
@@ -126,7 +126,7 @@ def take_snapshot(path: str = "") -> Snapshot:
         done = subprocess.run(command, capture_output=True, text=True, check=not path)
     except (OSError, subprocess.CalledProcessError) as error:
         raise RefusedError(
-            "lsblk does not list the block devices", "install the package util-linux"
+            "lsblk cannot list the block devices", "install the package util-linux"
         ) from error
     blocks = sorted(Path("/sys/block").iterdir())
     sysfs = tuple((block.name, _load_sys(block, ask=not path)) for block in blocks)
@@ -137,13 +137,13 @@ def take_snapshot(path: str = "") -> Snapshot:
 def _check_system() -> None:
     if sys.platform != "darwin" and not sys.platform.startswith("linux"):
         raise RefusedError(
-            f"cards cannot be written on {sys.platform}",
-            "`rpi-image build --bmap` writes an image and a bmap for any card writer",
+            f"writing cards is not supported on {sys.platform}",
+            "use `rpi-image build --bmap`, and write the image with another program",
         )
 
 
 def parse_devices(snapshot: Snapshot) -> tuple[Device, ...]:
-    """Turn the texts of one machine into devices, in lsblk's order."""
+    """Return the devices described by the texts, in the order of lsblk."""
     mounts = _Mounts(snapshot)
     facts = dict(snapshot.sys)
     tree: list[dict[str, Any]] = json.loads(snapshot.lsblk)["blockdevices"]
@@ -152,7 +152,7 @@ def parse_devices(snapshot: Snapshot) -> tuple[Device, ...]:
 
 
 class _Mounts:
-    """Where a device is mounted or used as swap, by its numbers and by its path."""
+    """Mount points and swap use of devices, by major:minor and by path."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._at: dict[str, list[str]] = {}
@@ -233,7 +233,7 @@ def _holder(entry: Mapping[str, Any]) -> str:
 
 
 def _transport(entry: Mapping[str, Any], known: SysfsDisk) -> str:
-    """Return usb, mmc (an SD card), emmc (soldered), loop, or what lsblk says."""
+    """Return usb, mmc (an SD card), emmc (soldered), loop, or the transport of lsblk."""
     if _text(entry, "name").startswith("mmcblk"):
         return "emmc" if known.card_type == "MMC" else "mmc"
     if _text(entry, "type") == "loop":
@@ -242,7 +242,7 @@ def _transport(entry: Mapping[str, Any], known: SysfsDisk) -> str:
 
 
 def _slot(device_path: str) -> str:
-    """Name the port from a /sys path: `usb-1-2.3`, with the reader's slot where it has several."""
+    """Return the port in a /sys path: `usb-1-2.3`, with the slot of a reader with several."""
     found = re.search(r"/(\d+-[\d.]+):[^/]*/host\d+/target[\d:]+/\d+:\d+:\d+:(\d+)/", device_path)
     if found:
         return f"usb-{found[1]}" + (f"-slot{found[2]}" if found[2] != "0" else "")
@@ -251,7 +251,7 @@ def _slot(device_path: str) -> str:
 
 
 def _load_sys(path: Path, *, ask: bool) -> SysfsDisk:
-    """Read a disk's facts; `ask` the file behind a loop, too, whose server may have died."""
+    """Return properties of a disk; with `ask` those of a loop's file, whose server may hang."""
     sequence = _read(path / "diskseq").strip()
     backing = _read(path / "loop" / "backing_file").removesuffix("\n")
     device, inode, special = _ask_backing(path.name, backing) if ask and backing else (0, 0, 0)
@@ -266,12 +266,12 @@ def _load_sys(path: Path, *, ask: bool) -> SysfsDisk:
 
 
 def _ask_backing(name: str, backing: str) -> tuple[int, int, int]:
-    """Return device, inode and own number of what is behind a loop; zeros where none is known."""
+    """Return st_dev, st_ino and st_rdev of the file behind a loop device; zeros if unknown."""
     return _ask_loop(name) or _ask_file(backing) or (0, 0, 0)
 
 
 def _ask_loop(name: str) -> tuple[int, int, int] | None:
-    """Ask the kernel, which knows it under whatever name (linux/loop.h, loop_info64)."""
+    """Return the numbers from the kernel, valid even if the file was renamed (loop_info64)."""
     answer = bytearray(_LOOP_INFO_BYTES)
     try:
         descriptor = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -314,7 +314,7 @@ def _path(entry: Mapping[str, Any]) -> str:
 
 
 def _flag(entry: Mapping[str, Any], key: str) -> bool:
-    """Read a flag; lsblk before 2.33 wrote "0" and "1"."""
+    """Return a boolean; lsblk before 2.33 writes "0" and "1"."""
     return entry.get(key) in (True, "1", 1)
 
 

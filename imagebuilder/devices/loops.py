@@ -1,4 +1,4 @@
-"""Which devices of a machine show the same bytes: loops over disks, and over one file."""
+"""Find devices with the same bytes: loop devices on disks, and several on one file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def with_relatives(listed: Sequence[Device]) -> tuple[Device, ...]:
-    """Tell every device what it shares its bytes with, and what that carries and is held by."""
+    """Return the devices with their relatives, and the mounts and holders of those."""
     return tuple(_related(device, listed) for device in listed)
 
 
@@ -32,7 +32,7 @@ def _related(device: Device, listed: Sequence[Device]) -> Device:
 
 
 def _family(device: Device, listed: Sequence[Device]) -> list[Device]:
-    """Return the device and all that is joined to it, over however many loops."""
+    """Return the device and all that share bytes with it, through any number of loops."""
     found = [device]
     for member in found:
         paths = {one.path for one in found}
@@ -41,7 +41,7 @@ def _family(device: Device, listed: Sequence[Device]) -> list[Device]:
 
 
 def _share(one: Device, other: Device) -> bool:
-    """Return whether a loop is one of both and shows the other, or what the other shows."""
+    """Return whether one is a loop on the other, or both are loops on the same file."""
     shown, seen = _shown(one), _shown(other)
     return bool(shown & seen or shown & _nodes(other) or seen & _nodes(one))
 
@@ -58,12 +58,12 @@ def _below(device: Device, listed: Sequence[Device]) -> str:
 
 
 def _nodes(device: Device) -> set[str]:
-    """Return the names and numbers of a disk and of all that stands on it."""
+    """Return the paths and numbers of a disk and its partitions."""
     names = {device.path, device.major_minor}
     names |= {name for part in device.parts for name in (part.path, part.major_minor)}
     return names - {""}
 
 
 def _shown(device: Device) -> set[str]:
-    """Return what a loop stands on; a path can be out of date, the kernel's numbers cannot."""
+    """Return the file of a loop; its inode if known, because the path may be out of date."""
     return ({device.backing_inode or device.backing, device.backing_device}) - {""}

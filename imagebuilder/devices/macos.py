@@ -1,4 +1,4 @@
-"""The disks of a Mac, from diskutil's property lists. Tested on recordings, not on hardware."""
+"""List the disks of a Mac from diskutil. Tested with recorded output, not on hardware."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _TRANSPORTS = {"USB": "usb", "Secure Digital": "mmc", "Disk Image": "loop"}
 
 
 def list_devices() -> tuple[Device, ...]:
-    """Ask diskutil for every whole disk."""
+    """Return every whole disk."""
     listed = _ask("list", "-plist")
     return tuple(_load(entry, listed) for entry in listed.get("AllDisksAndPartitions", []))
 
 
 def load_device(path: str) -> Device:
-    """Return one disk's facts by its /dev/diskN or /dev/rdiskN path."""
+    """Return one disk by its path, /dev/diskN or /dev/rdiskN."""
     name = path.removeprefix("/dev/").removeprefix("r")
     listed = _ask("list", "-plist")
     for entry in listed.get("AllDisksAndPartitions", []):
@@ -30,19 +30,19 @@ def load_device(path: str) -> Device:
 
 
 def raw_path(path: str) -> str:
-    """Return the unbuffered twin of /dev/diskN."""
+    """Return the path of the unbuffered device of /dev/diskN."""
     return path.replace("/dev/disk", "/dev/rdisk")
 
 
 def unmount(path: str) -> None:
-    """Unmount every volume of a disk; raises RefusedError where one is in use."""
+    """Unmount all volumes of a disk. Raise RefusedError if one is in use."""
     _run("unmountDisk", path)
 
 
 def parse_device(entry: dict[str, Any], info: dict[str, Any], listed: dict[str, Any]) -> Device:
-    """Turn `diskutil list` and `diskutil info` of one disk into a device.
+    """Return the device described by `diskutil list` and `diskutil info`.
 
-    Volumes of an APFS container made from one of the disk's partitions count as the disk's.
+    Volumes of an APFS container on one of its partitions count as its own.
     """
     volumes = list(_volumes(entry, listed))
     mounted = tuple(v["MountPoint"] for v in volumes if v.get("MountPoint"))
@@ -90,8 +90,8 @@ def _load(entry: dict[str, Any], listed: dict[str, Any]) -> Device:
 
 
 def _ask(*words: str) -> dict[str, Any]:
-    """Ask a verb that answers with a property list; those that change something answer in words."""
-    import plistlib  # noqa: PLC0415 - only macOS pays for it
+    """Return the property list that a diskutil command with -plist prints."""
+    import plistlib  # noqa: PLC0415 - slow, and needed on macOS only
 
     listed: dict[str, Any] = plistlib.loads(_run(*words))
     return listed

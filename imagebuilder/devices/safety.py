@@ -1,4 +1,4 @@
-"""Why a device must not be written: one pure function from its facts to reasons."""
+"""Decide whether a device may be written: a pure function from its properties to reasons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REMOVABLE_TRANSPORTS = ("usb", "mmc", "loop")
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """One reason against a device; `code` names the rule."""
+    """One reason to refuse a device; `code` is the name of the rule."""
 
     code: str
     message: str
@@ -33,9 +33,9 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class ProtectedFile:
-    """Something that must survive: what it is, the block device it lies on, and the file itself.
+    """A file or folder that must not be overwritten, and the block device that holds it.
 
-    `major_minor` is "" where no device can be named; `inode` is `device/inode`.
+    `major_minor` is "" if the device is not known; `inode` is `device/inode`.
     """
 
     what: str
@@ -46,7 +46,7 @@ class ProtectedFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WritePolicy:
-    """What shall be written, and what the user allowed by flags."""
+    """The size of the image, what the user allowed with flags, and what is protected."""
 
     image_bytes: int = 0
     allow_loop: bool = False
@@ -56,9 +56,9 @@ class WritePolicy:
 
 
 def refusals(device: Device, policy: WritePolicy) -> tuple[Refusal, ...]:
-    """Return every reason against writing `device`, the weightiest first; none means safe.
+    """Return every reason not to write `device`, most important first; none if it is safe.
 
-    No wish lifts the refusal of a disk that carries the system.
+    No option of `policy` removes the refusal of a disk of the running system.
     """
     unusable = _unusable(device)
     if unusable:
@@ -68,29 +68,29 @@ def refusals(device: Device, policy: WritePolicy) -> tuple[Refusal, ...]:
 
 
 def sanitise(text: str) -> str:
-    """Make a vendor's string fit for a terminal: printable, single blanks, short."""
+    """Return a vendor's string for a terminal: printable, single spaces, at most 40 characters."""
     return " ".join(printable(text).split())[:_NAME_LENGTH].rstrip()
 
 
 def printable(text: str) -> str:
-    """Replace by blanks what could steer a terminal."""
+    """Return `text` with a space for each character that is not printable (terminal control)."""
     return "".join(c if c.isprintable() else " " for c in text)
 
 
 def is_system_mount(point: str) -> bool:
-    """Return whether the running system needs what is mounted there."""
+    """Return whether a mount point belongs to the running system."""
     return point in _SYSTEM_MOUNTS or point.startswith(_SYSTEM_BELOW)
 
 
 def may_unmount(device: Device) -> bool:
-    """Return whether what is mounted may be unmounted: removable media, nothing of the system."""
+    """Return whether a device may be unmounted: removable, and not part of the system."""
     return device.transport in _REMOVABLE_TRANSPORTS and not (
         device.system_mounts or device.holders or device.backing_device
     )
 
 
 def mounted_parts(device: Device) -> tuple[tuple[str, str], ...]:
-    """Return (partition, mount point) of everything mounted, also by a relative."""
+    """Return (partition, mount point) of all mounts, including those of relatives."""
     return tuple((part.path, point) for part in _all_parts(device) for point in part.mountpoints)
 
 
@@ -99,12 +99,12 @@ def _all_parts(device: Device) -> tuple[DevicePart, ...]:
 
 
 def only_mounted(device: Device, policy: WritePolicy) -> bool:
-    """Return whether a device is refused for nothing but its mounts."""
+    """Return whether mounts are the only reasons to refuse a device."""
     return all(refusal.code == "mounted" for refusal in refusals(device, policy))
 
 
 def same_device(confirmed: Device, now: Device) -> bool:
-    """Return whether this is still the medium that was confirmed, in the same place."""
+    """Return whether this is still the confirmed medium in the same slot."""
     return _identity(confirmed) == _identity(now)
 
 
@@ -121,16 +121,16 @@ def _identity(device: Device) -> tuple[str | int | None, ...]:
 
 
 def _unusable(device: Device) -> Refusal | None:
-    """Say why this is no disk at all; nothing more can be asked of it then."""
+    """Return why this is not a disk; the other rules do not apply then."""
     kinds = {
-        "absent": ("does not exist", "`rpi-image devices` lists them"),
-        "file": ("is not a block device", "give the card's disk; `rpi-image devices` lists them"),
-        "part": ("is a partition", "give the whole disk, without the partition's number"),
+        "absent": ("does not exist", "see `rpi-image devices`"),
+        "file": ("is not a block device", "use the disk of the card, see `rpi-image devices`"),
+        "part": ("is a partition", "use the whole disk, without the partition number"),
     }
     if device.kind in kinds:
         return Refusal(device.kind, *kinds[device.kind])
     if device.size_bytes == 0:
-        return Refusal("empty", "holds no medium", "insert a card, and wait a moment")
+        return Refusal("empty", "has no medium", "insert a card, and wait a moment")
     return None
 
 
@@ -139,7 +139,9 @@ def _system(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.system_mounts:
         where = ", ".join(device.system_mounts)
         yield Refusal(
-            "system", f"carries the running system ({where})", "no flag overrides this; take a card"
+            "system",
+            f"holds the running system ({where})",
+            "use a card; no option overrides this",
         )
 
 
@@ -149,26 +151,26 @@ def _holders(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
         yield Refusal(
             "held",
             f"is part of {', '.join(device.holders)}",
-            "take it out of that volume first, if it is really to be overwritten",
+            "remove it from that volume first",
         )
 
 
 def _above(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     del policy
     if device.backing_device:
-        yield Refusal("above", f"shows {device.backing}", "give that disk itself")
+        yield Refusal("above", f"is a loop device on {device.backing}", "use that disk itself")
 
 
 def _kind(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.kind == "loop" or device.transport == "loop":
         if not policy.allow_loop:
-            yield Refusal("loop", "is a loop device", "give --allow-loop to write it")
+            yield Refusal("loop", "is a loop device", "use --allow-loop to write it")
     elif device.kind != "disk":
-        yield Refusal("kind", f"is no disk but {device.kind}", "give the card's disk")
+        yield Refusal("kind", f"is not a disk but {device.kind}", "use the disk of the card")
     elif device.transport not in _REMOVABLE_TRANSPORTS or not _pluggable(device):
-        how = device.transport or "an unknown way"
+        how = device.transport or "an unknown bus"
         yield Refusal(
-            "fixed", f"is not removable (connected by {how})", "take a USB or SD card reader"
+            "fixed", f"is not removable (connected by {how})", "use a USB or SD card reader"
         )
 
 
@@ -181,7 +183,7 @@ def _mounted(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     mounted = mounted_parts(device)
     if mounted and not device.system_mounts:
         where = ", ".join(f"{part} on {printable(point)}" for part, point in mounted)
-        hint = "unmount it" + (", or give --unmount" if may_unmount(device) else "")
+        hint = "unmount it" + (", or use --unmount" if may_unmount(device) else "")
         yield Refusal("mounted", f"is mounted ({where})", hint)
 
 
@@ -192,11 +194,11 @@ def _keeps(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
         if protected.major_minor in here - {""} or any(
             _is_backing(protected, one) for one in family
         ):
-            yield Refusal("kept", f"holds {protected.what}", "copy that to another disk first")
+            yield Refusal("kept", f"holds {protected.what}", "copy it to another disk first")
 
 
 def _is_backing(protected: ProtectedFile, device: Device) -> bool:
-    """Return whether a loop shows the file (by whatever name), or a file of the folder."""
+    """Return whether a loop device is on the file (under any name), or on a file in the folder."""
     same = bool(protected.inode) and protected.inode == device.backing_inode
     return same or (bool(protected.path) and f"{device.backing}/".startswith(f"{protected.path}/"))
 
@@ -204,7 +206,9 @@ def _is_backing(protected: ProtectedFile, device: Device) -> bool:
 def _read_only(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     del policy
     if device.read_only:
-        yield Refusal("read-only", "is read-only", "slide the card's lock open, or take another")
+        yield Refusal(
+            "read-only", "is read-only", "unlock the card's write protection, or use another card"
+        )
 
 
 def _small(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
@@ -212,7 +216,7 @@ def _small(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
         yield Refusal(
             "small",
             f"is too small: {device.size_bytes} bytes, the image needs {policy.image_bytes}",
-            "take a larger card",
+            "use a larger card",
         )
 
 
@@ -220,8 +224,8 @@ def _large(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.size_bytes > LARGE_BYTES and not policy.allow_large:
         yield Refusal(
             "large",
-            f"is larger than a card usually is ({device.size_bytes // 10**9} GB)",
-            "give --allow-large if it is really a card",
+            f"is larger than usual cards ({device.size_bytes // 10**9} GB)",
+            "use --allow-large if it is a card",
         )
 
 
@@ -230,15 +234,14 @@ def _sector(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.logical_sector_bytes != SECTOR_BYTES:
         yield Refusal(
             "sector",
-            f"has sectors of {device.logical_sector_bytes} bytes, "
-            f"images are made for {SECTOR_BYTES}",
-            "take another card or reader",
+            f"has sectors of {device.logical_sector_bytes} bytes, images need {SECTOR_BYTES}",
+            "use another card or reader",
         )
 
 
 def _twice(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if any(one.major_minor in policy.taken for one in (device, *device.relatives)):
-        yield Refusal("twice", "is given twice", "name each device once")
+        yield Refusal("twice", "is given twice", "use each device once")
 
 
 _RULES: tuple[Callable[[Device, WritePolicy], Iterator[Refusal]], ...] = (
@@ -257,12 +260,12 @@ _RULES: tuple[Callable[[Device, WritePolicy], Iterator[Refusal]], ...] = (
 
 
 def refuse(device: Device, policy: WritePolicy) -> None:
-    """Raise RefusedError with every reason against a device."""
+    """Raise RefusedError with every reason to refuse a device."""
     reasons = refusals(device, policy)
     if not reasons:
         return
     facts = "; it ".join(reason.message for reason in reasons)
-    final = reasons[0].code == "system"  # no other hint helps then
+    final = reasons[0].code == "system"  # other hints do not apply then
     hints = dict.fromkeys(reason.hint for reason in reasons[: 1 if final else None])
     name = printable(device.path) or "''"
     raise RefusedError(f"{name} {facts}", "; ".join(hints))

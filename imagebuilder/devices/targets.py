@@ -1,4 +1,4 @@
-"""The devices named for writing: refused, unmounted or confirmed before anything else happens."""
+"""Check the devices to write: refuse, unmount and confirm them before anything else."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 def choose_targets(
     paths: Sequence[str], policy: WritePolicy, prompter: Prompter, *, unmount: bool | None = None
 ) -> tuple[Device, ...]:
-    """Return the devices, every one of them free of reasons against it; raises RefusedError.
+    """Return the devices, all of which may be written. Raise RefusedError for one that may not.
 
-    `unmount` says whether a card may be unmounted that is only refused for that; None: ask.
+    `unmount` is whether to unmount a card that is refused only because it is mounted; None: ask.
     """
     found: list[Device] = []
     for path in paths:
@@ -49,9 +49,9 @@ def choose_targets(
 
 
 def _check_writable(device: Device) -> None:
-    """Find out before a download, not after it, that only root may write the device."""
+    """Raise RefusedError without write permission, before a download instead of after it."""
     if not os.access(device.path, os.W_OK):
-        raise RefusedError(f"{device.path} cannot be written by you", PERMISSION_HINT)
+        raise RefusedError(f"no permission to write {device.path}", PERMISSION_HINT)
 
 
 def _wants_unmount(device: Device, prompter: Prompter, *, unmount: bool | None) -> bool:
@@ -60,34 +60,36 @@ def _wants_unmount(device: Device, prompter: Prompter, *, unmount: bool | None) 
     if unmount is not None:
         return unmount
     where = ", ".join(point for _, point in mounted_parts(device))
-    return prompter.ask(f"{device.path} is mounted on {where}; unmount? (y/n)", "n").lower() == "y"
+    return (
+        prompter.ask(f"{device.path} is mounted on {where}; unmount it? (y/n)", "n").lower() == "y"
+    )
 
 
 def confirm(targets: Sequence[tuple[Device, str]], prompter: Prompter, *, yes: bool) -> None:
-    """Say what will be overwritten and, without `yes`, have the devices named.
+    """Report what will be overwritten; without `yes` ask the user to type the devices.
 
-    Raises RefusedError where they are not.
+    Raise RefusedError if the answer differs.
     """
     for device, what in targets:
         held = describe_content(device)
-        prompter.note(f"{what} goes onto {describe(device)}, which holds {held}")
+        prompter.note(f"{what} will be written to {describe(device)}, which holds {held}")
     if not yes:
         names = " ".join(device.path for device, _ in targets)
-        agree(f"All on it will be lost. Type {names} to go on:", names, prompter)
+        agree(f"All data on it will be lost. Type {names} to continue:", names, prompter)
 
 
 def agree(question: str, name: str, prompter: Prompter) -> None:
-    """Have `name` typed; raises RefusedError where it is not, or where no user can answer."""
+    """Ask the user to type `name`. Raise RefusedError for another answer or no terminal."""
     try:
         typed = prompter.confirm_by_name(question, name)
     except InputError as error:
         raise RefusedError(error.message, error.hint) from error
     if not typed:
-        raise RefusedError(f"{name} was not confirmed", "nothing was written")
+        raise RefusedError(f"{name} was not confirmed", "nothing was written: try again")
 
 
 def judge_devices(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]:
-    """Return every device of this machine with the reasons against it."""
+    """Return every device of this machine with the reasons to refuse it."""
     return [
         (device, tuple(refusal.message for refusal in refusals(device, policy)))
         for device in list_devices()
@@ -95,12 +97,12 @@ def judge_devices(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]:
 
 
 def protected_folder(folder: Path, what: str) -> ProtectedFile:
-    """Return a folder that no target may hold."""
+    """Return the protection of a folder: no target may hold it."""
     return ProtectedFile(what, device_holding(folder), str(folder.resolve()))
 
 
 def protected_file(file: Path) -> ProtectedFile:
-    """Return a file that no target may hold, by whatever name."""
+    """Return the protection of a file: no target may hold it, under any name."""
     status = file.stat()
     inode = f"{status.st_dev}/{status.st_ino}"
     return ProtectedFile(str(file), device_holding(file.absolute()), str(file.resolve()), inode)

@@ -1,4 +1,4 @@
-"""The first sector of a disk or a FAT volume: its signature, and a volume's parameters."""
+"""Read the first sector of a disk or FAT volume: the signature and the FAT parameters."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from imagebuilder.model import SECTOR_BYTES
 
-# At 510 in an MBR, an EBR and the boot sector of FAT alike, whatever the size of a sector.
+# At offset 510 in MBR, EBR and FAT boot sector, whatever the sector size (fatgen103).
 SIGNATURE = b"\x55\xaa"
 _SIGNATURE_AT = SECTOR_BYTES - len(SIGNATURE)
 _SECTOR_SIZES = frozenset({512, 1024, 2048, 4096})
 
-# fatgen103, BPB_Media; the kernel asks for no other (fs/fat/fatent.c, fat_valid_media).
+# fatgen103, BPB_Media; the same in the kernel (include/linux/msdos_fs.h, fat_valid_media).
 _MEDIA = frozenset({0xF0, *range(0xF8, 0x100)})
 _PARAMETERS = struct.Struct("<HBHBHHBH8xII")
 _PARAMETERS_AT = 11
@@ -20,7 +20,7 @@ _PARAMETERS_AT = 11
 
 @dataclass(frozen=True, slots=True)
 class BiosParameterBlock:
-    """What a FAT volume says of its own layout (Microsoft FAT specification 1.03)."""
+    """The layout parameters of a FAT volume (Microsoft FAT specification 1.03, BPB)."""
 
     sector_bytes: int
     cluster_sectors: int
@@ -33,12 +33,15 @@ class BiosParameterBlock:
 
 
 def has_signature(sector: bytes) -> bool:
-    """Return whether these first bytes of a disk or volume end a sector as a boot sector does."""
+    """Return whether the first 512 bytes end with the boot signature."""
     return sector[_SIGNATURE_AT:SECTOR_BYTES] == SIGNATURE
 
 
 def parse_parameters(sector: bytes) -> BiosParameterBlock | None:
-    """Return the parameters of a FAT volume, or None where Linux would see no FAT."""
+    """Return the parameters of a FAT volume, or None if Linux would not accept it.
+
+    The checks are those of fat_read_bpb in fs/fat/inode.c.
+    """
     if not has_signature(sector):
         return None
     bytes_per_sector, per_cluster, reserved, fats, root, total16, media, fat16, total32, fat32 = (

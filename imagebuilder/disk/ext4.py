@@ -42,7 +42,7 @@ _STATE_ERRORS = 0x0002
 _GROUP_BLOCK_UNINIT = 0x0002
 _LARGEST_LOG_BLOCK = 6  # 64 KiB
 
-# Budget: 1 TiB in blocks of 4 KiB, as a bitmap of 32 MiB. A larger file system is copied whole.
+# Limit: 1 TiB in blocks of 4 KiB, a bitmap of 32 MiB. A larger file system is copied completely.
 MOST_BLOCKS = 1 << 28
 MOST_GROUPS = 1 << 14
 
@@ -178,7 +178,7 @@ def _sound(geometry: _Geometry, size_bytes: int) -> bool:
         and geometry.blocks * geometry.block_bytes <= size_bytes
         and geometry.groups <= MOST_GROUPS
         and geometry.descriptor_bytes in (32, 64)
-        # mke2fs gives no group more; a table of any length in each group would be endless work.
+        # mke2fs makes no larger group; a table of any size in each group would take too long.
         and 0 < geometry.inode_table_blocks <= geometry.blocks_per_group
     )
 

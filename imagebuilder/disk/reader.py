@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+_LARGEST_OFFSET = 1 << 62
+
+
 class RawFile:
     """A file or block device opened for reading only; a ReadAt."""
 
@@ -24,8 +27,8 @@ class RawFile:
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
         """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the disk."""
-        if offset_bytes >= self.size_bytes:
-            return b""  # also past 2^63, which pread(2) does not take: tables may hold any number
+        if offset_bytes > _LARGEST_OFFSET:
+            return b""  # a partition table may hold any number, and pread(2) takes no larger one
         # One call returns at most 0x7ffff000 bytes on Linux (read(2)).
         parts = []
         while size_bytes > 0 and (

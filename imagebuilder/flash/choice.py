@@ -1,4 +1,4 @@
-"""What shall be on the cards, as flags say it: nodes of a classroom, or one image as it is."""
+"""Choose what to write to cards: nodes of a classroom, or one image as it is."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError, InputError, RefusedError
 from imagebuilder.files import has_file
-from imagebuilder.images.compress import SUFFIXES
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.archives.compress import SUFFIXES
+from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.settings.flags import choose_nodes
 
@@ -26,20 +26,19 @@ BUILD_FOLDER = Path("build")
 
 
 def choose_card_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Return the nodes that are named, all where none is; RefusedError for one named twice."""
+    """Return the nodes in `names`, by default all. Raise RefusedError for a duplicate."""
     nodes = choose_nodes(classroom, names)
     times = Counter(node.hostname for node in nodes)
     if twice := [name for name, count in times.items() if count > 1]:
-        raise RefusedError(f"{', '.join(twice)} is given twice", "name each node once")
+        raise RefusedError(f"{', '.join(twice)} is given twice", "use each node once")
     return nodes
 
 
 def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseImage:
-    """Return the image to write as it is: a raw file where it lies, another from the cache.
+    """Return the image to write: a raw file itself, any other image unpacked in the cache.
 
-    --image is a file, else a name of the catalogue or a URL, under the rules of `build`; without it
-    the one image in build/ is taken. With --sha256 a raw file goes through the cache too, which
-    compares it.
+    --image is a file, else a catalogue name or a URL, as for `build`. Without it, use the only
+    image in build/. With --sha256 a raw file is copied to the cache as well, and checked there.
     """
     path = Path(flags.image) if flags.image else _only_build(prompter)
     if not has_file(path):
@@ -55,16 +54,16 @@ def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseIm
 
 
 def _source_elsewhere(flags: NodeFlags, path: Path) -> ImageSource:
-    """Return the source of an image that is no file here."""
-    # An image as it is, which is here, pays for no schema.
+    """Return the source of an image that is not a local file."""
+    # Imported here because pydantic is slow and not needed for a local file.
     from imagebuilder.settings.catalog import find_image  # noqa: PLC0415
     from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415
 
     text = flags.image or ""
     if path.is_block_device():
-        raise InputError(f"{path} is a device, not an image", "copy it into a file first")
+        raise InputError(f"{path} is a device, not an image", "copy it to a file first")
     if classify_image(text) == "file":
-        raise InputError(f"there is no image {path}", "give --image FILE, or build one")
+        raise InputError(f"no image {path}", "use --image FILE, or build one")
     return find_image(
         text, sha256=flags.sha256 or "", unchecked=flags.no_checksum, folders=flags.profiles
     )
@@ -74,7 +73,7 @@ def _only_build(prompter: Prompter) -> Path:
     images = _built(BUILD_FOLDER)
     if not images:
         raise InputError(
-            f"there is no image in {BUILD_FOLDER}/", "give --image FILE, or --config FILE --node H"
+            f"no image in {BUILD_FOLDER}/", "use --image FILE, or --config FILE --node NAME"
         )
     if len(images) == 1:
         return images[0]
@@ -84,11 +83,11 @@ def _only_build(prompter: Prompter) -> Path:
     answer = prompter.ask("Which image (number)?")
     if answer.isdigit() and 1 <= int(answer) <= len(images):
         return images[int(answer) - 1]
-    raise InputError(f"there are {len(images)} images: {names}", "give one with --image FILE")
+    raise InputError(f"there are {len(images)} images: {names}", "choose one with --image FILE")
 
 
 def _built(folder: Path) -> list[Path]:
-    """Return the images in a folder; of one that lies there raw and compressed, the raw one."""
+    """Return the images in a folder; if one is there raw and compressed, only the raw one."""
     found: dict[str, Path] = {}
     for suffix in ("", *(f".{packed}" for packed in SUFFIXES)):
         for path in sorted(folder.glob(f"*.img{suffix}")):

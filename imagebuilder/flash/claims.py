@@ -1,4 +1,4 @@
-"""Which node may go onto which card in a run of `flash`, noted in the ledger."""
+"""Decide which node may be written to which card, and record it in the ledger."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Claim:
-    """A card being written: its entry, what was noted of its node before, and whose card it was."""
+    """A card being written: its entry, the previous entry of its node, and the card's owner."""
 
     entry: LedgerEntry
     before: LedgerEntry | None
@@ -37,10 +37,9 @@ class _Claim:
 
 
 class CardClaims:
-    """The ledger's side of a run; without a classroom file nothing is kept.
+    """The claims of one run on nodes and cards; without a ledger nothing is recorded.
 
-    `again` writes nodes that have a card, and cards that are another node's; `named` only those
-    nodes.
+    `again` allows nodes that have a card and cards of other nodes; `named` only such nodes.
     """
 
     def __init__(
@@ -62,33 +61,33 @@ class CardClaims:
         self._written: set[str] = set()
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Leave out the nodes that have a card; raises RefusedError where none is left."""
+        """Return the nodes without a card. Raise RefusedError if there is none."""
         done = self._ledger.done() if self._ledger and not self._rewrites else frozenset()
         left = tuple(name for name in names if name not in done)
         if not left:
-            raise RefusedError("every node has its card", "give --again to write them once more")
+            raise RefusedError("every node has a card", "use --again to write them again")
         return left
 
     def free_nodes(self, nodes: Sequence[NodeSettings], count: int) -> deque[NodeSettings]:
-        """Return the nodes that may be written; raises RefusedError for fewer than `count`."""
+        """Return the nodes that may be written. Raise RefusedError if fewer than `count`."""
         names = self.pending([node.hostname for node in nodes])
         if count > len(names):
             nodes_left = counted(len(names), "node")
-            raise RefusedError(f"{count} devices for {nodes_left}", "name as many devices as nodes")
+            raise RefusedError(f"{count} devices for {nodes_left}", "use as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
     def check(self, content: CardContent, device: Device) -> None:
-        """Raise RefusedError where `begin` would, before anybody is asked; warn of a twin."""
+        """Raise RefusedError if `begin` would, before the user is asked; warn of a second card."""
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
         last = self._ledger.last(content.node, again=self._rewrites)
         if self._named and last and last.state == WRITTEN and owner != last:
             where = f"{last.card or last.device} on {last.finished}"
-            self._reporter.warn(f"{last.node} was written to {where}: that card is now its twin")
+            self._reporter.warn(f"{last.node} was written to {where}: it will have two cards")
 
     def begin(self, content: CardContent, device: Device) -> None:
-        """Note that a node is being written; raises RefusedError for a node or card done before."""
+        """Record that a node is being written. Raise RefusedError if node or card is done."""
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
@@ -101,21 +100,21 @@ class CardClaims:
         self._claims[content.node] = _Claim(entry=entry, before=before, owner=owner)
 
     def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
-        """Return whose card this was; raises RefusedError where it must not become another's."""
+        """Return the owner of a card. Raise RefusedError if it must not be overwritten."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
             raise RefusedError(
-                f"{device.path}: this card became {owner.node} just now", "take another card"
+                f"{device.path}: this card was just written for {owner.node}", "use another card"
             )
         if owner and owner.node != content.node and not self._again:
             raise RefusedError(
-                f"{device.path}: this card is {owner.node} already, written {owner.finished}",
-                "take another card, or give --again to overwrite it",
+                f"{device.path}: this card is {owner.node}, written {owner.finished}",
+                "use another card, or --again to overwrite it",
             )
         return owner
 
     def take_back(self) -> None:
-        """Take back every claim, before any card was touched."""
+        """Undo all claims, before any card was changed."""
         while self._ledger and self._claims:
             claim = self._claims.popitem()[1]
             try:
@@ -124,7 +123,7 @@ class CardClaims:
                 self._reporter.warn(f"{error.message}: {claim.entry.node} was not written")
 
     def end(self, outcome: CardOutcome) -> None:
-        """Note how it ended; a ledger that cannot be written leaves the card as good as it is."""
+        """Record the result of a card; if the ledger cannot be written, only warn."""
         if self._ledger is None:
             return
         claim = self._claims.pop(outcome.job.node)
@@ -141,17 +140,17 @@ class CardClaims:
                 failed = replace(entry, state=FAILED, error=reason_of(outcome), finished=_now())
                 self._ledger.settle(failed, *_overwritten(claim))
         except RpiImageError as error:
-            self._reporter.warn(f"{error.message}: note {entry.node} on {entry.device} by hand")
+            self._reporter.warn(f"{error.message}: {entry.node} on {entry.device} was not recorded")
 
     def _lose(self, lost: LedgerEntry | None, reason: str) -> None:
-        """Let no node in work fall back to a card that it has no more."""
+        """Mark the previous entry of a node as lost if its card was overwritten in this run."""
         for node, claim in self._claims.items():
             if lost and claim.before == lost:
                 gone = replace(lost, state=FAILED, error=reason)
                 self._claims[node] = replace(claim, before=gone)
 
     def _owner(self, device: Device) -> LedgerEntry | None:
-        """Find out whether this card was written by this ledger; an unreadable one was not."""
+        """Return the ledger's entry of this card; None if there is none or it cannot be read."""
         try:
             with open_medium(Path(device.path)) as (_, disk):
                 node = identify(disk).node
@@ -166,7 +165,7 @@ class CardClaims:
 
 
 def _restore(ledger: Ledger, claim: _Claim) -> None:
-    """Let the ledger say what it said before; the card was not touched."""
+    """Restore the previous entry; the card was not changed."""
     if claim.before:
         ledger.settle(claim.before)
     else:
@@ -174,17 +173,17 @@ def _restore(ledger: Ledger, claim: _Claim) -> None:
 
 
 def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
-    """Return whether a card with this configuration is the one that was written for an entry."""
+    """Return whether a card with this configuration is the card of an entry."""
     same = bool(config_hash) and entry.config_hash == config_hash
     return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
 def _overwritten(claim: _Claim) -> tuple[LedgerEntry | None, str]:
-    """Return the entry of the node that lost its card to this one, and the words for that."""
+    """Return the entry of the node that owned this card, and the reason of its loss."""
     owner = claim.owner
     if owner is None or owner.node == claim.entry.node:
         return None, ""
-    return owner, f"its card became {claim.entry.node}"
+    return owner, f"its card was overwritten with {claim.entry.node}"
 
 
 def _entry(content: CardContent, device: Device) -> LedgerEntry:

@@ -1,4 +1,4 @@
-"""What goes onto a card: an image as it is, or a node composed straight over its base."""
+"""The content of a card: an image as it is, or a node composed with its base."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """A card's content, ready to be written to any device that is large enough."""
+    """The content of a card, for any device that is large enough."""
 
     source: PatchedImage
     write_set: tuple[Extent, ...]
@@ -41,7 +41,7 @@ class CardContent:
     warnings: tuple[str, ...] = ()
 
     def job(self, device: Device) -> CardJob:
-        """Pair the content with a device."""
+        """Return the job that writes the content to a device."""
         return CardJob(
             device=device,
             source=self.source,
@@ -53,7 +53,7 @@ class CardContent:
 
 @dataclass(kw_only=True)
 class CardContents:
-    """Opens every base once and composes over it; close it when the last card is done."""
+    """Makes contents; opens every base image once, and closes all at the end of the block."""
 
     full: bool = False
     epoch: int = 0
@@ -73,9 +73,9 @@ class CardContents:
         self._stack.close()
 
     def image(self, base: BaseImage) -> CardContent:
-        """Return an image as it is."""
+        """Return the content of an image as it is."""
         source = PatchedImage(self._stack.enter_context(open_raw(base.path)), Patch(), base.name)
-        with suppress(ImageError):  # it may be anything
+        with suppress(ImageError):  # it may have no partition table
             for fact in cut_off(read_partitions(source), source.size_bytes):
                 self.reporter.warn(f"{base.name} {fact}")
         return CardContent(
@@ -88,7 +88,7 @@ class CardContents:
     def node(
         self, settings: NodeSettings, obtain: Callable[[ImageSource], BaseImage]
     ) -> CardContent:
-        """Compose a node over its base."""
+        """Return the content of a node. Raise RpiImageError if it cannot be composed."""
         base = obtain(settings.image)
         composer = self._composer(base)
         composition = composer.compose(settings)
@@ -106,7 +106,7 @@ class CardContents:
         )
 
     def _composer(self, base: BaseImage) -> Composer:
-        # Writing an image as it is does without templates and their libraries.
+        # Imported here because Jinja2 is slow and not needed for an image as it is.
         from imagebuilder.build.compose import open_composer  # noqa: PLC0415
 
         if base.path not in self._composers:

@@ -1,4 +1,4 @@
-"""Many cards side by side: a thread each, every card at its own pace, none waiting for another."""
+"""Write many cards in parallel: one thread for each, so that none waits for another."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SILENCE_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOutcome:
-    """What became of one card: a report or an error; `stage` is where it ended."""
+    """The result of one card: a report or an error; `stage` is the last one reached."""
 
     job: CardJob
     stage: Stage
@@ -52,7 +52,7 @@ class _Worker:
 
 @dataclass(kw_only=True)
 class Flasher:
-    """Writes cards in the background; `poll` hands out what is finished."""
+    """Writes cards in background threads; `poll` returns those that have ended."""
 
     options: CardOptions
     reporter: Reporter = SILENT
@@ -64,34 +64,34 @@ class Flasher:
 
     @property
     def busy(self) -> tuple[CardJob, ...]:
-        """Return the jobs that are being written."""
+        """The jobs being written."""
         return tuple(worker.job for worker in self._working)
 
     def start(self, job: CardJob) -> None:
-        """Begin to write a card."""
+        """Start writing a card."""
         worker = _Worker(job, Watch())
         self._working.append(worker)
         threading.Thread(target=self._work, args=(worker,), daemon=True).start()
 
     def poll(self, seconds: float = _TICK_SECONDS) -> CardOutcome | None:
-        """Wait a moment for a card to end; a card that answers no more ends as failed."""
+        """Return the result of a card that ended or stalled; None after `seconds`."""
         try:
             worker, outcome = self._finished.get(timeout=seconds)
         except Empty:
             return self._stalled()
         if worker not in self._working:
-            return None  # it had stalled, was given up, and came back
+            return None  # reported as stalled before
         self._working.remove(worker)
         if worker.bug:
             raise worker.bug
         return outcome
 
     def stop(self) -> tuple[CardOutcome, ...]:
-        """Stop every card at its next piece, wait a moment for them, and say so."""
+        """Cancel all cards at their next chunk; wait at most 10 s and return the results."""
         for worker in self._working:
             worker.watch.cancelled.set()
         if self._working:
-            self._warn("stopping; cards that are not done will not boot")
+            self._warn("stopping: unfinished cards will not boot")
         outcomes = []
         begin, named = time.monotonic(), False
         while self._working and time.monotonic() < begin + _FAREWELL_SECONDS:
@@ -100,11 +100,11 @@ class Flasher:
             elif not named and time.monotonic() > begin + _SILENCE_SECONDS:
                 named = True
                 awaited = ", ".join(job.device.path for job in self.busy)
-                self._warn(f"waiting for {awaited} to answer; pulling the reader ends that")
+                self._warn(f"waiting for {awaited}: pull the reader to stop waiting")
         return tuple(outcomes)
 
     def _warn(self, text: str) -> None:
-        with suppress(OSError):  # a terminal that went away must not keep the cards going
+        with suppress(OSError):  # a closed terminal must not prevent the stop
             self.reporter.warn(text)
 
     def _work(self, worker: _Worker) -> None:
@@ -129,7 +129,7 @@ class Flasher:
         return CardOutcome(job=job, stage=Stage.DONE, report=report)
 
     def _stalled(self) -> CardOutcome | None:
-        """Return up the first card that has been silent for too long."""
+        """Return the result of the first card that made no progress for `stall_seconds`."""
         now = time.monotonic()
         for worker in self._working:
             if now - worker.watch.beat > self.stall_seconds:
@@ -151,10 +151,10 @@ def flash_cards(
     stall_seconds: float = STALL_SECONDS,
     finished: Callable[[CardOutcome], None] | None = None,
 ) -> tuple[CardOutcome, ...]:
-    """Write all cards at once and give what became of each, in the order of `jobs`.
+    """Write all cards in parallel; return the results in the order of `jobs`.
 
-    One card's failure leaves the others alone. On KeyboardInterrupt, or any other exception, every
-    card is stopped before its first chunk is written, and the exception goes on.
+    A failure of one card does not stop the others. On KeyboardInterrupt or another exception all
+    cards are stopped before their first chunk is written, and the exception is raised again.
     """
     flasher = Flasher(options=options, reporter=reporter, stall_seconds=stall_seconds)
     outcomes: dict[str, CardOutcome] = {}
@@ -180,10 +180,10 @@ def _no_answer(worker: _Worker, seconds: float) -> WriteError:
     state = NOT_BOOTING if watch.touched else "nothing was written to it"
     return WriteError(
         f"{path} has not answered for {seconds:.0f} s (state {watch.stage})",
-        f"pull the card and the reader, take another one; {state}",
+        f"pull the card and the reader, and use another one; {state}",
     )
 
 
 def reason_of(outcome: CardOutcome) -> str:
-    """Tell in a few words why a card is not done."""
+    """Return why a card is not done."""
     return outcome.error.message if outcome.error else "stopped"

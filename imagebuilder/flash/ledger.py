@@ -1,4 +1,4 @@
-"""Which node went onto which card: a YAML file beside the classroom file, locked and atomic."""
+"""The record of nodes and their cards: a YAML file next to the classroom file."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
-_HEAD = (
-    "# Which node went onto which card; kept by `rpi-image flash`. Delete an entry to forget it.\n"
-)
+_HEAD = "# The cards of nodes, written by `rpi-image flash`. Delete an entry to forget a card.\n"
 _LOCK_SECONDS = 10
 MOST_VALUES = 400_000  # budget, in keys and values: 10,000 nodes of 15 fields
 
 
 class NodeTakenError(RefusedError):
-    """This node has its card, or another program is writing it; other nodes may be free."""
+    """The node has a card, or another program is writing it; other nodes may be free."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
-    """One node's card; times are ISO 8601 with zone, `by` is host:pid of the program.
+    """The card of one node; times are ISO 8601 with zone, `by` is host:pid of the program.
 
-    A card is known by `config_hash` and `built` (epoch seconds, as text): the node of another year
-    may have the same configuration.
+    A card is identified by `config_hash` and `built` (epoch seconds, as text), because a card of an
+    earlier class may have the same configuration.
     """
 
     node: str
@@ -52,13 +50,13 @@ class LedgerEntry:
 
 
 class Ledger:
-    """The last entry of every node; several programs may use it at once."""
+    """The last entry of every node; locked, so that several programs may use it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def entries(self) -> tuple[LedgerEntry, ...]:
-        """Return all entries; raises InputError where the file is no ledger or cannot be read."""
+        """Return all entries. Raise InputError if the file is not a ledger or cannot be read."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -67,22 +65,22 @@ class Ledger:
             raise _no_ledger(str(self.path)) from error
         except OSError as error:
             raise InputError(
-                f"{self.path} cannot be read: {error.strerror}", "mend its rights, or move it away"
+                f"cannot read {self.path}: {error.strerror}", "fix its permissions, or move it away"
             ) from error
         return parse_ledger(text, str(self.path))
 
     def done(self) -> frozenset[str]:
-        """Return the nodes that are written, or being written by a program that still runs."""
+        """Return the nodes that are written, or being written by a running program."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
 
     def last(self, node: str, *, again: bool = False) -> LedgerEntry | None:
-        """Return what is noted of a node; raises NodeTakenError where `claim` would."""
+        """Return the entry of a node. Raise NodeTakenError if `claim` would."""
         return _last(self.entries(), node, again=again)
 
     def claim(self, entry: LedgerEntry, *, again: bool = False) -> LedgerEntry | None:
-        """Note that a node is being written, and give what was noted of it before.
+        """Record that a node is being written; return its previous entry.
 
-        Raises NodeTakenError where it is being written or has its card already.
+        Raise NodeTakenError if it is being written or has a card.
         """
         with self._changing() as entries:
             last = _last(entries, entry.node, again=again)
@@ -90,20 +88,20 @@ class Ledger:
         return last
 
     def settle(self, entry: LedgerEntry, lost: LedgerEntry | None = None, why: str = "") -> None:
-        """Note how it ended; `lost` lost its card to it, unless it has another one by now."""
+        """Record the result; mark the entry `lost`, whose card was overwritten, as failed."""
         with self._changing() as entries:
             if lost in entries:
                 _put(entries, replace(lost, state=FAILED, error=why))
             _put(entries, entry)
 
     def forget(self, node: str) -> None:
-        """Take out a node's entry."""
+        """Remove the entry of a node."""
         with self._changing() as entries:
             entries[:] = [entry for entry in entries if entry.node != node]
 
     @contextmanager
     def _changing(self) -> Iterator[list[LedgerEntry]]:
-        from filelock import FileLock, Timeout  # noqa: PLC0415 - a card without a class needs none
+        from filelock import FileLock, Timeout  # noqa: PLC0415 - slow, needed with a class only
 
         lock = FileLock(f"{self.path}.lock", timeout=_LOCK_SECONDS)
         try:
@@ -114,17 +112,21 @@ class Ledger:
                 write_file(self.path, render_ledger(entries).encode())
         except Timeout as error:
             raise RefusedError(
-                f"{self.path} is locked", "another rpi-image uses it: wait, or end that one"
+                f"{self.path} is locked", "wait for the other rpi-image, or stop it"
             ) from error
         except OSError as error:
             raise WriteError(
-                f"cannot write {self.path}: {error.strerror}", "make room, or mend its rights"
+                f"cannot write {self.path}: {error.strerror}",
+                "free some space, or fix its permissions",
             ) from error
 
 
 def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
-    """Read a ledger; unknown keys are left out, so that an older program can read a newer file."""
-    import yaml  # noqa: PLC0415 - a card without a class needs none
+    """Return the entries of a ledger; ignore unknown keys of later versions.
+
+    Raise InputError if it is not a ledger.
+    """
+    import yaml  # noqa: PLC0415 - slow, needed with a class only
 
     from imagebuilder.plan.plain_yaml import LOADER, load_plain  # noqa: PLC0415
 
@@ -138,18 +140,18 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
 
 
 def _no_ledger(name: str) -> InputError:
-    return InputError(f"{name} is not a ledger of cards", "mend it, or move it away to begin anew")
+    return InputError(f"{name} is not a ledger of cards", "fix it, or move it away")
 
 
 def _parse_entry(found: dict[str, Any]) -> LedgerEntry:
-    """Take the values as text or number, whatever YAML made of what a person typed."""
+    """Return an entry; convert values to text or number, because a user may have edited them."""
     kinds = {"bytes_written": int, "seconds": float}
     return LedgerEntry(**{key: kinds.get(key, str)(value) for key, value in found.items()})
 
 
 def render_ledger(entries: list[LedgerEntry]) -> str:
-    """Write the entries for people to read: what is empty is left out."""
-    import yaml  # noqa: PLC0415 - as above
+    """Return the entries as YAML, without empty values."""
+    import yaml  # noqa: PLC0415 - slow, as above
 
     cards = [{k: v for k, v in asdict(entry).items() if v} for entry in entries]
     body: str = yaml.safe_dump({"cards": cards}, sort_keys=False, allow_unicode=True)
@@ -157,7 +159,7 @@ def render_ledger(entries: list[LedgerEntry]) -> str:
 
 
 def is_alive(entry: LedgerEntry) -> bool:
-    """Return whether the program that writes this node still runs, here or on another machine."""
+    """Return whether the program that writes this node is running; on another host assume so."""
     if entry.state != WRITING:
         return False
     host, _, pid = entry.by.rpartition(":")
@@ -182,11 +184,11 @@ def _last(entries: Iterable[LedgerEntry], node: str, *, again: bool) -> LedgerEn
 def _taken(last: LedgerEntry) -> NodeTakenError:
     if last.state == WRITING:
         return NodeTakenError(
-            f"{last.node} is being written to {last.device}", "wait for it, or end that program"
+            f"{last.node} is being written to {last.device}", "wait for it, or stop that program"
         )
     return NodeTakenError(
         f"{last.node} was written to {last.card or last.device} on {last.finished}",
-        "give --again to write it once more",
+        "use --again to write it again",
     )
 
 

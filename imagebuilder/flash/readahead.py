@@ -1,4 +1,4 @@
-"""Reads the next pieces while the last one is still being used; bounded memory."""
+"""Read the next chunks while the last one is still in use, with bounded memory."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     Fill = Callable[[int, memoryview], None]
 
-DEPTH = 3  # one piece in use, one ready, one being read
+DEPTH = 3  # one chunk in use, one ready, one being read
 
 
 class Buffers:
-    """The memory of one card, made once and used by every stage."""
+    """The buffers of one card, allocated once and used in every stage."""
 
     def __init__(self) -> None:
         self.first = Buffer(CHUNK_BYTES)
@@ -33,9 +33,9 @@ class Buffers:
 def read_ahead(
     fill: Fill, pieces: Iterable[Extent], buffers: Buffers
 ) -> Iterator[Iterator[tuple[Extent, memoryview]]]:
-    """Return an iterator of (piece, bytes); each view is valid until the next step.
+    """Yield an iterator of (chunk, bytes); each view is valid until the next step.
 
-    What `fill` raises is raised from the iterator. The reader stops at the end of the block.
+    Exceptions of `fill` are raised by the iterator. The reader stops at the end of the block.
     """
     reader = _Reader(fill, pieces, buffers)
     thread = threading.Thread(target=reader.run, daemon=True)
@@ -43,7 +43,7 @@ def read_ahead(
     try:
         yield reader.results()
     finally:
-        # Nobody may still read from a descriptor that the caller is about to close.
+        # The thread must not read from a descriptor that the caller is about to close.
         reader.stop()
         thread.join()
 
@@ -59,7 +59,7 @@ class _Reader:
             self._free.put(buffer.view)
 
     def run(self) -> None:
-        """Read until the pieces or the free buffers end; runs in its own thread."""
+        """Read all chunks into free buffers; runs in its own thread."""
         try:
             for piece in self._pieces:
                 view = self._free.get()
@@ -67,7 +67,7 @@ class _Reader:
                     return
                 self._fill(piece.start_bytes, view[: piece.size_bytes])
                 self._ready.put((piece, view))
-        except BaseException as error:  # noqa: BLE001 - it is raised again where it is awaited
+        except BaseException as error:  # noqa: BLE001 - raised again by `results`
             self._ready.put(error)
         self._ready.put(None)
 

@@ -1,4 +1,4 @@
-"""One run of `flash` or `verify`, from device names to cards: callable without a command line."""
+"""Run `flash` and `verify`, from device names to cards; callable without a command line."""
 
 from __future__ import annotations
 
@@ -47,26 +47,26 @@ if TYPE_CHECKING:
 
 
 class Workspace(Protocol):
-    """What a run takes from its caller; each is asked for only when it is needed."""
+    """What a run needs from its caller; each is used only if needed."""
 
     @property
     def epoch(self) -> int:
-        """Seconds since 1970 that count as now."""
+        """The build time, in seconds since 1970."""
 
     @property
     def cache(self) -> Cache:
         """The cache of base images."""
 
     def obtain(self, source: ImageSource) -> BaseImage:
-        """Return the unpacked base of an image."""
+        """Return the unpacked base image."""
 
     def classroom(self, flags: NodeFlags) -> Classroom:
-        """Load what the flags and their --config describe."""
+        """Return the classroom of the flags and their --config."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlashOptions:
-    """The flags of `flash` that are not about a node's settings, with their defaults."""
+    """The flags of `flash` that are not settings of nodes, with their defaults."""
 
     node: str = ""
     nodes: str = ""
@@ -84,46 +84,46 @@ class FlashOptions:
 
     @property
     def names(self) -> str:
-        """Return the nodes that are named, in whichever way."""
+        """The names of --node or --nodes."""
         return self.node or self.nodes
 
     @property
     def card(self) -> CardOptions:
-        """Return how cards are written; a station ejects what is done."""
+        """The options for writing cards; the flash station always ejects."""
         return CardOptions(
             reuse=self.reuse, verify=not self.no_verify, eject=self.eject or self.queue
         )
 
     @property
     def may_unmount(self) -> bool | None:
-        """Return whether a card may be unmounted; None where that is to be asked."""
+        """Whether to unmount a card; None: ask."""
         return True if self.unmount else False if self.yes else None
 
     def check(self) -> None:
-        """Raise InputError where the flags contradict each other."""
+        """Raise InputError if flags exclude each other or have no valid value."""
         if self.node and self.nodes:
-            raise InputError("--node and --nodes exclude each other", "give one of them")
-        if not self.stall_seconds > 0:  # "nan" is a number to click, and compares as nothing
-            raise InputError(f"--stall-seconds is {self.stall_seconds:g}", "give more than 0")
+            raise InputError("--node and --nodes exclude each other", "use one of them")
+        if not self.stall_seconds > 0:  # click accepts "nan", for which every comparison is false
+            raise InputError(f"--stall-seconds is {self.stall_seconds:g}", "use a number above 0")
 
 
 @dataclass(frozen=True, slots=True)
 class FlashResult:
-    """What became of every card, and the exit code that says so."""
+    """The results of all cards, and the exit code."""
 
     outcomes: tuple[CardOutcome, ...]
     exit_code: int
 
 
 def _ignore(_: CardOutcome) -> None:
-    """Drop an outcome; the result has it, too."""
+    """Do nothing with an outcome."""
 
 
 @dataclass(kw_only=True)
 class FlashRun:
-    """One run of `flash`; `finished` is told of each card as soon as it ends.
+    """One run of `flash`; `finished` is called for each card as soon as it ends.
 
-    `refused` tells, after an error, that no card named was begun.
+    After an error, `refused` is set if no card was begun.
     """
 
     workspace: Workspace
@@ -134,11 +134,13 @@ class FlashRun:
     refused: bool = field(init=False, default=False)
 
     def run(self, targets: Sequence[str]) -> FlashResult:
-        """Write the devices named, or serve at the flash station; raises RpiImageError."""
+        """Write the devices, or run the flash station. Raise RpiImageError on failure."""
         check_names(self.flags, self.options.names)
         self.options.check()
         if self.options.no_verify:
-            self.prompter.warn("not verifying: a worn or counterfeit card will not be noticed")
+            self.prompter.warn(
+                "not verifying: defects of worn or counterfeit cards will not be found"
+            )
         if self.options.queue:
             return self._queue(targets)
         self.refused = True
@@ -146,8 +148,8 @@ class FlashRun:
 
     def _write(self, targets: Sequence[str]) -> FlashResult:
         if not targets:
-            raise InputError("no device is named", "`rpi-image devices` lists them")
-        # Before anything is fetched or unpacked: a refusal should come at once.
+            raise InputError("no device given", "see `rpi-image devices`")
+        # Before anything is fetched or unpacked, so that a refusal comes at once.
         devices = choose_targets(
             targets, self._policy(), self.prompter, unmount=self.options.may_unmount
         )
@@ -171,7 +173,7 @@ class FlashRun:
         claims = self._claims(again=self.options.again, named=named)
         order = claims.free_nodes(nodes, len(devices))
         chosen = [(device, order.popleft()) for device in devices]
-        # Who named nodes wants these; the roster's next one may be any that is free.
+        # Without names, a node that is taken is replaced by the next free one.
         spare = deque() if self.options.names else order
 
         def compose(node: NodeSettings, device: Device) -> CardContent:
@@ -208,23 +210,23 @@ class FlashRun:
         return FlashResult(outcomes, max(codes, default=0))
 
     def _queue(self, readers: Sequence[str]) -> FlashResult:
-        """Serve at the flash station until the roster is done; only `readers` where some are named.
+        """Run the flash station until the roster is done, with `readers` only if any are given.
 
-        A reader may be named by a link that udev keeps, such as one of /dev/disk/by-path.
+        A reader may be given as a link of udev, for example in /dev/disk/by-path.
         """
         if not self.flags.config:
-            raise InputError("the flash station needs a roster", "give -c FILE")
+            raise InputError("the flash station needs a roster", "use -c FILE")
         classroom, nodes = self._nodes()
         claims = self._claims(again=self.options.again)
         names = claims.pending([node.hostname for node in nodes])
         waiting = [node for node in nodes if node.hostname in names]
         with self._contents() as contents, open_uevents() as events:
-            # A card should not wait for a download, nor the others for its failure.
+            # Fetch now, so that no card waits for a download later.
             for image in {node.image for node in waiting}:
                 self.workspace.obtain(image)
             station = self._station(classroom, waiting, readers, contents, claims)
             self._confirm_queue(classroom, names)
-            # Every node has its card then, whatever failed on the way.
+            # The station only returns when every node has a card, even if cards failed before.
             return FlashResult(station.run(events), 0)
 
     def _station(
@@ -259,7 +261,7 @@ class FlashRun:
         )
 
     def _compose(self, node: NodeSettings, device: Device, contents: CardContents) -> CardContent:
-        """Compose a node; raises RefusedError where the device is not fit for it."""
+        """Return the content of a node. Raise RefusedError if the device may not be written."""
         content = contents.node(node, self.workspace.obtain)
         for warning in content.warnings:
             self.prompter.warn(f"{node.hostname}: {warning}")
@@ -277,7 +279,7 @@ class FlashRun:
         return CardClaims(ledger, self.prompter, again=again, named=named, epoch=epoch)
 
     def _policy(self, *files: Path) -> WritePolicy:
-        """Return what must not be overwritten, and what the user allows."""
+        """Return what the user allows, and what must not be overwritten."""
         cache = self.workspace.cache.folder
         image = Path(self.flags.image) if self.flags.image else None
         named = [path for path in (self.flags.config, image, *files) if path and has_file(path)]
@@ -301,7 +303,9 @@ class FlashRun:
     def _confirm_queue(self, classroom: Classroom, names: Sequence[str]) -> None:
         if self.options.yes:
             return
-        self.prompter.note(f"every card inserted from now on becomes one of {', '.join(names)}")
+        self.prompter.note(
+            f"every card inserted from now on will be written as one of {', '.join(names)}"
+        )
         agree(f"Type {classroom.name} to begin:", classroom.name, self.prompter)
 
 
@@ -314,21 +318,21 @@ def pick_node(
     compose: Callable[[NodeSettings, Device], CardContent],
     reporter: Reporter,
 ) -> CardContent:
-    """Return the content that `enter` accepts: this one, or that of the next free node."""
+    """Return the content that `enter` accepts: `content`, or that of the next free node."""
     while True:
         try:
             enter(content, device)
         except NodeTakenError as error:
             if not spare:
                 raise
-            reporter.warn(f"{content.node} is passed over: {error.message}")
+            reporter.warn(f"skipping {content.node}: {error.message}")
             content = compose(spare.popleft(), device)
         else:
             return content
 
 
 def _devices_in(readers: Sequence[str]) -> tuple[Device, ...]:
-    """Return the devices in these readers, or all."""
+    """Return the devices in `readers`, by default all."""
     named = {os.path.realpath(path) for path in readers}
     return tuple(device for device in list_devices() if not named or device.path in named)
 
@@ -336,13 +340,13 @@ def _devices_in(readers: Sequence[str]) -> tuple[Device, ...]:
 def compare_target(
     target: Path, workspace: Workspace, prompter: Prompter, flags: NodeFlags, names: str = ""
 ) -> Comparison:
-    """Compare a card, or an image file, with what the flags describe: one node or an image."""
+    """Compare a card or an image file with the node or image described by the flags."""
     epoch = build_time_of(target, workspace.epoch)
     with CardContents(epoch=epoch, reporter=prompter) as contents:
         if flags.describe_nodes:
             nodes = choose_card_nodes(workspace.classroom(flags), names)
             if len(nodes) != 1:
-                raise InputError(f"{len(nodes)} nodes to compare with", "name one with --node")
+                raise InputError(f"{len(nodes)} nodes to compare with", "choose one with --node")
             content = contents.node(nodes[0], workspace.obtain)
         else:
             content = contents.image(choose_image(flags, workspace.obtain, prompter))

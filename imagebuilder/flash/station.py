@@ -1,4 +1,4 @@
-"""The flash station: waits for cards, gives each the next node, until the roster is done."""
+"""The flash station: write the next node to each inserted card until the roster is done."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from imagebuilder.flash.flasher import CardOutcome, Flasher
     from imagebuilder.flash.writer import CardJob
 
-LOOK_AGAIN_SECONDS = 5.0  # for a machine whose kernel tells nothing, and for what was refused
-SETTLE_SECONDS = 1.0  # udev and the desktop look at a new card, too; they may mount it
+LOOK_AGAIN_SECONDS = 5.0  # without events, and for cards that were refused
+SETTLE_SECONDS = 1.0  # udev and the desktop probe a new card as well, and may mount it
 _TICK_SECONDS = 0.2
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class InitialMedia:
-    """The media that were there when the station started; they are never written."""
+    """The media present when the station started; they are never written."""
 
     media: frozenset[tuple[str, int | None]]
     disks: frozenset[tuple[str, str, str, int]]
 
     def holds(self, device: Device) -> bool:
-        """Return whether this medium was there, or one that cannot be told from it."""
+        """Return whether this medium was present, or one that looks the same."""
         return medium_of(device) in self.media or (
             bool(device.serial) and _disk_of(device) in self.disks
         )
@@ -45,15 +45,15 @@ class InitialMedia:
 
 def initial_media(devices: Sequence[Device]) -> InitialMedia:
     """Return the media among these devices."""
-    there = [device for device in devices if device.size_bytes]
+    initial = [device for device in devices if device.size_bytes]
     return InitialMedia(
-        frozenset(medium_of(device) for device in there),
-        frozenset(_disk_of(device) for device in there),
+        frozenset(medium_of(device) for device in initial),
+        frozenset(_disk_of(device) for device in initial),
     )
 
 
 def medium_of(device: Device) -> tuple[str, int | None]:
-    """Name a medium in its place; the number changes with every insertion."""
+    """Return path and diskseq of a medium; the latter changes with every insertion."""
     return device.path, device.sequence
 
 
@@ -63,7 +63,7 @@ def _disk_of(device: Device) -> tuple[str, str, str, int]:
 
 @dataclass
 class _Inserted:
-    """A medium that was inserted: since when it looks like this, and what became of it."""
+    """An inserted medium: since when it is unchanged, and whether it was begun."""
 
     device: Device
     since: float
@@ -78,11 +78,11 @@ def _as_it_is(device: Device) -> Device:
 
 @dataclass(kw_only=True)
 class Station:
-    """One session at the station.
+    """One session of the flash station.
 
-    `prepare` composes a node for a device and notes it in the ledger; `settle` notes how it ended;
-    `free` may unmount a medium that was just inserted. `roster` has every node of the class, in the
-    order of the printed labels.
+    `prepare` composes a node for a device and records it in the ledger, `settle` records the
+    result. `free` may unmount a medium that was inserted. `roster` has every node of the class, in
+    the order of the printed labels.
     """
 
     nodes: Sequence[str]
@@ -106,12 +106,12 @@ class Station:
     def run(self, events: Uevents) -> tuple[CardOutcome, ...]:
         """Write until every node has a card.
 
-        KeyboardInterrupt stops all cards and goes on; so does any other exception. An error that
-        no other card could escape (a full disk, no ledger) ends it once the cards in work are done.
+        KeyboardInterrupt and other exceptions stop all cards and are raised again. An error that
+        concerns all cards (a full disk, no ledger) is raised after the cards being written.
         """
         initial = initial_media(self.look())
         nodes = counted(len(self._waiting), "node")
-        self.reporter.note(f"{nodes} to write; insert cards, Ctrl-C ends")
+        self.reporter.note(f"{nodes} to write: insert cards, or press Ctrl-C to stop")
         try:
             self._serve(events, initial)
         except BaseException:
@@ -136,7 +136,7 @@ class Station:
         return bool(self._waiting) and self._failure is None
 
     def _take_new(self, initial: InitialMedia) -> bool:
-        """Take every new medium that looks the same as a moment ago; False: one does not yet."""
+        """Begin every new medium that has settled; return False if one is still changing."""
         devices = {medium_of(device): device for device in self.look() if device.size_bytes}
         self._inserted = {
             medium: self._inserted[medium] for medium in self._inserted if medium in devices
@@ -157,7 +157,7 @@ class Station:
     def _take(self, inserted: _Inserted, device: Device, initial: InitialMedia) -> None:
         if initial.holds(device):
             self._leave_alone(
-                inserted, "it looks like a disk that was here when the station started"
+                inserted, "it looks like a disk that was present when the station started"
             )
             return
         try:
@@ -172,16 +172,16 @@ class Station:
             self._begin(self._waiting.popleft(), inserted, device)
 
     def _leave_alone(self, inserted: _Inserted, reason: str) -> None:
-        """Say why, once: the medium is judged again at every look."""
+        """Warn once for each reason: the medium is checked again each time."""
         if reason != inserted.reported:
-            self.reporter.warn(f"{inserted.device.path} is left alone: {reason}")
+            self.reporter.warn(f"skipping {inserted.device.path}: {reason}")
         inserted.reported = reason
 
     def _begin(self, node: str, inserted: _Inserted, device: Device) -> None:
         try:
             job = self.prepare(node, device)
         except NodeTakenError as error:
-            self.reporter.warn(f"{node} is passed over: {error.message}")
+            self.reporter.warn(f"skipping {node}: {error.message}")
             if self._waiting:
                 self._begin(self._waiting.popleft(), inserted, device)
             return
@@ -193,7 +193,7 @@ class Station:
             self._failure = error
             return
         inserted.begun, inserted.tries = True, inserted.tries + 1
-        self.reporter.note(f"{node} goes onto {describe(device)}")
+        self.reporter.note(f"writing {node} to {describe(device)}")
         self.flasher.start(job)
 
     def _settle(self, outcome: CardOutcome) -> None:
@@ -203,15 +203,15 @@ class Station:
         if outcome.report:
             roster = self.roster or self.nodes
             place = f"label {roster.index(node) + 1} of {len(roster)}"
-            self.reporter.note(f"{path} is done: take it out and stick {place}, {node}, on it")
+            self.reporter.note(f"{path} is done: remove it and attach {place}, {node}")
             return
         self._waiting.appendleft(node)
         self._let_try_again(outcome)
         why = outcome.error.message if outcome.error else "stopped"
-        self.reporter.warn(f"{path} failed: {why}; {node} waits for another card")
+        self.reporter.warn(f"{path} failed: {why}; insert another card for {node}")
 
     def _let_try_again(self, outcome: CardOutcome) -> None:
-        """Judge a card anew that was refused untouched: udev or the desktop had it for a moment."""
+        """Retry a card that was refused before writing: udev or the desktop may have held it."""
         inserted = self._inserted.get(medium_of(outcome.job.device))
         untouched = outcome.stage == Stage.CLAIM and isinstance(outcome.error, RefusedError)
         if inserted and untouched and inserted.tries < _TRIES:

@@ -1,4 +1,4 @@
-"""Comparing a card (or an image file) with what it should be, and finding out whose it is."""
+"""Compare a card or an image file with its intended content, and identify its node."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
 
 
 class Medium(Protocol):
-    """A card or an image file that can be read in pieces."""
+    """A card or an image file for reading."""
 
     size_bytes: int
 
     def read(self, offset_bytes: int, view: memoryview) -> None:
-        """Fill `view`."""
+        """Fill `view` from `offset_bytes`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A range that is not what it should be, and the partition it lies in (0: none)."""
+    """A range that differs, and the number of its partition (0: none)."""
 
     start_bytes: int
     end_bytes: int
@@ -51,9 +51,9 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What differs: byte ranges rounded to pages, and files of the boot partition by name.
+    """The differences: byte ranges rounded to pages, and paths of files on the boot partition.
 
-    Where the medium ends before the image does, what is missing is the one range.
+    If the medium is shorter than the image, the only range is the missing part.
     """
 
     ranges: tuple[Difference, ...]
@@ -63,7 +63,7 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """Whether every byte that was compared is right."""
+        """Whether there is no difference."""
         return not self.ranges
 
 
@@ -75,7 +75,7 @@ class FileMedium:
         self._raw = raw
 
     def read(self, offset_bytes: int, view: memoryview) -> None:
-        """Fill `view`; behind the end come zeros."""
+        """Fill `view` from `offset_bytes`; with zeros past the end."""
         data = self._raw.read_at(offset_bytes, len(view))
         view[: len(data)] = data
         view[len(data) :] = bytes(len(view) - len(data))
@@ -83,7 +83,7 @@ class FileMedium:
 
 @contextmanager
 def open_medium(path: Path) -> Iterator[tuple[Medium, ReadAt]]:
-    """Open a card past the cache, or an image file; raises ImageError where it cannot be read."""
+    """Yield a card, read unbuffered, or an image file. Raise ImageError if it cannot be read."""
     if path.exists() and stat.S_ISBLK(path.stat().st_mode):
         with blockdev.open_for_reading(load_device(str(path))) as device:
             yield device, blockdev.DeviceReader(device)
@@ -93,7 +93,7 @@ def open_medium(path: Path) -> Iterator[tuple[Medium, ReadAt]]:
 
 
 def identify(disk: ReadAt) -> ImageReport:
-    """Tell whose card this is; raises ImageError where no boot partition can be read."""
+    """Return the report of a card. Raise ImageError if no boot partition can be read."""
     return inspect_disk(CachedReader(disk))
 
 
@@ -104,7 +104,7 @@ def compare(
     write_set: Sequence[Extent],
     reporter: Reporter = SILENT,
 ) -> Comparison:
-    """Compare the write set byte for byte; raises WriteError or ImageError on a read error."""
+    """Compare the write set byte by byte. Raise WriteError or ImageError on a read error."""
     if medium.size_bytes < source.size_bytes:
         return _too_short(medium.size_bytes, source)
     pieces = tuple(chunks(write_set))
@@ -117,7 +117,7 @@ def compare(
         for piece, should in expected:
             found = buffers.spare.view[: piece.size_bytes]
             medium.read(piece.start_bytes, found)
-            if bytes(found) != bytes(should):  # memoryviews compare item by item
+            if bytes(found) != bytes(should):  # memoryview compares item by item, which is slow
                 wrong += _pages(piece.start_bytes, found, should)
             meter.advance(piece.size_bytes)
     partitions = _partitions(source)
@@ -130,12 +130,12 @@ def compare(
 
 
 def check_length(target: Path, found: Comparison) -> None:
-    """Raise WriteError where the medium ended before the image does."""
+    """Raise WriteError if the medium is shorter than the image."""
     if found.missing_bytes:
         missing = found.ranges[0]
         raise WriteError(
-            f"{target} holds {missing.start_bytes} bytes, the image {missing.end_bytes}",
-            "it was made from another image",
+            f"{target} has {missing.start_bytes} bytes, the image {missing.end_bytes}",
+            "compare it with the image it was made from",
         )
 
 
@@ -168,7 +168,7 @@ def _holder(extent: Extent, partitions: Sequence[Partition]) -> int:
 
 
 def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tuple[str, ...]:
-    """Name the differing files of the boot partition, where a difference lies in it."""
+    """Return the files that differ, if a difference is in the boot partition."""
     try:
         boot = boot_partition(source, read_partitions(source))
     except ImageError:
@@ -184,11 +184,14 @@ def _files(disk: ReadAt, source: PatchedImage, ranges: Sequence[Extent]) -> tupl
             if differing_files(found, {path: should.read(path, should.size_of(path))})
         )
     except ImageError:
-        return ("(its file system cannot be read)",)
+        return ("(the file system cannot be read)",)
 
 
 def build_time_of(path: Path, otherwise: int) -> int:
-    """Return when a card's node was composed (epoch seconds): it is part of what the card holds."""
+    """Return the build time on a card, in epoch seconds; `otherwise` if it has none.
+
+    The build time is part of the card's files, so a comparison needs the same one.
+    """
     try:
         with open_medium(path) as (_, disk):
             built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
@@ -198,9 +201,10 @@ def build_time_of(path: Path, otherwise: int) -> int:
 
 
 def owner_of(path: Path) -> dict[str, Any]:
-    """Tell whose card this is; raises ImageError where it is nobody's, WriteError where unfinished.
+    """Return the report of a card as JSON.
 
-    On a card the words about an image that should be fetched again would lead astray.
+    Raise ImageError if it has no node. Raise WriteError if it is unfinished, because the hints of
+    ImageError are about images to fetch again.
     """
     with open_medium(path) as (_, disk):
         try:
@@ -209,32 +213,32 @@ def owner_of(path: Path) -> dict[str, Any]:
             if not path.is_block_device():
                 raise
             raise WriteError(
-                f"{path} holds no finished image ({error.message})", "flash it again"
+                f"{path} has no complete image ({error.message})", "flash it again"
             ) from error
     if not report.node and not report.hostname:
-        raise ImageError(f"{path} carries no node of rpi-image", "`rpi-image inspect` shows more")
+        raise ImageError(f"{path} has no node of rpi-image", "see `rpi-image inspect`")
     return report.as_json()
 
 
 _MOST_FILES = 64
 
-# What says who a node is; kernels and firmware are large, and were compared with the write set.
+# Files with settings; kernels and firmware are large, and are compared with the write set.
 _IDENTIFYING = (".txt", ".yaml", ".yml", ".env", ".conf", ".sh", "user-data", "meta-data")
 
 
 def open_boot_volume(disk: ReadAt) -> BootVolume:
-    """Find and open the boot partition; raises ImageError where there is none."""
+    """Return the boot partition. Raise ImageError if there is none."""
     return BootVolume(disk, boot_partition(disk, read_partitions(disk)))
 
 
 def files_of_edits(edits: Sequence[BootEdit]) -> dict[str, bytes]:
-    """Return what the files of a plan must hold; the last edit of a path counts."""
+    """Return the content of the files of a plan; the last edit of a path counts."""
     last = {edit.path: edit.data for edit in edits}
     return {path: data for path, data in last.items() if data is not None}
 
 
 def files_of_image(disk: ReadAt) -> dict[str, bytes]:
-    """Return some small files of an image's boot partition; none where it has no boot partition."""
+    """Return some small files of an image's boot partition; none if it has no boot partition."""
     try:
         volume = open_boot_volume(CachedReader(disk))
     except ImageError:
@@ -244,7 +248,7 @@ def files_of_image(disk: ReadAt) -> dict[str, bytes]:
 
 
 def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
-    """Return a check of the card's files; it raises WriteError at the first difference."""
+    """Return a check of a card's files; it raises WriteError at the first difference."""
 
     def prove(card: ReadAt) -> None:
         if not files:
@@ -252,15 +256,17 @@ def prover(path: str, files: Mapping[str, bytes]) -> Callable[[ReadAt], None]:
         try:
             wrong = differing_files(open_boot_volume(CachedReader(card)), files)
         except ImageError as error:
-            raise WriteError(f"{path}: {error.message}", "take another card") from error
+            raise WriteError(f"{path}: {error.message}", "use another card") from error
         if wrong:
-            raise WriteError(f"{path}: {wrong[0]} is not what was written", "take another card")
+            raise WriteError(
+                f"{path}: {wrong[0]} differs from what was written", "use another card"
+            )
 
     return prove
 
 
 def differing_files(volume: BootVolume, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the paths whose content differs or that are missing."""
+    """Return the paths of files that differ or are missing."""
     return tuple(path for path, data in files.items() if not _holds(volume, path, data))
 
 

@@ -1,4 +1,4 @@
-"""One card from claim to release: the state machine that makes a half-written card unbootable."""
+"""Write one card: a state machine that never leaves a partially written card bootable."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from imagebuilder.disk.reader import ReadAt
     from imagebuilder.progress import Meter
 
-NOT_BOOTING = "the card does not boot as it is"
+NOT_BOOTING = "the card will not boot"
 _MARK_BYTES = 64 << 10
-_DEFECT = "the card is worn out or counterfeit: take another one"
+_DEFECT = "use another card: this one is worn out or counterfeit"
 
 
 class Stage(enum.StrEnum):
@@ -46,12 +46,12 @@ class Stage(enum.StrEnum):
 
 
 class Cancelled(Exception):  # noqa: N818 - a request, not an error
-    """The user asked to stop."""
+    """The user cancelled the run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardOptions:
-    """How cards are written: only what differs, read back or not, ejected at the end."""
+    """How to write cards: only differences, with read-back, and with ejection at the end."""
 
     reuse: bool = False
     verify: bool = True
@@ -60,9 +60,9 @@ class CardOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardJob:
-    """One card: which device, what it becomes, which bytes of that must land on it.
+    """One card: the device, the content, and the byte ranges of it to write.
 
-    `prove` reads the finished card and raises WriteError where it is not what it should be.
+    `prove` reads the finished card and raises WriteError if its files differ.
     """
 
     device: Device
@@ -74,9 +74,9 @@ class CardJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CardReport:
-    """What a finished card holds; `digest` is the SHA-256 of the SHA-256s of its pieces in order.
+    """The result of a finished card; `digest` is the SHA-256 of the SHA-256s of its chunks.
 
-    The pieces are the write set cut at multiples of 4 MiB.
+    The chunks are the write set, cut at multiples of 4 MiB, in order.
     """
 
     digest: str
@@ -91,7 +91,7 @@ class CardReport:
 
 @dataclass
 class Watch:
-    """What a card's thread shows to the one that watches over it."""
+    """The state of a card, shared between its thread and the flasher."""
 
     stage: Stage = Stage.CLAIM
     touched: bool = False
@@ -99,22 +99,21 @@ class Watch:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
     def enter(self, stage: Stage) -> None:
-        """Go on to the next state; raises Cancelled."""
+        """Enter the next stage. Raise Cancelled if the run was cancelled."""
         self.step()
         self.stage = stage
 
     def step(self) -> None:
-        """Note that the card answered; raises Cancelled where the user wants to stop."""
+        """Record that the card answered. Raise Cancelled if the run was cancelled."""
         self.beat = time.monotonic()
         if self.cancelled.is_set():
             raise Cancelled
 
 
 def write_card(job: CardJob, options: CardOptions, meter: Meter, watch: Watch) -> CardReport:
-    """Take one card through all states; raises RefusedError, WriteError or Cancelled.
+    """Write one card through all stages. Raise RefusedError, WriteError or Cancelled.
 
-    On any failure behind CLAIM the first chunk is zeroed again, and the error says whether that
-    succeeded.
+    After a failure past CLAIM, zero the first chunk again; the error tells whether that succeeded.
     """
     with blockdev.claim(job.device) as device:
         writer = _Writer(job, options, meter, watch, device)
@@ -131,12 +130,12 @@ def write_card(job: CardJob, options: CardOptions, meter: Meter, watch: Watch) -
 
 def _failed(path: str, error: RpiImageError, *, zeroed: bool) -> WriteError:
     message = error.message if error.message.startswith(path) else f"{path}: {error.message}"
-    state = NOT_BOOTING if zeroed else "its start could not be zeroed: do not use the card"
+    state = NOT_BOOTING if zeroed else "do not use the card: its start could not be zeroed"
     return WriteError(message, f"{error.hint}; {state}" if error.hint else state)
 
 
 class _Writer:
-    """The states after CLAIM, for one device."""
+    """The stages after CLAIM, for one device."""
 
     def __init__(
         self, job: CardJob, options: CardOptions, meter: Meter, watch: Watch, device: BlockDevice
@@ -162,7 +161,7 @@ class _Writer:
             self._verify()
         self._commit()
         self._prove()
-        self._advance(self._pieces[0])  # now, and not before, all of it is done
+        self._advance(self._pieces[0])  # last, because only now the card is complete
         table, ejected = self._release()
         return CardReport(
             digest=self._digest(),
@@ -176,7 +175,7 @@ class _Writer:
         )
 
     def invalidate_again(self) -> bool:
-        """Zero the first chunk, whatever state the card is in; False where that fails."""
+        """Zero the first chunk in any stage; return False if that fails."""
         try:
             self._zero_first()
             self._device.flush()
@@ -185,16 +184,16 @@ class _Writer:
         return True
 
     def _hold_first(self) -> None:
-        """Read the first chunk before anything is touched; it is written last."""
+        """Read the first chunk before the card is changed; it is written last."""
         first = self._pieces[0]
         self._first = self._buffers.first.view[: first.size_bytes]
         self._fill(first.start_bytes, self._first)
 
     def _invalidate(self) -> None:
-        """Zero the first chunk and the last MiB (the second partition table of a GPT).
+        """Zero the first chunk and the last MiB, which may hold the backup of a GPT.
 
-        The end is first written with random bytes and read back: a card that lies about its size
-        loses them, or shows them at its start.
+        First write random bytes to the end and read them back: a counterfeit card with a false
+        size loses them or has them at its start.
         """
         self._watch.enter(Stage.INVALIDATE)
         self._watch.touched = True
@@ -209,7 +208,7 @@ class _Writer:
         head = Extent(0, min(_MARK_BYTES, self._first_extent().size_bytes))
         if self._read_digest(mark) != _sha256(view) or not self._zeroed(head):
             raise WriteError(
-                f"{self._device.path} does not keep what is written at its end or start", _DEFECT
+                f"{self._device.path} does not store data at its end or start", _DEFECT
             )
         self._zero(tail)
         self._device.flush()
@@ -237,7 +236,7 @@ class _Writer:
         self._verify_end()
 
     def _verify_end(self) -> None:
-        """Check that what lies behind the image in the last MiB is still zero."""
+        """Raise WriteError if the last MiB past the image is not zero any more."""
         image_end = -(-self._job.source.size_bytes // SECTOR_BYTES) * SECTOR_BYTES
         tail = self._tail()
         rest = _last(tail, tail.end_bytes - image_end)
@@ -245,7 +244,7 @@ class _Writer:
             raise _differs(self._device.path, rest)
 
     def _commit(self) -> None:
-        """Write the first chunk, and with it the partition table: from here on the card boots."""
+        """Write the first chunk with the partition table; after that the card boots."""
         self._watch.enter(Stage.COMMIT)
         first = self._pieces[0]
         self._device.write(0, self._first)
@@ -255,7 +254,7 @@ class _Writer:
             self._advance(first)
             if self._read_digest(first) != self._digests[0]:
                 raise _differs(self._device.path, first)
-            self._verify_end()  # the first chunk did not land there, too
+            self._verify_end()  # a false size could have stored the first chunk there as well
 
     def _prove(self) -> None:
         self._watch.enter(Stage.PROOF)
@@ -277,11 +276,11 @@ class _Writer:
         self._meter.advance(piece.size_bytes)
 
     def _holds(self, piece: Extent) -> bool:
-        """Return whether the card holds this piece already."""
+        """Return whether the card has this chunk already."""
         return self._read_digest(piece) == self._digests[piece.start_bytes]
 
     def _read_digest(self, extent: Extent) -> bytes:
-        # The spare buffer: the ring may hold pieces that wait to be written.
+        # The spare buffer, because the ring may hold chunks not yet written.
         view = self._buffers.spare.view[: extent.size_bytes]
         self._device.read(extent.start_bytes, view)
         return _sha256(view)
@@ -310,14 +309,14 @@ class _Writer:
 
 
 def _last(extent: Extent, size_bytes: int) -> Extent:
-    """Return the end of an extent: `size_bytes` of it, or all, or nothing."""
+    """Return the last `size_bytes` of an extent, or all of it if it is shorter."""
     size = max(0, min(size_bytes, extent.size_bytes))
     return Extent(extent.end_bytes - size, size)
 
 
 def _differs(path: str, extent: Extent) -> WriteError:
     return WriteError(
-        f"{path}: bytes {extent.start_bytes} to {extent.end_bytes} read back differently", _DEFECT
+        f"{path}: bytes {extent.start_bytes} to {extent.end_bytes} differ when read back", _DEFECT
     )
 
 
@@ -326,5 +325,5 @@ def _sha256(view: memoryview) -> bytes:
 
 
 def work_bytes(job: CardJob, options: CardOptions) -> int:
-    """Return what the meter of this card counts to: each byte once written and once verified."""
+    """Return the total of a card's meter: each byte once written and once verified."""
     return total_bytes(chunks(job.write_set)) * (2 if options.verify else 1)

@@ -1,4 +1,4 @@
-"""Base images kept by content: `images/<sha256>.img`, 0444, complete or not there at all."""
+"""The cache of base images by content: `images/<sha256>.img`, mode 0444, always complete."""
 
 from __future__ import annotations
 
@@ -22,14 +22,17 @@ if TYPE_CHECKING:
 
 Checked = Literal["given", "publisher", "raw", "none"]
 SHORTEST_DIGEST = 8
-_ROOM_HINT = "set RPI_IMAGE_CACHE to a folder you can write to, on a disk with room"
+
+# A record has a URL, a path and some digests.
+LARGEST_RECORD_BYTES = 1 << 16
+_ROOM_HINT = "set RPI_IMAGE_CACHE to a writable folder on a disk with enough space"
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of one download and the image it held.
+    """The record of one download and the image in it.
 
-    `checked` says what its digest was compared with; `in_place` is the user's own raw file.
+    `checked` is the source of the digest it was compared with; `in_place` is the user's raw file.
     """
 
     name: str
@@ -44,7 +47,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Cached:
-    """An image of the cache as `cache list` shows it; `used_bytes` is what it takes on disk."""
+    """An image in the cache; `used_bytes` is its space on disk."""
 
     sha256: str
     path: Path
@@ -56,26 +59,29 @@ class Cached:
 
 @dataclass(frozen=True, slots=True)
 class Cleaned:
-    """What a cleaning removed, or would remove."""
+    """The images and bytes that were removed, or would be."""
 
     images: tuple[Cached, ...]
     freed_bytes: int
 
 
 def default_folder() -> Path:
-    """Return the platform's cache folder for this program."""
+    """Return the cache folder of this program on this platform."""
     return platformdirs.user_cache_path("rpi-image", appauthor=False)
 
 
 def file_key(path: Path) -> str:
-    """Name a local file by path, size, time and inode: what changes when its content does."""
+    """Return a key of a local file that changes with its content: path, size, time and inode."""
     real = path.resolve()
     status = real.stat()
     return f"file {status.st_size} {status.st_mtime_ns} {status.st_ino} {real}"
 
 
 class Cache:
-    """The folder of base images; every method that writes is safe beside other processes."""
+    """The folder of base images, safe for several processes.
+
+    Methods raise SourceError if the folder cannot be read or written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,15 +91,15 @@ class Cache:
         self._locks = folder / "locks"
 
     def image_path(self, raw_sha256: str) -> Path:
-        """Return where the image of that digest lies or would lie."""
+        """Return the path of the image with a digest, whether it exists or not."""
         return self._images / f"{raw_sha256}.img"
 
     def part_path(self, key: str, suffix: str) -> Path:
-        """Return where unfinished work on `key` lies: the same path in every run, to be resumed."""
+        """Return the path of unfinished work on `key`; constant, so that it can be resumed."""
         return self._parts / f"{_hashed(key)}.{suffix}.part"
 
     def find(self, key: str) -> Record | None:
-        """Return what is remembered under `key`, where the image is still there in full size."""
+        """Return the record of `key` if its image still exists in full size, else None."""
         record = _load_record(self._records / f"{_hashed(key)}.json")
         if record is None:
             return None
@@ -104,7 +110,7 @@ class Cache:
         return record if complete else None
 
     def path_of(self, record: Record) -> Path:
-        """Return where the raw image of a record lies."""
+        """Return the path of the raw image of a record."""
         return Path(record.in_place) if record.in_place else self.image_path(record.raw_sha256)
 
     def remember(self, keys: Iterable[str], record: Record) -> None:
@@ -116,7 +122,7 @@ class Cache:
                 write_file(self._records / f"{_hashed(key)}.json", text.encode())
 
     def adopt(self, part: Path, raw_sha256: str) -> Path:
-        """Return a finished, fsynced part its final name, read-only."""
+        """Rename a finished, synced part to its final name, make it read-only; return its path."""
         final = self.image_path(raw_sha256)
         with self._writable():
             make_folder(self._images)
@@ -128,8 +134,8 @@ class Cache:
 
     @contextlib.contextmanager
     def lock(self, key: str, reporter: Reporter = SILENT) -> Iterator[None]:
-        """Hold `key` against other processes; a killed holder lets go of it."""
-        import filelock  # noqa: PLC0415 - a raw image is used where it lies
+        """Lock `key` against other processes; the lock of a killed process is released."""
+        import filelock  # noqa: PLC0415 - slow, not needed for a raw file
 
         with self._writable():
             for folder in (self._locks, self._parts):
@@ -138,7 +144,7 @@ class Cache:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                reporter.note("waiting for another rpi-image that works on the same image")
+                reporter.note("waiting for another rpi-image that uses the same image")
                 lock.acquire()
             hand_over(Path(lock.lock_file))
         try:
@@ -147,7 +153,7 @@ class Cache:
             lock.release()
 
     def listing(self) -> tuple[Cached, ...]:
-        """Return the images there are, by name."""
+        """Return all images, sorted by name."""
         records = [record for _, record in self._all_records()]
         with self._writable():
             found = [
@@ -157,16 +163,16 @@ class Cache:
         return tuple(sorted(found, key=lambda image: (image.names, image.sha256)))
 
     def leftovers(self) -> tuple[Path, ...]:
-        """Return the parts of downloads and unpackings that did not end."""
+        """Return the files of unfinished downloads and unpacking."""
         return tuple(self._entries(self._parts))
 
     def leftover_bytes(self) -> int:
-        """Return what the unfinished parts take on disk."""
+        """Return the space on disk of unfinished files."""
         with self._writable():
             return sum(allocated_bytes(part.stat()) for part in self.leftovers())
 
     def remove(self, image: Cached) -> None:
-        """Remove an image and what is remembered of it."""
+        """Remove an image and its records."""
         with self._writable():
             for path, record in self._all_records():
                 if record.raw_sha256 == image.sha256:
@@ -174,7 +180,7 @@ class Cache:
             image.path.unlink(missing_ok=True)
 
     def remove_leftovers(self) -> None:
-        """Remove unfinished parts nobody works on."""
+        """Remove unfinished files that no process uses."""
         import filelock  # noqa: PLC0415 - as above
 
         for part in self.leftovers():
@@ -185,7 +191,7 @@ class Cache:
     def clean(
         self, which: Sequence[str] = (), *, unfinished_only: bool = False, dry_run: bool = False
     ) -> Cleaned:
-        """Remove the images named; without names all of them, and what unfinished runs left."""
+        """Remove the images `which`; by default all of them, and unfinished files."""
         images = () if unfinished_only else choose_cached(self.listing(), which)
         freed = sum(image.used_bytes for image in images)
         freed += 0 if which else self.leftover_bytes()
@@ -198,9 +204,9 @@ class Cache:
 
     @contextlib.contextmanager
     def scratch(self, key: str, reporter: Reporter = SILENT) -> Iterator[Path]:
-        """Return a path for a file that goes away; of a killed run it is a leftover.
+        """Yield a path for a temporary file; one of a killed run counts as unfinished.
 
-        It lies beside the images, for /tmp is often too small for one.
+        It is in the cache folder, because /tmp is often too small for an image.
         """
         with self.lock(key, reporter):
             part = self.part_path(key, "scratch")
@@ -210,14 +216,14 @@ class Cache:
                 part.unlink(missing_ok=True)
 
     def is_intact(self, image: Cached, reporter: Reporter = SILENT) -> bool:
-        """Read an image again and compare it with the digest it is named by."""
+        """Return whether an image still has the digest in its name."""
         label = f"verifying {', '.join(image.names) or image.sha256[:12]}"
         return hash_file(image.path, label, reporter).sha256 == image.sha256
 
     def verify(
         self, which: Sequence[str] = (), reporter: Reporter = SILENT
     ) -> list[tuple[Cached, bool]]:
-        """Read the images named, all without names, and tell of each whether it is intact."""
+        """Return the images `which`, by default all, each with whether it is intact."""
         chosen = choose_cached(self.listing(), which)
         return [(image, self.is_intact(image, reporter)) for image in chosen]
 
@@ -228,7 +234,7 @@ class Cache:
                 yield path, record
 
     def _entries(self, folder: Path, suffix: str = "") -> list[Path]:
-        """Return what lies in a folder; one that is not there yet holds nothing."""
+        """Return the files in a folder; none if it does not exist."""
         with self._writable(), contextlib.suppress(FileNotFoundError):
             return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
         return []
@@ -238,12 +244,12 @@ class Cache:
         try:
             yield
         except OSError as error:
-            what = "is full" if is_disk_full(error) else f"fails: {error.strerror}"
+            what = "is full" if is_disk_full(error) else f"failed: {error.strerror}"
             raise SourceError(f"the cache {self.folder} {what}", _ROOM_HINT) from error
 
 
 def refuse_damaged(verified: Sequence[tuple[Cached, bool]]) -> None:
-    """Raise SourceError where images of the cache are damaged."""
+    """Raise SourceError if any of the images is damaged."""
     if bad := [image.sha256[:16] for image, intact in verified if not intact]:
         raise SourceError(
             f"{len(bad)} of {len(verified)} cached images are damaged",
@@ -252,13 +258,14 @@ def refuse_damaged(verified: Sequence[tuple[Cached, bool]]) -> None:
 
 
 def choose_cached(images: Sequence[Cached], which: Sequence[str]) -> tuple[Cached, ...]:
-    """Return the images named by name or first digits of the digest; all where none is named."""
+    """Return the images with a name or digest prefix in `which`, by default all.
+
+    Raise InputError if one is not in the cache.
+    """
     chosen = tuple(i for i in images if not which or any(_is_called(i, word) for word in which))
     missing = [word for word in which if not any(_is_called(i, word) for i in images)]
     if missing:
-        raise InputError(
-            f"not in the cache: {', '.join(missing)}", "see `rpi-image cache list` for what is"
-        )
+        raise InputError(f"not in the cache: {', '.join(missing)}", "see `rpi-image cache list`")
     return chosen
 
 
@@ -273,12 +280,18 @@ def _hashed(key: str) -> str:
 
 
 def _load_record(path: Path) -> Record | None:
-    """Read a record; one that is damaged or of another version counts as absent."""
+    """Return a record; None if it is damaged or of another version."""
     try:
-        known = json.loads(path.read_bytes())
-        return Record(**{f.name: known[f.name] for f in fields(Record)})
-    except (OSError, ValueError, KeyError, TypeError):
+        with path.open("rb") as file:
+            known = json.loads(file.read(LARGEST_RECORD_BYTES))
+        record = Record(**{f.name: known[f.name] for f in fields(Record)})
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    # All fields are texts, except sizes.
+    sound = all(
+        type(v) is (int if k.endswith("_bytes") else str) for k, v in asdict(record).items()
+    )
+    return record if sound and "\0" not in record.in_place else None
 
 
 def _cached(path: Path, records: list[Record]) -> Cached:

@@ -1,4 +1,4 @@
-"""Downloads over HTTP that survive bad networks: retried, resumed, and checked when they end."""
+"""Download over HTTP: retry, resume, and check the digest."""
 
 from __future__ import annotations
 
@@ -7,17 +7,26 @@ import re
 import shutil
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-import requests  # noqa: TID251 - this is the module that speaks HTTP
-import urllib3
-
-from imagebuilder import __version__
 from imagebuilder.errors import SourceError
 from imagebuilder.files import hand_over, is_disk_full, pwrite_all
-from imagebuilder.images.checksums import SUFFIX, basename, beside, parse_checksums, redacted
-from imagebuilder.images.formats import looks_like_web_page
+from imagebuilder.images.archives.decoders import hash_gz
+from imagebuilder.images.archives.formats import looks_like_web_page
+from imagebuilder.images.budgets import Budget
+from imagebuilder.images.checksum_lines import decode_text
+from imagebuilder.images.checksums import (
+    CHECKSUM_FILE_BYTES,
+    SUFFIX,
+    basename,
+    beside,
+    parse_checksums,
+    redacted,
+)
+from imagebuilder.images.foreign import foreign
+from imagebuilder.images.http_client import PATIENT, AgainError, Client, Patience, digits
 from imagebuilder.images.resume import (
     PartState,
     address_digest,
@@ -31,72 +40,44 @@ from imagebuilder.images.sparse import Written
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from typing import BinaryIO
 
+    from imagebuilder.images.http_client import Answer
     from imagebuilder.model import ImageSource
     from imagebuilder.progress import Reporter
 
-PIECE_BYTES = 1 << 18
-CHECKSUM_FILE_BYTES = 1 << 20
-LONGEST_PAUSE_SECONDS = 60.0
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # RFC 9110 and 6585: may go away
-_ABSENT = frozenset({401, 403, 404, 410})
-_REASONS = (
-    ("timed out", "the server did not answer in time"),
-    ("Name or service not known", "the name of the server is not known"),
-    ("name resolution", "the name of the server is not known"),
-    ("Failed to resolve", "the name of the server is not known"),
-    ("proxy", "the proxy does not answer"),
-    ("CERTIFICATE_VERIFY", "the server's certificate is not trusted"),
-    ("refused", "the server refused the connection"),
-    ("reset by peer", "the connection was reset"),
-    ("unreachable", "there is no way to the server"),
-    ("Connection broken", "the connection broke"),
-    ("Connection aborted", "the connection broke"),
-    ("ended prematurely", "the connection broke"),
-    ("redirects", "the server redirects without end"),
-    ("closed connection", "the server closed the connection"),
+
+# 256 GiB, like the largest image: a compressed one is not larger.
+LARGEST_DOWNLOAD_BYTES = 1 << 38
+
+# Attempts with less count as without progress; otherwise a server could cause endless ones.
+LEAST_PROGRESS_BYTES = 1 << 16
+BUDGETS = (
+    Budget("a download without a known size", LARGEST_DOWNLOAD_BYTES, "bytes"),
+    Budget("consecutive attempts without progress", PATIENT.attempts, "count"),
+    Budget("least progress of an attempt", LEAST_PROGRESS_BYTES, "bytes"),
 )
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
+
+# RFC 9110, 8.8.3 and 5.6.7; the length is limited, as tags are sent back.
+_STRONG_TAG = re.compile(r'"[!#-~\x80-\xff]{0,512}"')
+_DATE = re.compile(r"[A-Za-z]{3,9}, [0-9A-Za-z :-]{1,40}")
+_ABSENT = frozenset({401, 403, 404, 410})
 _ROOM_HINT = "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk"
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to bear with a server; `attempts` counts those in a row that bring nothing."""
-
-    attempts: int = 5
-    connect_seconds: float = 10.0
-    read_seconds: float = 30.0
-    pause_seconds: float = 1.0
-
-
-PATIENT = Patience()
-
-
-class _AgainError(Exception):
-    """The attempt failed in a way that may pass."""
-
-    def __init__(self, reason: str, after_seconds: float = 0.0) -> None:
-        super().__init__(reason)
-        self.after_seconds = after_seconds
 
 
 # ---- checksums
 
 
 def find_published_checksum(source: ImageSource, reporter: Reporter, patience: Patience) -> str:
-    """Return the SHA-256 the publisher states beside the image; empty where there is none."""
+    """Return the SHA-256 that the publisher states next to the image; empty if there is none."""
     url = source.checksum_url or beside(source.url)
-    with _session() as session:
+    with _parsing(url), Client(patience, reporter, allow_http=source.allow_http) as client:
         got = _patiently(
-            lambda: _small_file(session, url, patience),
-            lambda: 0,
-            redacted(url),
-            reporter,
-            patience,
+            lambda: _small_file(client, url), lambda: 0, redacted(url), reporter, patience
         )
     if got is None:
         return ""
@@ -105,127 +86,154 @@ def find_published_checksum(source: ImageSource, reporter: Reporter, patience: P
     return parse_checksums(text, names, redacted(final_url))
 
 
-def _small_file(session: requests.Session, url: str, patience: Patience) -> tuple[str, str] | None:
-    """Return a text file and where redirects led; None where there is none, or a page saying so."""
-    with _get(session, url, {}, patience) as response:
-        if response.status_code in _ABSENT:
+def _small_file(client: Client, url: str) -> tuple[str, str] | None:
+    """Return a text file and its final URL; None if there is none, or a web page instead."""
+    with client.get(url) as answer:
+        if answer.status in _ABSENT:
             return None
-        _refuse_status(response, url)
-        data = b""
-        for piece in _pieces(response):
-            data += piece
-            if looks_like_web_page(data) or len(data) > CHECKSUM_FILE_BYTES:
-                return None
-        return data.decode("utf-8", "replace"), response.url
+        answer.refuse_status()
+        data = answer.read(CHECKSUM_FILE_BYTES)
+        if data is None:
+            raise SourceError(
+                f"{redacted(url)} is not a checksum file: over {CHECKSUM_FILE_BYTES >> 20} MiB",
+                "use --sha256 with the checksum (`sha256:` of `image:` in a file)",
+            )
+        return None if looks_like_web_page(data) else (decode_text(data), answer.url)
+
+
+def _parsing(url: str) -> AbstractContextManager[None]:
+    return foreign(
+        SourceError,
+        f"the response of {redacted(url)}",
+        "check the URL, or use a local file",
+    )
 
 
 # ---- downloads
 
 
 def download(
-    url: str, part: Path, expected_sha256: str, reporter: Reporter, patience: Patience = PATIENT
+    url: str,
+    part: Path,
+    expected_sha256: str,
+    reporter: Reporter,
+    patience: Patience = PATIENT,
+    *,
+    most_bytes: int = LARGEST_DOWNLOAD_BYTES,
+    allow_http: bool = False,
 ) -> Written:
-    """Fetch `url` into `part`, going on where an earlier run stopped, and compare its digest.
+    """Download `url` to `part`, resume an earlier run, and compare the digest.
 
-    An interrupted part stays for the next run, with what it belongs to in a file beside it.
-    Raises SourceError; a part that is not what it should be is removed.
+    An unfinished part is kept for the next run, with its state in a file next to it. Raise
+    SourceError on failure; a part with a wrong digest is removed.
     """
-    with _session() as session:
-        work = _Download(session, url, part, expected_sha256, reporter, patience)
+    with _parsing(url), Client(patience, reporter, allow_http=allow_http) as client:
+        work = _Download(client, url, part, expected_sha256, reporter, patience, most_bytes)
         got = work.run()
-        if work.resumed and expected_sha256 not in {"", got.sha256}:
-            reporter.note("the resumed download does not fit its checksum; fetching it afresh")
+        if work.resumed and not work.fits(got):
+            reporter.note("the resumed download does not match its checksum; starting again")
             work.reset()
             got = work.run()
-    if expected_sha256 not in {"", got.sha256}:
-        forget(part)
-        raise SourceError(
-            f"{redacted(url)} has the SHA-256 {got.sha256} instead of {expected_sha256}",
-            "it is damaged, or not the file the checksum is for: get a new checksum or try later",
-        )
-    return got
+        if work.fits(got):
+            return replace(got, sha256=expected_sha256 or got.sha256)
+    forget(part)
+    raise SourceError(
+        f"{redacted(url)} has the SHA-256 {got.sha256} instead of {expected_sha256}",
+        "get the checksum again, or try later: the file is damaged or another one",
+    )
 
 
 class _Download:
-    """One file on its way: what is there, its running digest, and what it belongs to."""
+    """One download: its state, and size and digest of what is on the disk."""
 
     def __init__(
         self,
-        session: requests.Session,
+        client: Client,
         url: str,
         part: Path,
         expected_sha256: str,
         reporter: Reporter,
         patience: Patience,
+        most_bytes: int,
     ) -> None:
-        self._session, self._url, self._part = session, url, part
-        self._pinned, self._voice, self._patience = bool(expected_sha256), reporter, patience
+        self._client, self._url, self._part = client, url, part
+        self._expected, self._reporter, self._patience = expected_sha256, reporter, patience
+        self._most_bytes = most_bytes
         self._state = load_state(part, url)
         self._digest, self._have = digest_so_far(part) if self._state.address else nothing_yet()
         self.resumed = self._have > 0
 
     def run(self) -> Written:
-        """Attempt until the file is there; the patience is spent by attempts without progress."""
+        """Return the digest and size after as many attempts as needed."""
         if not self._have or self._have != self._state.total_bytes:
             _patiently(
                 self._attempt,
                 lambda: self._have,
                 redacted(self._url),
-                self._voice,
+                self._reporter,
                 self._patience,
             )
         return Written(self._digest.hexdigest(), self._have)
 
+    def fits(self, got: Written) -> bool:
+        """Return whether the file has the expected digest, as sent or after decompression."""
+        if self._expected in {"", got.sha256}:
+            return True
+        return self._state.gzipped and hash_gz(self._part, self._most_bytes) == self._expected
+
     def reset(self) -> None:
-        """Drop what is there."""
+        """Remove the part and its state."""
         forget(self._part)
         self._state = PartState("")
         self._digest, self._have = nothing_yet()
         self.resumed = False
 
     def _attempt(self) -> None:
-        with _get(self._session, self._url, self._range(), self._patience) as response:
-            total = self._agree(response)
-            self._begin(response, total)
-            with self._voice.meter(f"fetching {basename(self._url)}", total) as meter:
+        with self._client.get(self._url, self._range()) as answer:
+            total = self._agree(answer)
+            self._begin(answer, total)
+            with self._reporter.meter(f"fetching {basename(self._url)}", total) as meter:
                 meter.advance(self._have)
                 with _appending(self._part) as file:
-                    for piece in _pieces(response):
-                        self._take(file, piece)
+                    for piece in answer.pieces():
+                        self._take(file, piece, total)
                         meter.advance(len(piece))
                     with _disk(self._part):
                         os.fsync(file.fileno())
         if total is not None and self._have != total:
-            raise _AgainError(f"the connection ended after {self._have} of {total} bytes")
+            raise AgainError(f"the connection ended after {self._have} of {total} bytes")
         self._note(replace(self._state, total_bytes=self._have))
 
     def _range(self) -> dict[str, str]:
-        """Ask for the rest, if the server or the checksum can tell whether it still fits."""
+        """Return the headers to request the rest, if a changed file would be noticed.
+
+        That is by If-Range (RFC 9110, 13.1.5) or by the expected digest.
+        """
         validator = self._state.validator
-        if not self._have or not (validator or self._pinned):
+        if not self._have or not (validator or self._expected):
             self.reset()
             return {}
         self.resumed = True
         return {"Range": f"bytes={self._have}-"} | ({"If-Range": validator} if validator else {})
 
-    def _agree(self, response: requests.Response) -> int | None:
-        """Settle whether the answer goes on or starts again; gives the total size if stated."""
-        if response.status_code == requests.codes.partial:
-            return self._continue(response)
-        if response.status_code == requests.codes.requested_range_not_satisfiable:
+    def _agree(self, answer: Answer) -> int | None:
+        """Check whether the answer continues or starts again; return the total size if stated."""
+        if answer.status == HTTPStatus.PARTIAL_CONTENT:
+            return self._continue(answer)
+        if answer.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             self.reset()
-            raise _AgainError("the file changed on the server")
-        _refuse_status(response, self._url)
+            raise AgainError("the file changed on the server")
+        answer.refuse_status()
         if self._have:
-            self._voice.note("the server does not go on where it stopped; starting again")
+            self._reporter.note("the server cannot resume the download; starting again")
             self.reset()
-        return _length(response)
+        return answer.length()
 
-    def _continue(self, response: requests.Response) -> int | None:
-        """Check that a partial answer is the rest of what is here."""
-        found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-        total = int(found[2]) if found and found[2] != "*" else None
-        tag = _validator(response)
+    def _continue(self, answer: Answer) -> int | None:
+        """Return the total size of a partial answer. Raise AgainError if it is not the rest."""
+        found = _CONTENT_RANGE.match(answer.header("Content-Range"))
+        total = digits(found[2]) if found else None
+        tag = _validator(answer)
         if (
             found is None
             or int(found[1]) != self._have
@@ -233,20 +241,32 @@ class _Download:
             or (tag and self._state.validator not in {"", tag})
         ):
             self.reset()
-            raise _AgainError("the server sent another part than the one asked for")
+            raise AgainError("the server sent a different range than requested")
         return total
 
-    def _begin(self, response: requests.Response, total: int | None) -> None:
+    def _begin(self, answer: Answer, total: int | None) -> None:
+        if total is not None and total > self._most_bytes:
+            self._refuse(f"has {total} bytes, more than {self._most_bytes}")
         _refuse_small_disk(self._part.parent, (total or 0) - self._have)
-        validator = _validator(response) or self._state.validator
-        self._note(PartState(address_digest(self._url), validator, total))
+        validator = _validator(answer) or self._state.validator
+        gzipped = answer.header("Content-Encoding").lower() in {"gzip", "x-gzip"}
+        self._note(PartState(address_digest(self._url), validator, total, gzipped))
 
-    def _take(self, file: BinaryIO, piece: bytes) -> None:
+    def _refuse(self, what: str) -> NoReturn:
+        self.reset()
+        raise SourceError(
+            f"{redacted(self._url)} {what}", "check the URL: this is not the expected image"
+        )
+
+    def _take(self, file: BinaryIO, piece: bytes, total: int | None) -> None:
+        most = self._most_bytes if total is None else total
+        if self._have + len(piece) > most:
+            self._refuse(f"sends more than {most} bytes")
         if not self._have and looks_like_web_page(piece):
             self.reset()
             raise SourceError(
-                f"{redacted(self._url)} gave a web page instead of an image",
-                "open the address in a browser: it may want a log-in, or be gone",
+                f"{redacted(self._url)} returned a web page instead of an image",
+                "open the URL in a browser: it may need a login, or not exist any more",
             )
         with _disk(self._part):
             pwrite_all(file.fileno(), piece, self._have)
@@ -259,85 +279,18 @@ class _Download:
             save_state(self._part, state)
 
 
-# ---- one request
+# ---- headers
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.headers["User-Agent"] = f"rpi-image/{__version__}"
-    # What is hashed is the file as it lies on the server.
-    session.headers["Accept-Encoding"] = "identity"
-    return session
-
-
-@contextmanager
-def _get(
-    session: requests.Session, url: str, headers: dict[str, str], patience: Patience
-) -> Iterator[requests.Response]:
-    """Open an answer; raises _AgainError for what may pass, SourceError for what will not."""
-    timeout = (patience.connect_seconds, patience.read_seconds)
-    try:
-        response = session.get(url, headers=headers, stream=True, timeout=timeout)
-    except requests.exceptions.SSLError as error:
-        raise SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error, 'there is no secure connection')}",
-            "check this machine's clock, or set REQUESTS_CA_BUNDLE to your network's authority",
-        ) from error
-    except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
-        raise _AgainError(_reason(error)) from error
-    except (requests.RequestException, ValueError) as error:
-        raise SourceError(
-            f"{redacted(url)} cannot be fetched: {_reason(error, 'this leads to no web address')}",
-            "check the address",
-        ) from error
-    with response:
-        yield response
-
-
-def _pieces(response: requests.Response) -> Iterator[bytes]:
-    """Return the body as the server sent it, undecoded."""
-    try:
-        yield from response.raw.stream(PIECE_BYTES, decode_content=False)
-    except (urllib3.exceptions.HTTPError, requests.RequestException, OSError) as error:
-        raise _AgainError(_reason(error)) from error
-
-
-def _reason(error: Exception, otherwise: str = "the connection failed") -> str:
-    """Return the innermost cause in few words; the outer ones repeat addresses and objects."""
-    text = str(error)
-    for words, reason in _REASONS:
-        if words in text:
-            return reason
-    return otherwise
-
-
-def _refuse_status(response: requests.Response, url: str) -> None:
-    status = response.status_code
-    if status in _PASSING:
-        raise _AgainError(f"the server answered {status}", _retry_after(response))
-    if status != requests.codes.ok:
-        raise SourceError(
-            f"{redacted(url)} gave {status} {response.reason}",
-            "check the address, or give the image as a local file",
-        )
-
-
-def _retry_after(response: requests.Response) -> float:
-    text = response.headers.get("Retry-After", "")
-    return min(float(text), LONGEST_PAUSE_SECONDS) if text.isdigit() else 0.0
-
-
-def _validator(response: requests.Response) -> str:
-    """Return what If-Range may hold: a strong ETag or a date (RFC 9110, 13.1.5)."""
-    tag: str = response.headers.get("ETag", "")
-    if tag and not tag.startswith("W/"):
+def _validator(answer: Answer) -> str:
+    """Return a value for If-Range: a strong ETag or a date (RFC 9110, 13.1.5)."""
+    tag, date = answer.header("ETag"), answer.header("Last-Modified")
+    if _STRONG_TAG.fullmatch(tag):
         return tag
-    return str(response.headers.get("Last-Modified", ""))
+    return date if _DATE.fullmatch(date) else ""
 
 
-def _length(response: requests.Response) -> int | None:
-    text = response.headers.get("Content-Length", "")
-    return int(text) if text.isdigit() else None
+# ---- retries
 
 
 def _patiently(
@@ -347,19 +300,23 @@ def _patiently(
     reporter: Reporter,
     patience: Patience,
 ) -> _T:
-    """Attempt until it works or nothing came for `patience.attempts` attempts in a row."""
+    """Return the result of `attempt`; repeat it until `patience.attempts` fail without progress.
+
+    Raise SourceError then.
+    """
     failures, best = 0, progress()
     while True:
         try:
             return attempt()
-        except _AgainError as error:
+        except AgainError as error:
             now = progress()
-            failures = 1 if now > best else failures + 1
+            moved = now - best >= LEAST_PROGRESS_BYTES
+            failures = error.cost if moved else failures + error.cost
             best = max(best, now)
             if failures >= patience.attempts:
                 raise SourceError(
-                    f"{what} cannot be fetched: {error}",
-                    "check the network and the proxy; a new run goes on where this one stopped",
+                    f"cannot fetch {what}: {error}",
+                    "check the network and the proxy, then run it again to resume",
                 ) from error
             pause = max(patience.pause_seconds * 2 ** (failures - 1), error.after_seconds)
             reporter.note(f"{error}; trying again in {pause:.0f} s")
@@ -374,7 +331,7 @@ def _disk(part: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = "no room for" if is_disk_full(error) else f"{error.strerror} at"
+        what = "not enough space for" if is_disk_full(error) else f"{error.strerror}:"
         raise SourceError(f"{what} the download in {part.parent}", _ROOM_HINT) from error
 
 
@@ -391,6 +348,7 @@ def _refuse_small_disk(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise SourceError(
-            f"no room for the download in {folder}: {size_bytes} bytes to come, {free} free",
+            f"not enough space for the download in {folder}: {size_bytes} bytes needed,"
+            f" {free} free",
             _ROOM_HINT,
         )

@@ -1,4 +1,4 @@
-"""From where a base image comes to the raw, read-only file it is."""
+"""Obtain a base image: from the cache, a local file or a URL."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError, RpiImageError, SourceError
 from imagebuilder.files import has_file
+from imagebuilder.images.archives.formats import is_compressed
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.cache import Cache, Checked, Record, file_key
-from imagebuilder.images.checksums import SUFFIX, parse_checksums, redacted
-from imagebuilder.images.download import PATIENT, Patience, download, find_published_checksum
-from imagebuilder.images.formats import is_compressed
+from imagebuilder.images.checksums import SUFFIX, parse_checksums, read_checksum_file, redacted
+from imagebuilder.images.download import LARGEST_DOWNLOAD_BYTES, download, find_published_checksum
+from imagebuilder.images.foreign import foreign
+from imagebuilder.images.http_client import PATIENT, Patience
 from imagebuilder.images.resume import forget
 from imagebuilder.images.sparse import Written, hash_file, write_raw
-from imagebuilder.images.unpack import open_stream
 from imagebuilder.model import SECTOR_BYTES, BaseImage, ImageSource
 from imagebuilder.progress import SILENT, Reporter
 
@@ -23,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_BESIDE_BYTES = 64 << 20
+
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """The digest a download must have, and who says so."""
+    """The expected digest of a download, and its source."""
 
     sha256: str
     checked: Checked
@@ -41,7 +45,7 @@ class _Job:
 
 
 def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
-    """Return the base image where it is already there; touches no network."""
+    """Return the base image if it is in the cache, else None; without network."""
     record = _find_record(source, cache)
     return _base_image(source, cache, record) if record else None
 
@@ -49,12 +53,17 @@ def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
 def obtain_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT, patience: Patience = PATIENT
 ) -> BaseImage:
-    """Return the base image: from the cache, the user's own raw file, or fetched and unpacked.
+    """Return the base image: from the cache, the user's raw file, or downloaded and unpacked.
 
-    Raises SourceError (network, checksum, cache) or ImageError (what was fetched is no image).
+    Raise SourceError (network, checksum, cache) or ImageError (it is not an image).
     """
+    with foreign(ImageError, source.name, "get it again: the file is damaged or malicious"):
+        return _obtain(_Job(source, cache, reporter, patience))
+
+
+def _obtain(job: _Job) -> BaseImage:
+    source, cache = job.source, job.cache
     record = _find_record(source, cache)
-    job = _Job(source, cache, reporter, patience)
     _warn_of_address(job, record)
     if record:
         _warn_of_beside(job, record.source_sha256)
@@ -65,7 +74,7 @@ def obtain_base(
 def fetch_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT
 ) -> tuple[BaseImage, bool]:
-    """Return the base image as `obtain_base` does, and whether it was in the cache already."""
+    """Return the base image, as `obtain_base`, and whether it was in the cache."""
     cached = find_cached(source, cache)
     return obtain_base(source, cache, reporter), cached is not None
 
@@ -77,27 +86,26 @@ def _find_record(source: ImageSource, cache: Cache) -> Record | None:
 
 
 def _warn_of_address(job: _Job, record: Record | None) -> None:
-    """Say what is given up by taking a download unchecked, at every run that does."""
+    """Warn if a download is used without a checksum; in every run."""
     source = job.source
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     if source.unchecked and not pinned and (record is None or record.checked == "none"):
         job.reporter.warn(
-            f"{source.name} is taken without a checksum: nothing shows that it is "
-            "what its publisher made, or that it arrived whole"
+            f"{source.name} is used without a checksum: it may be incomplete or modified"
         )
 
 
 def _warn_of_beside(job: _Job, sha256: str) -> None:
-    """Say that a local file is taken in spite of the checksum beside it."""
+    """Warn if a local file is used although it does not match the checksum next to it."""
     source = job.source
     if source.unchecked and not _fits_beside(sha256, replace(source, unchecked=False)):
         job.reporter.warn(
-            f"{source.name} is taken unchecked: it does not fit {source.name}{SUFFIX} beside it"
+            f"{source.name} is used unchecked: it does not match {source.name}{SUFFIX}"
         )
 
 
 def _key(source: ImageSource) -> str:
-    """Return the key the source is remembered by: a pinned digest, else the address or the file."""
+    """Return the cache key of the source: a pinned digest, else the URL or the file."""
     if source.file is not None:
         return file_key(source.file) if has_file(source.file) else ""
     if source.sha256:
@@ -106,26 +114,26 @@ def _key(source: ImageSource) -> str:
 
 
 def _acceptable(record: Record, source: ImageSource) -> bool:
-    """Return whether what is in the cache passed what is asked of the source now."""
+    """Return whether a cached image passed the checks that the source requires now."""
     pinned = bool(source.sha256 or source.raw_sha256 or source.file)
     enough = pinned or source.unchecked or record.checked != "none"
     return enough and _fits(record, source) and _fits_beside(record.source_sha256, source)
 
 
 def _fits_beside(sha256: str, source: ImageSource) -> bool:
-    """Return whether a local file has the digest that stands beside it by now."""
+    """Return whether a local file has the digest in the file next to it, if there is one."""
     if source.file is None:
         return True
     try:
         expected = _expected_of_file(source, source.file)
     except SourceError:
-        # told where the file is read
+        # reported when the file is read
         return False
     return expected.sha256 in {"", sha256}
 
 
 def _fits(record: Record, source: ImageSource) -> bool:
-    """Return whether a record has the digests that the source states."""
+    """Return whether a record has the digests of the source."""
     given, raw = source.sha256.lower(), source.raw_sha256.lower()
     return given in {"", record.source_sha256} and raw in {"", record.raw_sha256}
 
@@ -165,10 +173,10 @@ def _absence(path: Path) -> str:
     try:
         path.stat()
     except FileNotFoundError:
-        return f"there is no file {path}"
+        return f"no file {path}"
     except OSError as error:
-        return f"cannot look at {path}: {error.strerror}"
-    return f"{path} is no file"
+        return f"cannot access {path}: {error.strerror}"
+    return f"{path} is not a file"
 
 
 def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
@@ -177,17 +185,12 @@ def _expected_of_file(source: ImageSource, path: Path) -> _Expected:
     beside = path.with_name(path.name + SUFFIX)
     if source.unchecked or not has_file(beside):
         return _Expected("", "none")
-    try:
-        text = beside.read_text("utf-8", "replace")
-    except OSError as error:
-        raise SourceError(
-            f"cannot read {beside}: {error.strerror}", "check its rights, or remove it"
-        ) from error
+    text = read_checksum_file(beside)
     return _Expected(parse_checksums(text, {path.name}, str(beside)), "publisher")
 
 
 def _remember_quietly(job: _Job, record: Record) -> None:
-    """Spare the next run the hashing; a cache that cannot be written is no obstacle here."""
+    """Store the record to avoid hashing again; only note if the cache cannot be written."""
     try:
         job.cache.remember([_key(job.source)], record)
     except SourceError as error:
@@ -200,7 +203,7 @@ def _from_archive(job: _Job, path: Path, found: Written, checked: Checked) -> Ba
     return _base_image(job.source, job.cache, record)
 
 
-# ---- an address
+# ---- a URL
 
 
 def _from_url(job: _Job) -> BaseImage:
@@ -219,10 +222,18 @@ def _from_url(job: _Job) -> BaseImage:
 
 
 def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
-    """Download, check, unpack; what passed its checksum is kept where only unpacking failed."""
+    """Download, check and unpack; keep a checked download if only unpacking failed."""
     url = job.source.url
     with _hinting(job.source):
-        got = download(url, part, expected.sha256, job.reporter, job.patience)
+        got = download(
+            url,
+            part,
+            expected.sha256,
+            job.reporter,
+            job.patience,
+            most_bytes=_most_bytes(job.source),
+            allow_http=job.source.allow_http,
+        )
     try:
         record = _unpacked(job, part, redacted(url), got, expected.checked)
     except RpiImageError:
@@ -231,6 +242,12 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
         raise
     forget(part)
     return record
+
+
+def _most_bytes(source: ImageSource) -> int:
+    """Return the size limit of a download: the image and other files in its archive."""
+    raw = source.raw_size_bytes
+    return LARGEST_DOWNLOAD_BYTES if raw is None else raw + raw // 16 + _BESIDE_BYTES
 
 
 def _expected_of_url(job: _Job) -> _Expected:
@@ -245,15 +262,15 @@ def _expected_of_url(job: _Job) -> _Expected:
     if source.raw_sha256:
         return _Expected("", "raw")
     raise SourceError(
-        f"no checksum is known for {redacted(source.url)}",
-        "give the publisher's with --sha256 (`sha256:` of `image:` in a file), or take it as it "
-        "comes with --no-checksum (`unchecked: true`)",
+        f"no checksum for {redacted(source.url)}",
+        "use --sha256 with that of the publisher (`sha256:` of `image:` in a file), or "
+        "--no-checksum (`unchecked: true`) to skip the check",
     )
 
 
 @contextmanager
 def _hinting(source: ImageSource) -> Iterator[None]:
-    """Say what the catalogue knows to do where an image cannot be had."""
+    """Replace the hint of a SourceError by that of the catalogue, if it has one."""
     try:
         yield
     except SourceError as error:
@@ -264,7 +281,7 @@ def _hinting(source: ImageSource) -> Iterator[None]:
 
 
 def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Checked) -> Record:
-    """Return the image of a checked download, unpacked into the cache unless it is there."""
+    """Return the record of a checked download; unpack it to the cache if needed."""
     key = f"sha256 {found.sha256}"
     with job.cache.lock(key, job.reporter):
         record = job.cache.find(key)
@@ -276,11 +293,11 @@ def _unpacked(job: _Job, path: Path, origin: str, found: Written, checked: Check
 
 
 def _unpack(job: _Job, path: Path, part: Path) -> Written:
-    """Unpack into the cache; nothing of a failure gets a final name."""
+    """Unpack to the cache; after a failure nothing is left there."""
     source = job.source
     try:
         with open_stream(path, source.raw_size_bytes, source.name) as stream:
-            # A small file may hold terabytes of nothing.
+            # Check before unpacking: a small file may unpack to terabytes of zeros.
             _refuse_no_disk(source, stream.peek(SECTOR_BYTES))
             raw = write_raw(stream, part, f"unpacking {source.name}", job.reporter)
         _check_raw(source, raw)
@@ -293,18 +310,18 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
 def _check_raw(source: ImageSource, raw: Written) -> None:
     if source.raw_size_bytes is not None and raw.size_bytes != source.raw_size_bytes:
         raise ImageError(
-            f"{source.name} is {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
-            "the file is damaged or another version: get it again",
+            f"{source.name} has {raw.size_bytes} bytes instead of {source.raw_size_bytes}",
+            "get it again: the file is damaged or another version",
         )
     _compare(f"the unpacked {source.name}", raw.sha256, source.raw_sha256.lower())
 
 
 def _refuse_no_disk(source: ImageSource, head: bytes) -> None:
-    """Raise ImageError where a first sector lacks the signature, which GPT's protective MBR has."""
+    """Raise ImageError if the first sector has no boot signature, which MBR and GPT disks have."""
     if not has_signature(head):
         raise ImageError(
-            f"{source.name} is no disk image: its first sector has no boot signature",
-            "give the image of a whole card, raw or as zip, gz, xz, zst or bz2",
+            f"{source.name} is not a disk image: its first sector has no boot signature",
+            "use the image of a whole card, raw or as zip, gz, xz, zst or bz2",
         )
 
 
@@ -312,7 +329,7 @@ def _compare(what: str, found: str, expected: str) -> None:
     if expected and found != expected:
         raise SourceError(
             f"{what} has the SHA-256 {found} instead of {expected}",
-            "it is damaged, or not the file the checksum is for: get both again",
+            "get image and checksum again: the file is damaged or another one",
         )
 
 

@@ -1,4 +1,4 @@
-"""A download on its way: what lies on the disk, and what on the server it belongs to."""
+"""The state of an unfinished download: what is on the disk, and its file on the server."""
 
 from __future__ import annotations
 
@@ -13,27 +13,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES = 1 << 20
+LARGEST_STATE_BYTES = 1 << 14
 
 
 @dataclass(frozen=True, slots=True)
 class PartState:
-    """What a part belongs to; `validator` is what If-Range takes, empty where there is none.
+    """The origin of a part; `validator` is a value for If-Range, empty if there is none.
 
-    The address stands as its SHA-256, for it may hold a password.
+    `address` is the SHA-256 of the URL, which may contain a password. `gzipped` is whether the
+    server compressed the file in transfer.
     """
 
     address: str
     validator: str = ""
     total_bytes: int | None = None
+    gzipped: bool = False
 
 
 def nothing_yet() -> tuple[hashlib._Hash, int]:
-    """Return the digest and size of no bytes."""
+    """Return the digest and size of an empty part."""
     return hashlib.sha256(), 0
 
 
 def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
-    """Read a part again for its running digest; an absent one counts as empty."""
+    """Return the digest and size of a part; one that does not exist counts as empty."""
     digest, have = nothing_yet()
     try:
         with part.open("rb", buffering=0) as file:
@@ -46,30 +49,32 @@ def digest_so_far(part: Path) -> tuple[hashlib._Hash, int]:
 
 
 def state_path(part: Path) -> Path:
-    """Return where the state of a part lies."""
+    """Return the path of the state of a part."""
     return part.with_name(part.name + ".json")
 
 
 def load_state(part: Path, url: str) -> PartState:
-    """Read what a part belongs to; an empty `address` says that it cannot be gone on with."""
+    """Return the state of a part; with an empty `address` it cannot be resumed."""
     try:
-        state = PartState(**json.loads(state_path(part).read_bytes()))
-    except (OSError, ValueError, TypeError):
+        with state_path(part).open("rb") as file:
+            state = PartState(**json.loads(file.read(LARGEST_STATE_BYTES)))
+    except (OSError, ValueError, TypeError, RecursionError):
         return PartState("")
-    return state if state.address == address_digest(url) else PartState("")
+    sound = isinstance(state.validator, str) and isinstance(state.total_bytes, int | None)
+    return state if sound and state.address == address_digest(url) else PartState("")
 
 
 def address_digest(url: str) -> str:
-    """Name an address without what may be secret in it."""
+    """Return the digest of a URL, which hides its secrets."""
     return hashlib.sha256(url.encode()).hexdigest()
 
 
 def forget(part: Path) -> None:
-    """Remove a part and what was noted beside it."""
+    """Remove a part and its state."""
     part.unlink(missing_ok=True)
     state_path(part).unlink(missing_ok=True)
 
 
 def save_state(part: Path, state: PartState) -> None:
-    """Write what a part belongs to."""
+    """Write the state of a part."""
     write_file(state_path(part), json.dumps(asdict(state)).encode())

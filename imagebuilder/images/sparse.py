@@ -1,6 +1,6 @@
-"""Writing a stream of image bytes: hashed on one thread, written with holes on another.
+"""Write a stream of image bytes: hash in one thread, write with holes in another.
 
-Who only reads its beginning unpacks no more than that.
+A reader of the beginning unpacks only that part.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from io import FileIO
     from pathlib import Path
 
-    from imagebuilder.images.unpack import ImageStream
+    from imagebuilder.images.archives.unpack import ImageStream
 
 BLOCK_BYTES = 4096
 
-# Chunks of at most 1 MiB wait in each queue, so this bounds the memory too.
+# Chunks have at most 1 MiB, so this limits the memory as well.
 QUEUE_DEPTH = 8
 READ_BYTES = 1 << 20
 _ZEROS = bytes(BLOCK_BYTES)
@@ -37,7 +37,7 @@ _ZEROS = bytes(BLOCK_BYTES)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The digest (hex SHA-256) and size of the raw bytes that went by."""
+    """The digest (hex SHA-256) and size of the raw bytes."""
 
     sha256: str
     size_bytes: int
@@ -46,7 +46,10 @@ class Written:
 def write_raw(
     stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
 ) -> Written:
-    """Write a stream to `out` with holes for zeros, fsynced; removes `out` where that fails."""
+    """Write a stream to `out` with holes for zeros, and sync it. Remove `out` on failure.
+
+    Raise ImageError if the stream is damaged or the file cannot be written.
+    """
     try:
         with reporter.meter(label, stream.size_bytes) as meter, _full_disk(out):
             return _write(stream, out, meter)
@@ -78,9 +81,9 @@ def _write(stream: ImageStream, out: Path, meter: Meter) -> Written:
 
 
 class LazyUnpackedDisk:
-    """A stream as a disk, unpacked into a file as far as is asked for and no further; a ReadAt.
+    """A ReadAt of a stream, unpacked to a file only as far as it is read.
 
-    Where nobody states its size all of it is unpacked at once.
+    If the size of the stream is not known, all of it is unpacked at once.
     """
 
     def __init__(self, stream: ImageStream, out: Path, file: FileIO, meter: Meter) -> None:
@@ -91,7 +94,7 @@ class LazyUnpackedDisk:
         self.size_bytes = self._have if stream.size_bytes is None else stream.size_bytes
 
     def read_at(self, offset_bytes: int, size_bytes: int) -> bytes:
-        """Return up to `size_bytes` from `offset_bytes`; shorter only at the end of the disk."""
+        """Return up to `size_bytes` from `offset_bytes`; fewer only at the end of the disk."""
         self._unpack(offset_bytes + size_bytes)
         return self._file.read_at(offset_bytes, size_bytes)
 
@@ -102,14 +105,15 @@ class LazyUnpackedDisk:
                 _write_chunk(descriptor, chunk, self._have)
                 self._have += len(chunk)
                 os.ftruncate(descriptor, self._have)
+                self._file.size_bytes = self._have
             self._meter.advance(len(chunk))
 
 
 @contextmanager
-def open_unrolled(
+def open_lazily_unpacked(
     stream: ImageStream, out: Path, label: str = "", reporter: Reporter = SILENT
 ) -> Iterator[LazyUnpackedDisk]:
-    """Return a stream as a disk to read, with `out` to keep what was unpacked of it."""
+    """Yield a stream as a ReadAt; `out` is the file for the unpacked part."""
     with _full_disk(out):
         file = _created(out)
     with file, reporter.meter(label, None) as meter:
@@ -129,7 +133,7 @@ def _write_chunk(descriptor: int, chunk: bytes, offset_bytes: int) -> None:
 
 
 def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
-    """Return the [start, end) of a chunk that are not zeros, cut at blocks of the file."""
+    """Yield the half-open ranges of a chunk that are not zero, cut at blocks of the file."""
     size, begun = len(chunk), -1
     edge = -offset_bytes % BLOCK_BYTES
     position = 0
@@ -151,7 +155,7 @@ def data_runs(chunk: bytes, offset_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 def hash_file(path: Path, label: str = "", reporter: Reporter = SILENT) -> Written:
-    """Return the digest and size of a file; raises ImageError where it cannot be read."""
+    """Return the digest and size of a file. Raise ImageError if it cannot be read."""
     digest, size = hashlib.sha256(), 0
     try:
         with (
@@ -164,7 +168,7 @@ def hash_file(path: Path, label: str = "", reporter: Reporter = SILENT) -> Writt
                 meter.advance(len(chunk))
     except OSError as error:
         raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its rights"
+            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
     return Written(digest.hexdigest(), size)
 
@@ -176,9 +180,9 @@ def _full_disk(out: Path) -> Iterator[None]:
     except OSError as error:
         if is_disk_full(error):
             raise ImageError(
-                f"no room to unpack to {out.parent}",
+                f"not enough space to unpack to {out.parent}",
                 "free some space there, or set RPI_IMAGE_CACHE to a folder on a larger disk",
             ) from error
         raise ImageError(
-            f"cannot write {out}: {error.strerror}", "check the folder and its rights"
+            f"cannot write {out}: {error.strerror}", "check the folder and its permissions"
         ) from error

@@ -1,4 +1,4 @@
-"""What config.txt makes the firmware of a Pi load, board by board.
+"""Find what the firmware of each board loads according to config.txt.
 
 Source: Raspberry Pi documentation, config.txt: conditional filters, `include`, `os_prefix`.
 """
@@ -16,10 +16,19 @@ from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-MOST_INCLUDES = 16  # budget: a file may include itself
+MOST_INCLUDES = 16  # limit, because a file may include itself
 _MODEL = re.compile(r"(pi|cm)[0-9]")
 
-# The filters that hold for each board of an architecture, by `uname -m`.
+_32_OR_64_BIT: Mapping[str, frozenset[str]] = {
+    "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
+    "Pi 3": frozenset({"pi3"}),
+    "Pi 3+": frozenset({"pi3", "pi3+"}),
+    "Pi 4": frozenset({"pi4"}),
+    "Pi 400": frozenset({"pi4", "pi400"}),
+    "CM4": frozenset({"pi4", "cm4"}),
+}
+
+# The filters of config.txt that apply to each board, by `uname -m`.
 BOARDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     "armv6l": {
         "Pi 1": frozenset({"pi1"}),
@@ -28,20 +37,10 @@ BOARDS: Mapping[str, Mapping[str, frozenset[str]]] = {
     },
     "armv7l": {
         "Pi 2": frozenset({"pi2"}),
-        "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
-        "Pi 3": frozenset({"pi3"}),
-        "Pi 3+": frozenset({"pi3", "pi3+"}),
-        "Pi 4": frozenset({"pi4"}),
-        "Pi 400": frozenset({"pi4", "pi400"}),
-        "CM4": frozenset({"pi4", "cm4"}),
+        **_32_OR_64_BIT,
     },
     "aarch64": {
-        "Pi Zero 2 W": frozenset({"pi0", "pi0w", "pi02"}),
-        "Pi 3": frozenset({"pi3"}),
-        "Pi 3+": frozenset({"pi3", "pi3+"}),
-        "Pi 4": frozenset({"pi4"}),
-        "Pi 400": frozenset({"pi4", "pi400"}),
-        "CM4": frozenset({"pi4", "cm4"}),
+        **_32_OR_64_BIT,
         "Pi 5": frozenset({"pi5"}),
         "Pi 500": frozenset({"pi5", "pi500"}),
         "CM5": frozenset({"pi5", "cm5"}),
@@ -59,12 +58,12 @@ class BootConfig:
     prefix: str = ""
 
     def resolve(self, boot: BootFiles, name: str) -> str:
-        """Return the path of a file that the firmware loads: with `os_prefix` if it exists so."""
+        """Return the path of a file that the firmware loads, with `os_prefix` if that exists."""
         return self.prefix + name if self.prefix and boot.exists(self.prefix + name) else name
 
 
 def read_config(boot: BootFiles, filters: Sequence[str] | frozenset[str]) -> BootConfig:
-    """Return what config.txt says to a board for which `filters` hold."""
+    """Return the settings of config.txt for a board with `filters`."""
     found: dict[str, str] = {}
     holding: dict[str, bool] = {}
     for line in _lines(boot, CONFIG, [MOST_INCLUDES]):
@@ -92,7 +91,7 @@ def cmdline_path(boot: BootFiles, machines: Sequence[str]) -> str:
     if len(paths) > 1:
         told = "; ".join(f"{path} on {', '.join(boards)}" for path, boards in paths.items())
         raise ImageError(
-            f"the boards of this profile read different command lines: {told}",
+            f"the boards of this profile use different command lines: {told}",
             f"remove the filters around cmdline= and os_prefix= in {CONFIG} of the image",
         )
     return next(iter(paths))
@@ -107,7 +106,7 @@ def _boards(machines: Sequence[str]) -> Mapping[str, frozenset[str]]:
 def _apply_filter(
     holding: dict[str, bool], name: str, filters: Sequence[str] | frozenset[str]
 ) -> None:
-    """Change which kinds of filter hold: a filter replaces earlier ones of its kind only."""
+    """Update the active filters: a filter replaces only earlier ones of its kind."""
     if name == "all":
         holding.clear()
     elif name == "none":
@@ -115,12 +114,12 @@ def _apply_filter(
     elif _MODEL.match(name):
         holding["model"] = name in filters
     else:
-        # [tryboot], [EDID=…], [0x…], [gpio4=1], [HDMI:1]: not so at a usual boot.
+        # [tryboot], [EDID=…], [0x…], [gpio4=1], [HDMI:1]: not active in a usual boot.
         holding[re.split("[=:]", name)[0]] = name.startswith("hdmi:0")
 
 
 def _lines(boot: BootFiles, path: str, left: list[int]) -> Iterator[str]:
-    """Yield the lines of a file, with those of the files that it includes in their place."""
+    """Yield the lines of a file, with the lines of included files in place."""
     left[0] -= 1
     if left[0] < 0:
         raise ImageError(f"{CONFIG} includes too many files", "check its `include` lines")

@@ -1,4 +1,4 @@
-"""The files of a boot partition as planning sees them: names, contents and texts."""
+"""The files of a boot partition for planning: names, contents and texts."""
 
 from __future__ import annotations
 
@@ -74,5 +74,5 @@ def read_boot_text(boot: BootFiles, path: str, *, errors: str = "surrogateescape
 
 
 def decode_boot_text(data: bytes, errors: str = "surrogateescape") -> str:
-    """Decode a vendor's text; by default, bytes that are not UTF-8 are kept when it is encoded."""
+    """Return a vendor's text; by default, bytes that are not UTF-8 are kept when encoding it."""
     return data.decode("utf-8", errors)

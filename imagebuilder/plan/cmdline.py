@@ -36,7 +36,7 @@ def split_words(line: str) -> list[str]:
 class CmdlineEdit:
     """A change of the command line in the file `path`.
 
-    `replaced` are words of the vendor that ours took the place of, with their index.
+    `replaced` are words of the vendor that ours replaced, with their index.
     """
 
     added: tuple[str, ...] = ()
@@ -64,7 +64,7 @@ def merge_cmdline(
 ) -> tuple[str, CmdlineEdit]:
     """Return the text of cmdline.txt with our groups of words, and the change made.
 
-    The firmware reads the first line only: what stands in others stays there, without effect.
+    The firmware reads the first line only; the others are kept, without effect.
 
     The earlier change is undone first, and what starts our installer where the card was `planned`
     before; all other words stay. Ours go last, where they override

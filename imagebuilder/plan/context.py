@@ -52,10 +52,10 @@ def registry_address(settings: NodeSettings) -> str:
     return next(iter(settings.docker.insecure_registries), "")
 
 
-def public_context(settings: NodeSettings, generation: str) -> dict[str, object]:
+def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]:
     """Return the variable `node` of all templates; nothing in it is secret."""
     return {
-        "hostname": _like(HOSTNAME, settings.hostname, "a hostname"),
+        "hostname": _require_match(HOSTNAME, settings.hostname, "a hostname"),
         "profile": settings.profile,
         "arch": settings.arch,
         "machines": list(settings.machines),
@@ -73,6 +73,7 @@ def public_context(settings: NodeSettings, generation: str) -> dict[str, object]
         "network": _network(settings.network),
         "wifi": _wifi(settings),
         "user": _user(settings),
+        "keep_vendor_login": settings.keep_vendor_login,
         "ssh_keys": list(settings.ssh_keys),
         "timezone": settings.timezone,
         "keyboard": settings.keyboard,
@@ -87,7 +88,7 @@ def public_context(settings: NodeSettings, generation: str) -> dict[str, object]
     }
 
 
-def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
+def secret_variables(settings: NodeSettings, *, plaintext: bool) -> dict[str, object]:
     """Return the secret variables, for our own templates and those of generations.
 
     Without `plaintext` each passphrase is replaced by its PSK. The configuration hash is made of
@@ -96,8 +97,8 @@ def secret_context(settings: NodeSettings, *, plaintext: bool) -> dict[str, obje
     user, tls = settings.user, settings.docker_tls
     return {
         "networks": [
-            _network_secrets(facts, wifi, plaintext=plaintext)
-            for facts, wifi in zip(_ranked(settings), settings.wifi.networks, strict=True)
+            _network_secrets(network, wifi, plaintext=plaintext)
+            for network, wifi in zip(_wifi_networks(settings), settings.wifi.networks, strict=True)
         ],
         "user_password_hash": _reveal(user.password_hash if user else None),
         "consul_encrypt": _reveal(settings.cluster.consul_encrypt),
@@ -154,6 +155,7 @@ def _cluster(settings: NodeSettings) -> dict[str, object]:
         "consul_version": cluster.consul_version,
         "consul_server": cluster.consul_server,
         "consul_bootstrap_expect": cluster.consul_bootstrap_expect,
+        "consul_dns": cluster.consul_dns,
         "swarm_image": cluster.swarm_image,
         "swarm_version": cluster.swarm_version,
         "swarm_path": cluster.swarm_path,
@@ -178,12 +180,12 @@ def _network(network: Network) -> dict[str, object]:
 def _wifi(settings: NodeSettings) -> dict[str, object]:
     country = settings.wifi.country
     return {
-        "country": country and _like(_COUNTRY, country, "an ISO 3166 country code"),
-        "networks": _ranked(settings),
+        "country": country and _require_match(_COUNTRY, country, "an ISO 3166 country code"),
+        "networks": _wifi_networks(settings),
     }
 
 
-def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
+def _wifi_networks(settings: NodeSettings) -> list[dict[str, object]]:
     """Return the networks, each with a priority: by number, then by their order in the file."""
     networks = settings.wifi.networks
     order = sorted(range(len(networks)), key=lambda index: -networks[index].priority)
@@ -201,7 +203,7 @@ def _ranked(settings: NodeSettings) -> list[dict[str, object]]:
 
 
 def _network_secrets(
-    facts: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
+    network: dict[str, object], wifi: WifiNetwork, *, plaintext: bool
 ) -> dict[str, object]:
     passphrase = _reveal(wifi.passphrase)
     psk = _reveal(wifi.psk).lower() or (hash_psk(passphrase, wifi.ssid) if passphrase else "")
@@ -214,7 +216,7 @@ def _network_secrets(
             f"WPA3 needs the passphrase of {wifi.ssid!r}, not a key of 64 hex digits",
             "use `passphrase`, or `security: wpa2`",
         )
-    return {**facts, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
+    return {**network, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
 
 
 def _user(settings: NodeSettings) -> dict[str, object]:
@@ -224,7 +226,7 @@ def _user(settings: NodeSettings) -> dict[str, object]:
     return {"name": user.name, "groups": list(user.groups or DEFAULT_GROUPS)}
 
 
-def _like(pattern: re.Pattern[str], value: str, what: str) -> str:
+def _require_match(pattern: re.Pattern[str], value: str, what: str) -> str:
     if not pattern.fullmatch(value):
         raise SettingsError(f"{value!r} is not {what}", f"it must match {pattern.pattern}")
     return value

@@ -66,7 +66,7 @@ class Condition(BaseModel):
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$")]
 
 
-class _Document(BaseModel):
+class _GenerationDocument(BaseModel):
     """The content of generation.yml."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -145,7 +145,7 @@ def parse_generation(
 ) -> Generation:
     """Return the generation in a generation.yml. Raise SettingsError with every wrong key."""
     try:
-        document = _Document.model_validate(load_plain(text))
+        document = _GenerationDocument.model_validate(load_plain(text))
     except yaml.YAMLError as error:
         raise SettingsError(f"{origin}: {yaml_reason(error)}", "fix the YAML") from error
     except (ValidationError, re.error) as error:

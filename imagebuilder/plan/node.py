@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError, SettingsError
-from imagebuilder.model import TAKEN, BootEdit, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.model import RESERVED_VARIABLES, BootEdit, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_config import cmdline_path
 from imagebuilder.plan.boot_files import BootFiles, EditedBootFiles, read_boot_text
 from imagebuilder.plan.boot_texts import (
@@ -22,7 +22,7 @@ from imagebuilder.plan.boot_texts import (
 )
 from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
-from imagebuilder.plan.context import public_context, secret_context
+from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
 from imagebuilder.plan.vendor.ability import check_password, joinable
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
@@ -53,14 +53,14 @@ def plan_node(
     A plan for an image that was planned before replaces the files of the earlier plan. Raise
     SettingsError if a file format cannot store a value, ImageError if the image does not allow it.
     """
-    work = _Work(settings, generation, boot, tuple(overlays))
-    first = work.context("", 0, plaintext=False)
-    notes = tuple(work.notes(first))
-    work.check_ability(first)
-    draft = work.render(first, None)
+    planner = _Planner(settings, generation, boot, tuple(overlays))
+    first = planner.context("", 0, plaintext=False)
+    notes = tuple(planner.notes(first))
+    planner.check_ability(first)
+    draft = planner.render(first, None)
     config_hash = draft.digest(generation.name)
-    final = work.render(work.context(config_hash, build_time, plaintext=True), draft)
-    stock = work.stock
+    final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
+    stock = planner.stock
     stock.keep_replaced(final.files)
     files = dict(stock.returning(final.files)) | dict(final.files)
     texts, cmdline = _edited_texts(replace(final, files=files), stock, settings.machines)
@@ -75,7 +75,7 @@ def plan_node(
         generation=generation.name,
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
-        warnings=(*work.warnings(), *notes),
+        warnings=(*planner.warnings(), *notes),
         cmdline=cmdline.path,
     )
 
@@ -84,7 +84,7 @@ def plan_node(
 
 
 @dataclass(frozen=True, slots=True)
-class _Rendered:
+class _RenderedNode:
     """The result of one rendering pass; `lines` and `appended` are edits of vendors' files."""
 
     files: Mapping[str, bytes]
@@ -101,7 +101,7 @@ class _Rendered:
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class _TemplateVariables:
     """The variables of templates: without and with secrets."""
 
     public: Mapping[str, object]
@@ -113,7 +113,7 @@ class _Context:
 
 
 @dataclass(slots=True)
-class _Work:
+class _Planner:
     """The state while the plan of one node is made."""
 
     settings: NodeSettings
@@ -122,7 +122,7 @@ class _Work:
     overlays: tuple[OverlayFile, ...]
     stock: StockBoot = field(init=False)
     _converted: set[str] = field(init=False, default_factory=set)
-    _layers: tuple[OverlayFile, ...] = field(init=False)
+    _files: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
         self.stock = StockBoot(self.boot, Record.on(self.boot))
@@ -134,7 +134,7 @@ class _Work:
             docker=replace(docker, storage_driver=driver),
             wifi=joinable(self.settings.wifi, self.generation.able("wifi", {"fact": facts})),
         )
-        self._layers = _topmost(
+        self._files = _topmost(
             [
                 *self.generation.files,
                 *(file for file in self.overlays if self._wanted(file)),
@@ -144,25 +144,25 @@ class _Work:
     def _wanted(self, file: OverlayFile) -> bool:
         return not file.secrets or self.generation.wants(file.path.removesuffix(".j2"))
 
-    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _Context:
+    def context(self, config_hash: str, build_time: int, *, plaintext: bool) -> _TemplateVariables:
         """Return the variables. Raise SettingsError if a user's variable has the name of ours."""
         public: dict[str, object] = {
-            "node": public_context(self.settings, self.generation.name),
+            "node": node_variables(self.settings, self.generation.name),
             "fact": self.generation.facts_of(self.stock),
             "config_hash": config_hash,
             "build_time": build_time,
         }
-        secret = public | secret_context(self.settings, plaintext=plaintext)
+        secret = public | secret_variables(self.settings, plaintext=plaintext)
         secret |= {
             "boot_yaml": self._boot_yaml,
             "boot_network": self._boot_network,
             "take_text": self._take_text,
         }
         variables = dict(self.settings.variables)
-        for name in sorted(TAKEN & variables.keys()):
+        for name in sorted(RESERVED_VARIABLES & variables.keys()):
             raise SettingsError(f"the variable name {name!r} is reserved", "choose another name")
         given = {**variables, "vars": variables}
-        return _Context(public | given, secret | given)
+        return _TemplateVariables(public | given, secret | given)
 
     def _boot_yaml(self, path: str) -> Mapping[str, object]:
         """Return a vendor's YAML file, so that templates can keep values that they do not set.
@@ -184,11 +184,11 @@ class _Work:
                 f"{path} of the image is not UTF-8", "save it as UTF-8, or remove it from the image"
             ) from None
 
-    def render(self, context: _Context, draft: _Rendered | None) -> _Rendered:
+    def render(self, context: _TemplateVariables, draft: _RenderedNode | None) -> _RenderedNode:
         """Render all files; with a draft, render only those again that depend on late values."""
         files = dict(draft.files) if draft else {}
         appended = dict(draft.appended) if draft else {}
-        for file in self._layers:
+        for file in self._files:
             if draft and not _is_late(file):
                 continue
             for path, data in _outputs(file, context.of(file)):
@@ -202,14 +202,14 @@ class _Work:
                         self._converted.add(file.origin)
         texts = [each.render(context.secret) for each in self.generation.cmdline]
         texts.insert(0, appended.get(CMDLINE, ""))
-        return _Rendered(
+        return _RenderedNode(
             files=files,
             cmdline=tuple(group for text in texts for group in groups_of(text)),
             lines=self._lines(context),
             appended=appended,
         )
 
-    def _lines(self, context: _Context) -> dict[str, dict[str, str]]:
+    def _lines(self, context: _TemplateVariables) -> dict[str, dict[str, str]]:
         lines: dict[str, dict[str, str]] = {}
         for edit in self.generation.lines:
             said = self.stock.keep(edit.path).decode("utf-8", "surrogateescape")
@@ -217,7 +217,7 @@ class _Work:
             lines.setdefault(edit.path, {})[edit.name] = edit.value.render(known)
         return lines
 
-    def notes(self, context: _Context) -> Iterator[str]:
+    def notes(self, context: _TemplateVariables) -> Iterator[str]:
         """Yield what the generation has to say about this image with these settings.
 
         Raise ImageError if it cannot be used with them.
@@ -229,7 +229,7 @@ class _Work:
             if text := note.render(context.public).strip():
                 yield text
 
-    def check_ability(self, context: _Context) -> None:
+    def check_ability(self, context: _TemplateVariables) -> None:
         """Raise SettingsError for what the programs of the image cannot do."""
         user = self.settings.user
         if user and user.password_hash:
@@ -303,7 +303,7 @@ def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[
 
 
 def _edited_texts(
-    final: _Rendered, stock: StockBoot, machines: tuple[str, ...]
+    final: _RenderedNode, stock: StockBoot, machines: tuple[str, ...]
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
     """Return the vendor's texts with our edits, and the change of cmdline.txt for the record."""
     texts: dict[str, str] = {}
@@ -318,7 +318,7 @@ def _edited_texts(
     replaced = path.lower() in {name.lower() for name in final.files}
     earlier = NO_EDIT if replaced else stock.record.cmdline
     if earlier.path != path:
-        # The firmware reads another file now: take our words out of the one that it read.
+        # The firmware reads another file now: remove our words from the previous one.
         if earlier != NO_EDIT:
             text, _ = merge_cmdline(read_boot_text(own, earlier.path), (), earlier)
             edited |= _encoded({earlier.path: text})

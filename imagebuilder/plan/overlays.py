@@ -35,7 +35,7 @@ def load_overlay(folder: Path) -> tuple[OverlayFile, ...]:
 
 
 def node_overlay() -> tuple[OverlayFile, ...]:
-    """Return what every node gets: the files of overlays/node and the joined scripts, by path."""
+    """Return the files of every node: those of overlays/node and the joined scripts, by path."""
     shipped = shipped_folder("overlays")
     files = (*load_overlay(shipped / "node"), *load_scripts(shipped / "scripts"))
     return tuple(sorted(files, key=lambda file: file.path))

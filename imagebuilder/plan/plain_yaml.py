@@ -1,4 +1,4 @@
-"""Plain data from YAML that others wrote: whatever is wrong with it is a `yaml.YAMLError`."""
+"""Load plain data from YAML of others; any error is raised as `yaml.YAMLError`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ TOO_DEEP = "nested too deeply"
 ENDLESS = "an alias is inside its own anchor"
 TOO_MANY = "too many values"
 # Deeper than any settings; PyYAML's composers recurse, and so do the writers of what they read.
+# Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
 # Budget, in keys and values, those that aliases and merges repeat counted each time: some seconds.
 MAX_VALUES = 20_000
@@ -37,11 +38,11 @@ def load_plain(
             reader.dispose()
     except RecursionError as error:
         raise yaml.MarkedYAMLError(problem=TOO_DEEP) from error
-    # PyYAML's constructors check neither numbers and dates nor what an explicit tag stands before.
+    # The constructors of PyYAML do not check numbers, dates and values with explicit tags.
     except ValueError as error:
         raise yaml.MarkedYAMLError(problem=str(error).partition("\n")[0]) from error
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
-        raise yaml.MarkedYAMLError(problem="a value does not fit its tag") from error
+        raise yaml.MarkedYAMLError(problem="a value does not match its tag") from error
 
 
 def weigh(root: yaml.Node, most_values: int) -> None:
@@ -86,8 +87,8 @@ class _Weight:
 def refuse_excess(text: str | bytes, most_values: int) -> None:
     """Raise MarkedYAMLError where the nesting passes MAX_DEPTH, or the values `most_values`.
 
-    The C composer recurses on the stack and kills the process at some ten thousand levels; its
-    parser does not, and from PyYAML 6.0.4 on it refuses a thousand levels by itself.
+    The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
+    thousand levels. Its parser does not recurse, and rejects a thousand levels since PyYAML 6.0.4.
     """
     problem, mark = "", None
     try:
@@ -115,7 +116,7 @@ def _excess(text: str | bytes, most_values: int) -> tuple[str, Any]:
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:
-    """Return what is wrong in one line, with the line in the text where that is known."""
+    """Return the error as one line, with its line in the text if known."""
     mark: Any = getattr(error, "problem_mark", None)
     reason = getattr(error, "problem", None) or str(error).partition("\n")[0] or "not YAML"
     return f"line {mark.line + 1}: {reason}" if mark else reason

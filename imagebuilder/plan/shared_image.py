@@ -177,7 +177,7 @@ def _for_all(edit: BootEdit, plans: Iterable[NodePlan], *, shared: bool) -> Iter
 
 
 def _shared(plan: NodePlan) -> frozenset[str]:
-    """Return the files that stay those of the image for every node.
+    """Return the paths of files that are the same for every node.
 
     The Pi never rewrites its kernel command line: after a power cut it would not boot. made.json
     is the record of the planner.

@@ -115,7 +115,7 @@ def _yaml_float(value: float) -> str:
 
 
 def compose(value: object) -> str:
-    """Return a YAML value for a compose file, where `$` would begin a variable."""
+    """Return a YAML value for a compose file, in which `$` is escaped (`$$`)."""
     return yaml(value).replace("$", "$$")
 
 

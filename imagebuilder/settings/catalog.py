@@ -90,12 +90,12 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
     if image.url:
         name = Path(urlsplit(image.url).path).name or redacted(image.url)
         known = _generation_of(name, catalogue)
-        return _said(image, ImageSource(name=name, url=image.url, generation=known))
+        return _with_overrides(image, ImageSource(name=name, url=image.url, generation=known))
     if image.file:
         name, known = image.file.name, _generation_of(image.file.name, catalogue)
         hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
         source = ImageSource(name=name, file=image.file, generation=known, hint=hint)
-        return _said(image, source)
+        return _with_overrides(image, source)
     entry = next((e for e in catalogue if e.name == image.name), None)
     if entry is None:
         hint = did_you_mean(str(image.name), [e.name for e in catalogue])
@@ -103,11 +103,11 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
             f"no base image `{image.name}` in the catalogue",
             f"{hint} (a local file needs `./` or a suffix like .img or .zip)",
         )
-    return _said(image, _from_catalogue(entry))
+    return _with_overrides(image, _from_catalogue(entry))
 
 
 def checksum_of(image: CatalogueEntry) -> str:
-    """Say what an image is compared with: a pinned digest, its publisher's, one beside it."""
+    """Return the source of the checksum: `pinned`, `publisher's`, `beside it` or `none`."""
     if image.sha256 or image.raw_sha256:
         return "pinned"
     if image.file is None:
@@ -141,7 +141,7 @@ def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
     )
 
 
-def _said(image: ImageDocument, source: ImageSource) -> ImageSource:
+def _with_overrides(image: ImageDocument, source: ImageSource) -> ImageSource:
     return replace(
         source,
         sha256=image.sha256 or source.sha256,

@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 
 # Removing an invalid part may make the part above it invalid, but rarely more than once.
-SALVAGE_ROUNDS = 5
+MOST_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class _Origin:
+class _RosterOrigin:
     """The origin of one node of the expanded roster: `index` in the YAML, or a line of a table."""
 
     index: int = 0
@@ -46,7 +46,7 @@ class _Origin:
     line: int = 0
 
 
-class Blame:
+class FaultyParts:
     """The parts with an error: errors that only follow from these are not reported."""
 
     def __init__(self) -> None:
@@ -71,11 +71,11 @@ class ClassroomFile:
     path: Path | None
     home: str
     parsed: YamlFile | None = None
-    origins: list[_Origin] = field(default_factory=list)
+    origins: list[_RosterOrigin] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    cuts: list[dict[Loc, list[int]]] = field(default_factory=list)
-    alike: set[tuple[_Origin, Loc, str]] = field(default_factory=set)
-    blame: Blame = field(default_factory=Blame)
+    removed: list[dict[Loc, list[int]]] = field(default_factory=list)
+    reported: set[tuple[_RosterOrigin, Loc, str]] = field(default_factory=set)
+    faulty: FaultyParts = field(default_factory=FaultyParts)
 
     @property
     def folder(self) -> Path:
@@ -107,28 +107,28 @@ class ClassroomFile:
         if isinstance(data, dict):
             kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
             data = {**kept, "nodes": self._nodes(data)}
-        for _ in range(SALVAGE_ROUNDS):
+        for _ in range(MOST_ROUNDS):
             document, diagnostics = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
             )
             self.note(diagnostics)
             if document is not None or not isinstance(data, dict):
                 return document
-            data = self._salvage(data, diagnostics)
+            data = self._without_faults(data, diagnostics)
         return None
 
-    def _salvage(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
+    def _without_faults(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
         """Return `data` without the parts that have an error, so that the rest can be checked."""
         for diagnostic in diagnostics:
-            self.blame.add(self._identity(self._uncut(diagnostic.loc)))
-        parts = faulty_parts(data, [diagnostic.loc for diagnostic in diagnostics])
-        self.cuts.append(holes_of(parts))
-        return without(data, parts)
+            self.faulty.add(self._identity(self._original_loc(diagnostic.loc)))
+        parts = parts_to_remove(data, [diagnostic.loc for diagnostic in diagnostics])
+        self.removed.append(removed_indices(parts))
+        return without_parts(data, parts)
 
-    def _uncut(self, loc: Loc) -> Loc:
+    def _original_loc(self, loc: Loc) -> Loc:
         """Return the path in the roster as it was read, before parts were removed."""
-        for holes in reversed(self.cuts):
-            loc = restored(loc, holes)
+        for indices in reversed(self.removed):
+            loc = original_loc(loc, indices)
         return loc
 
     def _identity(self, loc: Loc) -> tuple[object, ...]:
@@ -141,9 +141,9 @@ class ClassroomFile:
         """Return whether a diagnostic only follows from errors reported already."""
         if diagnostic.loc == ("nodes",) and self.fatal:
             return True
-        if diagnostic.loc[:2] == ("cluster", "enabled") and self.blame.covers(("shack",)):
+        if diagnostic.loc[:2] == ("cluster", "enabled") and self.faulty.covers(("shack",)):
             return True
-        return self.blame.covers(self._identity(diagnostic.loc))
+        return self.faulty.covers(self._identity(diagnostic.loc))
 
     def flags(self, overrides: dict[str, object]) -> ClassroomDocument | None:
         """Return the document of the command line; None if it is not valid."""
@@ -159,15 +159,15 @@ class ClassroomFile:
             expanded += self._table(listed.path, ("nodes",))
         elif isinstance(listed, list):
             for index, node in enumerate(listed):
-                expanded += self._expand(node, _Origin(index), ("nodes", index))
+                expanded += self._expand(node, _RosterOrigin(index), ("nodes", index))
         elif listed is not None:
             hint = "for example `- hostname: pi-[01-30]`, or `nodes: !csv FILE`"
-            self._place(Diagnostic(("nodes",), "expected a list", hint), None)
+            self._add_problem(Diagnostic(("nodes",), "expected a list", hint), None)
         if isinstance(data.get("nodes_from"), str):
             expanded += self._table(data["nodes_from"], ("nodes_from",))
         return expanded
 
-    def _expand(self, node: Any, origin: _Origin, loc: Loc) -> list[Any]:
+    def _expand(self, node: Any, origin: _RosterOrigin, loc: Loc) -> list[Any]:
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
@@ -181,7 +181,7 @@ class ClassroomFile:
         try:
             table = parse_table(decode_table(read_bytes(path, "table")))
         except SettingsError as error:
-            self._place(Diagnostic(loc, error.message, error.hint), None)
+            self._add_problem(Diagnostic(loc, error.message, error.hint), None)
             return []
         for diagnostic in table.diagnostics:
             line = diagnostic.loc[0]
@@ -189,13 +189,13 @@ class ClassroomFile:
         return [
             node
             for row in table.rows
-            for node in self._expand(row.values, _Origin(-1, path, row.line), ())
+            for node in self._expand(row.values, _RosterOrigin(-1, path, row.line), ())
         ]
 
     def note(self, diagnostics: Sequence[Diagnostic]) -> None:
         """Add diagnostics as problems with file and line."""
         for found in diagnostics:
-            loc = self._uncut(found.loc)
+            loc = self._original_loc(found.loc)
             diagnostic = replace(found, loc=loc)
             if self._follows(diagnostic):
                 continue
@@ -206,18 +206,18 @@ class ClassroomFile:
             else:
                 self._add(diagnostic, None)
 
-    def _add(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
-        if origin is None or not self._seen(diagnostic, origin):
-            self._place(diagnostic, origin)
+    def _add(self, diagnostic: Diagnostic, origin: _RosterOrigin | None) -> None:
+        if origin is None or not self._is_reported(diagnostic, origin):
+            self._add_problem(diagnostic, origin)
 
-    def _seen(self, diagnostic: Diagnostic, origin: _Origin) -> bool:
+    def _is_reported(self, diagnostic: Diagnostic, origin: _RosterOrigin) -> bool:
         """Return whether another node of the same range had this message, apart from numbers."""
         key = (origin, diagnostic.loc[2:], re.sub(r"\d+", "", diagnostic.message))
-        known = key in self.alike
-        self.alike.add(key)
+        known = key in self.reported
+        self.reported.add(key)
         return known
 
-    def _place(self, diagnostic: Diagnostic, origin: _Origin | None) -> None:
+    def _add_problem(self, diagnostic: Diagnostic, origin: _RosterOrigin | None) -> None:
         loc = diagnostic.loc
         where: tuple[Path | None, int | None]
         if origin and origin.file:
@@ -254,50 +254,50 @@ def _hint(problem: YamlProblem) -> str:
 NAMES = {"hostname": "unnamed-{}", "ssid": "unnamed-{}"}
 
 
-def faulty_parts(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
+def parts_to_remove(data: Any, locs: Iterable[Loc]) -> frozenset[Loc]:
     """Return the paths to remove: each of `locs`, or its parent if it does not exist."""
-    return frozenset(_faulty_part(data, loc) for loc in locs)
+    return frozenset(_part_to_remove(data, loc) for loc in locs)
 
 
-def without(data: Any, parts: frozenset[Loc]) -> Any:
+def without_parts(data: Any, parts: frozenset[Loc]) -> Any:
     """Return a copy of `data` without `parts`, invalid names replaced; None if nothing is left."""
     return None if () in parts else _copy(data, (), parts)
 
 
-def holes_of(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
+def removed_indices(parts: Iterable[Loc]) -> dict[Loc, list[int]]:
     """Return for each list the sorted indices of the items that are removed with `parts`."""
-    holes: dict[Loc, list[int]] = defaultdict(list)
+    indices: dict[Loc, list[int]] = defaultdict(list)
     for part in parts:
         if part and isinstance(part[-1], int):
-            holes[part[:-1]].append(part[-1])
-    return {loc: sorted(places) for loc, places in holes.items()}
+            indices[part[:-1]].append(part[-1])
+    return {loc: sorted(places) for loc, places in indices.items()}
 
 
-def restored(loc: Loc, holes: Mapping[Loc, list[int]]) -> Loc:
+def original_loc(loc: Loc, indices: Mapping[Loc, list[int]]) -> Loc:
     """Return the path that `loc` had before `holes` were removed from the lists in it."""
     found: Loc = ()
     for step in loc:
         place = step
         if isinstance(place, int):
-            for hole in holes.get(found, ()):
-                place += hole <= place
+            for removed_index in indices.get(found, ()):
+                place += removed_index <= place
         found = (*found, place)
     return found
 
 
-def _faulty_part(data: Any, loc: Loc) -> Loc:
-    found = _present(data, loc)
-    named = len(found) >= len(loc) - 1 and isinstance(_at(data, loc[:-1]), dict)
+def _part_to_remove(data: Any, loc: Loc) -> Loc:
+    found = _longest_existing(data, loc)
+    named = len(found) >= len(loc) - 1 and isinstance(_value_at(data, loc[:-1]), dict)
     return loc if named and loc[-1:] and loc[-1] in NAMES else found
 
 
-def _at(data: Any, loc: Loc) -> Any:
+def _value_at(data: Any, loc: Loc) -> Any:
     for part in loc:
         data = data[part]
     return data
 
 
-def _present(data: Any, loc: Loc) -> Loc:
+def _longest_existing(data: Any, loc: Loc) -> Loc:
     for depth, part in enumerate(loc):
         there = (
             part in data

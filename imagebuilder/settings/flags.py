@@ -1,4 +1,4 @@
-"""The flags that describe nodes: as a document over a classroom file, and the nodes they name."""
+"""Turn the flags that describe nodes into a document that overrides a classroom file."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class NodeFlags:
     image: str | None = None
     sha256: str | None = None
     no_checksum: bool = False
+    allow_http: bool = False
     generation: str | None = None
     wifi_ssid: str | None = None
     wifi_passphrase_file: Path | None = None
@@ -41,14 +42,14 @@ class NodeFlags:
 
     @property
     def describe_nodes(self) -> bool:
-        """Whether they are about nodes, not about an image as it is."""
+        """Whether the flags describe nodes; otherwise an image is used as it is."""
         return bool(self.config or self.hostname or self.profile)
 
 
 def document_from_flags(flags: NodeFlags) -> dict[str, object]:
-    """Return what the flags say in the form of a classroom file's top level.
+    """Return the flags as the top level of a classroom file.
 
-    Raise InputError if flags contradict each other or lack their partner.
+    Raise InputError if flags exclude each other or need another one.
     """
     _check_partners(flags)
     document: dict[str, object | None] = {
@@ -68,24 +69,24 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
 
 def _check_partners(flags: NodeFlags) -> None:
     if flags.sha256 and flags.no_checksum:
-        raise InputError("--sha256 and --no-checksum exclude each other", "give one of them")
+        raise InputError("--sha256 and --no-checksum exclude each other", "use one of them")
     if (flags.sha256 or flags.no_checksum) and not flags.image:
-        raise InputError("a checksum without its image", "give --image as well")
+        raise InputError("--sha256 and --no-checksum need --image", "use --image as well")
     if flags.wifi_passphrase_file and flags.wifi_ssid is None:
-        raise InputError("a wifi passphrase without its network", "give --wifi-ssid as well")
+        raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
     if flags.hostname is None and flags.config is None:
-        raise InputError("the node has no name", "give --hostname NAME, or --config FILE")
+        raise InputError("the node has no hostname", "use --hostname NAME or --config FILE")
     if flags.profile is None and flags.config is None:
-        from imagebuilder.settings.catalog import load_profiles  # noqa: PLC0415 - as below
+        from imagebuilder.settings.catalog import load_profiles  # noqa: PLC0415 - slow, see below
 
         known = ", ".join(profile.name for profile in load_profiles(flags.profiles))
-        raise InputError("the node has no profile", f"give --profile NAME, one of: {known}")
+        raise InputError("the node has no profile", f"use --profile with one of: {known}")
 
 
 def _image(flags: NodeFlags) -> dict[str, object] | None:
     if flags.image is None:
         return None
-    from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415 - as below
+    from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415 - slow, see below
 
     document: dict[str, object] = {classify_image(flags.image): flags.image}
     if flags.sha256:
@@ -108,7 +109,7 @@ def _wifi(flags: NodeFlags) -> dict[str, object]:
 def _shack(flags: NodeFlags) -> dict[str, object] | None:
     if flags.shack is None:
         return None
-    # A flag names a machine and promises nothing of what runs there; a file says what does.
+    # With a flag only the address is known, not the services; a file lists them.
     services: dict[str, object] = {} if flags.config else {"services": []}
     return {"address": flags.shack, **services}
 
@@ -118,10 +119,10 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
     if flags.label:
         document["labels"] = dict(flags.label)
     if flags.registry is not None:
-        from imagebuilder.settings.schema.addresses import host_port  # noqa: PLC0415 - as below
+        from imagebuilder.settings.schema.addresses import host_port  # noqa: PLC0415 - slow, see below
 
         document["insecure_registries"] = [flags.registry]
-        # One slip is one problem: nobody typed the mirror.
+        # Do not report a wrong --registry twice, as the mirror as well.
         with contextlib.suppress(ValueError):
             document["registry_mirrors"] = [f"http://{host_port(flags.registry)}"]
     return document
@@ -130,11 +131,11 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
 def classroom_from_flags(
     flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
 ) -> Classroom:
-    """Load the classroom that the flags and their --config describe, saying what is doubtful.
+    """Return the classroom of the flags and their --config; warn of doubtful settings.
 
-    Prompted secrets are asked for. Raise SettingsError with all problems.
+    Ask for secrets that need a prompt. Raise SettingsError with all problems.
     """
-    # A card that gets an image as it is pays for no schema.
+    # Imported here because pydantic is slow and not needed for an image as it is.
     from imagebuilder.settings.load import read_classroom, refusal  # noqa: PLC0415
 
     reading = read_classroom(
@@ -154,33 +155,33 @@ def classroom_from_flags(
 def node_from_flags(
     flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
 ) -> tuple[Classroom, NodeSettings]:
-    """Load the one node that the flags describe; InputError where the file holds several."""
+    """Return the one node of the flags. Raise InputError if the file has several."""
     classroom = classroom_from_flags(flags, prompter, environment)
     if len(classroom.nodes) > 1:
         names = ", ".join(node.hostname for node in classroom.nodes[:3])
         raise InputError(
-            f"{flags.config} holds {len(classroom.nodes)} nodes",
-            f"give --hostname with one of {names} …",
+            f"{flags.config} has {len(classroom.nodes)} nodes",
+            f"use --hostname with one of {names} …",
         )
     return classroom, classroom.nodes[0]
 
 
 def check_names(flags: NodeFlags, names: str) -> None:
-    """Raise InputError where nodes are named that no file describes."""
+    """Raise InputError if nodes are selected without a classroom file."""
     if names and not flags.config:
-        raise InputError(f"{names} without a classroom file", "give -c FILE as well")
+        raise InputError(f"{names} without a classroom file", "use -c FILE as well")
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Return the nodes named by --nodes (`a,pi-[01-03]`), as often and in the order named.
+    """Return the nodes in --nodes (`a,pi-[01-03]`), in the given order, with duplicates.
 
-    All, in roster order, when empty.
+    If it is empty, return all in roster order. Raise InputError for an unknown node.
     """
     if not names:
         return classroom.nodes
-    wanted = _written_out(names)
+    wanted = _expanded_names(names)
     if not wanted:
-        raise InputError("--nodes names no node", "name some, as --nodes pi-01,pi-02")
+        raise InputError("--nodes is empty", "use for example --nodes pi-01,pi-02")
     known = {node.hostname: node for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])
@@ -188,7 +189,7 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
     return tuple(known[name] for name in wanted)
 
 
-def _written_out(names: str) -> list[str]:
+def _expanded_names(names: str) -> list[str]:
     from imagebuilder.settings.roster import RangeError, expand_range  # noqa: PLC0415 - as above
 
     # A comma within brackets belongs to its range.

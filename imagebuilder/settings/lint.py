@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from imagebuilder.model import NodeSettings, Shack
-    from imagebuilder.settings.merge import Place
+    from imagebuilder.settings.merge import NodeSources
     from imagebuilder.settings.resolve import Resolved
     from imagebuilder.settings.schema.diagnostics import Loc
 
@@ -25,12 +25,12 @@ SWARM_MODE_PORTS = (2377, 7946)
 
 # Swarm from this version on cannot manage Docker before 1.8 (docker-archive/classicswarm, 2150).
 SWARM_OF_DOCKER_1_8 = (1, 2)
-Placed = tuple["Place", "NodeSettings"]
+SourcedNode = tuple["NodeSources", "NodeSettings"]
 
 
 def lint_classroom(resolved: Resolved) -> tuple[Diagnostic, ...]:
     """Return errors (duplicates, addresses outside the subnet) and warnings for a classroom."""
-    nodes = list(zip(resolved.places, resolved.nodes, strict=True))
+    nodes = list(zip(resolved.node_sources, resolved.nodes, strict=True))
     found = [*_duplicates(nodes), *_labels(nodes), *_machines(nodes)]
     found += _once(diagnostic for rule in _RULES for diagnostic in rule(nodes))
     return tuple(dict.fromkeys(found))
@@ -44,7 +44,7 @@ def _once(diagnostics: Iterable[Diagnostic]) -> Iterator[Diagnostic]:
     yield from first.values()
 
 
-def _duplicates(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
+def _duplicates(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     keys: dict[str, Callable[[NodeSettings], str]] = {
         "hostname": lambda node: node.hostname,
         "address": lambda node: node.network.address.partition("/")[0],
@@ -52,38 +52,38 @@ def _duplicates(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
         "mac": lambda node: node.mac,
     }
     for name, value_of in keys.items():
-        holders: dict[str, list[Placed]] = defaultdict(list)
-        for place, node in nodes:
+        holders: dict[str, list[SourcedNode]] = defaultdict(list)
+        for sources, node in nodes:
             if value := value_of(node):
-                holders[value].append((place, node))
+                holders[value].append((sources, node))
         for value, same in holders.items():
-            for place, node in same[1:]:
-                yield _duplicate(name, value, same[0][1], node, place)
+            for sources, node in same[1:]:
+                yield _duplicate(name, value, same[0][1], node, sources)
 
 
 def _duplicate(
-    name: str, value: str, first: NodeSettings, node: NodeSettings, place: Place
+    name: str, value: str, first: NodeSettings, node: NodeSettings, sources: NodeSources
 ) -> Diagnostic:
     if name == "hostname":
-        loc = (*place.loc, name)
+        loc = (*sources.loc, name)
         return Diagnostic(loc, f"two nodes are called `{value}`", "use different names")
-    loc = place.at(("network", name)) if name == "address" else (*place.loc, name)
+    loc = sources.at(("network", name)) if name == "address" else (*sources.loc, name)
     message = f"`{node.hostname}` has the same {name} {value} as `{first.hostname}`"
     return Diagnostic(loc, message, f"use a different {name} for each node")
 
 
-def _addresses(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _addresses(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         network = node.network
         if not network.address:
             continue
         address = ipaddress.ip_interface(network.address)
-        where = place.at(("network", "address"))
+        where = sources.at(("network", "address"))
         faults = list(_off_subnet(node, address))
         for fact, hint in faults:
             yield Diagnostic(where, f"{address.ip} of `{node.hostname}` {fact}", hint)
         if not faults:
-            yield from _unreachable(place, node, address)
+            yield from _unreachable(sources, node, address)
         if network.dhcp_range and _within(address.ip, network.dhcp_range):
             fact = f"is in the DHCP range {network.dhcp_range}"
             hint = "use an address outside: the router may assign this one to another machine"
@@ -121,15 +121,15 @@ def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
     return "a reserved address" if address.version == 4 and address.is_reserved else ""  # noqa: PLR2004
 
 
-def _shacks(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _shacks(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         if node.shack and node.shack.hostname == node.hostname and _runs_consul(node):
             message = f"`{node.hostname}` is the name of the shack, too: names in consul are unique"
-            yield Diagnostic((*place.loc, "hostname"), message, "rename one of them")
-    for shack, place in {node.shack: place for place, node in reversed(nodes)}.items():
+            yield Diagnostic((*sources.loc, "hostname"), message, "rename one of them")
+    for shack, sources in {node.shack: sources for sources, node in reversed(nodes)}.items():
         if shack:
-            yield from _shack_address(shack, place.at(("shack", "address")))
-            yield from _ports(shack, place.at(("shack", "ports")))
+            yield from _shack_address(shack, sources.at(("shack", "address")))
+            yield from _ports(shack, sources.at(("shack", "ports")))
 
 
 def _shack_address(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
@@ -166,59 +166,61 @@ def _ports(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
         taken.setdefault(port, f"`{name}`")
 
 
-def _swarm(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _swarm(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         if _runs_consul(node) and not node.docker.tcp:
             message = "the Docker API is closed: the swarm manager cannot reach the nodes"
             hint = "set `docker: {tls: true}` to open it for the class only"
-            yield Diagnostic(place.at(("docker", "tcp")), message, hint, severe=False)
+            yield Diagnostic(sources.at(("docker", "tcp")), message, hint, severe=False)
 
 
-def _generations(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
+def _generations(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     """Warn of clusters that the Docker 1.6 of occidentalis images cannot join."""
-    for place, node in nodes:
+    for sources, node in nodes:
         generation, shack = node.generation or node.image.generation, node.shack
         if not shack or not node.cluster.enabled or generation != "occidentalis":
             continue
         old = "Docker 1.6 of `occidentalis` images"
         manager = shack.swarm_image
         if shack.kind == "swarm-mode":
-            where = place.at(("shack", "kind"), ("generation",), ("image",))
+            where = sources.at(("shack", "kind"), ("generation",), ("image",))
             message = f"{old} has no swarm mode, which needs 1.12"
             hint = "set `kind: classic`, or use a newer base image"
             yield Diagnostic(where, message, hint, severe=False)
         elif manager and image_version(manager) >= SWARM_OF_DOCKER_1_8:
-            where = place.at(("shack", "images", "swarm"), ("generation",), ("image",))
+            where = sources.at(("shack", "images", "swarm"), ("generation",), ("image",))
             message = f"`{manager}` cannot manage {old}"
             hint = "remove the image: the default, Swarm 1.1.3, can"
             yield Diagnostic(where, message, hint, severe=False)
 
 
-def _certificates(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
+def _certificates(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     bare = [
-        (place, node)
-        for place, node in nodes
+        (sources, node)
+        for sources, node in nodes
         if _runs_consul(node) and node.docker.tls and not node.network.addresses
     ]
     if bare:
-        place, node = bare[0]
+        sources, node = bare[0]
         more = f" and {len(bare) - 1} more" if len(bare) > 1 else ""
         fact = f"no known address for the Docker certificate of `{node.hostname}`{more}"
         message = f"{fact}: the swarm manager will reject it"
         hint = "set `network.address` or `network.dhcp_range`"
-        yield Diagnostic(place.at(("docker", "tls")), message, hint, severe=False)
+        yield Diagnostic(sources.at(("docker", "tls")), message, hint, severe=False)
 
 
 def _unreachable(
-    place: Place, node: NodeSettings, address: ipaddress.IPv4Interface | ipaddress.IPv6Interface
+    sources: NodeSources,
+    node: NodeSettings,
+    address: ipaddress.IPv4Interface | ipaddress.IPv6Interface,
 ) -> Iterator[Diagnostic]:
     gateway, shack = node.network.gateway, node.shack
     if gateway and ipaddress.ip_address(gateway) not in address.network:
-        where = place.at(("network", "gateway"))
+        where = sources.at(("network", "gateway"))
         message = f"the gateway {gateway} is not in {address.network}"
         yield Diagnostic(where, message, "change the gateway or the addresses", severe=False)
     if shack and not gateway and ipaddress.ip_address(shack.address) not in address.network:
-        where = place.at(("shack", "address"))
+        where = sources.at(("shack", "address"))
         message = f"the shack {shack.address} is not in {address.network}, and there is no gateway"
         hint = "change the addresses, or add `network.gateway`"
         yield Diagnostic(where, message, hint, severe=False)
@@ -229,54 +231,54 @@ def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, dhcp_range: 
     return first.version == address.version and int(first) <= int(address) <= int(last)
 
 
-def _labels(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _labels(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         said = dict(node.docker.labels).get("arch")
         if said and node.arch and said != node.arch:
             message = f"label arch={said} on a node of profile `{node.profile}` ({node.arch})"
             hint = "remove the label: the profile sets it"
-            yield Diagnostic((*place.loc, "labels"), message, hint)
+            yield Diagnostic((*sources.loc, "labels"), message, hint)
 
 
-def _machines(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _machines(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         able = node.image.machines
         if able and node.machines and not set(able) & set(node.machines):
             message = (
                 f"image `{node.image.name}` does not boot on the boards of profile `{node.profile}`"
             )
             hint = f"it boots on {', '.join(able)}"
-            yield Diagnostic((*place.loc, "profile"), message, hint, severe=False)
+            yield Diagnostic((*sources.loc, "profile"), message, hint, severe=False)
 
 
-def _wifi(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _wifi(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         if node.wifi.networks and not node.wifi.country:
             message = "wifi without a country: the radio may stay off"
             hint = "add `country:`, for example FR or US"
-            yield Diagnostic(place.at(("wifi",)), message, hint, severe=False)
+            yield Diagnostic(sources.at(("wifi",)), message, hint, severe=False)
         for network in node.wifi.networks:
             if network.ssid != network.ssid.strip():
-                where = place.at(("wifi", "networks"))
+                where = sources.at(("wifi", "networks"))
                 message = "an SSID begins or ends with a space"
                 yield Diagnostic(where, message, "check if this is intended", severe=False)
 
 
-def _docker(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _docker(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         if node.docker.tcp and not node.docker.tls:
-            where = place.at(("docker", "tcp"), ("docker", "tls"))
+            where = sources.at(("docker", "tcp"), ("docker", "tls"))
             message = "the Docker API is open: everyone on the network is root on every node"
             yield Diagnostic(where, message, "set `docker: {tls: true}`", severe=False)
         for name, value in node.docker.labels:
             if "=" in value:  # ValidateLabel of dockerd 1.6 (opts/opts.go) allows one only
-                where = place.at(("docker", "labels"))
+                where = sources.at(("docker", "labels"))
                 message = f"label `{name}` has a `=` in its value: Docker 1.6 rejects it"
                 yield Diagnostic(where, message, "use another character", severe=False)
 
 
-def _consul(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    servers = [place for place, node in nodes if node.cluster.consul_server]
+def _consul(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    servers = [sources for sources, node in nodes if node.cluster.consul_server]
     shacks = len({node.shack.address for _, node in nodes if node.shack})
     total = len(servers) + min(shacks, 1)
     if not servers:
@@ -290,8 +292,8 @@ def _consul(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
         yield Diagnostic(where, message, "use 1, 3 or 5", severe=False)
 
 
-def _images(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
-    for place, node in nodes:
+def _images(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
+    for sources, node in nodes:
         image = node.image
         checked = image.sha256 or image.raw_sha256
         if image.unchecked:
@@ -304,7 +306,7 @@ def _images(nodes: Sequence[Placed]) -> Iterator[Diagnostic]:
             message, hint = f"image `{image.name}` has no checksum{told}", image.hint
         else:
             continue
-        yield Diagnostic(place.at(("image",)), message, hint or "add `sha256:`", severe=False)
+        yield Diagnostic(sources.at(("image",)), message, hint or "add `sha256:`", severe=False)
 
 
 _RULES = (

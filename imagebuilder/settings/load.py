@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClassroomReading:
     """A classroom, None if there is an error, and all problems in file order."""
 
     classroom: Classroom | None
@@ -61,7 +61,7 @@ def load_classroom(
 def load_roster(
     path: Path, *, environment: Mapping[str, str], profile_folders: Sequence[Path] = ()
 ) -> Classroom:
-    """Read who is in the class, by whole paths; no secret need be at hand, and none is asked for.
+    """Return a classroom with absolute paths; secrets may be missing and are not asked for.
 
     Raise SettingsError with all problems.
     """
@@ -75,7 +75,7 @@ def load_roster(
 
 
 def with_whole_paths(classroom: Classroom) -> Classroom:
-    """Name file and secrets so that what is written is right wherever it is read."""
+    """Return the classroom with absolute paths, valid in any folder."""
     path = classroom.path.parent.resolve() / classroom.path.name
     return replace(classroom, path=path, secrets=classroom.secrets.resolve())
 
@@ -115,27 +115,26 @@ def read_classroom(
     ask: Callable[[str], str] | None = None,
     profile_folders: Sequence[Path] = (),
     checking: bool = False,
-) -> Reading:
+) -> ClassroomReading:
     """Return a resolved classroom and all problems; with `checking`, secrets may be missing."""
     source = ClassroomFile(path, environment.get("HOME", ""))
     classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
     if classroom is None or flags is None:
-        return Reading(None, source.sorted_problems())
+        return ClassroomReading(None, source.sorted_problems())
     try:
         # Do not ask for secrets if there are errors already.
-        references = References(
-            environment, ask, profile_folders, checking=checking or source.fatal
-        )
+        lenient = checking or source.fatal
+        references = References(environment, ask, profile_folders, checking=lenient)
     except SettingsError as error:
-        return Reading(None, (*source.sorted_problems(), *problems_of(error)))
+        return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
     resolved = resolve_classroom(classroom, flags, references)
     source.note(resolved.diagnostics)
     source.note(lint_classroom(resolved))
-    source.note(_zone_findings(classroom, flags))
+    source.note(_timezone_diagnostics(classroom, flags))
     source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
-        return Reading(None, problems)
+        return ClassroomReading(None, problems)
     result = Classroom(
         name=flags.name or classroom.name or (path.stem if path else resolved.nodes[0].hostname),
         path=path or Path(),
@@ -143,7 +142,7 @@ def read_classroom(
         shack=resolved.shack,
         secrets=flags.secrets or classroom.secrets or _secrets_beside(path),
     )
-    return Reading(result, problems)
+    return ClassroomReading(result, problems)
 
 
 def _secrets_beside(path: Path | None) -> Path:
@@ -152,16 +151,20 @@ def _secrets_beside(path: Path | None) -> Path:
 
 def _absent_images(resolved: Resolved) -> list[Diagnostic]:
     """Return a warning for each image file that does not exist yet."""
-    nodes = zip(resolved.nodes[::-1], resolved.places[::-1], strict=True)
-    files = {node.image.file: (node.image.hint, place) for node, place in nodes if node.image.file}
+    nodes = zip(resolved.nodes[::-1], resolved.node_sources[::-1], strict=True)
+    files = {
+        node.image.file: (node.image.hint, sources) for node, sources in nodes if node.image.file
+    }
     return [
-        Diagnostic(place.at(("image",)), f"no image file {file} yet", hint, severe=False)
-        for file, (hint, place) in files.items()
+        Diagnostic(sources.at(("image",)), f"no image file {file} yet", hint, severe=False)
+        for file, (hint, sources) in files.items()
         if not has_file(file)
     ]
 
 
-def _zone_findings(classroom: ClassroomDocument, flags: ClassroomDocument) -> list[Diagnostic]:
+def _timezone_diagnostics(
+    classroom: ClassroomDocument, flags: ClassroomDocument
+) -> list[Diagnostic]:
     """Return a warning for each time zone that this machine does not know.
 
     Not an error: Debian has moved old names to the package tzdata-legacy.

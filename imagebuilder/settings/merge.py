@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
 
 # Short forms of a node: the long form, and the key that stands for it.
-SHORT: dict[Loc, str] = {("network", "address"): "address", ("docker", "labels"): "labels"}
+SHORT_FORMS: dict[Loc, str] = {("network", "address"): "address", ("docker", "labels"): "labels"}
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class SettingsSource:
     """One document with settings of a node, its path, and the part that other nodes share."""
 
     document: SettingsDocument
@@ -35,30 +35,30 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class NodeSources:
     """The path of a node and the layers of its settings, from low to high priority."""
 
     loc: Loc
-    layers: tuple[Layer, ...]
+    sources: tuple[SettingsSource, ...]
 
     def at(self, *locs: Loc) -> Loc:
         """Return the path where the highest layer sets one of `locs`, else that in the class."""
-        return said_at(self.layers, *locs) or locs[0]
+        return find_setting(self.sources, *locs) or locs[0]
 
 
-def said_at(layers: tuple[Layer, ...], *locs: Loc) -> Loc | None:
+def find_setting(sources: tuple[SettingsSource, ...], *locs: Loc) -> Loc | None:
     """Return the path of the first of `locs` in the highest layer that sets any of them."""
-    for layer in reversed(layers):
+    for source in reversed(sources):
         for loc in locs:
-            short = SHORT.get(loc)
-            if short and short in layer.document.model_fields_set:
-                return (*layer.loc, short)
-            if _says(layer.document, loc):
-                return (*layer.loc, *loc)
+            short = SHORT_FORMS.get(loc)
+            if short and short in source.document.model_fields_set:
+                return (*source.loc, short)
+            if _sets(source.document, loc):
+                return (*source.loc, *loc)
     return None
 
 
-def _says(document: Any, loc: Loc) -> bool:
+def _sets(document: Any, loc: Loc) -> bool:
     for part in loc:
         if isinstance(part, int) or not hasattr(document, "model_fields_set"):
             return True
@@ -68,7 +68,7 @@ def _says(document: Any, loc: Loc) -> bool:
     return True
 
 
-def lay_over(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:
+def merge_documents(base: SettingsDocument, over: SettingsDocument) -> SettingsDocument:
     """Return `base` with everything that `over` sets."""
     merged: SettingsDocument = _merge(base, over)
     return merged
@@ -82,7 +82,7 @@ def settings_part(document: SettingsDocument) -> SettingsDocument:
         if name in SettingsDocument.model_fields
     }
     if isinstance(document, NodeDocument):
-        given |= _written_out(document)
+        given |= _expanded_short_forms(document)
     return SettingsDocument.model_construct(_fields_set=set(given), **given)
 
 
@@ -95,7 +95,7 @@ def given(document: Document | None, *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _written_out(node: NodeDocument) -> dict[str, Document]:
+def _expanded_short_forms(node: NodeDocument) -> dict[str, Document]:
     written: dict[str, Document] = {}
     if node.address is not None:
         short = NetworkDocument.model_construct(_fields_set={"address"}, address=node.address)
@@ -111,14 +111,14 @@ def _merge(base: Any, over: Any) -> Any:
         return {**base, **over}
     if not isinstance(base, Document) or not isinstance(over, Document) or over.whole:
         return over
-    kept = base.model_fields_set - _unsaid(over)
+    kept = base.model_fields_set - _invalidated_keys(over)
     values = {name: getattr(base, name) for name in kept}
     for name in over.model_fields_set:
         values[name] = _merge(values.get(name), getattr(over, name))
     return type(base).model_construct(_fields_set=set(values), **values)
 
 
-def _unsaid(over: Document) -> set[str]:
+def _invalidated_keys(over: Document) -> set[str]:
     """Return the keys of the lower document that `over` makes invalid."""
     said = over.model_fields_set
     others = {name for group in over.exclusive if group & said for name in group}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import ImageSource, NodeSettings, Shack
-from imagebuilder.settings.merge import Layer, Place, lay_over, settings_part
+from imagebuilder.settings.merge import NodeSources, SettingsSource, merge_documents, settings_part
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
@@ -16,8 +16,8 @@ from imagebuilder.settings.schema.documents import (
     ProfileDocument,
     SettingsDocument,
 )
-from imagebuilder.settings.sections import (
-    Node,
+from imagebuilder.settings.values import (
+    UnresolvedNode,
     apt_proxy_of,
     check_hash,
     check_wifi,
@@ -27,7 +27,7 @@ from imagebuilder.settings.sections import (
     network_of,
     ntp_server_of,
     overlays_of,
-    roster_facts,
+    roster_fields,
     shack_of,
     ssh_keys_of,
     user_of,
@@ -57,22 +57,22 @@ class Resolved:
     """
 
     nodes: tuple[NodeSettings, ...]
-    places: tuple[Place, ...]
+    node_sources: tuple[NodeSources, ...]
     shack: Shack | None
     diagnostics: tuple[Diagnostic, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Chosen:
+class _SelectedNode:
     """A node of the roster, of the flags, or both; `loc` is its path."""
 
-    mine: NodeDocument | None
-    extra: NodeDocument | None
+    from_roster: NodeDocument | None
+    from_flags: NodeDocument | None
     loc: Loc
 
     @property
     def documents(self) -> tuple[NodeDocument | None, ...]:
-        return (self.mine, self.extra)
+        return (self.from_roster, self.from_flags)
 
     @property
     def hostname(self) -> str:
@@ -86,112 +86,117 @@ def resolve_classroom(
 
     A node of `flags` that is not in the roster is a new one with the settings of the class.
     """
-    resolver = _Resolver(_layer(classroom), _layer(flags, FLAGS), references)
-    made = [resolver.node(chosen) for chosen in _choose(classroom.nodes, flags.nodes)]
+    resolver = _Resolver(_source(classroom), _source(flags, FLAGS), references)
+    made = [resolver.node(selected) for selected in _select_nodes(classroom.nodes, flags.nodes)]
     if not made:
         resolver.diagnostics.append(
             Diagnostic(("nodes",), "no nodes", "add `nodes:` with a `hostname:`")
         )
-        resolver.node(_NOBODY)
-    shack = shack_of(lay_over(resolver.classroom.part, resolver.flags.part))
+        resolver.node(_PLACEHOLDER)
+    shack = shack_of(merge_documents(resolver.classroom.part, resolver.flags.part))
     return Resolved(
         tuple(node for node, _ in made),
-        tuple(place for _, place in made),
+        tuple(sources for _, sources in made),
         shack,
         tuple(dict.fromkeys(resolver.diagnostics)),
     )
 
 
-def _choose(roster: Sequence[NodeDocument], wanted: Sequence[NodeDocument]) -> Iterator[_Chosen]:
+def _select_nodes(
+    roster: Sequence[NodeDocument], wanted: Sequence[NodeDocument]
+) -> Iterator[_SelectedNode]:
     if not wanted:
-        yield from (_Chosen(node, None, ("nodes", i)) for i, node in enumerate(roster))
+        yield from (_SelectedNode(node, None, ("nodes", i)) for i, node in enumerate(roster))
     known = {node.hostname: i for i, node in enumerate(roster)}
-    for i, extra in enumerate(wanted):
-        if extra.hostname in known:
-            place = known[extra.hostname]
-            yield _Chosen(roster[place], extra, ("nodes", place))
+    for i, from_flags in enumerate(wanted):
+        if from_flags.hostname in known:
+            index = known[from_flags.hostname]
+            yield _SelectedNode(roster[index], from_flags, ("nodes", index))
         else:
-            yield _Chosen(None, extra, (FLAGS, "nodes", i))
+            yield _SelectedNode(None, from_flags, (FLAGS, "nodes", i))
 
 
-_NOBODY = _Chosen(
+_PLACEHOLDER = _SelectedNode(
     NodeDocument.model_construct(_fields_set={"hostname"}, hostname="nobody"), None, ("nodes",)
 )
 
 
-def _layer(document: SettingsDocument, *loc: str | int) -> Layer:
-    return Layer(document, loc, settings_part(document))
+def _source(document: SettingsDocument, *loc: str | int) -> SettingsSource:
+    return SettingsSource(document, loc, settings_part(document))
 
 
 @dataclass
 class _Resolver:
     """The layers that all nodes share, merged once for each profile."""
 
-    classroom: Layer
-    flags: Layer
+    classroom: SettingsSource
+    flags: SettingsSource
     references: References
     diagnostics: list[Diagnostic] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
-    def node(self, chosen: _Chosen) -> tuple[NodeSettings, Place]:
-        profile, loc = self._profile_name(chosen)
+    def node(self, selected: _SelectedNode) -> tuple[NodeSettings, NodeSources]:
+        profile, loc = self._profile_name(selected)
         try:
             document, merged = self._base(profile)
         except SettingsError as error:
             self.diagnostics.append(Diagnostic(loc, error.message, error.hint))
             document, merged = _NO_PROFILE, self.classroom.part
-        layers = [self.classroom]
-        if chosen.mine:
-            layers.append(_layer(chosen.mine, *chosen.loc))
-        layers.append(self.flags)
-        if chosen.extra:
-            layers.append(_layer(chosen.extra, FLAGS, "nodes", 0))
-        for layer in layers[1:]:
-            merged = lay_over(merged, layer.part)
+        sources = [self.classroom]
+        if selected.from_roster:
+            sources.append(_source(selected.from_roster, *selected.loc))
+        sources.append(self.flags)
+        if selected.from_flags:
+            sources.append(_source(selected.from_flags, FLAGS, "nodes", 0))
+        for source in sources[1:]:
+            merged = merge_documents(merged, source.part)
         salt = str(getattr(self.classroom.document, "name", None) or "")
-        node = Node(tuple(layers), merged, self.references, self.diagnostics.append, salt)
-        return _settings(node, chosen, document), Place(chosen.loc, node.layers)
+        node = UnresolvedNode(
+            tuple(sources), merged, self.references, self.diagnostics.append, salt
+        )
+        return _settings(node, selected, document), NodeSources(selected.loc, node.sources)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
         if profile not in self.bases:
             document = self.references.profile(profile)
-            merged = lay_over(settings_part(document), self.classroom.part)
+            merged = merge_documents(settings_part(document), self.classroom.part)
             self.bases[profile] = document, merged
         return self.bases[profile]
 
-    def _profile_name(self, chosen: _Chosen) -> tuple[str, Loc]:
+    def _profile_name(self, selected: _SelectedNode) -> tuple[str, Loc]:
         said = (
-            (chosen.extra, (FLAGS, "profile")),
+            (selected.from_flags, (FLAGS, "profile")),
             (self.flags.document, (FLAGS, "profile")),
-            (chosen.mine, (*chosen.loc, "profile")),
+            (selected.from_roster, (*selected.loc, "profile")),
             (self.classroom.document, ("profile",)),
         )
         for document, loc in said:
             if document is not None and (name := getattr(document, "profile", None)):
                 return str(name), loc
-        return "", (FLAGS,) if chosen.loc[0] == FLAGS else ("nodes",)
+        return "", (FLAGS,) if selected.loc[0] == FLAGS else ("nodes",)
 
 
-def _image(node: Node) -> ImageSource | None:
+def _image(node: UnresolvedNode) -> ImageSource | None:
     default = ImageDocument.model_construct(_fields_set={"name"}, name=DEFAULT_IMAGE)
     wanted = node.merged.image or default
     return node.attempt(("image",), lambda: node.references.image(wanted))
 
 
-def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSettings:
+def _settings(
+    node: UnresolvedNode, selected: _SelectedNode, profile: ProfileDocument
+) -> NodeSettings:
     merged = node.merged
     shack = shack_of(merged)
     image = _image(node)
     network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
-    facts = roster_facts(chosen.documents)
     generation = generation_of(node, image, overlays)
     likely = generation or (image.generation if image else None)
     check_hash(node, user, likely, overlays)
     check_wifi(node, wifi, likely, overlays)
     return NodeSettings(
-        hostname=chosen.hostname,
+        hostname=selected.hostname,
         profile=profile.name,
         arch=profile.arch,
         machines=profile.machines,
@@ -204,6 +209,7 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
         cluster=cluster,
         user=user,
         ssh_keys=keys,
+        keep_vendor_login=bool(merged.keep_vendor_login),
         keep_host_keys=bool(merged.keep_host_keys),
         timezone=merged.timezone or "",
         keyboard=merged.keyboard or "",
@@ -213,8 +219,5 @@ def _settings(node: Node, chosen: _Chosen, profile: ProfileDocument) -> NodeSett
         upgrade=bool(merged.upgrade),
         overlays=overlays,
         variables=tuple(sorted((merged.set or {}).items())),
-        serial=facts.get("serial", ""),
-        mac=facts.get("mac", ""),
-        seat=facts.get("seat", ""),
-        owner=facts.get("owner", ""),
+        **roster_fields(selected.documents),
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answers:
+class StarterAnswers:
     """The answers for a starter file; an empty string leaves a section commented out."""
 
     hostnames: str = "pi-[01-30]"
@@ -34,7 +34,7 @@ class Answers:
     shack: str = ""
 
 
-def render_starter(answers: Answers) -> str:
+def render_starter(answers: StarterAnswers) -> str:
     """Return the starter file with comments; answers are quoted, so any text is kept."""
     parts = (
         _HEAD,
@@ -152,28 +152,31 @@ def make_starter(
     environment: Mapping[str, str],
     force: bool = False,
 ) -> None:
-    """Write a starter file from the answers given (None: ask); InputError where one is there."""
+    """Write a starter file from the answers; ask for those that are None.
+
+    Raise InputError if the file exists, unless `force` is set.
+    """
     if (has_file(path) or has_folder(path)) and not force:
-        raise InputError(f"{path} is there already", "give another name, or --force")
+        raise InputError(f"{path} exists already", "use another name or --force")
     answers = ask_answers(given, prompter, environment=environment)
     write_starter(path, render_starter(answers), environment=environment)
 
 
 def ask_answers(
     given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
-) -> Answers:
+) -> StarterAnswers:
     """Return what was given by name, and ask for what is None."""
-    plain = Answers()
+    plain = StarterAnswers()
 
     def answer(key: str, question: str, default: str = "") -> str:
         text = given[key]
         return _asked(prompter, key, question, default, environment) if text is None else text
 
-    hostnames = answer("hostnames", "Host names of the Pis", plain.hostnames)
-    profile = answer("profile", "Their boards (armv6: Pi 1 and Zero; armv7: Pi 2 on)", "armv7")
+    hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
+    profile = answer("profile", "Boards (armv6: Pi 1 and Zero; armv7: Pi 2 and later)", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
-    country = answer("wifi_country", "Country of the radio rules, as FR") if ssid else ""
-    return Answers(
+    country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
+    return StarterAnswers(
         hostnames=hostnames,
         profile=profile,
         image=given["image"] or "",
@@ -186,7 +189,7 @@ def ask_answers(
 def _asked(
     prompter: Prompter, key: str, question: str, default: str, environment: Mapping[str, str]
 ) -> str:
-    """Ask until the answer is sound; where nobody can be asked again the whole file is judged."""
+    """Return an answer; at a terminal ask again until it is valid."""
     while True:
         text = prompter.ask_or_read(question, default)
         faults = _faults_of(key, text, environment) if text and prompter.interactive else ()
@@ -196,10 +199,10 @@ def _asked(
 
 
 def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Judge one answer in a file whose others are sound."""
+    """Return the errors of one answer, checked in a file with valid other answers."""
     sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
     return starter_faults(
-        render_starter(Answers(**{**sound, key: answer})), environment=environment
+        render_starter(StarterAnswers(**{**sound, key: answer})), environment=environment
     )
 
 
@@ -223,6 +226,6 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
     """
     with new_file(path, 0o644) as descriptor:
         pwrite_all(descriptor, text.encode(), 0)
-        # In its own folder, where the files that it names are.
+        # In its own folder, because its paths are relative to it.
         if severe := _severe_in(part_of(path), environment):
             raise SettingsError("the answers are not valid", problems=severe)

@@ -1,4 +1,4 @@
-"""The instructor's machine: its services, keys, exports and labels, and which nodes joined.
+"""The instructor's machine: services, keys, exports, labels and the state of the class.
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan, settings, build, boot.

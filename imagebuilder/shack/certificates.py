@@ -30,7 +30,7 @@ MANAGER = (*SERVER, *CLIENT)
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class CertificateSubject:
     """The subject of a certificate: its name, uses, DNS names and IP addresses."""
 
     name: str
@@ -61,7 +61,7 @@ def issue_ca(class_name: str, key: ec.EllipticCurvePrivateKey, now: datetime) ->
 
 
 def issue(
-    subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    subject: CertificateSubject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
 ) -> x509.Certificate:
     """Return a certificate for `subject`, valid LEAF_DAYS from `now`."""
     issuer_key = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
@@ -99,7 +99,11 @@ def _builder(
 
 
 def still_serves(
-    pem: bytes, subject: Subject, key: ec.EllipticCurvePrivateKey, ca: Authority, now: datetime
+    pem: bytes,
+    subject: CertificateSubject,
+    key: ec.EllipticCurvePrivateKey,
+    ca: Authority,
+    now: datetime,
 ) -> bool:
     """Return whether a certificate matches key, CA and subject and is valid RENEW_DAYS more."""
     try:
@@ -125,7 +129,7 @@ def _names_of(certificate: x509.Certificate) -> list[x509.GeneralName]:
     return list(found.value)
 
 
-def _alternatives(subject: Subject) -> list[x509.GeneralName]:
+def _alternatives(subject: CertificateSubject) -> list[x509.GeneralName]:
     names: list[x509.GeneralName] = [x509.DNSName(name) for name in subject.dns]
     return names + [x509.IPAddress(ipaddress.ip_address(text)) for text in subject.addresses]
 
@@ -153,8 +157,8 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
 
     It is never replaced by a new one: all cards written so far trust the old one.
     """
-    anew = f"remove the folder {folder}, and write the shack and all cards again"
-    restore = f"restore {folder} from a copy; without one, {anew}"
+    again = f"remove the folder {folder}, and write the shack and all cards again"
+    restore = f"restore {folder} from a copy; without one, {again}"
     if key is None:
         raise SettingsError(f"the key of the class CA is missing: {folder / 'key.pem'}", restore)
     try:
@@ -169,7 +173,7 @@ def load_authority(certificate: bytes, key: bytes | None, folder: Path, now: dat
     ):
         raise SettingsError(f"{folder / 'key.pem'} is not the key of its certificate", restore)
     if kept.not_valid_after_utc <= now:
-        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", anew)
+        raise SettingsError(f"the class CA expired on {kept.not_valid_after_utc:%Y-%m-%d}", again)
     return Authority(kept, private)
 
 

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests  # noqa: TID251 - this module is one of the two that speak HTTP
+import requests  # noqa: TID251 - one of the two modules that use HTTP
 
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
@@ -40,7 +40,7 @@ _REPORT_KEYS = PiReport.__dataclass_fields__.keys() - {"place"}
 
 
 @dataclass(frozen=True, slots=True)
-class Client:
+class ClientCertificate:
     """The instructor's certificate for a manager with TLS (a DOCKER_CERT_PATH folder)."""
 
     folder: Path
@@ -50,7 +50,7 @@ def ask_shack(
     shack: Shack,
     *,
     swarm_path: str = "swarm",
-    client: Client | None = None,
+    client: ClientCertificate | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> ClusterState:
     """Return the state from consul and the manager.
@@ -61,60 +61,66 @@ def ask_shack(
     """
     with requests.Session() as session:
         session.trust_env = False  # ignore HTTP_PROXY: the shack is on the local network
-        asker = _Asker(session, timeout_seconds)
-        gathering = _ask_consul(asker, f"http://{shack.url_host}:{shack.consul_port}", swarm_path)
+        http = _JsonClient(session, timeout_seconds)
+        cluster_state = _ask_consul(
+            http, f"http://{shack.url_host}:{shack.consul_port}", swarm_path
+        )
         try:
-            engines = _ask_manager(asker, shack, client)
+            engines = _ask_manager(http, shack, client)
         except SourceError as error:
             return ClusterState(
-                gathering.leader,
-                gathering.members,
-                registered=gathering.registered,
+                cluster_state.leader,
+                cluster_state.members,
+                registered=cluster_state.registered,
                 manager_error=error.message,
             )
-    return ClusterState(gathering.leader, gathering.members, engines, gathering.registered)
+    return ClusterState(
+        cluster_state.leader, cluster_state.members, engines, cluster_state.registered
+    )
 
 
-def _ask_consul(asker: _Asker, url: str, swarm_path: str) -> ClusterState:
-    leader = asker.ask(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
+def _ask_consul(http: _JsonClient, url: str, swarm_path: str) -> ClusterState:
+    leader = http.get(url, "/v1/status/leader", parse_leader, absent=_UNTOLD)
     if not leader:
         raise SourceError(
             f"consul at {url} has no leader yet",
             "wait half a minute, then check its log and consul_bootstrap_expect",
         )
-    members = asker.ask(
+    members = http.get(
         url,
         "/v1/catalog/nodes",
         lambda nodes: parse_members(
-            nodes, asker.ask(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
+            nodes, http.get(url, "/v1/health/state/any", list, absent=_NO_CHECKS)
         ),
     )
-    registered = asker.ask(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
+    registered = http.get(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
     return ClusterState("" if leader == _UNTOLD else leader, members, registered=registered)
 
 
-def _ask_manager(asker: _Asker, shack: Shack, client: Client | None) -> tuple[Engine, ...]:
+def _ask_manager(
+    http: _JsonClient, shack: Shack, client: ClientCertificate | None
+) -> tuple[Engine, ...]:
     if client is not None:
-        asker.present(client)
+        http.authenticate(client)
     url = f"{'https' if client else 'http'}://{shack.url_host}:{shack.swarm_port}"
     if shack.kind == "swarm-mode":
-        return asker.ask(url, "/nodes", parse_swarm_nodes)
-    return asker.ask(url, "/info", parse_manager_info)
+        return http.get(url, "/nodes", parse_swarm_nodes)
+    return http.get(url, "/info", parse_manager_info)
 
 
 @dataclass
-class _Asker:
+class _JsonClient:
     """One HTTP session; an answer that is not the expected JSON raises SourceError."""
 
     session: requests.Session
     timeout_seconds: float
 
-    def present(self, client: Client) -> None:
+    def authenticate(self, client: ClientCertificate) -> None:
         folder = client.folder
         self.session.verify = str(folder / "ca.pem")
         self.session.cert = (str(folder / "cert.pem"), str(folder / "key.pem"))
 
-    def ask(self, url: str, path: str, parse: Callable[[Any], T], absent: T | None = None) -> T:
+    def get(self, url: str, path: str, parse: Callable[[Any], T], absent: T | None = None) -> T:
         """Return a parsed answer, or `absent` for a 404. Raise SourceError on failure."""
         try:
             with self.session.get(
@@ -273,7 +279,7 @@ def gather(classroom: Classroom, *, timeout_seconds: float = 5.0) -> ClusterStat
     """Return the state of the class's shack; use the instructor's certificate if it needs TLS."""
     shack = shack_of(classroom)
     secure = uses_tls(classroom) and shack.kind == "classic"
-    client = Client(client_bundle(classroom)) if secure else None
+    client = ClientCertificate(client_bundle(classroom)) if secure else None
     return ask_shack(
         shack, swarm_path=swarm_path(classroom), client=client, timeout_seconds=timeout_seconds
     )
@@ -299,6 +305,6 @@ def read_card(path: Path) -> PiReport:
 
 def _silent_card(place: str) -> SourceError:
     return SourceError(
-        f"{place} holds no {STATUS}",
-        "the Pi has not booted from this card yet, or this is not its boot partition",
+        f"no {STATUS} on {place}",
+        "boot the Pi from this card first, or check that this is its boot partition",
     )

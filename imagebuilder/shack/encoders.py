@@ -1,4 +1,4 @@
-"""Write texts of the roster so that each program reads them as text, never as a command."""
+"""Encode texts of the roster, so that programs read them as text, never as a command."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class AnsibleText(str):
 
 
 class _AnsibleDumper(yaml.SafeDumper):
-    """Dumps plain data, and texts with the tag that Ansible's loader knows."""
+    """Dumps plain data, and AnsibleText with its tag."""
 
 
 def _unsafe(dumper: yaml.SafeDumper, text: AnsibleText) -> yaml.ScalarNode:
-    # In single or double quotes: without them, a text such as `no` would not stay one.
+    # Quoted: without quotes, a text such as `no` would be read as another type.
     return dumper.represent_scalar("!unsafe", str(text), style='"')
 
 
@@ -35,16 +35,16 @@ _AnsibleDumper.add_representer(AnsibleText, _unsafe)
 
 
 def ansible_yaml(inventory: Mapping[str, object]) -> str:
-    """Return an inventory as YAML; texts of `AnsibleText` keep their `{{`."""
+    """Return an inventory as YAML; in `AnsibleText`, `{{` is not a template."""
     return yaml.dump(inventory, Dumper=_AnsibleDumper, sort_keys=False, allow_unicode=True)
 
 
 def ssh_path(path: Path) -> str:
     r"""Return a path as a value of ssh_config(5), in double quotes.
 
-    `%` begins a token and is doubled; `"` and `\` are escaped, as argv_split in misc.c of OpenSSH
-    takes it. Raise SettingsError for what cannot be escaped: `${`, which names a variable of the
-    environment, and control characters.
+    `%` begins a token and is doubled; `"` and `\` are escaped, as parsed by argv_split in misc.c of
+    OpenSSH. Raise SettingsError for what cannot be escaped: `${`, which begins an environment
+    variable, and control characters.
     """
     text = str(path)
     if "${" in text or re.search(r"[\x00-\x1f\x7f]", text):
@@ -56,13 +56,13 @@ def ssh_path(path: Path) -> str:
 
 
 def docker_fields(fields: Sequence[str]) -> str:
-    """Return `key=value` fields as Docker's options read them: as one record of CSV (RFC 4180)."""
+    """Return `key=value` fields for Docker's options: one record of CSV (RFC 4180)."""
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(fields)
     return line.getvalue()
 
 
 def comment(text: str) -> str:
-    """Return `text` for a comment of one line: without line breaks and control characters."""
+    """Return `text` for a one-line comment, without line breaks and control characters."""
     plain = "".join(letter if letter.isprintable() else " " for letter in text)
     return " ".join(plain.split())

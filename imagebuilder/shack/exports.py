@@ -149,8 +149,13 @@ def _host_variables(node: NodeSettings) -> dict[str, object]:
     variables: dict[str, object] = {"ansible_host": reachable_name(node)}
     if node.user:
         variables["ansible_user"] = AnsibleText(node.user.name)
-    facts = {"profile": node.profile, "arch": node.arch, "seat": node.seat, "owner": node.owner}
-    variables |= {key: AnsibleText(value) for key, value in facts.items() if value}
+    attributes = {
+        "profile": node.profile,
+        "arch": node.arch,
+        "seat": node.seat,
+        "owner": node.owner,
+    }
+    variables |= {key: AnsibleText(value) for key, value in attributes.items() if value}
     if node.docker.labels:
         variables["docker_labels"] = {k: AnsibleText(text) for k, text in node.docker.labels}
     return variables

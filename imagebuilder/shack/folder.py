@@ -51,7 +51,7 @@ class ShackFile:
 
 
 @dataclass(frozen=True, slots=True)
-class NodeLine:
+class NodeRow:
     """A node as shown on the pages of the shack."""
 
     hostname: str
@@ -70,9 +70,9 @@ def make_shack(
     *,
     write: bool = True,
 ) -> tuple[Path, ...]:
-    """Write what the instructor's machine runs into `folder` and return the files' paths.
+    """Write the folder of the instructor's machine; return the paths of its files.
 
-    `write=False` only plans it.
+    With `write=False` it is only planned.
     """
     templates = load_overlay(shipped_folder("overlays") / "shack")
     files = plan_shack(classroom, templates, kind, write=write)
@@ -83,19 +83,19 @@ def make_shack(
 
 
 def _report(classroom: Classroom, shack: Shack, folder: Path, reporter: Reporter) -> None:
-    """Say what the shack does not fit or leaves open, and how it is started."""
+    """Report open sockets, a different kind in the cards, and how to start the shack."""
     if has_open_socket(classroom):
-        reporter.warn("the nodes' Docker sockets ask for no password: keep this network closed")
+        reporter.warn("the Docker sockets of the nodes have no password: keep this network closed")
     if classroom.shack and shack.kind != classroom.shack.kind:
         reporter.warn(
-            f"the cards join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"the nodes join a {classroom.shack.kind} cluster: set shack.kind in "
             f"{classroom.path.name} to {shack.kind} and build them again"
         )
-    reporter.note(f"start it on {shack.address} with: make -C {folder} up")
+    reporter.note(f"start the shack on {shack.address} with: make -C {folder} up")
 
 
 def with_client_keys(classroom: Classroom) -> Classroom:
-    """Return the class with what identifies its nodes; the client's keys are made where needed."""
+    """Return the classroom with the keys of its nodes; make those of the client if needed."""
     classroom = with_identities(classroom)
     if uses_tls(classroom):
         client_bundle(classroom)
@@ -159,7 +159,7 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
 
 def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
     services = plan_services(classroom, shack)
-    nodes = tuple(map(_line, classroom.nodes))
+    nodes = tuple(map(_row, classroom.nodes))
     return {
         "title": " ".join(classroom.name.split()),
         "source": classroom.path.name,
@@ -186,9 +186,9 @@ def has_open_socket(classroom: Classroom) -> bool:
     return any(node.docker.tcp and not node.docker.tls for node in classroom.nodes)
 
 
-def _line(node: NodeSettings) -> NodeLine:
+def _row(node: NodeSettings) -> NodeRow:
     address = node.network.fixed_address
-    return NodeLine(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
+    return NodeRow(node.hostname, address, node.profile, node.arch, node.seat, node.owner)
 
 
 def _file(template: OverlayFile, context: dict[str, object]) -> ShackFile:

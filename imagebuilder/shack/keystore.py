@@ -19,7 +19,7 @@ from imagebuilder.shack.certificates import (
     MANAGER,
     SERVER,
     Authority,
-    Subject,
+    CertificateSubject,
     certificate_pem,
     issue,
     issue_ca,
@@ -47,12 +47,12 @@ def with_identities(
     """Return the classroom with host keys and Docker certificates set in its nodes, as configured.
 
     Keys in the secrets folder are used again, so the result is the same. Those that are missing,
-    about to expire or have other names are made anew; with `write=False` they stay in memory.
+    about to expire or have other names are made again; with `write=False` they stay in memory.
     """
     if not any(node.keep_host_keys or node.docker.tls for node in classroom.nodes):
         return classroom
-    with _open_safe(classroom, write=write, now=now) as safe:
-        nodes = tuple(_with_identity(node, safe) for node in classroom.nodes)
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        nodes = tuple(_with_identity(node, keystore) for node in classroom.nodes)
     return dataclasses.replace(classroom, nodes=nodes)
 
 
@@ -65,24 +65,26 @@ def shack_certificate(
         raise SettingsError("the class has no `shack:`", "add `shack: {address: …}`")
     addresses = ("127.0.0.1",) if not _is_address(shack.address) else (shack.address, "127.0.0.1")
     names = tuple(dict.fromkeys(_names(shack.hostname) + _name_of(shack.address)))
-    with _open_safe(classroom, write=write, now=now) as safe:
-        return safe.certificate("shack", Subject(shack.hostname, MANAGER, names, addresses))
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        return keystore.certificate(
+            "shack", CertificateSubject(shack.hostname, MANAGER, names, addresses)
+        )
 
 
 def client_bundle(classroom: Classroom, *, write: bool = True, now: datetime | None = None) -> Path:
     """Make the instructor's DOCKER_CERT_PATH (ca.pem, cert.pem, key.pem); return its path."""
-    with _open_safe(classroom, write=write, now=now) as safe:
-        safe.certificate("client", Subject("instructor", CLIENT))
+    with _open_keystore(classroom, write=write, now=now) as keystore:
+        keystore.certificate("client", CertificateSubject("instructor", CLIENT))
     return classroom.secrets / "client"
 
 
-def _with_identity(node: NodeSettings, safe: KeyStore) -> NodeSettings:
+def _with_identity(node: NodeSettings, keystore: KeyStore) -> NodeSettings:
     if node.keep_host_keys:
-        node = dataclasses.replace(node, host_keys=safe.host_keys(node.hostname))
+        node = dataclasses.replace(node, host_keys=keystore.host_keys(node.hostname))
     if node.docker.tls:
         addresses = (*node.network.addresses, "127.0.0.1")
-        subject = Subject(node.hostname, SERVER, _names(node.hostname), addresses)
-        tls = safe.certificate(f"nodes/{node.hostname}", subject)
+        subject = CertificateSubject(node.hostname, SERVER, _names(node.hostname), addresses)
+        tls = keystore.certificate(f"nodes/{node.hostname}", subject)
         node = dataclasses.replace(node, docker_tls=tls)
     return node
 
@@ -107,7 +109,9 @@ def _is_address(text: str) -> bool:
 
 
 @contextmanager
-def _open_safe(classroom: Classroom, *, write: bool, now: datetime | None) -> Iterator[KeyStore]:
+def _open_keystore(
+    classroom: Classroom, *, write: bool, now: datetime | None
+) -> Iterator[KeyStore]:
     """Yield the key store, locked: two commands at once must not make two CAs."""
     folder, moment = classroom.secrets, now or datetime.now(UTC)
     try:
@@ -133,7 +137,7 @@ class KeyStore:
         self._folder, self._write, self._now, self._class = folder, write, now, class_name
         self._authority: Authority | None = None
 
-    def certificate(self, place: str, subject: Subject) -> DockerTls:
+    def certificate(self, place: str, subject: CertificateSubject) -> DockerTls:
         """Return the certificate stored at `place`, or a new one if it does not match any more."""
         ca = self._ca()
         key = self._key(f"{place}/key.pem")

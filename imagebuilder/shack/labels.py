@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Paper:
+class LabelSheet:
     """A sheet of labels; all lengths in millimetres."""
 
     name: str
@@ -45,24 +45,26 @@ class Paper:
 
 
 LONG_NAME = 12
-PAPERS = {
-    "a4": Paper("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
-    "letter": Paper("letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"),
+SHEETS = {
+    "a4": LabelSheet("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
+    "letter": LabelSheet(
+        "letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"
+    ),
 }
 
 
 def write_labels(
     classroom: Classroom,
     path: Path,
-    paper: Paper,
+    paper: LabelSheet,
     skip: int = 0,
     *,
     search_path: str,
     reporter: Reporter = SILENT,
 ) -> None:
-    """Write the sheets as HTML or PDF, by the file's name; `skip` labels are used already.
+    """Write the sheets as HTML or PDF, by the suffix; `skip` labels are used already.
 
-    A program of `search_path` prints the PDF.
+    The PDF is made by a program in `search_path`. Raise InputError for another suffix.
     """
     page = render_labels(classroom, paper, skip % paper.count)
     suffix = path.suffix.lower()
@@ -71,10 +73,10 @@ def write_labels(
     elif suffix in (".html", ".htm"):
         write_text(path, page)
     else:
-        raise InputError(f"{path} is neither HTML nor PDF", "give -o labels.html or labels.pdf")
+        raise InputError(f"{path} is neither HTML nor PDF", "use -o labels.html or -o labels.pdf")
 
 
-def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
+def render_labels(classroom: Classroom, paper: LabelSheet, skip: int = 0) -> str:
     """Return the sheets as HTML; `skip` leaves out labels that are used already."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
     cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
@@ -83,7 +85,7 @@ def render_labels(classroom: Classroom, paper: Paper, skip: int = 0) -> str:
     head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>{_style(paper)}</style>'
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n<body>\n'
-        f'<p class="how">{_how(classroom, paper)}</p>\n{sheets}</body>\n</html>\n'
+        f'<p class="how">{_instructions(classroom, paper)}</p>\n{sheets}</body>\n</html>\n'
     )
 
 
@@ -115,7 +117,7 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
     )
 
 
-def _how(classroom: Classroom, paper: Paper) -> str:
+def _instructions(classroom: Classroom, paper: LabelSheet) -> str:
     count = len(classroom.nodes)
     return html.escape(
         f"{count} labels for {paper.name} sheets of {paper.columns} by {paper.rows} "
@@ -124,7 +126,7 @@ def _how(classroom: Classroom, paper: Paper) -> str:
     )
 
 
-def _style(paper: Paper) -> str:
+def _style(paper: LabelSheet) -> str:
     width, height = paper.page
     top, left = paper.margin
     label_width, label_height = paper.label

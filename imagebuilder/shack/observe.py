@@ -1,4 +1,4 @@
-"""Looking at the class until everyone has joined: the shack's answers and the cards at hand."""
+"""Query the class until all nodes have joined: the answers of the shack, and cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look; `rows` is None where nothing could be seen, `state` where the shack is silent."""
+    """The result of one query; without an answer `state` is None, without cards `rows` as well."""
 
     state: ClusterState | None
     rows: tuple[NodeStatus, ...] | None
@@ -39,10 +39,9 @@ def observe(
     timeout_seconds: float,
     interval_seconds: float | None = None,
 ) -> Iterator[Observation]:
-    """Yield a look at the class, and with an interval further ones until everyone has joined.
+    """Yield one query of the class; with an interval repeat it until all nodes have joined.
 
-    A silent shack is only a warning with cards at hand or with an interval; else SourceError is
-    raised.
+    If the shack does not answer, warn if there are cards or an interval, else raise SourceError.
     """
     while True:
         try:
@@ -71,7 +70,7 @@ def _without_shack(
 
 
 def _manager_warning(classroom: Classroom, state: ClusterState) -> str:
-    # Swarm mode's nodes run no consul: without the manager nothing is known of them.
+    # Nodes do not run consul in swarm mode: without the manager nothing is known of them.
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
-    words = "the manager does not answer" if swarm_mode else "only consul was asked"
+    words = "the manager does not answer" if swarm_mode else "only consul was queried"
     return f"{words}: {state.manager_error}"

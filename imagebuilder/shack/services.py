@@ -256,7 +256,7 @@ def _mirror(shack: Shack) -> Service:
 
 
 def _distribution(name: str, image: str, what: str, port: int) -> Service:
-    """Return a service of the image `registry`; its config.yml makes it a registry or a mirror."""
+    """Return a service with the image `registry`: a registry or a mirror, by its config.yml."""
     return Service(
         name=name,
         container=f"shack-{name}",

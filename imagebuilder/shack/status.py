@@ -97,7 +97,7 @@ class NodeStatus:
     """One line of `status`: a node of the roster, or an unknown one."""
 
     hostname: str
-    findings: tuple[StatusNote, ...]
+    notes: tuple[StatusNote, ...]
     expected_address: str = ""
     address: str = ""
     arch: str = ""
@@ -107,36 +107,40 @@ class NodeStatus:
     @property
     def state(self) -> State:
         """The worst state of the notes."""
-        found = {finding.state for finding in self.findings}
+        found = {note.state for note in self.notes}
         return next((state for state in _WORST_FIRST if state in found), "joined")
 
     @property
     def detail(self) -> str:
         """The details of all notes."""
-        return "; ".join(finding.detail for finding in self.findings if finding.detail)
+        return "; ".join(note.detail for note in self.notes if note.detail)
 
 
 def compare(
-    classroom: Classroom, gathering: ClusterState, cards: Iterable[PiReport] = ()
+    classroom: Classroom, cluster_state: ClusterState, cards: Iterable[PiReport] = ()
 ) -> tuple[NodeStatus, ...]:
     """Return the state of each node: those of the roster in order, then unknown ones by name."""
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
     known = {node.hostname for node in classroom.nodes}
-    members = {member.name.lower(): member for member in _guests(classroom, gathering.members)}
+    members = {
+        member.name.lower(): member for member in _class_members(classroom, cluster_state.members)
+    }
     if swarm_mode:
         # Nodes do not run consul in swarm mode: their entries are from an earlier configuration.
         members = {name: member for name, member in members.items() if name not in known}
-    engines = _engines_by_name(classroom, gathering, members)
+    engines = _engines_by_name(classroom, cluster_state, members)
     rows = [
-        _judge_swarm_mode(node, engines.get(node.hostname), gathering)
+        _swarm_node_status(node, engines.get(node.hostname), cluster_state)
         if swarm_mode
-        else _judge(node, members.get(node.hostname), engines.get(node.hostname), gathering)
+        else _node_status(
+            node, members.get(node.hostname), engines.get(node.hostname), cluster_state
+        )
         for node in expected_nodes(classroom)
     ]
     names = sorted((members.keys() | engines.keys()) - known)
     rows += [_stranger(name, members.get(name), engines.get(name)) for name in names]
     if not swarm_mode:
-        rows = _with_left_behind(classroom, gathering, rows)
+        rows = _with_stale_registrations(classroom, cluster_state, rows)
     return with_cards(classroom, rows, cards)
 
 
@@ -181,35 +185,35 @@ def everyone_joined(classroom: Classroom, rows: Iterable[NodeStatus]) -> bool:
     return joined.issuperset(node.hostname for node in expected_nodes(classroom))
 
 
-def _judge(
-    node: NodeSettings, member: Member | None, engine: Engine | None, gathering: ClusterState
+def _node_status(
+    node: NodeSettings, member: Member | None, engine: Engine | None, cluster_state: ClusterState
 ) -> NodeStatus:
-    findings = (
-        *_of_member(member),
-        *(_of_engine(member, engine) if gathering.engines is not None else ()),
-        *_of_arch(node, engine),
-        *_of_address(node, member, engine),
+    notes = (
+        *_member_notes(member),
+        *(_engine_notes(member, engine) if cluster_state.engines is not None else ()),
+        *_arch_notes(node, engine),
+        *_address_notes(node, member, engine),
     )
-    return _row(node, findings, engine, member.address if member else "")
+    return _row(node, notes, engine, member.address if member else "")
 
 
-def _judge_swarm_mode(
-    node: NodeSettings, engine: Engine | None, gathering: ClusterState
+def _swarm_node_status(
+    node: NodeSettings, engine: Engine | None, cluster_state: ClusterState
 ) -> NodeStatus:
-    findings = (
-        *_of_swarm_state(engine, gathering),
-        *_of_arch(node, engine),
-        *_of_swarm_address(node, engine),
+    notes = (
+        *_swarm_notes(engine, cluster_state),
+        *_arch_notes(node, engine),
+        *_swarm_address_notes(node, engine),
     )
-    return _row(node, findings, engine)
+    return _row(node, notes, engine)
 
 
 def _row(
-    node: NodeSettings, findings: tuple[StatusNote, ...], engine: Engine | None, address: str = ""
+    node: NodeSettings, notes: tuple[StatusNote, ...], engine: Engine | None, address: str = ""
 ) -> NodeStatus:
     return NodeStatus(
         node.hostname,
-        findings or (StatusNote("joined"),),
+        notes or (StatusNote("joined"),),
         expected_address=node.network.fixed_address,
         address=address or (engine.address if engine else ""),
         arch=(engine.arch or engine.machine) if engine else "",
@@ -217,18 +221,18 @@ def _row(
     )
 
 
-def _of_swarm_state(engine: Engine | None, gathering: ClusterState) -> list[StatusNote]:
-    if gathering.engines is None:
+def _swarm_notes(engine: Engine | None, cluster_state: ClusterState) -> list[StatusNote]:
+    if cluster_state.engines is None:
         return [StatusNote("missing", "the manager does not answer")]
     if engine is None:
         return [StatusNote("missing", "not in the swarm")]
     if engine.healthy:
         return []
     state: State = "missing" if engine.status in _SWARM_LOST else "unhealthy"
-    return [StatusNote(state, _engine_words(engine))]
+    return [StatusNote(state, _engine_detail(engine))]
 
 
-def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
+def _swarm_address_notes(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     expected = node.network.fixed_address
     # A manager reports its own address as it was connected to, for example 127.0.0.1.
     if engine is None or engine.manager or not expected or engine.address in ("", expected):
@@ -236,24 +240,24 @@ def _of_swarm_address(node: NodeSettings, engine: Engine | None) -> list[StatusN
     return [StatusNote("stale-address", f"has {engine.address}, expected {expected}")]
 
 
-def _of_member(member: Member | None) -> list[StatusNote]:
+def _member_notes(member: Member | None) -> list[StatusNote]:
     if member is None:
         return [StatusNote("missing", "not in consul")]
     return [] if member.alive else [StatusNote("missing", "failed in consul")]
 
 
-def _of_engine(member: Member | None, engine: Engine | None) -> list[StatusNote]:
+def _engine_notes(member: Member | None, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         there = member is not None and member.alive
         return [StatusNote("unhealthy", "not known to the swarm manager")] if there else []
-    return [] if engine.healthy else [StatusNote("unhealthy", _engine_words(engine))]
+    return [] if engine.healthy else [StatusNote("unhealthy", _engine_detail(engine))]
 
 
-def _engine_words(engine: Engine) -> str:
+def _engine_detail(engine: Engine) -> str:
     return f"engine: {' '.join(filter(None, (engine.status, engine.error)))}"
 
 
-def _of_arch(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
+def _arch_notes(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     if engine is None:
         return []
     if engine.machine and engine.machine not in node.machines:
@@ -263,18 +267,18 @@ def _of_arch(node: NodeSettings, engine: Engine | None) -> list[StatusNote]:
     return []
 
 
-def _of_address(
+def _address_notes(
     node: NodeSettings, member: Member | None, engine: Engine | None
 ) -> list[StatusNote]:
     expected = node.network.fixed_address
-    findings = []
+    notes = []
     if member and expected and member.address != expected:
-        findings.append(StatusNote("stale-address", f"has {member.address}, expected {expected}"))
+        notes.append(StatusNote("stale-address", f"has {member.address}, expected {expected}"))
     if member and engine and engine.address not in ("", member.address):
-        findings.append(
+        notes.append(
             StatusNote("stale-address", f"{engine.address} in swarm, {member.address} in consul")
         )
-    return findings
+    return notes
 
 
 def _stranger(name: str, member: Member | None, engine: Engine | None) -> NodeStatus:
@@ -288,26 +292,26 @@ def _stranger(name: str, member: Member | None, engine: Engine | None) -> NodeSt
     )
 
 
-def _with_left_behind(
-    classroom: Classroom, gathering: ClusterState, rows: list[NodeStatus]
+def _with_stale_registrations(
+    classroom: Classroom, cluster_state: ClusterState, rows: list[NodeStatus]
 ) -> list[NodeStatus]:
     """Add lines for stale swarm keys: swarm 0.2.0 writes them without a TTL."""
-    there = {row.address for row in rows} | {member.address for member in gathering.members}
+    there = {row.address for row in rows} | {member.address for member in cluster_state.members}
     owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     by_name = {row.hostname: row for row in rows}
-    for address in sorted(gathering.registered):
+    for address in sorted(cluster_state.registered):
         host = host_of(address)
         if host in there:
             continue
         name = owners.get(host, host)
         row = by_name.get(name) or NodeStatus(name, (), address=host)
         left = StatusNote("stale-address", f"{address} is still registered with swarm")
-        kept = tuple(finding for finding in row.findings if finding.state != "joined")
-        by_name[name] = replace(row, findings=(*kept, left))
+        kept = tuple(note for note in row.notes if note.state != "joined")
+        by_name[name] = replace(row, notes=(*kept, left))
     return list(by_name.values())
 
 
-def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
+def _class_members(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
     """Return the members without the shack, which may have any name."""
     shack, roster = classroom.shack, {node.hostname for node in classroom.nodes}
     own = (shack.hostname, shack.address) if shack else ()
@@ -315,14 +319,14 @@ def _guests(classroom: Classroom, members: Iterable[Member]) -> list[Member]:
 
 
 def _engines_by_name(
-    classroom: Classroom, gathering: ClusterState, members: dict[str, Member]
+    classroom: Classroom, cluster_state: ClusterState, members: dict[str, Member]
 ) -> dict[str, Engine]:
     """Return engines by hostname; one without a name yet is found by its address."""
     roster = {node.hostname for node in classroom.nodes}
     owners = {node.network.fixed_address: node.hostname for node in classroom.nodes}
     owners |= {member.address: name for name, member in members.items()}
     found: dict[str, Engine] = {}
-    for engine in gathering.engines or ():
+    for engine in cluster_state.engines or ():
         name = engine.name.lower()
         if engine.manager and name not in roster:
             continue
@@ -334,16 +338,16 @@ def _engines_by_name(
 
 
 def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> NodeStatus:
-    findings = [finding for finding in row.findings if finding.state != "joined"]
+    notes = [note for note in row.notes if note.state != "joined"]
     if node and card.arch and card.arch not in node.machines:
-        findings.append(StatusNote("wrong-arch", f"card: is {card.arch}"))
+        notes.append(StatusNote("wrong-arch", f"card: is {card.arch}"))
     if card.install.startswith("failed"):
-        findings.append(StatusNote("unhealthy", f"card: install {card.install}"))
+        notes.append(StatusNote("unhealthy", f"card: install {card.install}"))
     if card.error:
-        findings.append(StatusNote("unhealthy", f"card: {card.error}"))
+        notes.append(StatusNote("unhealthy", f"card: {card.error}"))
     return replace(
         row,
-        findings=tuple(findings) or row.findings,
+        notes=tuple(notes) or row.notes,
         card=card,
         address=row.address or card.address,
         arch=row.arch or card.arch,
@@ -352,5 +356,5 @@ def _with_card(row: NodeStatus, card: PiReport, node: NodeSettings | None) -> No
 
 
 def host_of(address: str) -> str:
-    """Return the host of `host:port`."""
+    """Return the host in `host:port`."""
     return address.rpartition(":")[0] or address

@@ -24,7 +24,7 @@ SIZES = (250, 500, 1000)
 LIMITS = {"check": 3.0, "batch": 10.0}
 
 
-def write_room(path: Path, count: int) -> None:
+def write_classroom(path: Path, count: int) -> None:
     """Write a roster of `count` nodes, each with its own address and label."""
     text = ROOM.format(image=SAMPLE, sha256=SAMPLE_SHA256)
     for number in range(count):
@@ -50,14 +50,14 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_room(folder / "one.yml", 1)
+        write_classroom(folder / "one.yml", 1)
         seconds(folder / "cache", "batch", folder / "one.yml", "--dry-run")
         for command, extra in (("check", ()), ("batch", ("--dry-run",))):
             taken = {}
             for size in SIZES:
-                room = folder / f"{size}.yml"
-                write_room(room, size)
-                taken[size] = seconds(folder / "cache", command, room, *extra)
+                classroom = folder / f"{size}.yml"
+                write_classroom(classroom, size)
+                taken[size] = seconds(folder / "cache", command, classroom, *extra)
             growth = taken[1000] / taken[250]
             limit = LIMITS[command]
             met = taken[1000] <= limit and growth <= 4.4

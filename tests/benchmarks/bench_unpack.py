@@ -19,7 +19,7 @@ ROUNDS = 3
 _OURS = """
 import sys, time
 from pathlib import Path
-from imagebuilder.images.unpack import open_stream
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import write_raw
 started = time.perf_counter()
 with open_stream(Path(sys.argv[1])) as stream:

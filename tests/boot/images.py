@@ -37,10 +37,13 @@ class Generation:
     fat: Fat = Fat()
     mount: str = "/boot"
     fstab_pass: int = 0
+    by_partuuid: bool = False
     disk_id: str = DISK_ID
 
 
 RASPBERRY_FAT = Fat(bits=32, start_sectors=8192, size_mib=512, cluster_sectors=8, label="bootfs")
+_HYPRIOTOS = ("vendors/docker-ce", "vendors/hypriotos")
+_RASPBERRY = ("vendors/docker-ce", "vendors/raspberry")
 GENERATIONS = {
     "occidentalis-wheezy": Generation(
         "sysvinit", ("vendors/occidentalis",), Fat(label=""), disk_id="0x00000000"
@@ -48,14 +51,14 @@ GENERATIONS = {
     "occidentalis-jessie": Generation(
         "systemd", ("vendors/occidentalis",), Fat(label=""), disk_id="0x00000000"
     ),
-    "device-init-1.0": Generation("cloud-init", ("vendors/docker-ce", "vendors/device-init")),
-    "device-init-1.6": Generation("cloud-init", ("vendors/docker-ce", "vendors/device-init")),
-    "cloud-init-1.12": Generation("cloud-init", ("vendors/docker-ce",)),
+    "device-init-1.0": Generation("cloud-init", (*_HYPRIOTOS, "vendors/device-init")),
+    "device-init-1.6": Generation("cloud-init", (*_HYPRIOTOS, "vendors/device-init")),
+    "cloud-init-1.12": Generation("cloud-init", _HYPRIOTOS, by_partuuid=True),
     "cloud-init-trixie": Generation(
-        "cloud-init", ("vendors/docker-ce",), RASPBERRY_FAT, "/boot/firmware", 2
+        "cloud-init", _RASPBERRY, RASPBERRY_FAT, "/boot/firmware", 2, by_partuuid=True
     ),
     "firstrun-bookworm": Generation(
-        "networkmanager", ("vendors/docker-ce",), RASPBERRY_FAT, "/boot/firmware", 2
+        "networkmanager", _RASPBERRY, RASPBERRY_FAT, "/boot/firmware", 2, by_partuuid=True
     ),
 }
 
@@ -118,7 +121,7 @@ def _lay_root(generation: str, root: Path, work: Path) -> None:
     roots.enable_armhf()
     run("cp", "-a", "--reflink=auto", root, work)
     disk = f"PARTUUID={vendor.disk_id.removeprefix('0x')}-0"
-    first, second = (f"{disk}1", f"{disk}2") if vendor.fstab_pass else _BY_NAME
+    first, second = (f"{disk}1", f"{disk}2") if vendor.by_partuuid else _BY_NAME
     (work / vendor.mount.lstrip("/")).mkdir(parents=True, exist_ok=True)
     (work / "etc/fstab").write_text(
         f"proc /proc proc defaults 0 0\n"

@@ -39,6 +39,7 @@ SETTINGS: dict[str, Any] = {
         ],
     },
     "timezone": "Europe/Paris",
+    "locale": "fr_FR.UTF-8",
     "docker": {"labels": {"room": "B12/é"}},
 }
 # The build is later than the Pi's clock: whoever does not mind the clock is found out.

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 CUTS = 20
+IN_CI = range(2, CUTS, 5)
 MARK = "-- next --"
 SETTINGS = {
     "cluster": {"enabled": False},
@@ -97,7 +98,10 @@ def _manifest(image: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("cut", range(CUTS))
+@pytest.mark.parametrize(
+    "cut",
+    [pytest.param(cut, marks=() if cut in IN_CI else pytest.mark.full) for cut in range(CUTS)],
+)
 def test_power_cut_in_the_first_boot(cut: int, image: Path, whole: Whole, tmp_path: Path) -> None:
     pi = Pi(image, tmp_path / "pi")
     try:

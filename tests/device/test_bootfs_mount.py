@@ -11,7 +11,7 @@ import pytest
 
 from imagebuilder.model import BootEdit
 from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name
-from tests.lib.fat_images import EPOCH, FatImage, make_image
+from tests.lib.fat_images import EPOCH, FatImage, make_geometry
 from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -51,14 +51,7 @@ def digest(folder: Path) -> dict[str, str]:
 def test_linux_reads_an_edited_volume_and_writes_on(
     tmp_path: Path, geometry: tuple[int, int, int]
 ) -> None:
-    kind, size_mib, cluster_bytes = geometry
-    image = make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=STOCK,
-    )
+    image = make_geometry(tmp_path / "base.img", geometry, files=STOCK)
     # names and attributes as Linux itself writes them
     with mounted(image, tmp_path / "m", "rw") as folder:
         (folder / "config.txt").write_bytes(b"by linux\n")

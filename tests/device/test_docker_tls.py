@@ -16,7 +16,7 @@ from imagebuilder.model import Classroom, Network
 from imagebuilder.model import Docker as DockerSettings
 from imagebuilder.shack.keystore import client_bundle, with_identities
 from tests.device.swarmlab import Machine, wait_for
-from tests.lib.classroom_samples import node, room
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ def machine() -> Iterator[Machine]:
 
 def secure(folder: Path) -> Classroom:
     network = Network(address="127.0.0.1/8")
-    return room(folder, node(1, docker=DockerSettings(tls=True, port=2376), network=network))
+    return make_classroom(
+        folder, node(1, docker=DockerSettings(tls=True, port=2376), network=network)
+    )
 
 
 def start_dockerd(machine: Machine, classroom: Classroom) -> None:

@@ -87,7 +87,7 @@ def pwrite(h, buf, offset, flags):
     plain_write(buf, offset)
     if offset <= 18 << 20 < offset + len(buf): store[18 << 20] ^= 4
 """,
-        "read back differently",
+        "differ when read back",
     ),
     "a bit flips in the first chunk": (
         """
@@ -96,7 +96,7 @@ def pwrite(h, buf, offset, flags):
     plain_write(buf, offset)
     if offset <= 70000 < offset + len(buf) and any(buf): store[70000] ^= 4
 """,
-        "read back differently",
+        "differ when read back",
     ),
     "writes are dropped": (
         """
@@ -104,7 +104,7 @@ def pread(h, buf, offset, flags): plain_read(buf, offset)
 def pwrite(h, buf, offset, flags):
     if not 20 << 20 <= offset < 21 << 20: plain_write(buf, offset)
 """,
-        "read back differently",
+        "differ when read back",
     ),
     "the end is not there": (
         """
@@ -138,7 +138,7 @@ def test_a_faulty_card_is_named_and_does_not_boot(
         assert device in done.stderr
         assert words in done.stderr
         assert "hint:" in done.stderr
-        assert "does not boot" in done.stderr
+        assert "will not boot" in done.stderr
         assert json.loads(done.stdout)["cards"][0]["error"]
         assert not boots(device)
         assert is_void(device)
@@ -282,7 +282,7 @@ def test_a_card_that_vanishes(tmp_path: Path, small: SmallImage) -> None:
             _, said = program.communicate(timeout=60)
     assert program.returncode == 7, said
     assert device in said
-    assert "do not use the card" in said or "does not boot" in said
+    assert "do not use the card" in said or "will not boot" in said
 
 
 @pytest.mark.root
@@ -377,9 +377,9 @@ def counted(method, last):
 def flash(last):
     for name in ("read", "write", "flush", "reread_table"):
         setattr(blockdev.BlockDevice, name, counted(getattr(blockdev.BlockDevice, name), last))
-    with CardContents() as pantry:
-        recipe = pantry.image(BaseImage(image, "", image.stat().st_size, image.name))
-        flash_cards([recipe.job(load_device(device))], CardOptions())
+    with CardContents() as contents:
+        content = contents.image(BaseImage(image, "", image.stat().st_size, image.name))
+        flash_cards([content.job(load_device(device))], CardOptions())
 
 def void_and_whole():
     with open(device, "rb") as file:

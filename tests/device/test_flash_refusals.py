@@ -83,7 +83,7 @@ def test_a_refusal_is_told_as_json_too(small: SmallImage) -> None:
     assert [card["device"] for card in cards] == ["/dev/nothing", "/dev/none"]
     assert {card["state"] for card in cards} == {"refused"}
     assert {card["error"] for card in cards} == {"/dev/nothing does not exist"}
-    assert {card["hint"] for card in cards} == {"`rpi-image devices` lists them"}
+    assert {card["hint"] for card in cards} == {"see `rpi-image devices`"}
     assert {card["exit_code"] for card in cards} == {6}
 
 
@@ -190,7 +190,7 @@ def test_a_loop_over_what_is_mounted(tmp_path: Path, small: SmallImage) -> None:
         with loop(Path(device)) as other, loop(Path(other)) as third:
             for above in (other, third):
                 done = flash(above, "--image", small.path, *EVERY_FLAG)
-                assert refused(done, "shows /dev/loop", "give that disk itself")
+                assert refused(done, "is a loop device on /dev/loop", "use that disk itself")
         run("umount", point)
         run("mount", device, point)
         assert (point / "thesis").read_text() == "years of work"
@@ -326,7 +326,7 @@ def test_a_device_without_a_medium(tmp_path: Path, small: SmallImage) -> None:
     """Ask by a node of a loop device that nobody will ever attach: others attach free ones."""
     slot = tmp_path / "slot"
     os.mknod(slot, 0o600 | stat.S_IFBLK, os.makedev(7, 4000))
-    assert refused(flash(slot, "--image", small.path, *SAFE), "holds no medium")
+    assert refused(flash(slot, "--image", small.path, *SAFE), "has no medium")
 
 
 def test_nothing_lifts_the_refusal_of_this_machine_s_own_disk() -> None:

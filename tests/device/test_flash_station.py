@@ -157,7 +157,7 @@ def test_the_command_serves_a_roster_stops_and_goes_on(
         with queue(classroom) as station:
             station.wait_for("3 nodes to write")
             worn = insert("worn")
-            station.wait_for(f"{worn} failed: .*pi-01 waits for another card")
+            station.wait_for(f"{worn} failed: .*insert another card for pi-01")
             first = insert()
             station.wait_for(f"{first} is done: .* label 1 of 3, pi-01")
             station.program.send_signal(signal.SIGINT)
@@ -199,7 +199,7 @@ def test_only_the_readers_named_are_served(
             assert station.program.wait(60) == 0, station.said()
             assert boots(named)
             assert head_of(other, 4 * MIB) == GARBAGE * 4
-    assert f"goes onto {named}" in station.said()
+    assert f"writing pi-02 to {named}" in station.said()
     assert "label 2 of 3, pi-02" in station.said()
 
 

@@ -29,7 +29,7 @@ def node(number: int, **changes: Any) -> NodeSettings:
     return NodeSettings(**{**settings, **changes})
 
 
-def room(folder: Path, *nodes: NodeSettings, **changes: Any) -> Classroom:
+def make_classroom(folder: Path, *nodes: NodeSettings, **changes: Any) -> Classroom:
     settings: dict[str, Any] = {
         "name": "class-3b",
         "path": folder / "classroom.yml",

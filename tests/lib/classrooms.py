@@ -18,7 +18,7 @@ CHECKSUM = "0123456789abcdef" * 4
 
 
 @dataclass
-class Room:
+class WrittenClassroom:
     """A classroom file in a folder of its own."""
 
     folder: Path
@@ -28,7 +28,7 @@ class Room:
     def path(self) -> Path:
         return self.folder / "room.yml"
 
-    def write(self, text: str, **files: str) -> Room:
+    def write(self, text: str, **files: str) -> WrittenClassroom:
         """Write the file; `files` are further ones, `__` standing for a dot."""
         self.path.write_text(text, encoding="utf-8")
         for name, content in files.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
@@ -51,6 +51,12 @@ class FatImage:
         """Return the boot partition as the product sees it."""
         with open_raw(self.path) as raw:
             return boot_partition(raw, read_partitions(raw))
+
+
+def make_geometry(path: Path, geometry: tuple[int, int, int], **more: Any) -> FatImage:
+    """Make an image of a FAT type, a size in MiB and a cluster size in bytes."""
+    kind, size_mib, cluster_bytes = geometry
+    return make_image(path, kind=kind, size_mib=size_mib, cluster_bytes=cluster_bytes, **more)
 
 
 def make_image(

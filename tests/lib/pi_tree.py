@@ -119,6 +119,7 @@ SETTINGS = {
     "CONSUL_VERSION": "0.5.0",
     "CONSUL_SERVER": "0",
     "CONSUL_BOOTSTRAP_EXPECT": "0",
+    "CONSUL_DNS": "0",
     "CONSUL_ENCRYPT": "cg8StVXbQJ0gPvMd9o7yrg==",
     "CONSUL_PORT": "8500",
     "SWARM_IMAGE": "dduportal/arm-swarm:0.2.0",
@@ -128,6 +129,7 @@ SETTINGS = {
     "USER_NAME": "ada",
     "USER_PASSWORD_HASH": "$6$rounds=5000$sa/lt.$h'a\"sh`$(x)`",
     "USER_GROUPS": "sudo docker video",
+    "KEEP_VENDOR_LOGIN": "0",
     "TIMEZONE": "Europe/Berlin",
     "KEYBOARD": "de",
     "LOCALE": "de_DE.UTF-8",
@@ -205,7 +207,8 @@ class Pi:
 
     def configure(self, **settings: str) -> None:
         """Write node.env as the plan does; the rest of the card is left alone."""
-        (self.card / "node.env").write_text("# Settings of this node\n" + _env(settings))
+        head = "# Settings of this node, read by the scripts beside it\n"
+        (self.card / "node.env").write_text(head + _env(settings))
 
     def calls(self) -> list[str]:
         """List the recorded calls of fake commands."""

@@ -68,3 +68,15 @@ def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[
         yield place
     finally:
         run("umount", place)
+
+
+@contextmanager
+def small_tmpfs(folder: Path, size: str) -> Iterator[Path]:
+    """Mount a tmpfs that is full after `size`, in a folder that is made."""
+    need_root()
+    folder.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder)
+    try:
+        yield folder
+    finally:
+        run("umount", folder, check=False)

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING
 from tests.lib.tools import need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import pytest
 
 _NGINX = """
 daemon off;
@@ -34,9 +36,18 @@ http {{
     root {root};
     location / {{ limit_rate {rate}; }}
     location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
+    {more}
   }}
+  {servers}
 }}
 """
+
+
+def without_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the environment name no proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 def free_port() -> int:
@@ -60,14 +71,20 @@ class Nginx:
 
 
 @contextlib.contextmanager
-def nginx(root: Path, work: Path, rate: str = "0") -> Iterator[Nginx]:
-    """Serve `root` by Debian's nginx, throttled to `rate` (500k, 0 for none) a connection."""
+def nginx(
+    root: Path, work: Path, rate: str = "0", *, more: str = "", servers: str = ""
+) -> Iterator[Nginx]:
+    """Serve `root` by Debian's nginx, throttled to `rate` (500k, 0 for none) a connection.
+
+    `more` goes into its server's configuration, `servers` beside it; PORT is the server's own.
+    """
     (binary,) = need("nginx")
     work.mkdir(parents=True)
     port = free_port()
     user = "user root;" if os.geteuid() == 0 else ""
     conf = work / "nginx.conf"
-    conf.write_text(_NGINX.format(work=work, root=root, port=port, rate=rate, user=user))
+    texts = {"more": more.replace("PORT", str(port)), "servers": servers.replace("PORT", str(port))}
+    conf.write_text(_NGINX.format(work=work, root=root, port=port, rate=rate, user=user, **texts))
     server = subprocess.Popen(
         [binary, "-e", work / "error.log", "-p", work, "-c", conf], stderr=subprocess.DEVNULL
     )
@@ -191,6 +208,40 @@ def _send_body(handler: http.server.BaseHTTPRequestHandler, page: Page, body: by
         time.sleep(1)
         return
     handler.wfile.write(body)
+
+
+@contextlib.contextmanager
+def talking(talk: Callable[[socket.socket, bytes], object]) -> Iterator[tuple[str, list[bytes]]]:
+    """Run a server that reads each request and lets `talk` answer it on the bare socket."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(0.05)
+    ended, seen, threads = threading.Event(), list[bytes](), list[threading.Thread]()
+
+    def answer(client: socket.socket) -> None:
+        with client, contextlib.suppress(OSError):
+            request = b""
+            while not request.endswith(b"\r\n\r\n") and (data := client.recv(65536)):
+                request += data
+            seen.append(request)
+            talk(client, request)
+
+    def serve() -> None:
+        while not ended.is_set():
+            with contextlib.suppress(TimeoutError):
+                client, _ = listener.accept()
+                threads.append(threading.Thread(target=answer, args=(client,), daemon=True))
+                threads[-1].start()
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}", seen
+    finally:
+        ended.set()
+        thread.join()
+        listener.close()
+        for one in threads:
+            one.join(5)
 
 
 @contextlib.contextmanager

@@ -209,7 +209,7 @@ def test_nobody_else_opens_files_for_writing() -> None:
         "boot/emulator.py": "a private temporary folder",
         "shack/labels.py": "a private temporary folder",
         "settings/starter.py": "a private temporary folder",
-        "images/compress.py": "an entry of an archive in an open file",
+        "images/archives/compress.py": "an entry of an archive in an open file",
         "images/sparse.py": "the user's cache",
         "images/download.py": "the user's cache",
     }

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "imagebuilder"
 RAISED = {
     "invalid", "InputError", "SettingsError", "SourceError", "ImageError", "RefusedError",
-    "WriteError", "Matched",
+    "WriteError", "Pattern",
 }  # fmt: skip
 
 
@@ -21,6 +21,6 @@ def test_every_error_comes_with_a_hint(path: Path) -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", getattr(node.func, "attr", "")) in RAISED
-        and len(node.args) + len(node.keywords) < 2 + ("Matched" in ast.unparse(node.func))
+        and len(node.args) + len(node.keywords) < 2 + ("Pattern" in ast.unparse(node.func))
     ]
     assert silent == []

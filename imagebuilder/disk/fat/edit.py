@@ -19,7 +19,7 @@ from imagebuilder.disk.fat.directory import (
 )
 from imagebuilder.disk.fat.names import DosTime, dos_time, fold, split_path
 from imagebuilder.disk.fat.table import BootFat, damaged
-from imagebuilder.disk.fat.tree import Census, Tree, check_edited, check_tree
+from imagebuilder.disk.fat.tree import Tree, TreeReport, check_edited, check_tree
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.reader import CachedReader
 from imagebuilder.errors import ImageError
@@ -41,7 +41,7 @@ class BootBase:
     def __init__(self, disk: ReadAt, partition: Partition) -> None:
         self._disk = CachedReader(disk)
         self._parsed: dict[bytes, Listing] = {}  # by the digest of a folder's content
-        self._census: Census | None = None
+        self._base_report: TreeReport | None = None
         self.volume = BootVolume(self._disk, partition, self._parse)
         if not self.volume.fat.copies_agree:
             raise damaged("the two copies of its FAT differ")
@@ -53,15 +53,15 @@ class BootBase:
         there is not enough space or a path is not valid, and after it if the file system check
         fails. The base is only read.
         """
-        if self._census is None:
-            self._census = check_tree(self.volume.tree)
+        if self._base_report is None:
+            self._base_report = check_tree(self.volume.tree)
         start = self.volume.partition.start_bytes
         view = CowView(self._disk, start, self.volume.fat.volume_bytes)
-        session = _Session(self.volume.fat.fork(view), dos_time(epoch), self._parse)
+        session = _EditSession(self.volume.fat.fork(view), dos_time(epoch), self._parse)
         for edit in edits:
             session.make(edit)
         session.commit()
-        check_edited(Tree(BootFat(view), self._parse), self._census)
+        check_edited(Tree(BootFat(view), self._parse), self._base_report)
         return view.patch()
 
     def _parse(self, content: bytes) -> Listing:
@@ -85,7 +85,7 @@ class _Folder:
     files: dict[int, tuple[str, DirectoryEntry, bytes]] = field(default_factory=dict)
 
 
-class _Session:
+class _EditSession:
     """The edits of one node: collected in memory, then written if there is enough space."""
 
     def __init__(self, fat: BootFat, moment: DosTime, parse: Callable[[bytes], Listing]) -> None:

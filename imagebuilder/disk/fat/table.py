@@ -212,7 +212,7 @@ class BootFat(PyFat):  # type: ignore[misc]
         return chain
 
     def first_of_chain(self, first_cluster: int, count: int) -> list[int]:
-        """Return the first `count` clusters of a chain, or all if it has fewer, as Linux reads."""
+        """Return the first `count` clusters of a chain, or all if there are fewer, as Linux."""
         return self._links(first_cluster, count)[0]
 
     def _links(self, first_cluster: int, count: int) -> tuple[list[int], int]:

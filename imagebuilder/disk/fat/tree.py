@@ -13,12 +13,12 @@ from imagebuilder.errors import ImageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Budgets: a vendor's boot partition has hundreds of files in folders of a few KiB.
+# Limits: a vendor's boot partition has hundreds of files in folders of a few KiB.
 MOST_ENTRIES = 1 << 16
 MOST_FOLDER_BYTES = 32 << 20
 
 
-class Found(NamedTuple):
+class TreeEntry(NamedTuple):
     """An entry with its path and the first cluster of its folder (0 for a fixed root)."""
 
     path: str
@@ -26,11 +26,10 @@ class Found(NamedTuple):
     folder: int
 
 
-class Census(NamedTuple):
+class TreeReport(NamedTuple):
     """The clusters used by files and folders, those used but lost, and faults that do no harm.
 
-    `faults` are sentences. Linux reads a volume with such faults, and an edit elsewhere leaves
-    them as they are.
+    `faults` are messages. Linux reads a volume with such faults, and an edit does not change them.
     """
 
     used: int
@@ -81,7 +80,7 @@ class Tree:
             raise damaged(f"folder {entry.name!r} is outside the volume")
         return start
 
-    def walk(self) -> Iterator[Found]:
+    def walk(self) -> Iterator[TreeEntry]:
         """Yield every entry, a folder before its content. Raise ImageError on a loop or a flood."""
         root = self.fat.root_cluster
         waiting = [("", root)]
@@ -94,7 +93,7 @@ class Tree:
                 if count > MOST_ENTRIES:
                     raise damaged(f"it has more than {MOST_ENTRIES} files")
                 path = prefix + entry.name
-                yield Found(path, entry, folder)
+                yield TreeEntry(path, entry, folder)
                 if entry.is_folder:
                     start = self.start_of(entry)
                     if start in seen:
@@ -113,10 +112,10 @@ def _named(entries: Sequence[DirectoryEntry], wanted: str) -> DirectoryEntry | N
     return None
 
 
-def check_tree(tree: Tree) -> Census:
+def check_tree(tree: Tree) -> TreeReport:
     """Check chains, cross-links, sizes and folders.
 
-    Raise ImageError at the first fault by which an edit could damage another file.
+    Raise ImageError at the first fault that lets an edit damage another file.
     """
     fat = tree.fat
     used: set[int] = set()
@@ -132,20 +131,20 @@ def check_tree(tree: Tree) -> Census:
             raise damaged(f"{found.path!r} shares clusters with another file")
     faults.update(_twins(tree))
     lost = fat.cluster_count - fat.free_count - fat.count_bad() - len(used)
-    return Census(len(used), lost, frozenset(faults))
+    return TreeReport(len(used), lost, frozenset(faults))
 
 
-def _chain_of(tree: Tree, found: Found) -> list[int]:
+def _chain_of(tree: Tree, found: TreeEntry) -> list[int]:
     start = tree.start_of(found.entry)
     if start == 0 and not found.entry.is_folder:
         return []
     try:
         return tree.fat.get_cluster_chain(start)
     except ImageError as error:
-        raise damaged(f"{found.path!r} has no sound clusters") from error
+        raise damaged(f"{found.path!r} has no valid clusters") from error
 
 
-def _faults_of(tree: Tree, found: Found, chain: list[int]) -> Iterator[str]:
+def _faults_of(tree: Tree, found: TreeEntry, chain: list[int]) -> Iterator[str]:
     if found.entry.is_folder:
         if not _has_right_dots(tree, found, chain[0]):
             yield f"folder {found.path!r} has wrong . or .. entries"
@@ -153,7 +152,7 @@ def _faults_of(tree: Tree, found: Found, chain: list[int]) -> Iterator[str]:
         yield f"the size of {found.path!r} does not match its clusters"
 
 
-def _has_right_dots(tree: Tree, found: Found, start: int) -> bool:
+def _has_right_dots(tree: Tree, found: TreeEntry, start: int) -> bool:
     fat = tree.fat
     # fatgen103 wants 0 for the root; some drivers write its cluster on FAT32.
     parents = {found.folder, 0} if found.folder == fat.root_cluster else {found.folder}
@@ -170,7 +169,7 @@ def _twins(tree: Tree) -> Iterator[str]:
             yield f"two files in one folder have the short name {shown_short(stored, 0)!r}"
 
 
-def check_edited(tree: Tree, before: Census) -> None:
+def check_edited(tree: Tree, before: TreeReport) -> None:
     """Check a volume after an edit: as `check_tree`, no new fault, correct FSInfo.
 
     Raise ImageError at the first fault.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _FAT12_BELOW = 4085
 
-# Budget: 512 GB in clusters of 32 KiB. A volume with a larger table is copied whole.
+# Limit: 512 GB in clusters of 32 KiB. A volume with a larger table is copied completely.
 MOST_FAT_BYTES = 64 << 20
 
 

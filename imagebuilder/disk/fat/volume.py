@@ -66,11 +66,11 @@ class BootVolume:
         return self.tree.find(path.strip("/").split("/")) is not None
 
     def size_of(self, path: str) -> int:
-        """Return the size of a file in bytes. Raise ImageError if there is no such file."""
+        """Return the size of a file in bytes. Raise ImageError if it is missing."""
         return self._file(path).size_bytes
 
     def read(self, path: str, most_bytes: int = MOST_TEXT_BYTES) -> bytes:
-        """Return a file's content. Raise ImageError if there is none, or more than `most_bytes`."""
+        """Return the content of a file. Raise ImageError if it is missing or over `most_bytes`."""
         entry = self._file(path)
         if entry.size_bytes > most_bytes:
             raise ImageError(

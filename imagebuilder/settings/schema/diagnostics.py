@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Loc = tuple[str | int, ...]
-_PLAIN = {
+_MESSAGES = {
     "string_type": "expected a string",
     "bool_parsing": "expected true or false",
     "bool_type": "expected true or false",
@@ -84,7 +84,7 @@ def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Diagnostic:
     if kind == "literal_error":
         return Diagnostic(loc, f"expected {context['expected']}")
     hint = str(context.get("hint", "")) or _form(loc, kind, model)
-    message = _PLAIN.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
+    message = _MESSAGES.get(kind) or detail["msg"][:1].lower() + detail["msg"][1:]
     return Diagnostic(loc, message, hint)
 
 

@@ -197,9 +197,7 @@ class WifiNetworkDocument(Document):
     passphrase: SecretDocument | None = Field(
         None, description="8 to 63 bytes, or the 64 hex digits of a PSK"
     )
-    security: WifiSecurity | None = Field(
-        None, description="wpa2 with a passphrase if the key is missing, else open"
-    )
+    security: WifiSecurity | None = Field(None, description="wpa2 with a passphrase, else open")
     hidden: bool = False
     priority: Annotated[int, Field(ge=0, le=999)] | None = None
 
@@ -253,6 +251,7 @@ class ConsulDocument(Document):
     server: bool | None = None
     bootstrap_expect: Annotated[int, Field(ge=0, le=99)] | None = None
     encrypt: SecretDocument | None = None
+    dns: bool | None = None
 
 
 class SwarmDocument(Document):
@@ -325,6 +324,7 @@ class SettingsDocument(Document):
     cluster: ClusterDocument | None = None
     user: UserDocument | None = None
     ssh_keys: Annotated[tuple[KeyDocument, ...], one_or_many_of(KeyDocument)] | None = None
+    keep_vendor_login: bool | None = None
     keep_host_keys: bool | None = None
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
 
-from imagebuilder.model import HOSTNAME, SSID_BYTES, TAKEN
+from imagebuilder.model import HOSTNAME, RESERVED_VARIABLES, SSID_BYTES
 from imagebuilder.settings.schema.addresses import (
     host_port,
     ip_address,
@@ -28,7 +28,7 @@ from imagebuilder.settings.schema.addresses import (
     url,
 )
 from imagebuilder.settings.schema.diagnostics import did_you_mean, invalid
-from imagebuilder.settings.schema.json_schema import SCALAR, Matched, Shape, shaped
+from imagebuilder.settings.schema.json_schema import SCALAR, Pattern, SchemaKeywords, scalar_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -113,9 +113,7 @@ def serial(value: str) -> str:
     """Check a Pi's serial number, as in /proc/cpuinfo; return it with 16 digits."""
     digits = value.lower().removeprefix("0x")
     if not re.fullmatch(r"[0-9a-f]{8,16}", digits):
-        raise invalid(
-            f"`{value}` is not a serial number", "use 8 to 16 hex digits, from /proc/cpuinfo"
-        )
+        raise invalid(f"`{value}` is not a serial number", "copy it from /proc/cpuinfo")
     return digits.zfill(16)
 
 
@@ -143,10 +141,7 @@ def _blob_names(blob: str, kind: str) -> bool:
 
 
 def _blob_parts(raw: bytes) -> list[bytes]:
-    """Return the strings of a key, each stored after its length (RFC 4251, 5).
-
-    Raise ValueError if the last one is incomplete.
-    """
+    """Return the strings of a key (RFC 4251, 5). Raise ValueError if one is incomplete."""
     parts, at = [], 0
     while at < len(raw):
         begin = at + 4
@@ -195,7 +190,7 @@ def _variable_names(variables: Mapping[str, str]) -> Mapping[str, str]:
     for name in variables:
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
             raise invalid(f"`{name}` is not a variable name", "use letters, digits and `_`")
-        if name in TAKEN:
+        if name in RESERVED_VARIABLES:
             raise invalid(f"the variable name `{name}` is reserved", "choose another name")
     return variables
 
@@ -225,12 +220,12 @@ def _as_is(value: Any) -> Any:
 # Without `\"`: the regular expressions of JSON Schema (ECMA-262, u flag) allow no such escape.
 _WORD = r"""[^\s"'`$\\]+"""
 Text = Annotated[str, AfterValidator(one_line), SCALAR]
-Word = Annotated[str, AfterValidator(word), shaped(_WORD)]
+Word = Annotated[str, AfterValidator(word), scalar_pattern(_WORD)]
 
 # The message does not show the value, which may be the secret itself.
 VariableName = Annotated[
     str,
-    Matched(
+    Pattern(
         r"[A-Za-z_][A-Za-z0-9_]*",
         "env needs the name of an environment variable",
         "use the name without $, for example {env: CLASS_WIFI}",
@@ -239,13 +234,15 @@ VariableName = Annotated[
 
 # The patterns for editors allow ranges, which are expanded before the checks.
 Hostname = Annotated[
-    str, AfterValidator(hostname), shaped(r"[a-z0-9\[](?:[a-z0-9\[\],-]*[a-z0-9\]])?")
+    str, AfterValidator(hostname), scalar_pattern(r"[a-z0-9\[](?:[a-z0-9\[\],-]*[a-z0-9\]])?")
 ]
 Interface = Annotated[
-    str, AfterValidator(ip_interface), Shape({"pattern": r"^[0-9A-Fa-f:.\[\],/-]+(?:%\S+)?$"})
+    str,
+    AfterValidator(ip_interface),
+    SchemaKeywords({"pattern": r"^[0-9A-Fa-f:.\[\],/-]+(?:%\S+)?$"}),
 ]
-Mac = Annotated[str, AfterValidator(mac), shaped(r"[0-9A-Fa-f:.\[\],-]+")]
-Serial = Annotated[str, AfterValidator(serial), shaped(r"(?:0[xX])?[0-9A-Fa-f\[\],-]+")]
+Mac = Annotated[str, AfterValidator(mac), scalar_pattern(r"[0-9A-Fa-f:.\[\],-]+")]
+Serial = Annotated[str, AfterValidator(serial), scalar_pattern(r"(?:0[xX])?[0-9A-Fa-f\[\],-]+")]
 Ssid = Annotated[Text, AfterValidator(ssid)]
 Country = Annotated[str, AfterValidator(country)]
 Address = Annotated[str, AfterValidator(ip_address)]
@@ -265,57 +262,57 @@ HostPath = Annotated[Path, BeforeValidator(_against_folder, json_schema_input_ty
 Sha256 = Annotated[
     str,
     StringConstraints(to_lower=True, strip_whitespace=True),
-    Matched(r"[0-9a-f]{64}", "a SHA-256 has 64 hex digits", "see `sha256sum FILE`"),
-    shaped(r"\s*[0-9A-Fa-f]{64}\s*"),
+    Pattern(r"[0-9a-f]{64}", "a SHA-256 has 64 hex digits", "see `sha256sum FILE`"),
+    scalar_pattern(r"\s*[0-9A-Fa-f]{64}\s*"),
 ]
 Slug = Annotated[
     str,
-    Matched(
+    Pattern(
         r"[A-Za-z0-9][A-Za-z0-9._-]*", "not a plain name", "use letters, digits, `.`, `_`, `-`"
     ),
     SCALAR,
 ]
 UserName = Annotated[
     str,
-    Matched(
+    Pattern(
         rf"[a-z][a-z0-9-]{{0,{USER_BYTES - 1}}}",
         f"not a user name: 1 to {USER_BYTES} of a-z, 0-9 and `-`, a letter first",
         "for example `pirate`",
     ),
 ]
 Group = Annotated[
-    str, Matched(r"[a-z_][a-z0-9_-]{0,31}", "not a group name", "for example `docker` or `video`")
+    str, Pattern(r"[a-z_][a-z0-9_-]{0,31}", "not a group name", "for example `docker` or `video`")
 ]
 ImageReference = Annotated[
     str,
-    Matched(
+    Pattern(
         IMAGE_REFERENCE.pattern,
         "not a container image",
-        "for example dduportal/arm-consul:0.5.0, in lower case",
+        "for example dduportal/arm-consul:0.5.0",
     ),
 ]
-Locale = Annotated[str, Matched(LOCALE.pattern, "not a locale", "for example fr_FR.UTF-8")]
-Timezone = Annotated[str, Matched(TIMEZONE.pattern, "not a time zone", "for example Europe/Paris")]
+Locale = Annotated[str, Pattern(LOCALE.pattern, "not a locale", "for example fr_FR.UTF-8")]
+Timezone = Annotated[str, Pattern(TIMEZONE.pattern, "not a time zone", "for example Europe/Paris")]
 Keyboard = Annotated[
     str,
-    Matched(r"[a-z]{2,12}(?:,[a-z]{2,12})*", "not a keyboard layout", "for example fr, gb or us"),
+    Pattern(r"[a-z]{2,12}(?:,[a-z]{2,12})*", "not a keyboard layout", "for example fr, gb or us"),
 ]
 NetworkDevice = Annotated[
-    str, Matched(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "not a network interface", "for example eth0")
+    str, Pattern(r"[A-Za-z0-9][A-Za-z0-9._-]{0,14}", "not a network interface", "for example eth0")
 ]
 NtpServer = Annotated[
     str,
-    Matched(
+    Pattern(
         r"(?:[A-Za-z0-9](?:[A-Za-z0-9.:-]*[A-Za-z0-9])?)?",
         "not a hostname or address",
         "for example pool.ntp.org or 192.168.2.1",
     ),
 ]
 KeyValuePath = Annotated[
-    str, Matched(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "not a consul path", "for example swarm")
+    str, Pattern(r"[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)*", "not a consul path", "for example swarm")
 ]
 Version = Annotated[
     str,
-    Matched(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "not a version", "for example 0.5.0"),
+    Pattern(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "not a version", "for example 0.5.0"),
     SCALAR,
 ]

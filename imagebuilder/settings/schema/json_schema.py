@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Pydantic hashes annotations. eq=False hashes by identity, because a dict has no hash.
 @dataclass(frozen=True, slots=True, eq=False)
-class Shape:
+class SchemaKeywords:
     """Keywords to set in the JSON Schema of a value; the check does not change."""
 
     keywords: dict[str, Any]
@@ -32,16 +32,16 @@ class Shape:
 
 
 # Our reader keeps `3`, `1.15` and `true` as strings; to an editor they are numbers and booleans.
-SCALAR = Shape({"type": ["string", "number", "boolean"]})
+SCALAR = SchemaKeywords({"type": ["string", "number", "boolean"]})
 
 
-def shaped(pattern: str) -> Shape:
+def scalar_pattern(pattern: str) -> SchemaKeywords:
     """Return the keywords of a scalar that matches `pattern`; the check may be stricter."""
-    return Shape({**SCALAR.keywords, "pattern": f"^(?:{pattern})$"})
+    return SchemaKeywords({**SCALAR.keywords, "pattern": f"^(?:{pattern})$"})
 
 
 @dataclass(frozen=True, slots=True)
-class Matched:
+class Pattern:
     """A validator for values that match `pattern` completely; the schema has the pattern."""
 
     pattern: str

@@ -4,7 +4,6 @@
 
 apt_proxy() {
     case $APT_PROXY in
-        '') drop /etc/apt/apt.conf.d/00rpi-image ;;
         *://*) put /etc/apt/apt.conf.d/00rpi-image 644 "Acquire::http::Proxy \"$APT_PROXY\";" ;;
         *) put /etc/apt/apt.conf.d/00rpi-image 644 "Acquire::http::Proxy \"http://$APT_PROXY\";" ;;
     esac

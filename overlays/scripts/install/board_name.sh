@@ -12,15 +12,23 @@ name_unclaimed() {
     warning="this board is in no roster (serial $unclaimed_serial)"
 }
 
+# unclaimed_env: put the name into the settings of the node script
+unclaimed_env() {
+    case $NODE_HOSTNAME in
+        unclaimed-*) set_setting "$state/node.env" NODE_HOSTNAME "NODE_HOSTNAME='$NODE_HOSTNAME'" ;;
+    esac
+}
+
 # native_name: put the name into the vendor's files too; they would set `unclaimed` again
 native_name() {
     case $NODE_HOSTNAME in
         unclaimed-*) ;;
         *) return 0 ;;
     esac
-    set_setting "$state/node.env" NODE_HOSTNAME "NODE_HOSTNAME='$NODE_HOSTNAME'"
     for native in occidentalis.txt device-init.yaml user-data; do
-        scrub_file "$native" with_own_name
+        [ -f "$boot/$native" ] || continue
+        native_text=$(with_own_name <"$boot/$native")
+        [ "$native_text" = "$(cat "$boot/$native")" ] || boot_prepare "$native" "$native_text"
     done
 }
 

@@ -1,4 +1,5 @@
-# Files of the boot partition (FAT: no modes, no owners).
+# Files of the boot partition (FAT: no modes, no owners, no journal). New ones are written as *.new
+# and renamed after a flush.
 # Reads: no setting.
 # Writes: the files that its callers name, below the mount point of the boot partition.
 
@@ -13,27 +14,18 @@ open_boot() {
     writable "$here" || on_machine mount -n -o remount,rw "$boot" 2>/dev/null
 }
 
-# boot_put NAME TEXT: as put, for a file of the boot partition
-boot_put() {
-    part=$boot/$1.new
-    {
-        if printf '%s\n' "$2" >"$part" && sync && mv -f "$part" "$boot/$1"; then
-            sync
-            return 0
-        fi
-        rm -f "$part"
-        return 1
-    } 2>/dev/null
+# boot_prepare NAME TEXT: write NAME.new
+boot_prepare() {
+    { printf '%s\n' "$2" >"$boot/$1.new"; } 2>/dev/null && return 0
+    rm -f "$boot/$1.new"
+    printf '%s cannot be written on the boot partition\n' "$1" >&2
+    return 1
 }
 
-# scrub_file PATH FILTER: replace a file by what FILTER makes of it, if that differs
-scrub_file() {
-    [ -f "$boot/$1" ] || return 0
-    scrub_text=$("$2" <"$boot/$1")
-    [ -n "$scrub_text" ]
-    [ "$scrub_text" != "$(cat "$boot/$1")" ] || return 0
-    boot_put "$1" "$scrub_text" || {
-        printf 'secrets stay in %s: it cannot be written\n' "$1" >&2
-        return 1
-    }
+# boot_finish: after a flush, give the prepared files their names
+boot_finish() {
+    for boot_name in rpi-image/install.log rpi-image/status rpi-image/status.json $boot_natives; do
+        [ ! -f "$boot/$boot_name.new" ] || mv -f "$boot/$boot_name.new" "$boot/$boot_name" 2>/dev/null ||
+            return 1
+    done
 }

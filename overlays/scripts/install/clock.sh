@@ -1,12 +1,36 @@
-# The clock, and the time that fake-hwclock restores: not before the card was built.
+# The clock, and the time that the image restores at boot: not before the card was built.
 # Reads: RPI_IMAGE_BUILT.
-# Writes: /etc/fake-hwclock.data, the clock.
+# Writes: /etc/fake-hwclock.data, /var/lib/systemd/timesync/clock, the clock.
 
 set_clock() {
     floor_clock
-    [ -f "$root/etc/fake-hwclock.data" ] || return 0
+    if [ -f "$root/etc/fake-hwclock.data" ]; then
+        set_fake_hwclock
+    elif [ -x "$root/lib/systemd/systemd-timesyncd" ] || [ -x "$root/usr/lib/systemd/systemd-timesyncd" ]; then
+        # timesyncd sets the clock to the time of this file at least (systemd-timesyncd.service(8));
+        # Raspberry Pi OS has no fake-hwclock from trixie on
+        mkdir -p "$root/var/lib/systemd/timesync"
+        clock_file=$root/var/lib/systemd/timesync/clock
+        clock_saved=0
+        [ ! -e "$clock_file" ] || clock_saved=$(date -u -r "$clock_file" +%s)
+        [ "$clock_saved" -ge "$RPI_IMAGE_BUILT" ] || touch -d "@$RPI_IMAGE_BUILT" "$clock_file"
+    fi
+}
+
+# set_fake_hwclock: HypriotOS keeps the file on the boot partition, behind a link that stays
+set_fake_hwclock() {
     clock_built=$(date -u -d "@$RPI_IMAGE_BUILT" '+%Y-%m-%d %H:%M:%S')
     clock_saved=$(text_of /etc/fake-hwclock.data)
     clock_last=$(printf '%s\n%s\n' "$clock_built" "$clock_saved" | sort | tail -n 1)
-    edit /etc/fake-hwclock.data 644 "$clock_last"
+    [ "$clock_last" != "$clock_saved" ] || return 0
+    if [ -L "$root/etc/fake-hwclock.data" ]; then
+        clock_file=$(readlink "$root/etc/fake-hwclock.data")
+        case $clock_file in
+            /*) clock_file=$root$clock_file ;;
+            *) clock_file=$root/etc/$clock_file ;;
+        esac
+        [ ! -f "$clock_file" ] || printf '%s\n' "$clock_last" >"$clock_file"
+    else
+        edit /etc/fake-hwclock.data 644 "$clock_last"
+    fi
 }

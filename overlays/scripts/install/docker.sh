@@ -8,7 +8,7 @@ docker_options() {
         # Do not write the file either: installing a package that ships it would stop and ask
         # which version to keep (a conffile of dpkg).
         printf 'warning: %s\n' "$no_docker" >&2
-        [ -e "$root$state/no_docker" ] || put "$state/no_docker" 644 "$no_docker"
+        [ -e "$root$state/no_docker" ] || note "$state/no_docker" "$no_docker"
         return 0
     fi
     docker_words=$DOCKER_OPTS
@@ -41,13 +41,11 @@ docker_options() {
 EnvironmentFile=-/etc/default/docker
 ExecStart=
 ExecStart=$docker_drop_in\$DOCKER_OPTS"
-    else
-        drop /etc/systemd/system/docker.service.d/zz-rpi-image.conf
     fi
     daemon_json
     drop "$state/no_docker"
     if [ "$(text_of "$state/install_warning")" = "$no_docker" ]; then
-        put "$state/install_warning" 644 ''
+        note "$state/install_warning" ''
     fi
 }
 

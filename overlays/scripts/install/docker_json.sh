@@ -1,6 +1,7 @@
 # The image's daemon.json, without the keys that our options set.
 # Reads: no setting.
-# Writes: /etc/docker/daemon.json, and the original once as daemon.json.before-rpi-image.
+# Writes: /etc/docker/daemon.json, and the original once as daemon.json.before-rpi-image;
+# /var/lib/rpi-image/daemon.json.
 
 # daemon_json: remove keys that a flag sets too; dockerd does not start with both
 daemon_json() {
@@ -22,12 +23,24 @@ daemon_json() {
                 ;;
         esac
     done
-    json_text=$(without_members "$json_keys" <"$root/etc/docker/daemon.json")
+    json_text=$(without_members "$json_keys" <"$(json_stock)")
     [ -n "$json_text" ]
-    if [ "$json_text" != "$(text_of /etc/docker/daemon.json)" ]; then
-        [ -e "$root/etc/docker/daemon.json.before-rpi-image" ] ||
-            copy "$root/etc/docker/daemon.json" /etc/docker/daemon.json.before-rpi-image 600
-        edit /etc/docker/daemon.json 644 "$json_text"
+    is_owned file /etc/docker/daemon.json ||
+        [ "$json_text" != "$(text_of /etc/docker/daemon.json)" ] || return 0
+    copy "$(json_stock)" /etc/docker/daemon.json.before-rpi-image 600
+    record file /etc/docker/daemon.json
+    edit /etc/docker/daemon.json 644 "$json_text"
+    note "$state/daemon.json" "$json_text"
+}
+
+# json_stock: print the name of the file as it was before us, so that what an earlier option has
+# taken out comes back; if someone has changed it since, of the file as it is
+json_stock() {
+    json_saved=$root$state/before/$(id_of file /etc/docker/daemon.json)
+    if [ -f "$json_saved" ] && cmp -s "$root$state/daemon.json" "$root/etc/docker/daemon.json"; then
+        printf '%s' "$json_saved"
+    else
+        printf '%s' "$root/etc/docker/daemon.json"
     fi
 }
 

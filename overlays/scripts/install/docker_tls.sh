@@ -4,14 +4,15 @@
 
 tls_files() {
     for tls in ca cert key; do
-        [ -s "$here/tls/$tls.pem" ] || continue
+        [ -s "$card/tls/$tls.pem" ] || continue
         mkdir -p "$root/etc/docker/tls"
         chmod 700 "$root/etc/docker/tls"
-        copy "$here/tls/$tls.pem" "/etc/docker/tls/$tls.pem" 600
+        copy "$card/tls/$tls.pem" "/etc/docker/tls/$tls.pem" 600
     done
     if [ "$DOCKER_TLS" = 1 ]; then
-        [ -s "$root/etc/docker/tls/key.pem" ] || {
-            printf 'docker is to speak TLS, but there is no key.pem\n' >&2
+        now_at /etc/docker/tls/key.pem
+        [ -s "$found" ] || {
+            printf 'docker is set to use TLS, but there is no key.pem\n' >&2
             return 1
         }
     fi

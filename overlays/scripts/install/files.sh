@@ -1,54 +1,80 @@
-# Files of the root file system. A new file is complete and synced before it gets its name, so a
-# power cut leaves the old file or the new one.
+# Files of the root file system. What changes is prepared below $state/new and put into its place
+# once all steps are done (commit.sh), so a power cut leaves the old file or the new one.
 # Reads: no setting.
-# Writes: the files that its callers name.
+# Writes: below /var/lib/rpi-image the files that its callers name.
+
+# now_at PATH: set $found to the file as this run leaves it: the prepared one or that in its place
+now_at() {
+    found=$root$state/new$1
+    [ -e "$found" ] || [ -L "$found" ] || found=$root$1
+}
+
+# prepare PATH: set $part to the place where the new file is written
+prepare() {
+    part=$root$state/new$1
+    mkdir -p "${part%/*}"
+    rm -f "$part"
+}
 
 # put PATH MODE TEXT: write TEXT and a newline, owned by root
 put() {
-    put_target=$root$1
-    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
-    mkdir -p "${put_target%/*}"
-    rm -f "$put_part"
-    (umask 077 && printf '%s\n' "$3" >"$put_part")
-    chmod "$2" "$put_part"
+    record_file "$1"
+    prepare "$1"
+    (umask 077 && printf '%s\n' "$3" >"$part")
+    chmod "$2" "$part"
     place "$1"
 }
 
-# edit PATH MODE TEXT: as put, but an existing file keeps its mode and owner
+# edit PATH MODE TEXT: as put, but an existing file keeps its mode and owner; the caller records
+# what it changes
 edit() {
-    put_target=$root$1
-    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
-    if [ ! -f "$put_target" ]; then
-        put "$@"
-        return
+    now_at "$1"
+    part=$root$state/new$1
+    if [ -f "$found" ]; then
+        mkdir -p "${part%/*}"
+        [ "$found" = "$part" ] || cp -p "$found" "$part"
+        printf '%s\n' "$3" >"$part"
+    else
+        prepare "$1"
+        (umask 077 && printf '%s\n' "$3" >"$part")
+        chmod "$2" "$part"
     fi
-    rm -f "$put_part"
-    cp -p "$put_target" "$put_part"
-    printf '%s\n' "$3" >"$put_part"
     place "$1"
 }
 
-# copy FROM PATH MODE: copy a file of the boot partition
+# copy FROM PATH MODE: copy a file of the card
 copy() {
-    put_target=$root$2
-    put_part=${put_target%/*}/.${put_target##*/}.rpi-image
-    mkdir -p "${put_target%/*}"
-    rm -f "$put_part"
-    (umask 077 && cat "$1" >"$put_part")
-    chmod "$3" "$put_part"
+    record_file "$2"
+    prepare "$2"
+    (umask 077 && cat "$1" >"$part")
+    chmod "$3" "$part"
     place "$2"
 }
 
-# place PATH: rename what was prepared, unless the same file is there already
+# link TARGET PATH: make a symbolic link
+link() {
+    record_file "$2"
+    prepare "$2"
+    ln -s "$1" "$part"
+    place "$2"
+}
+
+# place PATH: keep what was prepared, unless the same file is there already
 place() {
-    if [ -f "$put_target" ] && [ ! -L "$put_target" ] && cmp -s "$put_part" "$put_target" 2>/dev/null &&
-        [ "$(mode_of "$put_part")" = "$(mode_of "$put_target")" ]; then
-        rm -f "$put_part"
-        return 0
+    if is_same "$part" "$root$1"; then
+        rm -f "$part"
+    else
+        printf 'wrote %s\n' "$1" >&2
     fi
-    sync
-    mv -f "$put_part" "$put_target"
-    printf 'wrote %s\n' "$1" >&2
+}
+
+# is_same FILE OTHER: both are links to one target, or files of the same mode and content
+is_same() {
+    if [ -L "$1" ] || [ -L "$2" ]; then
+        [ -L "$1" ] && [ "$(readlink "$1")" = "$(readlink "$2" 2>/dev/null)" ]
+        return
+    fi
+    [ -f "$2" ] && cmp -s "$1" "$2" && [ "$(mode_of "$1")" = "$(mode_of "$2")" ]
 }
 
 # mode_of FILE: print its type and permissions as ls does
@@ -59,34 +85,37 @@ mode_of() {
 
 # drop PATH: remove a file or folder
 drop() {
+    rm -f "$root$state/new$1"
     if [ -e "$root$1" ] || [ -L "$root$1" ]; then
         rm -rf "$root$1"
         printf 'removed %s\n' "$1" >&2
     fi
 }
 
-# link TARGET PATH: make a symbolic link
-link() {
-    link_path=$root$2
-    [ "$(readlink "$link_path" 2>/dev/null)" = "$1" ] && return 0
-    mkdir -p "${link_path%/*}"
-    rm -f "$link_path.rpi-image"
-    ln -s "$1" "$link_path.rpi-image"
-    mv -f "$link_path.rpi-image" "$link_path"
-    printf 'wrote %s\n' "$2" >&2
-}
-
 # text_of PATH: print the file, or nothing if there is none
 text_of() {
-    if [ -f "$root$1" ]; then
-        cat "$root$1"
+    now_at "$1"
+    if [ -f "$found" ]; then
+        cat "$found"
     fi
 }
 
 # through PATH FILTER...: print what FILTER makes of the file, or of nothing if there is none
 through() {
-    through_path=$root$1
-    [ -f "$through_path" ] || through_path=/dev/null
+    now_at "$1"
+    [ -f "$found" ] || found=/dev/null
     shift
-    "$@" <"$through_path"
+    "$@" <"$found"
+}
+
+# note PATH TEXT: write a small file of our own at once. It is checked here: a caller may run
+# where `set -e` does nothing, and a full root must not leave an empty file.
+note() {
+    [ ! -f "$root$1" ] || [ "$(cat "$root$1")" != "$2" ] || return 0
+    mkdir -p "$root${1%/*}" || return 1
+    if (umask 077 && printf '%s\n' "$2" >"$root$1.new") && mv -f "$root$1.new" "$root$1"; then
+        return 0
+    fi
+    rm -f "$root$1.new"
+    return 1
 }

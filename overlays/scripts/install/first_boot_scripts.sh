@@ -14,8 +14,10 @@ own_scripts() {
         script_name=${script##*/}
         script_mark=$state/done/$RPI_IMAGE_HASH/first-boot/$script_name
         [ ! -e "$root$script_mark" ] || continue
-        copy "$script" "$state/first-boot/$script_name" 700
         script_here=$root$state/first-boot/$script_name
+        mkdir -p "${script_here%/*}"
+        cp "$script" "$script_here"
+        chmod 700 "$script_here"
         script_shell="sh"
         case $(head -n 1 "$script" | tr -d '\000') in
             '#!'*) script_shell= ;;
@@ -24,7 +26,7 @@ own_scripts() {
         # shellcheck disable=SC2086 # none or one word each
         limit 300 $alone $script_shell "$script_here" >"$script_here.log" 2>&1 || script_code=$?
         tail -c 12000 "$script_here.log" >&2
-        put "$script_mark" 644 "$script_code"
+        note "$script_mark" "$script_code"
         [ "$script_code" = 0 ] ||
             printf 'warning: first-boot/%s ended with %s\n' "$script_name" "$script_code" >&2
     done

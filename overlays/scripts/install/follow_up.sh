@@ -7,7 +7,7 @@ later() {
     todo=$(text_of "$state/todo")
     case " $todo " in
         *" $1 "*) ;;
-        *) put "$state/todo" 600 "$todo $1" ;;
+        *) note "$state/todo" "$todo $1" ;;
     esac
 }
 
@@ -18,6 +18,12 @@ reboots_anyway() {
 
 # follow_up: look at what the steps have changed; early in a boot nothing needs a restart
 follow_up() {
+    case $changes in
+        *'wrote /etc/default/keyboard'*) later keyboard ;;
+    esac
+    case $changes in
+        *'/etc/locale.gen'*) later locale ;;
+    esac
     is_systemd_running || [ "$caller" = node ] || return 0
     ! reboots_anyway || return 0
     case $changes in
@@ -28,9 +34,9 @@ follow_up() {
         *'/etc/ssh/'* | *'SSH host keys'*) later ssh ;;
     esac
     case $changes in
-        *'wrote /etc/wpa_supplicant/'* | *'system-connections/rpi-image-wifi-'*) later wifi ;;
+        *' /etc/wpa_supplicant/'* | *'system-connections/rpi-image-wifi-'*) later wifi ;;
         # NetworkManager runs, and has read whether wifi is on before we changed that
-        *) if has_wifi && has_network_manager wlan0; then later wifi; fi ;;
+        *) if [ -z "$again" ] && has_wifi && has_network_manager wlan0; then later wifi; fi ;;
     esac
     case $changes in
         *'/timesyncd.conf.d/'* | *'/chrony/sources.d/'* | *' /etc/ntp.conf'*) later time ;;

@@ -6,7 +6,8 @@
 # The name has no dot: the kernel drops words with a dot from its command line, as parameters of
 # modules (init/main.c, unknown_bootoption).
 #
-# `install docker` runs the Docker step only, for a Docker that was installed after the first boot.
+# `install again` looks at the owned settings of an installed node and corrects what has changed; the
+# node script calls it until the image's own first boot is over, and for a Docker that comes later.
 #
 # RPI_IMAGE_ROOT: a folder to configure instead of `/`; commands that would act on the running
 # machine are then skipped unless RPI_IMAGE_FAKES is set.
@@ -30,10 +31,15 @@ case $0 in
 esac
 boot=${here%/*}
 state=/var/lib/rpi-image
+card=$here
 log_text=
 failure=
 warning=
 no_docker='there is no docker.service on this image'
 lock_held=
+owner=
+again=
+tab=$(printf '\t')
+boot_natives='occidentalis.txt device-init.yaml user-data'
 newline='
 '

@@ -6,11 +6,13 @@
 new_identity() {
     [ "$(text_of "$state/identity")" = "$NODE_HOSTNAME" ] && return 0
     if [ -s "$root/etc/machine-id" ] && [ "$(text_of /etc/machine-id)" != uninitialized ]; then
-        identity=$(tr -d - <"$root/proc/sys/kernel/random/uuid")
-        [ "${#identity}" = 32 ]
-        put /etc/machine-id 444 "$identity"
-        if [ -f "$root/var/lib/dbus/machine-id" ] && [ ! -L "$root/var/lib/dbus/machine-id" ]; then
-            put /var/lib/dbus/machine-id 644 "$identity"
+        if ! has_new_machine_id; then
+            identity=$(tr -d - <"$root/proc/sys/kernel/random/uuid")
+            [ "${#identity}" = 32 ]
+            put /etc/machine-id 444 "$identity"
+            if [ -f "$root/var/lib/dbus/machine-id" ] && [ ! -L "$root/var/lib/dbus/machine-id" ]; then
+                put /var/lib/dbus/machine-id 644 "$identity"
+            fi
         fi
     elif [ -s "$root/var/lib/dbus/machine-id" ] && [ ! -e "$root/etc/machine-id" ]; then
         identity=$(tr -d - <"$root/proc/sys/kernel/random/uuid")
@@ -19,9 +21,21 @@ new_identity() {
     fi
     drop /etc/docker/key.json
     drop /var/lib/docker/engine-id
-    drop "$state/ssh"
     if [ "$NODE_GENERATION" != cloud-init ]; then
         new_host_keys
     fi
     put "$state/identity" 644 "$NODE_HOSTNAME"
+}
+
+# has_new_machine_id: it was made in this boot, by systemd (its mark of a first boot) or by the
+# image, after journald had named its folder after the old one. Programs use it already.
+has_new_machine_id() {
+    is_systemd_running || return 1
+    [ ! -e "$root/run/systemd/first-boot" ] || return 0
+    identity=$(text_of /etc/machine-id)
+    [ ! -d "$root/run/log/journal/$identity" ] || return 1
+    for journal in "$root"/run/log/journal/*; do
+        [ ! -d "$journal" ] || return 0
+    done
+    return 1
 }

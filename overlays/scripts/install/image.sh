@@ -26,8 +26,5 @@ has_network_manager() {
 
 # has_wifi: the card has a wifi network to set up
 has_wifi() {
-    for profile in "$here"/wifi/wpa_supplicant.conf "$here"/wifi/*.nmconnection; do
-        [ ! -s "$profile" ] || return 0
-    done
-    return 1
+    [ -n "$(on_card 'wifi/*')" ]
 }

@@ -13,67 +13,103 @@ interfaces_set() {
 $2
 # rpi-image end"
     for stanza_file in "$root"/etc/network/interfaces.d/*; do
-        [ -f "$stanza_file" ] || continue
-        grep -q "^[[:space:]]*iface[[:space:]]*$1[[:space:]]*${stanza_family}[[:space:]]" "$stanza_file" || continue
-        stanza_new=$(without_stanza "$1" <"$stanza_file")
-        edit "${stanza_file#"$root"}" 644 "$stanza_new${stanza_new:+$newline}$stanza_block"
+        stanza_file=${stanza_file#"$root"}
+        text_of "$stanza_file" | has_stanza "$1" "$stanza_family" || continue
+        if is_owned file "$stanza_file"; then
+            put "$stanza_file" 644 "$stanza_block"
+        else
+            change_stanza "$stanza_file" "$1" "$stanza_block"
+        fi
         stanza_done=1
     done
-    stanza_old=$(text_of /etc/network/interfaces)
-    stanza_new=$(through /etc/network/interfaces without_stanza "$1")
     if [ "$stanza_done" = 0 ]; then
-        case $stanza_old in
-            *source*/etc/network/interfaces.d*) put "/etc/network/interfaces.d/$1" 644 "$stanza_block" ;;
-            *) stanza_new="$stanza_new${stanza_new:+$newline}$stanza_block" ;;
+        case $(text_of /etc/network/interfaces) in
+            *source*/etc/network/interfaces.d*)
+                put "/etc/network/interfaces.d/$1" 644 "$stanza_block"
+                stanza_block=
+                ;;
         esac
+    else
+        stanza_block=
     fi
-    edit /etc/network/interfaces 644 "$stanza_new"
+    if [ -n "$stanza_block" ] || text_of /etc/network/interfaces | has_stanza "$1" "$stanza_family"; then
+        change_stanza /etc/network/interfaces "$1" "$stanza_block"
+    fi
 }
 
-# without_stanza NAME: print interfaces(5) from stdin without the stanza of NAME and $stanza_family
+# change_stanza PATH NAME TEXT: remove the stanza of NAME and $stanza_family, and add TEXT
+change_stanza() {
+    record stanza "$1" "$2 $stanza_family"
+    stanza_new=$(through "$1" without_stanza "$2" "$stanza_family")
+    if [ -n "$3" ]; then
+        stanza_new="$stanza_new${stanza_new:+$newline}$3"
+    fi
+    edit "$1" 644 "$stanza_new"
+}
+
+# has_stanza NAME FAMILY: stdin has one
+has_stanza() {
+    grep -q -e "^[[:space:]]*iface[[:space:]]*$1[[:space:]]*$2[[:space:]]"
+}
+
+# owns_stanza NAME: one of ours is there, or a file with one
+owns_stanza() {
+    is_owned stanza /etc/network/interfaces "$1 inet" || is_owned file "/etc/network/interfaces.d/$1" ||
+        is_owned stanza "/etc/network/interfaces.d/$1" "$1 inet"
+}
+
+# undo_stanza PATH NAME FAMILY: put back the file as it was; if something else has changed in it,
+# too, only the stanza
+undo_stanza() {
+    [ -n "$(text_of "$1")" ] || return 0
+    stanza_rest=$(through "$1" without_stanza "$2" "$3")
+    if [ ! -f "$saved" ]; then
+        # of an earlier version of us, which saved nothing
+        edit "$1" 644 "$stanza_rest${stanza_rest:+$newline}auto $2
+iface $2 $3 dhcp"
+        return 0
+    fi
+    if [ "$stanza_rest" = "$(without_stanza "$2" "$3" <"$saved")" ]; then
+        edit "$1" 644 "$(cat "$saved")"
+        return 0
+    fi
+    stanza_old=$(only_stanza "$2" "$3" <"$saved")
+    edit "$1" 644 "$stanza_rest${stanza_old:+$newline}$stanza_old"
+}
+
+# without_stanza NAME FAMILY: print interfaces(5) from stdin without that stanza
 without_stanza() {
-    set -f
-    stanza_skip=0
-    while IFS= read -r line || [ -n "$line" ]; do
-        # shellcheck disable=SC2086 # into words on purpose
-        set -- "$1" $line
-        case ${2-} in
-            auto | allow-*)
-                stanza_skip=0
-                stanza_names=
-                stanza_kept=1
-                stanza_word=$2
-                stanza_own=$1
-                shift 2
-                for name; do
-                    if [ "$name" = "$stanza_own" ]; then
-                        stanza_kept=0
-                    else
-                        stanza_names="$stanza_names $name"
-                    fi
-                done
-                set -- "$stanza_own"
-                if [ "$stanza_kept" = 1 ]; then
-                    printf '%s\n' "$line"
-                elif [ -n "$stanza_names" ]; then
-                    printf '%s%s\n' "$stanza_word" "$stanza_names"
-                fi
-                continue
-                ;;
-            iface)
-                stanza_skip=0
-                if [ "${3-}" = "$1" ] && [ "${4-}" = "$stanza_family" ]; then
-                    stanza_skip=1
-                fi
-                ;;
-            mapping | source | source-directory) stanza_skip=0 ;;
-            '#'*) [ "$stanza_skip" = 0 ] || [ "${3-}" != rpi-image ] || stanza_skip=0 ;;
-        esac
-        if [ "$stanza_skip" = 0 ]; then
-            printf '%s\n' "$line"
-        fi
-    done | without_own_marks
-    set +f
+    split_stanza "$1" "$2" rest | without_own_marks
+}
+
+# only_stanza NAME FAMILY: print only what without_stanza leaves out
+only_stanza() {
+    split_stanza "$1" "$2" own
+}
+
+split_stanza() {
+    awk -v name="$1" -v family="$2" -v wanted="$3" '
+        function out(which, text) { if (which == wanted) print text }
+        $1 == "auto" || $1 ~ /^allow-/ {
+            inside = 0
+            kept = ""
+            own = 0
+            for (i = 2; i <= NF; i++) {
+                if ($i == name) own = 1
+                else kept = kept " " $i
+            }
+            if (!own) out("rest", $0)
+            else {
+                out("own", $1 " " name)
+                if (kept != "") out("rest", $1 kept)
+            }
+            next
+        }
+        $1 == "iface" { inside = ($2 == name && $3 == family) }
+        $1 == "mapping" || $1 == "source" || $1 == "source-directory" { inside = 0 }
+        /^[ \t]*#[ \t]*rpi-image/ { inside = 0 }
+        { out(inside ? "own" : "rest", $0) }
+    '
 }
 
 # without_own_marks: print stdin without pairs of our marker lines that have nothing between them

@@ -3,17 +3,17 @@
 # Writes: /etc/default/locale, /etc/locale.gen.
 
 locale() {
-    [ -n "$LOCALE" ] || return 0
     set_setting /etc/default/locale LANG "LANG=$LOCALE"
-    if [ -f "$root/etc/locale.gen" ]; then
-        case $LOCALE in
-            *.*) locale_line="$LOCALE ${LOCALE#*.}" ;;
-            *) locale_line="$LOCALE ISO-8859-1" ;;
-        esac
-        grep -q -x -F -e "$locale_line" "$root/etc/locale.gen" || {
-            edit /etc/locale.gen 644 "$(text_of /etc/locale.gen)
-$locale_line"
-            later locale
-        }
+    # Hypriot's first boot of 2015 removes the file, and locale-gen needs it
+    if [ -f "$root/etc/locale.gen" ] || is_owned row /etc/locale.gen "$(locale_row)"; then
+        add_row /etc/locale.gen "$(locale_row)"
     fi
+}
+
+# locale_row: print the line of locale.gen(5)
+locale_row() {
+    case $LOCALE in
+        *.*) printf '%s %s' "$LOCALE" "${LOCALE#*.}" ;;
+        *) printf '%s ISO-8859-1' "$LOCALE" ;;
+    esac
 }

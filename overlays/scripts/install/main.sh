@@ -1,17 +1,19 @@
 # One run of the installer. Each step runs in a subshell under `set -e`; its last line on stderr is
 # the reason of a failure.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH.
-# Writes: /var/lib/rpi-image/installed, /var/lib/rpi-image/scrubbed.
+# Writes: /var/lib/rpi-image/installed, /var/lib/rpi-image/installed_boot, /var/lib/rpi-image/scrubbed.
 
-# step LABEL FUNCTION: run one step; a failure does not stop the others
+# step LABEL FUNCTION WORDS...: run one step; a failure does not stop the others
 step() {
+    step_label=$1
+    shift
     words=$(
         set -e
-        "$2" 2>&1
+        "$@" 2>&1
     )
     step_code=$?
     if [ -n "$words" ]; then
-        say "$1: $words"
+        say "$step_label: $words"
     fi
     changes="$changes$newline$words"
     case $words in
@@ -22,8 +24,8 @@ step() {
     esac
     if [ "$step_code" != 0 ]; then
         reason=${words##*"$newline"}
-        say "$1: failed ($step_code)"
-        failure="${failure:+$failure; }$1: ${reason:-exit code $step_code}"
+        say "$step_label: failed ($step_code)"
+        failure="${failure:+$failure; }$step_label: ${reason:-exit code $step_code}"
     fi
 }
 
@@ -37,12 +39,6 @@ root_is_read_only() {
     esac
     return 1
 } 2>/dev/null
-
-# finish: make further runs with this configuration return at once
-finish() {
-    put "$state/scrubbed" 644 "$RPI_IMAGE_HASH"
-    sync
-}
 
 # locked: let one installer run at a time; the lock is in /run, so it does not survive a boot
 locked() {
@@ -61,36 +57,46 @@ main() {
     RPI_IMAGE_SCRUBBED='' NODE_HOSTNAME='this Pi' RPI_IMAGE_HASH='' RPI_IMAGE_BUILT=0 NODE_GENERATION=''
     changes=
     claimed_now=
-    if [ -d "$here/identities.done" ]; then
-        open_boot
-        rm -rf "$here/identities.done"
-        sync
+    case ${1-} in
+        again | docker) again=1 ;;
+    esac
+    if [ ! -f "$here/node.env" ] && [ -f "$here/node.env.rpi-old" ]; then
+        mv -f "$here/node.env.rpi-old" "$here/node.env"
     fi
     # a file with a syntax error would end this shell: try it in another one first
     # shellcheck source=/dev/null
     if [ ! -r "$here/node.env" ] || ! (. "$here/node.env" && [ -n "$RPI_IMAGE_HASH" ]) >/dev/null 2>&1; then
         failure='rpi-image/node.env is missing or broken'
         say "$failure"
-        report
+        end_failed
         return
     fi
-    if [ -d "$here/identities" ]; then
+    if [ -d "$here/identities" ] && [ -z "$again" ]; then
         locked
         claim
     fi
     # shellcheck source=/dev/null
     . "$here/node.env"
+    if [ -z "$again" ] && is_installed; then
+        return
+    fi
+    choose_card
     name_unclaimed
-    if [ "${1-}" = docker ]; then
-        step 'docker options' docker_options
-        step 'running system' follow_up
-        return
-    fi
-    if [ "$(text_of "$state/installed" 2>/dev/null)" = "$RPI_IMAGE_HASH" ] &&
-        [ "$(text_of "$state/scrubbed" 2>/dev/null)" = "$RPI_IMAGE_HASH" ]; then
-        return
-    fi
     locked
+    if [ -n "$again" ]; then
+        look_again
+    else
+        install
+    fi
+}
+
+is_installed() {
+    [ ! -d "$here/identities.done" ] &&
+        [ "$(text_of "$state/installed" 2>/dev/null)" = "$RPI_IMAGE_HASH" ] &&
+        [ "$(text_of "$state/scrubbed" 2>/dev/null)" = "$RPI_IMAGE_HASH" ]
+}
+
+install() {
     was_read_only=0
     if root_is_read_only; then
         was_read_only=1
@@ -100,38 +106,64 @@ main() {
         install_all
     else
         say "$failure"
-        report
+        end_failed
     fi
-    sync
     if [ "$was_read_only" = 1 ]; then
         on_machine mount -n -o remount,ro / 2>/dev/null
     fi
 }
 
+# end_failed: say so on the card; the next boot tries again
+end_failed() {
+    report && sync && boot_finish
+    sync
+}
+
 install_all() {
     say "installing $NODE_HOSTNAME ($RPI_IMAGE_HASH)"
-    mkdir -p "$root$state" 2>/dev/null
-    chmod 700 "$root$state" 2>/dev/null
-    rm -f "$root$state"/.*.rpi-image 2>/dev/null
+    start_clean
     if [ "$(text_of "$state/installed")" != "$RPI_IMAGE_HASH" ]; then
+        step card take_card
         steps # of install.parts
         if [ -z "$failure" ]; then
-            sync
             step marker set_marker
         fi
+        # everything is set up, and on the card, before the first secret is overwritten
+        sync
     fi
     if [ -z "$failure" ]; then
         open_boot
         step 'secrets on the boot partition' scrub
     fi
-    if report && [ -z "$failure" ]; then
-        step finish finish
+    if [ -z "$failure" ]; then
+        step 'name of the board' native_name
     fi
+    if report; then
+        sync
+        finish
+    fi
+    sync
     start_service
 }
 
-# set_marker: everything is set up; what is left is to remove the secrets and to report
+# set_marker: everything is set up; the node script asks in which boot
 set_marker() {
-    put "$state/installed" 644 "$RPI_IMAGE_HASH"
-    sync
+    note "$state/installed_boot" "$(cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null)"
+    note "$state/installed" "$RPI_IMAGE_HASH"
+}
+
+# finish: with the secrets overwritten, make further runs with this configuration return at once
+finish() {
+    boot_finish || return 0
+    [ -z "$failure" ] || return 0
+    remove_wiped
+    step finish note "$state/scrubbed" "$RPI_IMAGE_HASH"
+}
+
+# start_clean: remove what a run has left that was cut short
+start_clean() {
+    mkdir -p "$root$state" 2>/dev/null
+    chmod 700 "$root$state" 2>/dev/null
+    rm -rf "${root:?}$state/new" "${root:?}$state/card.new" 2>/dev/null
+    rm -f "$root$state/owned.new" "$root$state/owned.both" 2>/dev/null
 }

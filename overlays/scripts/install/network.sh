@@ -5,47 +5,27 @@
 
 address() {
     [ -n "$NETWORK_INTERFACE" ] || NETWORK_INTERFACE=eth0
-    if [ -z "$NETWORK_ADDRESS" ]; then
-        address_dhcp
-        return
-    fi
     if native "$NETWORK_ADDRESS" && ! { native 'version: 1' && has_dhcpcd; }; then
         # HypriotOS before 1.12.1 runs dhcpcd on the wired network, whatever network-config says
         return 0
     fi
     if has_network_manager "$NETWORK_INTERFACE"; then
-        [ -s "$here/network/wired.nmconnection" ]
-        copy "$here/network/wired.nmconnection" \
+        [ -s "$card/network/wired.nmconnection" ]
+        copy "$card/network/wired.nmconnection" \
             /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection 600
     elif has_dhcpcd; then
-        set_block /etc/dhcpcd.conf 644 "$(cat "$here/network/dhcpcd.conf")"
+        set_block /etc/dhcpcd.conf 644 "$(cat "$card/network/dhcpcd.conf")"
     elif [ -f "$root/etc/network/interfaces" ]; then
-        address_stanza=$(cat "$here/network/interfaces")
-        interfaces_set "$NETWORK_INTERFACE" "$address_stanza"
+        interfaces_set "$NETWORK_INTERFACE" "$(cat "$card/network/interfaces")"
         address_dns
     else
         printf 'nothing on this image takes a static address\n' >&2
         return 1
     fi
+    # a change of it asks for a reboot (follow_up)
+    record file "$state/static_address"
     put "$state/static_address" 644 "$NETWORK_INTERFACE
 $NETWORK_ADDRESS $NETWORK_GATEWAY"
-}
-
-# address_dhcp: undo the static address of an earlier configuration
-address_dhcp() {
-    [ -f "$root$state/static_address" ] || return 0
-    drop /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection
-    if [ -f "$root/etc/dhcpcd.conf" ]; then
-        set_block /etc/dhcpcd.conf 644 ''
-    fi
-    if grep -q '^# rpi-image begin' "$root/etc/network/interfaces" \
-        "$root"/etc/network/interfaces.d/* 2>/dev/null; then
-        address_own=$(text_of "$state/static_address")
-        address_own=${address_own%%"$newline"*}
-        interfaces_set "$address_own" "auto $address_own
-iface $address_own inet dhcp"
-    fi
-    drop "$state/static_address"
 }
 
 # address_dns: name the DNS servers in resolv.conf, unless something else writes that file

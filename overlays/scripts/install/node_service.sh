@@ -1,15 +1,13 @@
 # The service that runs the node script, for systemd and for sysvinit.
-# Reads: RPI_IMAGE_HASH, RPI_IMAGE_SCRUBBED.
+# Reads: no setting.
 # Writes: /var/lib/rpi-image/node, /var/lib/rpi-image/node.env,
 # /etc/systemd/system/rpi-image-node.service, /etc/init.d/rpi-image-node and its links.
 
 node_service() {
     copy "$here/node" "$state/node" 755
-    if [ -z "$RPI_IMAGE_SCRUBBED" ]; then
-        copy "$here/node.env" "$state/node.env" 600
-    elif ! grep -q -F -e "$RPI_IMAGE_HASH" "$root$state/node.env" 2>/dev/null; then
-        printf 'the secrets of this card were taken off it by another system: write it anew\n' >&2
-        return 1
+    if [ -z "$again" ] || [ ! -s "$root$state/node.env" ]; then
+        copy "$card/node.env" "$state/node.env" 600
+        unclaimed_env
     fi
     if is_systemd; then
         put /etc/systemd/system/rpi-image-node.service 644 "[Unit]
@@ -68,7 +66,7 @@ exit 0"
     fi
     for level in 2 3 4 5; do
         set -- "$root/etc/rc$level.d"/S??rpi-image-node
-        if [ ! -e "$1" ] && [ ! -L "$1" ]; then
+        if [ ! -L "$1" ] || is_owned file "/etc/rc$level.d/S99rpi-image-node"; then
             link ../init.d/rpi-image-node "/etc/rc$level.d/S99rpi-image-node"
         fi
     done

@@ -3,6 +3,7 @@
 # Writes: on the boot partition rpi-image/install.log, status, status.json;
 # /var/log/rpi-image.log, /var/lib/rpi-image/install_time, install_result, install_warning.
 
+# report: a flush has to follow, and then boot_finish
 report() {
     report_time=$(now)
     if [ -n "$failure" ]; then
@@ -20,20 +21,20 @@ It is tried again at the next boot. More in rpi-image/install.log."
  \"booted\": null, \"address\": \"\", \"arch\": $(json "$(uname -m 2>/dev/null)"),
  \"docker\": \"\", \"consul\": \"\", \"swarm\": \"\",
  \"error\": $(json "${failure:-$warning}"), \"updated\": $(json "$report_time")}"
-    (
-        set -e
-        put "$state/install_time" 644 "$([ -n "$failure" ] || printf '%s' "$report_time")"
-        put "$state/install_result" 644 "$report_install"
-        put "$state/install_warning" 644 "$warning"
-        mkdir -p "$root/var/log"
-        printf '%s %s\n' "$report_time" "$log_text" >>"$root/var/log/rpi-image.log"
-    ) >/dev/null 2>&1
+    {
+        note "$state/install_time" "$([ -n "$failure" ] || printf '%s' "$report_time")"
+        note "$state/install_result" "$report_install"
+        note "$state/install_warning" "$warning"
+        mkdir -p "$root/var/log" && printf '%s %s\n' "$report_time" "$log_text" >>"$root/var/log/rpi-image.log"
+    } >/dev/null 2>&1
     open_boot
-    if writable "$here"; then
-        boot_put rpi-image/install.log "$(printf '%s\n%s' "$report_time" "$log_text" | tail -c 16000)" &&
-            boot_put rpi-image/status "$report_line" &&
-            boot_put rpi-image/status.json "$report_json"
-    else
+    if ! writable "$here"; then
         say "the boot partition cannot be written: no status on it"
+        return 1
     fi
+    {
+        boot_prepare rpi-image/install.log "$(printf '%s\n%s' "$report_time" "$log_text" | tail -c 16000)" &&
+            boot_prepare rpi-image/status "$report_line" &&
+            boot_prepare rpi-image/status.json "$report_json"
+    } 2>/dev/null
 }

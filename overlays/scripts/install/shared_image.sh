@@ -28,17 +28,22 @@ board_serial() {
     printf '00000000%s' "$serial_digits" | tail -c 8
 }
 
-# claim: move this board's files to their places, node.env last, and remove those of other nodes.
-# claimed_now is set only if the folders are really gone: a claim that is repeated at every boot
-# must not ask for a reboot every time.
+# claim: put this board's files into their places. Then the files of the other nodes are
+# overwritten; those of this board are, with its other secrets, once its settings are in place.
 claim() {
     claimed=$(identity_here)
     [ -n "$claimed" ] || return 0
     open_boot
     if is_claimed "$here/identities/$claimed" || claim_files "$here/identities/$claimed"; then
         say "this board is $claimed"
-        forget_others
-        [ -d "$here/identities" ] || claimed_now=1
+        for other in "$here"/identities/*; do
+            [ "$other" = "$here/identities/$claimed" ] || wipe_folder "$other"
+        done
+        # a claim that is repeated at every boot must not ask for a reboot every time
+        rm -rf "$here/identities.done"
+        if mv "$here/identities" "$here/identities.done" 2>/dev/null; then
+            claimed_now=1
+        fi
     else
         failure="the files of $claimed could not be put into place"
         say "$failure"
@@ -52,33 +57,37 @@ is_claimed() {
         (. "$here/node.env" && [ "$NODE_HOSTNAME" != unclaimed ]) >/dev/null 2>&1
 }
 
-# forget_others: rename the folders first, so that a power cut leaves no half identity
-forget_others() {
-    rm -rf "$here/identities.done"
-    mv "$here/identities" "$here/identities.done" 2>/dev/null && sync
-    rm -rf "$here/identities" "$here/identities.done"
-    sync
-}
-
-# claim_files FOLDER: move meta-data after the other files: it has the new instance id, with which
-# cloud-init would take them for complete after a power cut
+# claim_files FOLDER: rename meta-data after the other files: it has the new instance id, with which
+# cloud-init would take them for complete after a power cut; node.env is last
 claim_files() {
     (
         cd "$1" || exit 1
-        find . -type f ! -path ./rpi-image/node.env ! -path ./meta-data | while IFS= read -r own; do
-            take_place "${own#./}" || exit 1
-        done &&
-            { [ ! -f meta-data ] || take_place meta-data; } &&
-            take_place rpi-image/node.env
+        find . -type f >"$boot/rpi-image/.claimed" || exit 1
+        while IFS= read -r own_file; do
+            own_file=${own_file#./}
+            case $own_file in
+                */*) mkdir -p "$boot/${own_file%/*}" || exit 1 ;;
+            esac
+            cp "$own_file" "$boot/$own_file.new" || exit 1
+        done <"$boot/rpi-image/.claimed"
+        sync
+        while IFS= read -r own_file; do
+            case $own_file in
+                ./meta-data | ./rpi-image/node.env) ;;
+                *) take_place "${own_file#./}" || exit 1 ;;
+            esac
+        done <"$boot/rpi-image/.claimed"
+        { [ ! -f meta-data ] || take_place meta-data; } && take_place rpi-image/node.env
     )
+    claim_code=$?
+    rm -f "$boot/rpi-image/.claimed"
+    sync
+    return "$claim_code"
 }
 
-# take_place PATH: copy a file of the current folder to its place on the boot partition
+# take_place PATH: rename the copy. The file that it replaces may hold a secret of the class; it is
+# overwritten with the others.
 take_place() {
-    case $1 in
-        */*) mkdir -p "$boot/${1%/*}" || return 1 ;;
-    esac
-    cp "$1" "$boot/$1.new" && sync && mv -f "$boot/$1.new" "$boot/$1" && sync && return 0
-    rm -f "$boot/$1.new"
-    return 1
+    [ ! -f "$boot/$1" ] || mv -f "$boot/$1" "$boot/$1.rpi-old" || return 1
+    mv -f "$boot/$1.new" "$boot/$1"
 }

@@ -4,19 +4,14 @@
 # /etc/ntp.conf.
 
 ntp_server() {
-    if [ -z "$NTP_SERVER" ]; then
-        drop /etc/systemd/timesyncd.conf.d/rpi-image.conf
-        drop /etc/chrony/sources.d/rpi-image.sources
-    else
-        if is_systemd; then
-            put /etc/systemd/timesyncd.conf.d/rpi-image.conf 644 "[Time]
+    if is_systemd; then
+        put /etc/systemd/timesyncd.conf.d/rpi-image.conf 644 "[Time]
 NTP=$NTP_SERVER"
-        fi
-        if [ -d "$root/etc/chrony/sources.d" ]; then
-            put /etc/chrony/sources.d/rpi-image.sources 644 "server $NTP_SERVER iburst prefer"
-        fi
+    fi
+    if [ -d "$root/etc/chrony/sources.d" ]; then
+        put /etc/chrony/sources.d/rpi-image.sources 644 "server $NTP_SERVER iburst prefer"
     fi
     if [ -f "$root/etc/ntp.conf" ]; then
-        set_block /etc/ntp.conf 644 "${NTP_SERVER:+server $NTP_SERVER iburst prefer}"
+        set_block /etc/ntp.conf 644 "server $NTP_SERVER iburst prefer"
     fi
 }

@@ -3,7 +3,6 @@
 # Writes: /etc/timezone, /etc/localtime.
 
 time_zone() {
-    [ -n "$TIMEZONE" ] || return 0
     [ -f "$root/usr/share/zoneinfo/$TIMEZONE" ] || {
         printf 'the time zone %s is not on this image\n' "$TIMEZONE" >&2
         return 1

@@ -5,11 +5,11 @@
 # /etc/default/crda, the switches of rfkill and NetworkManager.
 
 wifi() {
-    if has_wifi && ! native wifis:; then
+    if ! native wifis:; then
         if has_network_manager wlan0; then
             wifi_network_manager
-        elif [ -s "$here/wifi/wpa_supplicant.conf" ]; then
-            wifi_copy "$here/wifi/wpa_supplicant.conf" /etc/wpa_supplicant/wpa_supplicant.conf
+        elif [ -s "$card/wifi/wpa_supplicant.conf" ]; then
+            copy "$card/wifi/wpa_supplicant.conf" /etc/wpa_supplicant/wpa_supplicant.conf 600
             wifi_interface
         fi
     fi
@@ -17,32 +17,19 @@ wifi() {
     for profile in "$root"/etc/netplan/*-cloud-init.yaml; do
         [ ! -f "$profile" ] || chmod 600 "$profile"
     done
-    if has_wifi; then
-        wifi_unblocked
-    fi
-    if [ -n "$WIFI_COUNTRY" ] && [ -f "$root/etc/default/crda" ]; then
+    wifi_unblocked
+}
+
+wifi_country() {
+    if [ -f "$root/etc/default/crda" ]; then
         set_setting /etc/default/crda REGDOMAIN "REGDOMAIN=$WIFI_COUNTRY"
     fi
 }
 
-# wifi_copy FROM PATH: copy a file, unless its keys were removed after an earlier installation
-wifi_copy() {
-    if ! grep -q '#[a-z_]*=installed$' "$1"; then
-        copy "$1" "$2" 600
-    elif [ ! -s "$root$2" ]; then
-        printf 'the keys were taken off this card by another system: write it anew\n' >&2
-        return 1
-    fi
-}
-
 wifi_network_manager() {
-    for profile in "$root"/etc/NetworkManager/system-connections/rpi-image-wifi-*; do
-        [ -e "$profile" ] || continue
-        [ -e "$here/wifi/${profile##*/rpi-image-wifi-}" ] || rm -f "$profile"
-    done
-    for profile in "$here"/wifi/*.nmconnection; do
+    for profile in "$card"/wifi/*.nmconnection; do
         [ -s "$profile" ] || continue
-        wifi_copy "$profile" "/etc/NetworkManager/system-connections/rpi-image-wifi-${profile##*/}"
+        copy "$profile" "/etc/NetworkManager/system-connections/rpi-image-wifi-${profile##*/}" 600
     done
 }
 
@@ -52,7 +39,9 @@ wifi_unblocked() {
         set_setting /var/lib/NetworkManager/NetworkManager.state WirelessEnabled WirelessEnabled=true
     fi
     for switch in "$root"/var/lib/systemd/rfkill/*:wlan; do
-        [ ! -f "$switch" ] || [ "$(cat "$switch")" = 0 ] || printf '0\n' >"$switch"
+        [ -f "$switch" ] || continue
+        record file "${switch#"$root"}"
+        edit "${switch#"$root"}" 644 0
     done
 }
 
@@ -60,8 +49,9 @@ wifi_unblocked() {
 wifi_interface() {
     has_dhcpcd && return 0
     [ -f "$root/etc/network/interfaces" ] || return 0
-    grep -q 'wpa-conf[[:space:]]*/etc/wpa_supplicant/wpa_supplicant.conf' \
-        "$root/etc/network/interfaces" "$root"/etc/network/interfaces.d/* 2>/dev/null && return 0
+    owns_stanza wlan0 ||
+        ! grep -q 'wpa-conf[[:space:]]*/etc/wpa_supplicant/wpa_supplicant.conf' \
+            "$root/etc/network/interfaces" "$root"/etc/network/interfaces.d/* 2>/dev/null || return 0
     wifi_stanza='allow-hotplug wlan0
 iface wlan0 inet dhcp
     wpa-conf /etc/wpa_supplicant/wpa_supplicant.conf'

@@ -12,7 +12,7 @@ docker_ready() {
     if [ -e "$state/no_docker" ] && [ -n "$boot" ]; then
         # Docker was installed later. Once the daemon answers, its package is complete, and the
         # installer can read the unit. It removes this mark when the options are set.
-        limit 300 env RPI_IMAGE_CALLER=node sh "$boot/rpi-image/install" docker 2>/dev/null
+        limit 300 env RPI_IMAGE_CALLER=node sh "$boot/rpi-image/install" again >/dev/null 2>&1
         todo
         docker_answers || return 1
     fi

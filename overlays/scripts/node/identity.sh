@@ -11,7 +11,7 @@ same_name() {
         on_machine hostname "$NODE_HOSTNAME"
     fi
     keys_changed=0
-    for key in "$state"/ssh/ssh_host_*; do
+    for key in "$state"/card/ssh/ssh_host_*; do
         [ -f "$key" ] || continue
         cmp -s "$key" "$root/etc/ssh/${key##*/}" && continue
         cp -p "$key" "$root/etc/ssh/${key##*/}.new" &&

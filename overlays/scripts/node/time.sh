@@ -8,9 +8,7 @@ sync_time() {
     tries=0
     while [ "$tries" -lt 12 ]; do
         tries=$((tries + 1))
-        case $(on_machine timedatectl 2>/dev/null) in
-            *'ynchronized: yes'*) return 0 ;;
-        esac
+        ! is_synchronised || return 0
         if [ -n "$NTP_SERVER" ]; then
             on_machine limit 20 ntpdate -u "$NTP_SERVER" >/dev/null 2>&1 && return 0
             on_machine limit 20 busybox ntpd -n -q -p "$NTP_SERVER" >/dev/null 2>&1 && return 0

@@ -108,10 +108,10 @@ def test_json_result_alone_on_stdout(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("call", "options", "code", "word"),
     [
-        (POWER_OFF, ("--until", "never shown"), 5, "the console never showed 'never shown'"),
-        (STAY, ("--timeout", "2", "--until", "x{9}"), 5, "the console never showed 'x{9}'"),
+        (POWER_OFF, ("--until", "never shown"), 5, "the console did not show 'never shown'"),
+        (STAY, ("--timeout", "2", "--until", "x{9}"), 5, "the console did not show 'x{9}'"),
         (STAY, ("--timeout", "2"), 0, "timed out on virt"),
-        (RESTART, (), 5, "the Pi started 8 times without end"),
+        (RESTART, (), 5, "the Pi restarted 8 times and did not stop"),
     ],
 )
 def test_how_it_ends_is_said(

@@ -23,7 +23,7 @@ from imagebuilder.disk.extent import Patch, Run
 from imagebuilder.errors import WriteError
 from imagebuilder.files import new_file
 from imagebuilder.model import BaseImage, BootEdit, ImageSource, NodePlan, NodeSettings
-from tests.lib.tools import mounted, need, need_root, run
+from tests.lib.tools import mounted, need, run, small_tmpfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,13 @@ def composition(base: BaseImage) -> Composition:
         image=ImageSource("base", file=base.path),
     )
     edits = (BootEdit("rpi-image/node.env", b"passphrase=hunter22"), BootEdit("old.txt", None))
-    plan = NodePlan(hostname="pi-03", generation="occidentalis", config_hash="c" * 64, edits=edits)
+    plan = NodePlan(
+        hostname="pi-03",
+        generation="occidentalis",
+        config_hash="c" * 64,
+        edits=edits,
+        cmdline="cmdline.txt",
+    )
     return Composition(settings, base, plan, PATCH)
 
 
@@ -137,12 +143,8 @@ def test_manifest_says_what_was_set_and_holds_no_secret(
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a tmpfs of 2 MiB."""
-    need_root()
-    folder = tmp_path / "small"
-    folder.mkdir()
-    run("mount", "-t", "tmpfs", "-o", "size=2M", "tmpfs", folder)
-    yield folder
-    run("umount", folder)
+    with small_tmpfs(tmp_path / "small", "2M") as folder:
+        yield folder
 
 
 @pytest.mark.root

@@ -334,9 +334,9 @@ def test_the_name_says_the_form(tmp_path: Path, output: str, compress: str, form
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("-o", "x.img", "--compress", "xz"), "x.img is no name for what xz makes"),
-        (("-o", "x.img.gz", "--compress", "xz"), "x.img.gz is no name for what xz makes"),
-        (("-o", "pi.bin"), "is pi.bin a file or a folder?"),
+        (("-o", "x.img", "--compress", "xz"), "x.img does not match --compress xz"),
+        (("-o", "x.img.gz", "--compress", "xz"), "x.img.gz does not match --compress xz"),
+        (("-o", "pi.bin"), "cannot tell if pi.bin is a file or a folder"),
     ],
 )
 def test_a_name_that_contradicts_the_form(

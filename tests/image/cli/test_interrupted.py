@@ -46,21 +46,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def room(tmp_path: Path, base: Path) -> Path:
+def classroom(tmp_path: Path, base: Path) -> Path:
     """Return a class of four."""
     path = tmp_path / "room.yml"
     path.write_text(ROOM.format(image=base))
     return path
 
 
-def started(room: Path, *arguments: object) -> subprocess.Popen[str]:
+def started(classroom: Path, *arguments: object) -> subprocess.Popen[str]:
     """Start rpi-image on the slow disk."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, *map(str, arguments)],
-        cwd=room.parent,
+        cwd=classroom.parent,
         env={
             **os.environ,
-            "RPI_IMAGE_CACHE": str(room.parent / "cache"),
+            "RPI_IMAGE_CACHE": str(classroom.parent / "cache"),
             "SOURCE_DATE_EPOCH": EPOCH,
         },
         stdout=subprocess.DEVNULL,
@@ -90,28 +90,28 @@ def interrupt(program: subprocess.Popen[str], presses: int = 1) -> float:
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_a_batch_ends_at_once_and_leaves_no_part(room: Path, presses: int) -> None:
-    program = started(room, "batch", room, "-j", "2")
-    wait_for(room.parent / "build" / "k-1.img.part")
+def test_a_batch_ends_at_once_and_leaves_no_part(classroom: Path, presses: int) -> None:
+    program = started(classroom, "batch", classroom, "-j", "2")
+    wait_for(classroom.parent / "build" / "k-1.img.part")
     assert interrupt(program, presses) < 1.5
-    assert list((room.parent / "build").iterdir()) == []
+    assert list((classroom.parent / "build").iterdir()) == []
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_a_build_ends_at_once_and_leaves_no_part(room: Path, presses: int) -> None:
-    program = started(room, "build", "--config", room, "--hostname", "k-1")
-    wait_for(room.parent / "build" / "k-1.img.part")
+def test_a_build_ends_at_once_and_leaves_no_part(classroom: Path, presses: int) -> None:
+    program = started(classroom, "build", "--config", classroom, "--hostname", "k-1")
+    wait_for(classroom.parent / "build" / "k-1.img.part")
     assert interrupt(program, presses) < 1.5
-    assert list((room.parent / "build").iterdir()) == []
+    assert list((classroom.parent / "build").iterdir()) == []
 
 
-def half_done(room: Path) -> subprocess.Popen[str]:
+def half_done(classroom: Path) -> subprocess.Popen[str]:
     """Start to build a class anew, until one image of two is replaced."""
-    build = room.parent / "build"
-    succeed(rpi_image("batch", room, cache=room.parent / "cache", cwd=room.parent))
+    build = classroom.parent / "build"
+    succeed(rpi_image("batch", classroom, cache=classroom.parent / "cache", cwd=classroom.parent))
     before = (build / "k-1.img").stat().st_ino
-    room.write_text(room.read_text() + "timezone: Europe/Paris\n")
-    program = started(room, "batch", room, "-j", "1", "--nodes", "k-1,k-2")
+    classroom.write_text(classroom.read_text() + "timezone: Europe/Paris\n")
+    program = started(classroom, "batch", classroom, "-j", "1", "--nodes", "k-1,k-2")
     wait_for(build / "k-2.img.part")
     assert (build / "k-1.img").stat().st_ino != before
     return program
@@ -123,9 +123,9 @@ def summed(build: Path) -> list[str]:
     return [line.split()[1] for line in (build / "SHA256SUMS").read_text().splitlines()]
 
 
-def test_after_ctrl_c_the_sums_and_the_class_are_what_is_there(room: Path) -> None:
-    build = room.parent / "build"
-    interrupt(half_done(room))
+def test_after_ctrl_c_the_sums_and_the_class_are_what_is_there(classroom: Path) -> None:
+    build = classroom.parent / "build"
+    interrupt(half_done(classroom))
     assert summed(build) == [f"k-{n}.img" for n in range(1, 5)]
     nodes = json.loads((build / "classroom.json").read_text())["nodes"]
     assert [node["hostname"] for node in nodes] == [f"k-{n}" for n in range(1, 5)]
@@ -134,8 +134,8 @@ def test_after_ctrl_c_the_sums_and_the_class_are_what_is_there(room: Path) -> No
         assert node["sha256"] == manifest["image_sha256"]
 
 
-def test_after_kill_9_the_sums_name_no_image_that_is_replaced(room: Path) -> None:
-    program = half_done(room)
+def test_after_kill_9_the_sums_name_no_image_that_is_replaced(classroom: Path) -> None:
+    program = half_done(classroom)
     program.send_signal(signal.SIGKILL)
     program.communicate(timeout=60)
-    assert summed(room.parent / "build") == ["k-3.img", "k-4.img"]
+    assert summed(classroom.parent / "build") == ["k-3.img", "k-4.img"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.cli.main import run as rpi_image
-from tests.lib.classroom_samples import room
+from tests.lib.classroom_samples import make_classroom
 from tests.lib.shack_folder import KINDS, called, recorder, written
 from tests.lib.tools import need, run
 
@@ -64,7 +64,7 @@ def test_the_project_is_the_same_however_the_file_is_named(
 def test_the_shell_s_own_project_name_does_not_count(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path) | {"COMPOSE_PROJECT_NAME": "another"}
     (tmp_path / "bin" / "docker-compose").write_text(
         f'#!/bin/sh\necho "$1 $COMPOSE_PROJECT_NAME" >> {tmp_path}/projects\n'
@@ -120,7 +120,7 @@ def test_another_kind_than_the_cards_is_said(
 ) -> None:
     file, out = class_file(tmp_path), tmp_path / "out"
     assert rpi_image(["shack", str(file), "-o", str(out), "--kind", "swarm-mode"]) == 0
-    assert "the cards join a classic cluster" in capsys.readouterr().err
+    assert "the nodes join a classic cluster" in capsys.readouterr().err
     assert (out / "publish-token").exists()
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from imagebuilder.errors import ImageError, SourceError
 from imagebuilder.images.cache import Cache
-from imagebuilder.images.download import Patience, download
+from imagebuilder.images.download import download
+from imagebuilder.images.http_client import Patience
 from imagebuilder.images.obtain import find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.lib.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum
@@ -228,7 +229,7 @@ def test_a_resumed_mixture_is_found_by_its_checksum_and_fetched_afresh(
     site.pages["/x"] = Page(DATA)
     reporter = Recorder()
     assert download(site.url + "/x", part, DIGEST, reporter, HASTY).sha256 == DIGEST
-    assert any("afresh" in note for note in reporter.notes)
+    assert any("starting again" in note for note in reporter.notes)
 
 
 def test_a_part_of_another_address_is_not_gone_on_with(site: Site, tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ def test_a_busy_server_is_asked_again(site: Site, tmp_path: Path) -> None:
 
 def test_patience_ends(site: Site, tmp_path: Path) -> None:
     site.pages["/x"] = Page(DATA, failures=[503] * 9)
-    with pytest.raises(SourceError, match="the server answered 503"):
+    with pytest.raises(SourceError, match="the server returned 503"):
         fetched(site, tmp_path)
     assert len(site.asked("/x")) == HASTY.attempts
 
@@ -299,20 +300,20 @@ def test_a_proxy_of_the_environment_is_used(
 
 @pytest.mark.parametrize("url", ["ftp://h/x", "http://", "nonsense", "http://[/x"])
 def test_an_address_that_cannot_be_is_told(url: str, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="cannot be fetched"):
+    with pytest.raises(SourceError, match="cannot fetch"):
         download(url, tmp_path / "x.part", "", Recorder(), HASTY)
 
 
 @pytest.mark.parametrize("to", ["ftp://example.org/x", "http://[/x"])
 def test_a_redirect_to_what_is_no_web_address_is_told(site: Site, tmp_path: Path, to: str) -> None:
     site.pages["/x"] = Page(status=302, headers={"Location": to})
-    with pytest.raises(SourceError, match="cannot be fetched: this leads to no web address"):
+    with pytest.raises(SourceError, match="redirects to an invalid URL"):
         fetched(site, tmp_path)
 
 
 def test_a_circle_of_redirects_is_told(site: Site, tmp_path: Path) -> None:
     site.pages["/x"] = Page(status=302, headers={"Location": "/x"})
-    with pytest.raises(SourceError, match="the server redirects without end"):
+    with pytest.raises(SourceError, match="too many redirects"):
         fetched(site, tmp_path)
 
 
@@ -328,8 +329,8 @@ def obtain(site: Site, cache: Cache, **facts: object) -> None:
     ("page", "what"),
     [
         (Page(b"<!DOCTYPE html><html>log in</html>"), "web page instead of an image"),
-        (Page(b"gone", status=404), "gave 404"),
-        (Page(b"no", status=403), "gave 403"),
+        (Page(b"gone", status=404), "returned 404"),
+        (Page(b"no", status=403), "returned 403"),
         (Page(DATA), "instead of"),
     ],
 )
@@ -346,7 +347,7 @@ def test_what_is_not_the_image_leaves_nothing(
 
 def test_no_checksum_is_a_refusal_before_anything_is_fetched(site: Site, cache: Cache) -> None:
     site.pages["/pi.img.zip"] = Page(DATA)
-    with pytest.raises(SourceError, match="no checksum is known") as caught:
+    with pytest.raises(SourceError, match="no checksum for") as caught:
         obtain(site, cache)
     assert "--sha256" in caught.value.hint
     assert "--no-checksum" in caught.value.hint
@@ -356,10 +357,10 @@ def test_no_checksum_is_a_refusal_before_anything_is_fetched(site: Site, cache: 
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        (b"<html>not found</html>", "no checksum is known"),
-        (b"hello", "is no SHA-256 file"),
-        (f"{DIGEST}  other.zip\n".encode(), r"names other\.zip"),
-        (f"SHA256 (other.zip) = {DIGEST}\n".encode(), r"names other\.zip"),
+        (b"<html>not found</html>", "no checksum for"),
+        (b"hello", "is not a SHA-256 file"),
+        (f"{DIGEST}  other.zip\n".encode(), r"lists other\.zip"),
+        (f"SHA256 (other.zip) = {DIGEST}\n".encode(), r"lists other\.zip"),
     ],
 )
 def test_a_checksum_file_must_name_the_image(
@@ -414,7 +415,7 @@ def test_without_a_checksum_it_is_said_loudly_and_not_trusted_later(
         assert "without a checksum" in reporter.warnings[-1]
         assert len(reporter.warnings) == times
     assert find_cached(source, cache)
-    with pytest.raises(SourceError, match="no checksum is known"):
+    with pytest.raises(SourceError, match="no checksum for"):
         obtain(site, cache)
 
 
@@ -432,7 +433,7 @@ def test_a_published_checksum_lifts_what_was_taken_without_one(
 def test_a_cut_off_file_without_a_length_is_no_image(site: Site, cache: Cache, web: Path) -> None:
     data = (web / "pi.img.zip").read_bytes()
     site.pages["/pi.img.zip"] = Page(data, length=False, cuts=[len(data) // 2])
-    with pytest.raises(ImageError, match="cut off"):
+    with pytest.raises(ImageError, match="truncated"):
         obtain(site, cache, unchecked=True)
     assert files_in(cache) == []
 

@@ -18,8 +18,8 @@ from imagebuilder.plan.templates import compile_template
 from imagebuilder.shack.encoders import ssh_path
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import with_identities
-from imagebuilder.shack.labels import PAPERS, render_labels
-from tests.lib.classroom_samples import node, room
+from imagebuilder.shack.labels import SHEETS, render_labels
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.nasty import NASTY
 from tests.lib.shack_folder import written
 from tests.lib.tools import need, run
@@ -40,7 +40,7 @@ def nasty_room(folder: Path) -> Classroom:
         )
         for number, text in enumerate(NASTY)
     ]  # fmt: skip
-    return room(folder, *nodes, name='3b $HOME `id` {{ 7 * 7 }} <b> "x"')
+    return make_classroom(folder, *nodes, name='3b $HOME `id` {{ 7 * 7 }} <b> "x"')
 
 
 def test_ansible_shows_each_text_and_runs_none(tmp_path: Path) -> None:
@@ -66,7 +66,9 @@ def test_ansible_shows_each_text_and_runs_none(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def with_keys(tmp_path_factory: pytest.TempPathFactory) -> Classroom:
-    return with_identities(room(tmp_path_factory.mktemp("c"), node(1, keep_host_keys=True)))
+    return with_identities(
+        make_classroom(tmp_path_factory.mktemp("c"), node(1, keep_host_keys=True))
+    )
 
 
 @pytest.mark.parametrize("name", IN_PATHS)
@@ -116,7 +118,9 @@ def test_docker_gets_each_path_as_one_field(shell: tuple[str, ...], tmp_path: Pa
     )
     (tmp_path / "docker").chmod(0o755)
     folder = tmp_path / 'a, "b" $(id) `id`'
-    secure = replace(room(tmp_path, node(1, docker=Docker(tls=True, port=2376))), secrets=folder)
+    secure = replace(
+        make_classroom(tmp_path, node(1, docker=Docker(tls=True, port=2376))), secrets=folder
+    )
     (tmp_path / "script").write_text(EXPORTS["docker-contexts"].render(secure, tmp_path))
     environment = {
         **os.environ,
@@ -153,7 +157,9 @@ def test_the_pages_show_texts_as_texts(templates: tuple[OverlayFile, ...], tmp_p
     page = (written(classroom, templates, tmp_path / "shack") / "web/index.html").read_text()
     plain = _Texts()
     plain.feed(
-        (written(room(tmp_path), templates, tmp_path / "plain") / "web/index.html").read_text()
+        (
+            written(make_classroom(tmp_path), templates, tmp_path / "plain") / "web/index.html"
+        ).read_text()
     )
     shown = _Texts()
     shown.feed(page)
@@ -163,8 +169,8 @@ def test_the_pages_show_texts_as_texts(templates: tuple[OverlayFile, ...], tmp_p
 
 
 def test_the_labels_show_texts_as_texts(tmp_path: Path) -> None:
-    plain, shown, paper = _Texts(), _Texts(), PAPERS["a4"]
-    plain.feed(render_labels(room(tmp_path), paper))
+    plain, shown, paper = _Texts(), _Texts(), SHEETS["a4"]
+    plain.feed(render_labels(make_classroom(tmp_path), paper))
     shown.feed(render_labels(nasty_room(tmp_path), paper))
     assert shown.tags == plain.tags
     assert shown.events == set()

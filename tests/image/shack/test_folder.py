@@ -23,7 +23,7 @@ from imagebuilder.model import (
     Shack,
 )
 from imagebuilder.shack.folder import Kind, plan_shack
-from tests.lib.classroom_samples import SHACK, node, room
+from tests.lib.classroom_samples import SHACK, make_classroom, node
 from tests.lib.shack_folder import KINDS, command_of, text_of, written
 from tests.lib.tools import need, run
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def seed_room(folder: Path, **shack: str) -> Classroom:
-    return room(folder, shack=replace(SHACK, **shack))  # type: ignore[arg-type]
+    return make_classroom(folder, shack=replace(SHACK, **shack))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -40,7 +40,7 @@ def test_docker_compose_reads_it(
     kind: Kind, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("docker-compose")
-    folder = written(room(tmp_path), templates, tmp_path / "shack", kind)
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack", kind)
     read = yaml.safe_load(run("docker-compose", "config", cwd=folder))
     services = read["services"]
     assert list(services) == sorted(
@@ -86,10 +86,10 @@ def test_consul_of_2015_has_no_ui_flag_and_an_entrypoint_of_its_own(
 def test_a_new_manager_looks_where_old_nodes_register(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    assert command_of(room(tmp_path), templates, "manager") == [
+    assert command_of(make_classroom(tmp_path), templates, "manager") == [
         "manage", "--discovery-opt", "kv.path=swarm", "consul://192.168.2.1:8500",
     ]  # fmt: skip
-    new = room(tmp_path, node(1, cluster=Cluster(swarm_version="1.2.6")))
+    new = make_classroom(tmp_path, node(1, cluster=Cluster(swarm_version="1.2.6")))
     assert command_of(new, templates, "manager") == ["manage", "consul://192.168.2.1:8500/swarm"]
 
 
@@ -109,7 +109,7 @@ OLD, NEW = ImageSource(name="o", generation="occidentalis"), ImageSource(name="n
 def test_the_manager_is_one_that_manages_the_class_s_docker(
     nodes: list[NodeSettings], image: str, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    classroom = room(tmp_path, *nodes)
+    classroom = make_classroom(tmp_path, *nodes)
     folder = written(classroom, templates, tmp_path / "shack")
     manager = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]["manager"]
     assert manager["image"] == image
@@ -138,7 +138,7 @@ def test_an_old_manager_does_not_find_new_nodes(
     versions: tuple[str, ...], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     nodes = [node(n, cluster=Cluster(swarm_version=v)) for n, v in enumerate(versions, start=1)]
-    mixed = room(tmp_path, *nodes, shack=replace(SHACK, swarm_image="swarm:0.2.0"))
+    mixed = make_classroom(tmp_path, *nodes, shack=replace(SHACK, swarm_image="swarm:0.2.0"))
     with pytest.raises(SettingsError, match="the swarm manager"):
         plan_shack(mixed, templates)
 
@@ -150,10 +150,10 @@ def test_the_bootstrap_count_is_the_class_s(
         node(n, cluster=Cluster(consul_server=n < 3, consul_bootstrap_expect=3 if n < 3 else 0))
         for n in range(1, 5)
     ]
-    words = command_of(room(tmp_path, *servers), templates, "consul")
+    words = command_of(make_classroom(tmp_path, *servers), templates, "consul")
     assert words[words.index("-bootstrap-expect") + 1] == "3"
     with pytest.raises(SettingsError, match="is 3, but there are 2 consul servers"):
-        plan_shack(room(tmp_path, servers[0], servers[3]), templates)
+        plan_shack(make_classroom(tmp_path, servers[0], servers[3]), templates)
 
 
 @pytest.mark.parametrize(
@@ -166,18 +166,18 @@ def test_the_bootstrap_count_is_the_class_s(
 def test_what_a_class_must_share(
     change: dict[str, str], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    torn = room(tmp_path, node(1), node(2, cluster=Cluster(**change)))  # type: ignore[arg-type]
+    torn = make_classroom(tmp_path, node(1), node(2, cluster=Cluster(**change)))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="different"):
         plan_shack(torn, templates)
 
 
 def test_no_shack_no_folder(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="has no `shack:`"):
-        plan_shack(room(tmp_path, shack=None), templates)
+        plan_shack(make_classroom(tmp_path, shack=None), templates)
 
 
 def test_only_the_services_asked_for(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
-    few = room(tmp_path, shack=Shack("192.168.2.1", services=("registry",), ntp=False))
+    few = make_classroom(tmp_path, shack=Shack("192.168.2.1", services=("registry",), ntp=False))
     folder = written(few, templates, tmp_path / "shack")
     compose = yaml.safe_load((folder / "docker-compose.yml").read_text())
     assert list(compose["services"]) == ["consul", "manager", "registry"]
@@ -189,10 +189,10 @@ def test_only_the_services_asked_for(templates: tuple[OverlayFile, ...], tmp_pat
 def test_a_service_that_is_left_out_later_loses_its_files(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack", "swarm-mode")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack", "swarm-mode")
     (folder / "notes.txt").write_text("mine")
     assert (folder / "publish-token").exists()
-    written(room(tmp_path), templates, folder, "classic")
+    written(make_classroom(tmp_path), templates, folder, "classic")
     assert not (folder / "publish-token").exists()
     assert not (folder / "manager" / "nginx.conf").exists()
     assert (folder / "notes.txt").read_text() == "mine"
@@ -203,7 +203,7 @@ def test_a_service_that_is_left_out_later_loses_its_files(
 
 def secret_room(folder: Path) -> Classroom:
     cluster, docker = Cluster(consul_encrypt=Secret("c2VjcmV0")), Docker(tls=True, port=2376)
-    return room(folder, *(node(n, cluster=cluster, docker=docker) for n in (1, 2)))
+    return make_classroom(folder, *(node(n, cluster=cluster, docker=docker) for n in (1, 2)))
 
 
 def test_secrets_lie_in_files_of_the_owner_only(
@@ -258,7 +258,7 @@ def test_nginx_takes_both_configurations(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("nginx")
-    folder = written(room(tmp_path), templates, tmp_path / "shack", "swarm-mode")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack", "swarm-mode")
     for path in (folder / "nginx.conf", folder / "manager" / "nginx.conf"):
         run("nginx", "-t", "-q", "-c", path)
 
@@ -266,7 +266,9 @@ def test_nginx_takes_both_configurations(
 def test_the_class_page_shows_words_not_markup(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    nasty = room(tmp_path, node(1, owner="<script>x</script>", seat="<b>"), name="3 & <i>")
+    nasty = make_classroom(
+        tmp_path, node(1, owner="<script>x</script>", seat="<b>"), name="3 & <i>"
+    )
     page = text_of(plan_shack(nasty, templates), "web/index.html")
     assert "<script>" not in page
     assert "&lt;script&gt;" in page
@@ -286,7 +288,7 @@ def test_an_open_socket_is_said_loudly_and_only_then(
     templates: tuple[OverlayFile, ...],
     tmp_path: Path,
 ) -> None:
-    files = plan_shack(room(tmp_path, node(1, docker=docker)), templates, kind)
+    files = plan_shack(make_classroom(tmp_path, node(1, docker=docker)), templates, kind)
     for path in ("README.md", "web/index.html"):
         assert ("ask for no password" in text_of(files, path)) is is_open
 
@@ -294,7 +296,7 @@ def test_an_open_socket_is_said_loudly_and_only_then(
 def test_every_node_has_its_line_and_anchor(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    thirty = room(tmp_path, *(node(n) for n in range(1, 31)))
+    thirty = make_classroom(tmp_path, *(node(n) for n in range(1, 31)))
     files = plan_shack(thirty, templates)
     page, readme = text_of(files, "web/index.html"), text_of(files, "README.md")
     for settings in thirty.nodes:

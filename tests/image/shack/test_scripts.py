@@ -25,7 +25,7 @@ from imagebuilder.model import (
 )
 from imagebuilder.shack.folder import Kind, plan_shack
 from imagebuilder.shack.services import project_name
-from tests.lib.classroom_samples import SHACK, node, room
+from tests.lib.classroom_samples import SHACK, make_classroom, node
 from tests.lib.real_consul import consul_program, free_ports, running, wait_for
 from tests.lib.shack_folder import (
     KINDS,
@@ -51,7 +51,7 @@ def test_shellcheck_has_nothing_to_say(
     kind: Kind, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("shellcheck")
-    nasty = room(tmp_path, node(1, owner="it's `id` $(id)"), name="3b's $(touch x)")
+    nasty = make_classroom(tmp_path, node(1, owner="it's `id` $(id)"), name="3b's $(touch x)")
     folder = written(nasty, templates, tmp_path / "shack", kind)
     scripts = [path for path in folder.iterdir() if path.is_file() and os.access(path, os.X_OK)]
     assert len(scripts) >= 4
@@ -60,7 +60,7 @@ def test_shellcheck_has_nothing_to_say(
 
 def test_make_up_checks_then_starts(templates: tuple[OverlayFile, ...], tmp_path: Path) -> None:
     need("make")
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     subprocess.run(["make", "up"], cwd=folder, env=environment, check=True, capture_output=True)
     assert called(tmp_path)[-1] == "compose up -d"
@@ -77,7 +77,7 @@ def test_make_up_checks_then_starts(templates: tuple[OverlayFile, ...], tmp_path
 def test_a_compose_that_does_not_run_is_none(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     broken = "#!/bin/sh\necho \"ModuleNotFoundError: No module named 'distutils'\" >&2\nexit 1\n"
     (tmp_path / "bin" / "docker-compose").write_text(broken)
@@ -94,7 +94,7 @@ def test_the_logs_of_all_are_followed_until_ctrl_c(
     shell: list[str], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("dash", "busybox")
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     follow = f'#!/bin/sh\necho $$ >> {tmp_path}/jobs\necho "hello from $5"\nexec sleep 60\n'
     (tmp_path / "bin" / "docker").write_text(follow)
@@ -129,7 +129,7 @@ def ended(job: str) -> bool:
 def test_what_an_old_compose_left_aside_is_removed_and_made_anew(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     docker = tmp_path / "bin" / "docker"
     docker.write_text(
@@ -151,7 +151,7 @@ def test_what_an_old_compose_left_aside_is_removed_and_made_anew(
 def test_the_containers_of_another_shack_are_named_and_kept(
     owner: str, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     docker = tmp_path / "bin" / "docker"
     lines = f'echo "{owner}"; echo "shack-web shack-class-3b"; echo "consul2 mine"'
@@ -165,7 +165,7 @@ def test_the_containers_of_another_shack_are_named_and_kept(
 
 def test_each_class_has_containers_and_volumes_of_its_own(tmp_path: Path) -> None:
     def named(name: str, *path: str) -> str:
-        return project_name(room(tmp_path, name=name, path=tmp_path.joinpath(*path)))
+        return project_name(make_classroom(tmp_path, name=name, path=tmp_path.joinpath(*path)))
 
     assert named("3b & 3c", "a", "classroom.yml") == "shack-3b-3c"
     assert named("classroom", "3B", "classroom.yml") == "shack-3b-classroom"
@@ -191,7 +191,7 @@ def test_docker_compose_asks_for_the_class_s_own_project(
         def log_message(self, *words: object) -> None:
             del words
 
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     with ThreadingHTTPServer(("127.0.0.1", 0), Daemon) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host = f"tcp://127.0.0.1:{server.server_port}"
@@ -207,7 +207,7 @@ def test_docker_compose_asks_for_the_class_s_own_project(
 def test_the_plain_script_uses_the_volumes_of_compose(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    script = text_of(plan_shack(room(tmp_path), templates), "shack.sh")
+    script = text_of(plan_shack(make_classroom(tmp_path), templates), "shack.sh")
     assert "-v 'shack-class-3b_registry-data:/var/lib/registry'" in script
     assert "-v 'shack-class-3b_consul-data:/consul/data'" in script
 
@@ -221,7 +221,7 @@ def test_a_new_gossip_key_is_the_one_that_consul_uses(
     (tmp_path / "ports.json").write_text(json.dumps({"ports": ports}))
     url = f"http://127.0.0.1:{http}/v1"
     for key in (base64.b64encode(bytes([n]) * 16).decode() for n in (1, 2)):
-        keyed = room(tmp_path, node(1, cluster=Cluster(consul_encrypt=Secret(key))))
+        keyed = make_classroom(tmp_path, node(1, cluster=Cluster(consul_encrypt=Secret(key))))
         words = command_of(keyed, templates, "consul")
         data = words[words.index("-data-dir") + 1].replace("/consul/data", str(tmp_path / "data"))
         with running(
@@ -235,7 +235,7 @@ def test_a_new_gossip_key_is_the_one_that_consul_uses(
 def test_another_failure_of_compose_stops_nothing(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     (tmp_path / "bin" / "docker-compose").write_text(
         f'#!/bin/sh\necho "compose $*" >> {tmp_path}/log\n[ "$1" != up ]\n'
@@ -248,7 +248,7 @@ def test_another_failure_of_compose_stops_nothing(
 def test_without_compose_the_plain_script_starts_all(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     for _ in range(2):
         subprocess.run(
@@ -270,7 +270,7 @@ def test_without_compose_the_plain_script_starts_all(
 def test_a_machine_without_the_address_is_no_shack(
     address: str, complaint: str, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    classroom = room(tmp_path, shack=Shack(address))
+    classroom = make_classroom(tmp_path, shack=Shack(address))
     folder = written(classroom, templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     done = subprocess.run(
@@ -288,7 +288,9 @@ def test_a_user_whom_docker_does_not_let_in_is_told_so(
     need("docker", "setpriv", "make")
     # Not under tmp_path, whose parents are closed to everyone else.
     with tempfile.TemporaryDirectory() as place, socket.socket(socket.AF_UNIX) as docker:
-        folder = written(room(tmp_path_factory.mktemp("room")), templates, Path(place, "shack"))
+        folder = written(
+            make_classroom(tmp_path_factory.mktemp("room")), templates, Path(place, "shack")
+        )
         os.chmod(place, 0o755)  # noqa: PTH101, S103
         docker.bind(f"{place}/docker.sock")
         os.chmod(f"{place}/docker.sock", 0o660)  # noqa: PTH101
@@ -299,14 +301,16 @@ def test_a_user_whom_docker_does_not_let_in_is_told_so(
             env={**os.environ, "DOCKER_HOST": f"unix://{place}/docker.sock", "HOME": place},
         )  # fmt: skip
     assert done.returncode != 0
-    assert "error: docker does not let this user in" in done.stderr
+    assert "error: no permission to use docker" in done.stderr
     assert 'usermod -aG docker "$USER" and log in anew' in done.stderr
 
 
 def test_preload_pulls_for_the_lowest_board_and_pushes(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    mixed = room(tmp_path, node(1), node(2, arch="armv6", cluster=Cluster(images=("redis:3",))))
+    mixed = make_classroom(
+        tmp_path, node(1), node(2, arch="armv6", cluster=Cluster(images=("redis:3",)))
+    )
     folder = written(mixed, templates, tmp_path / "shack")
     subprocess.run(["sh", folder / "preload"], env=recorder(tmp_path), check=True)
     lines = called(tmp_path)
@@ -323,7 +327,7 @@ def test_preload_leaves_the_class_s_own_images_alone(
     host: str, templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     images = (f"{host}:5000/demo:1", "ghcr.io/owner/thing:2")
-    own = room(tmp_path, node(1, cluster=Cluster(images=images)))
+    own = make_classroom(tmp_path, node(1, cluster=Cluster(images=images)))
     folder = written(own, templates, tmp_path / "shack")
     subprocess.run(["sh", folder / "preload"], env=recorder(tmp_path), check=True)
     lines = "\n".join(called(tmp_path))
@@ -336,7 +340,7 @@ def test_preload_for_swarm_mode_takes_what_the_cards_use(
     images: tuple[str, ...], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("shellcheck")
-    plain = room(tmp_path, node(1, cluster=Cluster(images=images)))
+    plain = make_classroom(tmp_path, node(1, cluster=Cluster(images=images)))
     folder = written(plain, templates, tmp_path / "shack", "swarm-mode")
     done = subprocess.run(
         ["sh", folder / "preload"], env=recorder(tmp_path), capture_output=True, text=True,
@@ -351,7 +355,7 @@ def test_preload_for_swarm_mode_takes_what_the_cards_use(
 def test_preload_names_what_failed_and_goes_on(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path, fails="arm-consul")
     done = subprocess.run(
         ["sh", folder / "preload"], env=environment, capture_output=True, text=True, check=False
@@ -366,7 +370,7 @@ def test_preload_names_what_failed_and_goes_on(
 def test_preload_without_an_uplink_takes_what_is_here(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     environment = recorder(tmp_path, fails="pull")
     subprocess.run(["sh", folder / "preload"], env=environment, check=True, capture_output=True)
     assert "docker push localhost:5000/dduportal/arm-consul:0.5.0" in called(tmp_path)
@@ -399,7 +403,9 @@ def test_the_join_token_reaches_the_store_and_no_argument(
     with ThreadingHTTPServer(("127.0.0.1", 0), Store) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         shack = replace(SHACK, consul_port=server.server_port)
-        folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode")
+        folder = written(
+            make_classroom(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode"
+        )
         environment = {**recorder(tmp_path), **PROXY}
         done = subprocess.run(
             ["sh", folder / "publish-token"], env=environment, check=True, capture_output=True
@@ -417,7 +423,9 @@ def test_without_a_leader_the_token_is_not_published(
     templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     shack = replace(SHACK, consul_port=1)
-    folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode")
+    folder = written(
+        make_classroom(tmp_path, shack=shack), templates, tmp_path / "shack", "swarm-mode"
+    )
     environment = {**recorder(tmp_path), "TRIES": "1"}
     done = subprocess.run(
         ["sh", folder / "publish-token"], env=environment, capture_output=True, text=True,
@@ -440,7 +448,7 @@ def test_make_status_asks_the_services_and_no_proxy(
             "127.0.0.1", services=("registry",), consul_port=consul, swarm_port=manager,
             registry_port=registry,
         )  # fmt: skip
-        folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack")
+        folder = written(make_classroom(tmp_path, shack=shack), templates, tmp_path / "shack")
         done = subprocess.run(
             ["make", "-s", "status"], cwd=folder, env={**os.environ, **PROXY}, capture_output=True,
             text=True, check=True,
@@ -454,7 +462,7 @@ def test_a_service_that_only_restarts_is_down(
 ) -> None:
     need("curl")
     shack = Shack("127.0.0.1", services=("ntp",), consul_port=1, swarm_port=1)
-    folder = written(room(tmp_path, shack=shack), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path, shack=shack), templates, tmp_path / "shack")
     environment = recorder(tmp_path)
     # As Docker answers: a container that is between two starts is Running.
     (tmp_path / "bin" / "docker").write_text(
@@ -471,7 +479,7 @@ def test_the_time_server_starts_again_after_the_power_was_cut(
 ) -> None:
     need_root()
     need("chronyd", "unshare", "mount")
-    folder = written(room(tmp_path), templates, tmp_path / "shack")
+    folder = written(make_classroom(tmp_path), templates, tmp_path / "shack")
     kept = tmp_path / "kept"
     kept.mkdir()
     # What a container has: its own process 1, a /run that stays, a /dev/shm that does not.

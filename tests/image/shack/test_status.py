@@ -102,7 +102,7 @@ def test_a_silent_manager_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFix
     with answering(consul_answers("0.5.0")) as consul:
         code, out, err = status(capsys, class_file(tmp_path, consul, *free_ports(1)))
     assert code == 0
-    assert "warning: only consul was asked" in err
+    assert "warning: only consul was queried" in err
     assert "joined" in out
 
 

@@ -13,10 +13,10 @@ import pytest
 
 from imagebuilder.errors import SourceError
 from imagebuilder.model import Classroom, Shack
-from imagebuilder.shack.cluster import Client, ask_shack
+from imagebuilder.shack.cluster import ClientCertificate, ask_shack
 from imagebuilder.shack.keystore import client_bundle, shack_certificate
 from imagebuilder.shack.status import ClusterState, Member
-from tests.lib.classroom_samples import room
+from tests.lib.classroom_samples import make_classroom
 from tests.lib.shack_server import Answer, answering, consul_answers, manager_answers
 
 if TYPE_CHECKING:
@@ -178,9 +178,9 @@ def test_a_redirect_is_not_followed() -> None:
 
 
 def test_a_manager_that_speaks_no_tls(tmp_path: Path) -> None:
-    bundle = client_bundle(room(tmp_path))
+    bundle = client_bundle(make_classroom(tmp_path))
     with shack(consul_answers("0.5.0"), manager_answers("0.2.0")) as there:
-        found = ask_shack(there, client=Client(bundle), timeout_seconds=2)
+        found = ask_shack(there, client=ClientCertificate(bundle), timeout_seconds=2)
     assert found.engines is None
     assert found.manager_error
 
@@ -198,14 +198,16 @@ def manager_tls(classroom: Classroom, folder: Path) -> ssl.SSLContext:
 
 def test_a_manager_with_tls_answers_this_class_only(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
-    classroom, other = room(tmp_path), room(tmp_path / "other")
+    classroom, other = make_classroom(tmp_path), make_classroom(tmp_path / "other")
     with (
         answering(consul_answers("0.5.0")) as consul_port,
         answering(manager_answers("1.2.9"), manager_tls(classroom, tmp_path)) as port,
     ):
         there = Shack("127.0.0.1", consul_port=consul_port, swarm_port=port)
-        ours = ask_shack(there, client=Client(client_bundle(classroom)), timeout_seconds=5)
-        theirs = ask_shack(there, client=Client(client_bundle(other)), timeout_seconds=5)
+        ours = ask_shack(
+            there, client=ClientCertificate(client_bundle(classroom)), timeout_seconds=5
+        )
+        theirs = ask_shack(there, client=ClientCertificate(client_bundle(other)), timeout_seconds=5)
         plain = ask_shack(there, timeout_seconds=5)
     assert ours.engines is not None
     assert theirs.engines is None

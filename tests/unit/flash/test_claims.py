@@ -106,13 +106,13 @@ def test_last_week_s_cards_serve_again_in_any_order(desk: Desk) -> None:
 def test_a_card_of_this_run_is_not_overwritten_by_it(desk: Desk) -> None:
     claims = desk.claims(TODAY)
     desk.write(claims, "pi-01", "a", TODAY)
-    with pytest.raises(RefusedError, match="became pi-01 just now"):
+    with pytest.raises(RefusedError, match="was just written for pi-01"):
         desk.begin(claims, "pi-02", "a")
 
 
 def test_another_node_s_card_needs_to_be_told(desk: Desk) -> None:
     desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
-    with pytest.raises(RefusedError, match="is pi-01 already"):
+    with pytest.raises(RefusedError, match="this card is pi-01"):
         desk.begin(desk.claims(TODAY, again=False), "pi-02", "a")
     desk.write(desk.claims(TODAY), "pi-02", "a", TODAY)
     assert desk.states() == {"pi-01": "failed", "pi-02": "written"}
@@ -189,7 +189,7 @@ def test_what_the_ledger_refuses_is_known_before_it_is_claimed(desk: Desk) -> No
     desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     before = desk.ledger.path.read_text()
     claims = desk.claims(TODAY, again=False)
-    for node, path, words in (("pi-02", "a", "is pi-01 already"), ("pi-01", "b", "was written")):
+    for node, path, words in (("pi-02", "a", "this card is pi-01"), ("pi-01", "b", "was written")):
         with pytest.raises(RefusedError, match=words):
             claims.check(desk.content(node), desk.device(path))
     assert desk.ledger.path.read_text() == before
@@ -206,12 +206,12 @@ def test_a_full_disk_under_the_ledger_says_what_became_of_the_card(
     monkeypatch.setattr(ledger, "write_file", full)
     with pytest.raises(WriteError, match="No space left") as failed:
         desk.begin(claims, "pi-02", "b")
-    assert failed.value.hint == "make room, or mend its rights; nothing was written to b"
+    assert failed.value.hint == "free some space, or fix its permissions; nothing was written to b"
     claims.take_back()
 
 
 def test_an_entry_of_an_earlier_version_knows_no_time(desk: Desk) -> None:
     desk.write(desk.claims(LAST_WEEK), "pi-01", "a", LAST_WEEK)
     desk.ledger.settle(replace(desk.ledger.entries()[0], built=""))
-    with pytest.raises(RefusedError, match="is pi-01 already"):
+    with pytest.raises(RefusedError, match="this card is pi-01"):
         desk.begin(desk.claims(TODAY, again=False), "pi-02", "a")

@@ -167,7 +167,7 @@ def test_cards_get_the_nodes_in_turn() -> None:
     scenes = [[EMPTY_SLOT], [inserted(5)], [EMPTY_SLOT], [inserted(6)]]
     flasher, diary, settled = serve(["pi-01", "pi-02"], scenes)
     assert flasher.written == [("pi-01", 5), ("pi-02", 6)]
-    assert any("pi-01 goes onto /dev/sdc" in note for note in diary.notes)
+    assert any("writing pi-01 to /dev/sdc" in note for note in diary.notes)
     assert any("label 2 of 2, pi-02" in note for note in diary.notes)
     assert len(settled) == 2
 
@@ -188,7 +188,7 @@ def test_nor_when_it_is_pulled_and_put_in_again() -> None:
     back = replace(STICK, sequence=9)
     flasher, diary, _ = serve(["pi-01"], [[STICK], [], [back], [back, inserted(5)]])
     assert flasher.written == [("pi-01", 5)]
-    assert sum("was here when the station started" in text for text in diary.warnings) == 1
+    assert sum("was present when the station started" in text for text in diary.warnings) == 1
 
 
 def test_a_card_that_stays_in_is_not_written_twice() -> None:
@@ -208,7 +208,7 @@ def test_a_failed_card_is_named_and_its_node_waits_for_the_next() -> None:
     scenes = [[], [inserted(5)], [inserted(6)], [inserted(7)]]
     flasher, diary, settled = serve(["pi-01", "pi-02"], scenes, bad={5})
     assert flasher.written == [("pi-01", 6), ("pi-02", 7)]
-    assert any("/dev/sdc failed" in w and "pi-01 waits" in w for w in diary.warnings)
+    assert any("/dev/sdc failed" in w and "another card for pi-01" in w for w in diary.warnings)
     assert [bool(outcome.error) for outcome in settled] == [True, False, False]
 
 
@@ -248,7 +248,7 @@ def test_a_card_that_the_desktop_mounted_is_taken_once_it_is_free() -> None:
     desk.run()
     assert desk.flasher.written == [("pi-01", 5)]
     assert [text for text in desk.diary.warnings if "is mounted" in text] == [
-        "/dev/sdc is left alone: it is mounted (/dev/sdc1 on /media/x/boot)"
+        "skipping /dev/sdc: it is mounted (/dev/sdc1 on /media/x/boot)"
     ]
 
 
@@ -277,13 +277,13 @@ def test_what_is_refused_anyway_stays_mounted() -> None:
 def test_one_that_cannot_be_unmounted_is_left_alone_once() -> None:
     def free(device: Device) -> Device:
         if device.sequence == 5:
-            raise RefusedError("/dev/sdc1 cannot be unmounted", "close what uses it")
+            raise RefusedError("cannot unmount /dev/sdc1", "close what uses it")
         return device
 
     desk = Desk(["pi-01"], [[], [inserted(5)], [inserted(5)], [inserted(6)]], free=free)
     desk.run()
     assert desk.flasher.written == [("pi-01", 6)]
-    assert desk.diary.warnings == ["/dev/sdc is left alone: /dev/sdc1 cannot be unmounted"]
+    assert desk.diary.warnings == ["skipping /dev/sdc: cannot unmount /dev/sdc1"]
 
 
 def test_a_card_in_use_for_a_moment_is_tried_again() -> None:
@@ -298,7 +298,7 @@ def test_a_node_that_another_run_takes_is_passed_over() -> None:
     desk = Desk(["pi-01", "pi-02"], [[], [inserted(5)]], taken=frozenset({"pi-01"}))
     desk.run()
     assert desk.flasher.written == [("pi-02", 5)]
-    assert any("pi-01 is passed over" in text for text in desk.diary.warnings)
+    assert any("skipping pi-01" in text for text in desk.diary.warnings)
 
 
 def test_the_station_ends_where_others_took_every_node() -> None:

@@ -64,7 +64,7 @@ def test_a_right_disk_is_proven(disk: Path) -> None:
 def test_another_content_is_named(disk: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("root=/dev/sda2\n")
     run("mcopy", "-o", "-i", f"{disk}@@{START}", tmp_path / "other", "::cmdline.txt")
-    with pytest.raises(WriteError, match=r"/dev/sdb: cmdline\.txt is not what was written"):
+    with pytest.raises(WriteError, match=r"/dev/sdb: cmdline\.txt differs from what was written"):
         prove(disk, FILES)
 
 

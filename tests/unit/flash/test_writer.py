@@ -220,7 +220,7 @@ def test_an_end_that_is_also_the_start_is_found(
     monkeypatch.setattr(card, "read", lambda at, view: read(real(at), view))
     with (
         job_of(tmp_path, 20 * MIB, [Extent(0, 20 * MIB)], Patch()) as job,
-        pytest.raises(WriteError, match="32505856 to 33554432 read back differently"),
+        pytest.raises(WriteError, match="32505856 to 33554432 differ when read back"),
     ):
         run(job, card)
     assert not any(card.store[:CHUNK_BYTES])
@@ -239,7 +239,7 @@ def test_whatever_transfer_fails_the_card_does_not_boot(
             card.fail_at = number
             with pytest.raises(WriteError, match="/dev/card") as failed:
                 run(job, card, options)
-            assert "does not boot" in failed.value.hint
+            assert "will not boot" in failed.value.hint
             assert not any(card.store[:CHUNK_BYTES])
     assert transfers > (14 if verify else 8)
 
@@ -262,7 +262,9 @@ def test_a_card_that_cannot_be_zeroed_again_is_said_so(tmp_path: Path, card: Mem
 def test_a_failed_proof_takes_the_commit_back(tmp_path: Path, card: MemoryCard) -> None:
     def wrong(disk: ReadAt) -> None:
         assert disk.size_bytes == CARD_BYTES
-        raise WriteError("/dev/card: cmdline.txt is not what was written", "take another card")
+        raise WriteError(
+            "/dev/card: cmdline.txt differs from what was written", "take another card"
+        )
 
     with job_of(tmp_path, 12 * MIB, [], Patch()) as job:
         bad = CardJob(device=job.device, source=job.source, write_set=job.write_set, prove=wrong)
@@ -373,7 +375,7 @@ def test_who_stops_hears_which_card_is_awaited(
         (outcome,) = flasher.stop()
     assert outcome.cancelled
     assert reporter.warnings[1:] == [
-        "waiting for /dev/card to answer; pulling the reader ends that",
+        "waiting for /dev/card: pull the reader to stop waiting",
     ]
 
 

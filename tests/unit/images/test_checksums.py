@@ -36,13 +36,13 @@ def test_digests_are_given_in_lower_case() -> None:
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("", "is no SHA-256 file"),
-        (f"{ONE}\n{TWO}\n", "is no SHA-256 file"),
+        ("", "is not a SHA-256 file"),
+        (f"{ONE}\n{TWO}\n", "is not a SHA-256 file"),
         (f"SHA256 (pi.img.zip.sig) = {ONE}\n", r"names pi\.img\.zip\.sig"),
-        (f"SHA1 (pi.img.zip) = {ONE}\n", "is no SHA-256 file"),
-        (f"SHA512 (pi.img.zip) = {ONE}{TWO}\n", "is no SHA-256 file"),
-        (f"{ONE[1:]}  pi.img.zip\n", "is no SHA-256 file"),
-        (f"{'1' * 32}  pi.img.zip\n", "is no SHA-256 file"),
+        (f"SHA1 (pi.img.zip) = {ONE}\n", "is not a SHA-256 file"),
+        (f"SHA512 (pi.img.zip) = {ONE}{TWO}\n", "is not a SHA-256 file"),
+        (f"{ONE[1:]}  pi.img.zip\n", "is not a SHA-256 file"),
+        (f"{'1' * 32}  pi.img.zip\n", "is not a SHA-256 file"),
         (f"{ONE}  pi.img.zip.sig\n", r"names pi\.img\.zip\.sig"),
     ],
 )
@@ -65,5 +65,5 @@ def test_the_name_of_an_address_is_decoded() -> None:
 
 
 def test_an_address_out_of_form_is_told() -> None:
-    with pytest.raises(SourceError, match="cannot be fetched"):
+    with pytest.raises(SourceError, match="cannot fetch"):
         redacted("http://[/x")

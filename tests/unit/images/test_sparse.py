@@ -11,8 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError
-from imagebuilder.images.sparse import BLOCK_BYTES, data_runs, hash_file, open_unrolled, write_raw
-from imagebuilder.images.unpack import ImageStream
+from imagebuilder.images.archives.unpack import ImageStream
+from imagebuilder.images.sparse import (
+    BLOCK_BYTES,
+    data_runs,
+    hash_file,
+    open_lazily_unpacked,
+    write_raw,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +86,7 @@ def test_a_stream_read_as_a_disk_is_unpacked_as_far_as_is_asked(
 
     out = tmp_path_factory.mktemp("unrolled") / "part"
     stream = ImageStream(counted(), len(whole) if stated else None, "x")
-    with open_unrolled(stream, out) as disk:
+    with open_lazily_unpacked(stream, out) as disk:
         assert disk.size_bytes == len(whole)
         farthest = 0
         for _ in range(3):

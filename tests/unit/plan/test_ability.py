@@ -9,7 +9,7 @@ import pytest
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import Secret, User, Wifi, WifiNetwork
-from imagebuilder.plan.context import secret_context
+from imagebuilder.plan.context import secret_variables
 from imagebuilder.plan.vendor.ability import CRYPT, crypt_method
 from tests.lib.plan_samples import boot_of, plain_node, plan
 from tests.lib.plans import files_of, text_of
@@ -115,7 +115,7 @@ def plain() -> NodeSettings:
 def test_a_guess_of_a_wpa3_passphrase_cannot_be_checked_by_the_hash_alone() -> None:
     """The configuration hash is made of the slow hash of the passphrase, as for WPA2."""
     one, other = (
-        secret_context(lab("wpa3"), plaintext=plaintext)["networks"] for plaintext in (False, True)
+        secret_variables(lab("wpa3"), plaintext=plaintext)["networks"] for plaintext in (False, True)
     )
     assert "correct horse" not in repr(one)
     assert "correct horse" in repr(other)

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.context import public_context
+from imagebuilder.plan.context import node_variables
 from imagebuilder.plan.generations import detect, parse_generation
 from imagebuilder.plan.node import plan_node
 from tests.lib.plan_samples import (
@@ -39,7 +39,7 @@ def test_the_example_of_the_documentation_runs(tmp_path: Path) -> None:
 
 def test_what_templates_may_use_is_documented() -> None:
     guide = (DOCS / "overlays.md").read_text()
-    facts = public_context(full_node(), "x")
+    facts = node_variables(full_node(), "x")
     assert not [name for name in facts if not re.search(rf"`(node)?\.{name}\b", guide)]
     shipped = [file for file in node_files() if file.path.endswith(".j2")]
     filters = {name for file in shipped for name in re.findall(rb"\| (\w+)", file.data)}

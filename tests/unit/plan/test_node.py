@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import (
-    TAKEN,
+    RESERVED_VARIABLES,
     Docker,
     OverlayFile,
     User,
     Wifi,
 )
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.context import docker_options, secret_context
+from imagebuilder.plan.context import docker_options, secret_variables
 from imagebuilder.plan.generations import detect
 from tests.lib.plan_samples import (
     BUILD_TIME,
@@ -216,10 +216,10 @@ def test_an_unknown_variable_is_an_error_with_its_place() -> None:
 
 
 def test_every_secret_fact_counts_as_taken() -> None:
-    assert secret_context(full_node(), plaintext=False).keys() < TAKEN
+    assert secret_variables(full_node(), plaintext=False).keys() < RESERVED_VARIABLES
 
 
-@pytest.mark.parametrize("name", sorted(TAKEN))
+@pytest.mark.parametrize("name", sorted(RESERVED_VARIABLES))
 def test_a_variable_cannot_hide_what_templates_know(name: str) -> None:
     with pytest.raises(SettingsError, match="is reserved"):
         plan(node_with(variables=((name, "x"),)), boot_of("occidentalis"))

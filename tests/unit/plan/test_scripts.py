@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from imagebuilder.build.compose import Layers
+from imagebuilder.build.compose import OverlayFolders
 from imagebuilder.errors import SettingsError
 from imagebuilder.plan.generations import detect
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import node_overlay
 from imagebuilder.plan.scripts import load_scripts
 from imagebuilder.resources import shipped_folder
+from tests.lib.owned_list import owned_list
 from tests.lib.plan_samples import BUILD_TIME, boot_of, generations, plain_node
 from tests.lib.tools import run
 
@@ -75,6 +76,16 @@ def test_the_steps_of_the_parts_are_made_in_the_order_of_the_list(folder: Path) 
         assert said == "the second:\nsecond\nfirst:\nfirst\n"
 
 
+def test_a_function_without_a_label_makes_its_steps_itself(folder: Path) -> None:
+    (folder / "install/main.sh").write_text("main() {\n    steps\n}\n")
+    (folder / "install/own.sh").write_text("# own\n\nown() {\n    say mine\n}\n")
+    write_list(
+        folder, "install", "install/head.sh\nlib/say.sh\ninstall/own.sh own\ninstall/main.sh\n"
+    )
+    script = load_scripts(folder)[0].data.decode()
+    assert run("dash", "-c", script, "install") == "mine\n"
+
+
 def test_a_step_that_its_part_does_not_define(folder: Path) -> None:
     write_list(folder, "node", "lib/say.sh set_it it\nnode/main.sh\n")
     with pytest.raises(SettingsError, match=r"lib/say\.sh does not define set_it"):
@@ -86,18 +97,22 @@ def test_a_step_that_its_part_does_not_define(folder: Path) -> None:
     [
         ("clock", "node service"),
         ("node service", "hostname"),
-        ("name of the board", "hostname"),
         ("identity", "host keys"),
         ("docker TLS", "docker options"),
         ("login", "SSH keys"),
         ("wifi", "address"),
-        ("time server", "own scripts"),
+        ("time server", "files"),
+        ("files", "own scripts"),
         ("own scripts", "running system"),
     ],
 )
 def test_steps_that_need_each_other_are_in_order(earlier: str, later: str) -> None:
     install, _ = load_scripts(shipped_folder("overlays") / "scripts")
-    steps = re.findall(r"^    step '([^']+)' [a-z_]+$", install.data.decode(), re.MULTILINE)
+    text = install.data.decode()
+    body = text.rpartition("\nsteps() {\n")[2].partition("\n}\n")[0]
+    owned = "\n".join(f"    own '{each.name}'" for each in owned_list())
+    body = body.replace("    owned_settings\n", f"{owned}\n")
+    steps = re.findall(r"^    (?:step|own) '([^']+)'", body, re.MULTILINE)
     assert steps.index(earlier) < steps.index(later)
     assert steps[0] == "clock"
     assert steps[-1] == "running system"
@@ -134,7 +149,7 @@ def test_a_part_in_no_list(folder: Path, part: str) -> None:
     [
         "../install/head.sh", "install/../lib/say.sh", "/etc/profile.sh", "install/./main.sh",
         "install//main.sh", "head.sh", "install/main", "install/main.sh lib/say.sh",
-        "install/sub/main.sh", "install/MAIN.sh", "install/main.sh\\", "lib/say.sh say",
+        "install/sub/main.sh", "install/MAIN.sh", "install/main.sh\\", "lib/say.sh Say",
         "lib/say.sh say it's", "lib/say.sh say; it", "lib/say.sh say $(id)",
     ],
 )  # fmt: skip
@@ -148,7 +163,7 @@ def test_a_part_that_leads_out_of_the_folder(folder: Path, tmp_path: Path) -> No
     (tmp_path / "outside.sh").write_text(SAY)
     (folder / "lib/say.sh").unlink()
     (folder / "lib/say.sh").symlink_to(tmp_path / "outside.sh")
-    with pytest.raises(SettingsError, match=r"lib/say\.sh leads outside"):
+    with pytest.raises(SettingsError, match=r"lib/say\.sh links outside"):
         load_scripts(folder)
 
 
@@ -159,14 +174,14 @@ def test_a_part_that_is_listed_twice(folder: Path) -> None:
 
 
 def test_a_folder_without_lists(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="no script is listed"):
+    with pytest.raises(SettingsError, match=r"no \*\.parts list"):
         load_scripts(tmp_path)
 
 
 def planned_files(*overlays: Path) -> dict[str, bytes | None]:
     """Plan a node that has these overlay folders, as build does."""
     settings, boot = replace(plain_node(), overlays=overlays), boot_of("occidentalis")
-    files = Layers().of(settings)
+    files = OverlayFolders().of(settings)
     planned = plan_node(settings, detect(generations(), boot), files, boot, BUILD_TIME)
     return {edit.path: edit.data for edit in planned.edits}
 

@@ -23,7 +23,7 @@ from imagebuilder.model import (
     WifiNetwork,
 )
 from imagebuilder.plan.boot_files import MemoryBootFiles
-from imagebuilder.plan.card_layout import IDENTITIES, RECORD
+from imagebuilder.plan.card_layout import CMDLINE, IDENTITIES, RECORD
 from imagebuilder.plan.shared_image import (
     check_identities,
     identity_of,
@@ -55,7 +55,11 @@ def node(hostname: str, serial: str = "", mac: str = "") -> NodeSettings:
 def plan(hostname: str, **files: bytes) -> NodePlan:
     edits = tuple(BootEdit(path.replace("__", "/"), data) for path, data in files.items())
     return NodePlan(
-        hostname=hostname, generation="occidentalis", config_hash=hostname * 8, edits=edits
+        hostname=hostname,
+        generation="occidentalis",
+        config_hash=hostname * 8,
+        edits=edits,
+        cmdline=CMDLINE,
     )
 
 
@@ -198,6 +202,7 @@ def test_the_fallback_has_no_file_that_a_node_has_not(
             hostname="pi",
             generation="x",
             config_hash=str(number),
+            cmdline=CMDLINE,
             edits=(
                 *(BootEdit(path, data) for path, data in made.items()),
                 *(BootEdit(p, None) for p in base if p not in made and p.startswith("rpi-image/")),
@@ -234,6 +239,7 @@ def test_the_kernel_command_line_is_no_identitys() -> None:
         hostname="a",
         generation="x",
         config_hash="a",
+        cmdline=CMDLINE,
         edits=(BootEdit("cmdline.txt", b"i=1"), BootEdit("gone", None)),
     )
     assert merge_plans(fallback, {"serial-1": own}).edits == ()

@@ -9,7 +9,7 @@ import pytest
 
 from imagebuilder.settings.catalog import load_catalogue
 from imagebuilder.settings.load import check_classroom, read_classroom
-from tests.lib.classrooms import CHECKSUM, Room
+from tests.lib.classrooms import CHECKSUM, WrittenClassroom
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,20 +24,20 @@ NETWORK = "network: {dhcp_range: 10.0.0.100-10.0.0.200}"
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
+def classroom(tmp_path: Path) -> WrittenClassroom:
     (tmp_path / "a.img").touch()
-    return Room(tmp_path)
+    return WrittenClassroom(tmp_path)
 
 
-def said(room: Room, text: str, nodes: str = "[{hostname: pi-1}]") -> list[str]:
+def said(classroom: WrittenClassroom, text: str, nodes: str = "[{hostname: pi-1}]") -> list[str]:
     network = "" if "network:" in text else NETWORK
-    return room.write(f"{QUIET}nodes: {nodes}\n{text}\n{network}\n").said()
+    return classroom.write(f"{QUIET}nodes: {nodes}\n{text}\n{network}\n").said()
 
 
-def test_a_quiet_class_has_no_findings(room: Room) -> None:
+def test_a_quiet_class_has_no_findings(classroom: WrittenClassroom) -> None:
     nodes = "[{hostname: 'pi-[1-30]', address: '10.0.0.[1-30]', mac: 'b8:27:eb:00:00:[10-39]'}]"
     text = "network: {subnet: 10.0.0.0/24, dhcp_range: 10.0.0.100-10.0.0.200}"
-    assert said(room, text, nodes) == []
+    assert said(classroom, text, nodes) == []
 
 
 @pytest.mark.parametrize(
@@ -62,9 +62,11 @@ def test_a_quiet_class_has_no_findings(room: Room) -> None:
         ),
     ],
 )
-def test_duplicates_are_errors_on_the_second_one(room: Room, nodes: str, words: str) -> None:
+def test_duplicates_are_errors_on_the_second_one(
+    classroom: WrittenClassroom, nodes: str, words: str
+) -> None:
     found = [
-        line for line in said(room, "network: {subnet: 10.0.0.0/24}", nodes) if "error" in line
+        line for line in said(classroom, "network: {subnet: 10.0.0.0/24}", nodes) if "error" in line
     ]
     assert len(found) == 1
     assert words in found[0]
@@ -82,12 +84,14 @@ def test_duplicates_are_errors_on_the_second_one(room: Room, nodes: str, words: 
         ("10.0.0.200", "warning", "DHCP range"),
     ],
 )
-def test_addresses_that_cannot_be(room: Room, address: str, word: str, words: str) -> None:
+def test_addresses_that_cannot_be(
+    classroom: WrittenClassroom, address: str, word: str, words: str
+) -> None:
     text = (
         "network: {subnet: 10.0.0.0/24, gateway: 10.0.0.254, dhcp_range: 10.0.0.200-10.0.0.250}\n"
         "shack: {address: 10.0.0.1}"
     )
-    found = said(room, text, f"[{{hostname: a, address: {address}}}]")
+    found = said(classroom, text, f"[{{hostname: a, address: {address}}}]")
     assert len(found) == 1
     assert found[0].startswith(f"4 {word}: ")
     assert words in found[0]
@@ -105,14 +109,16 @@ def test_addresses_that_cannot_be(room: Room, address: str, word: str, words: st
         ("network: {subnet: 10.0.0.0/16}\nshack: {address: 10.0.1.1}", ""),
     ],
 )
-def test_what_static_addresses_cannot_reach(room: Room, text: str, words: str) -> None:
-    found = said(room, text, "[{hostname: 'a[1-9]', address: '10.0.0.[11-19]'}]")
+def test_what_static_addresses_cannot_reach(
+    classroom: WrittenClassroom, text: str, words: str
+) -> None:
+    found = said(classroom, text, "[{hostname: 'a[1-9]', address: '10.0.0.[11-19]'}]")
     assert len(found) == bool(words)
     assert all(" warning: " in line and words in line for line in found)
 
 
-def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
-    assert said(room, f"{NETWORK}\nshack: {{address: 10.0.1.1}}") == []
+def test_dhcp_nodes_are_not_asked_what_they_reach(classroom: WrittenClassroom) -> None:
+    assert said(classroom, f"{NETWORK}\nshack: {{address: 10.0.1.1}}") == []
 
 
 @pytest.mark.parametrize(
@@ -127,9 +133,11 @@ def test_dhcp_nodes_are_not_asked_what_they_reach(room: Room) -> None:
         ("cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}", 5, "even number"),
     ],
 )
-def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> None:
+def test_doubtful_is_a_warning(
+    classroom: WrittenClassroom, text: str, line: int, words: str
+) -> None:
     quiet = QUIET if "docker" not in text else QUIET.replace("docker: {tls: true}\n", "#\n")
-    found = room.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n{NETWORK}\n").said()
+    found = classroom.write(f"{quiet}nodes: [{{hostname: pi-1}}]\n{text}\n{NETWORK}\n").said()
     assert len(found) == 1
     assert found[0].startswith(f"{line} warning: ")
     assert words in found[0]
@@ -143,8 +151,8 @@ def test_doubtful_is_a_warning(room: Room, text: str, line: int, words: str) -> 
         "cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}",
     ],
 )
-def test_what_is_right_is_not_doubted(room: Room, text: str) -> None:
-    assert said(room, text, "[{hostname: a}, {hostname: b}]") == []
+def test_what_is_right_is_not_doubted(classroom: WrittenClassroom, text: str) -> None:
+    assert said(classroom, text, "[{hostname: a}, {hostname: b}]") == []
 
 
 @pytest.mark.parametrize(
@@ -169,7 +177,7 @@ def test_what_is_right_is_not_doubted(room: Room, text: str) -> None:
     ],
 )
 def test_what_only_nodes_say_is_found_at_the_first_of_them(
-    room: Room, said_twice: str, words: str
+    classroom: WrittenClassroom, said_twice: str, words: str
 ) -> None:
     network = "network: {subnet: 10.0.0.0/24, dhcp_range: 10.0.0.100-10.0.0.200}"
     nodes = "\n".join(
@@ -179,45 +187,45 @@ def test_what_only_nodes_say_is_found_at_the_first_of_them(
     if "address: 10.0.0.5" in said_twice:
         nodes = re.sub(r"    address.*\n", "    mac:\n", nodes)
     shack = "shack: {address: 10.0.0.1, images: {swarm: 'swarm:1.2.9'}}"
-    found = room.write(f"{QUIET}{network}\n{shack}\nnodes:\n{nodes}\n").said()
+    found = classroom.write(f"{QUIET}{network}\n{shack}\nnodes:\n{nodes}\n").said()
     (line,) = [line for line in found if words in line]
     number = 15 if "`c`" in words else 12
     assert line.startswith(f"{number} "), found
     assert f"nodes[{number // 3 - 3}]." in line
 
 
-def test_the_first_consul_server_is_named(room: Room) -> None:
+def test_the_first_consul_server_is_named(classroom: WrittenClassroom) -> None:
     nodes = "[{hostname: a},\n  {hostname: b,\n  cluster: {consul: {server: true}}}]"
-    (line,) = said(room, "shack: {address: 10.0.0.1}", nodes)
+    (line,) = said(classroom, "shack: {address: 10.0.0.1}", nodes)
     assert line.startswith("6 warning: nodes[1].cluster.consul.server: 2 consul servers")
 
 
-def test_what_a_flag_says_is_not_looked_for_in_the_file(room: Room) -> None:
-    room.write(f"{QUIET}nodes: [{{hostname: a}}]\n")
+def test_what_a_flag_says_is_not_looked_for_in_the_file(classroom: WrittenClassroom) -> None:
+    classroom.write(f"{QUIET}nodes: [{{hostname: a}}]\n")
     found = read_classroom(
-        room.path, overrides={"wifi": {"networks": [{"ssid": "a"}]}}, environment={}
+        classroom.path, overrides={"wifi": {"networks": [{"ssid": "a"}]}}, environment={}
     )
     assert [(problem.message[:20], problem.line) for problem in found.problems] == [
         ("wifi: wifi without a", None)
     ]
 
 
-def test_too_many_consul_servers(room: Room) -> None:
+def test_too_many_consul_servers(classroom: WrittenClassroom) -> None:
     text = "cluster: {consul: {server: true}}\nshack: {address: 10.0.0.1}"
-    assert "31 consul servers" in said(room, text, "[{hostname: 'pi-[1-30]'}]")[0]
+    assert "31 consul servers" in said(classroom, text, "[{hostname: 'pi-[1-30]'}]")[0]
 
 
-def test_a_label_that_old_dockerds_refuse(room: Room) -> None:
+def test_a_label_that_old_dockerds_refuse(classroom: WrittenClassroom) -> None:
     text = QUIET.replace("{tls: true}", "{tls: true, labels: {a: b=c, d: e}}")
-    assert room.write(f"{text}nodes: [{{hostname: a}}]\n").said() == [
+    assert classroom.write(f"{text}nodes: [{{hostname: a}}]\n").said() == [
         "3 warning: docker.labels: label `a` has a `=` in its value: Docker 1.6 rejects it"
     ]
 
 
 @pytest.mark.parametrize("docker", ["{tls: true}", "{tcp: false}"])
-def test_a_closed_socket_is_not_doubted(room: Room, docker: str) -> None:
+def test_a_closed_socket_is_not_doubted(classroom: WrittenClassroom, docker: str) -> None:
     text = QUIET.replace("{tls: true}", docker) + "nodes: [{hostname: a}]\n"
-    assert room.write(text).said() == []
+    assert classroom.write(text).said() == []
 
 
 @pytest.mark.parametrize(
@@ -228,12 +236,14 @@ def test_a_closed_socket_is_not_doubted(room: Room, docker: str) -> None:
         ("shack: {address: 10.0.0.1}\ncluster: {enabled: false}", False),
     ],
 )
-def test_a_swarm_manager_needs_the_socket(room: Room, shack: str, *, doubted: bool) -> None:
+def test_a_swarm_manager_needs_the_socket(
+    classroom: WrittenClassroom, shack: str, *, doubted: bool
+) -> None:
     text = QUIET.replace("{tls: true}", "{tcp: false}") + f"nodes: [{{hostname: a}}]\n{shack}\n"
     words = (
         "3 warning: docker.tcp: the Docker API is closed: the swarm manager cannot reach the nodes"
     )
-    assert room.write(text).said() == [words] * doubted
+    assert classroom.write(text).said() == [words] * doubted
 
 
 @pytest.mark.parametrize(
@@ -259,10 +269,12 @@ def test_a_swarm_manager_needs_the_socket(room: Room, shack: str, *, doubted: bo
 )
 @pytest.mark.parametrize("rest", ["", "cluster: {enabled: false}"])
 def test_clusters_that_docker_1_6_cannot_join(
-    room: Room, image: str, shack: str, words: str, rest: str
+    classroom: WrittenClassroom, image: str, shack: str, words: str, rest: str
 ) -> None:
     text = f"profile: armv7\nimage: {image}\ndocker: {{tls: true}}\nnodes: [{{hostname: a}}]\n"
-    found = room.write(f"{text}{NETWORK}\nshack: {{address: 10.0.0.1, {shack}}}\n{rest}\n").said()
+    found = classroom.write(
+        f"{text}{NETWORK}\nshack: {{address: 10.0.0.1, {shack}}}\n{rest}\n"
+    ).said()
     assert [line[: len(words)] for line in found] == [words] * bool(words and not rest)
 
 
@@ -278,10 +290,10 @@ def test_clusters_that_docker_1_6_cannot_join(
     ],
 )
 def test_a_swarm_manager_needs_addresses_in_certificates(
-    room: Room, nodes: str, words: str
+    classroom: WrittenClassroom, nodes: str, words: str
 ) -> None:
     text = "network: {subnet: 10.0.0.0/24}\nshack: {address: 10.0.0.1}"
-    found = said(room, text, nodes)
+    found = said(classroom, text, nodes)
     assert len(found) == bool(words)
     assert all(
         words in line and " warning: docker.t" in line.replace("nodes[0].", "") for line in found
@@ -291,17 +303,19 @@ def test_a_swarm_manager_needs_addresses_in_certificates(
 @pytest.mark.parametrize(
     "shack", ["{address: 10.0.0.1, hostname: pi-2}", "{address: 10.0.0.1, hostname: shack}"]
 )
-def test_no_node_has_the_shacks_name(room: Room, shack: str) -> None:
-    found = said(room, f"shack: {shack}", "[{hostname: 'pi-[1-3]'},\n  {hostname: shack}]")
+def test_no_node_has_the_shacks_name(classroom: WrittenClassroom, shack: str) -> None:
+    found = said(classroom, f"shack: {shack}", "[{hostname: 'pi-[1-3]'},\n  {hostname: shack}]")
     (line,) = found
     assert line.startswith("4 error" if "pi-2" in shack else "5 error")
     assert "is the name of the shack" in line
 
 
 @pytest.mark.parametrize("rest", ["hostname: shack, cluster: {enabled: false}", "hostname: shack"])
-def test_a_pi_may_be_the_shack_where_it_runs_no_consul(room: Room, rest: str) -> None:
+def test_a_pi_may_be_the_shack_where_it_runs_no_consul(
+    classroom: WrittenClassroom, rest: str
+) -> None:
     kind = "classic" if "cluster" in rest else "swarm-mode"
-    assert said(room, f"shack: {{address: 10.0.0.1, kind: {kind}}}", f"[{{{rest}}}]") == []
+    assert said(classroom, f"shack: {{address: 10.0.0.1, kind: {kind}}}", f"[{{{rest}}}]") == []
 
 
 @pytest.mark.parametrize(
@@ -316,10 +330,12 @@ def test_a_pi_may_be_the_shack_where_it_runs_no_consul(room: Room, rest: str) ->
         ("255.255.255.255", "error"),
     ],
 )
-def test_addresses_that_no_shack_or_node_has(room: Room, address: str, word: str) -> None:
-    found = said(room, f"shack: {{address: {address}}}")
+def test_addresses_that_no_shack_or_node_has(
+    classroom: WrittenClassroom, address: str, word: str
+) -> None:
+    found = said(classroom, f"shack: {{address: {address}}}")
     assert [line[:9] for line in found] == [f"5 {word}: "[:9]]
-    found = said(room, "", f"[{{hostname: a, address: {address}}}]")
+    found = said(classroom, "", f"[{{hostname: a, address: {address}}}]")
     (line,) = (line for line in found if " error: " in line)
     assert line.startswith("4 error: nodes[0].address: ")
 
@@ -338,8 +354,10 @@ def test_addresses_that_no_shack_or_node_has(room: Room, address: str, word: str
         ("ports: {mirror: 5000}, services: [registry]", ""),
     ],
 )
-def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -> None:
-    found = said(room, f"shack: {{address: 10.0.0.1, {more}}}")
+def test_each_service_has_a_port_of_its_own(
+    classroom: WrittenClassroom, more: str, words: str
+) -> None:
+    found = said(classroom, f"shack: {{address: 10.0.0.1, {more}}}")
     assert found == ([f"5 error: shack.ports: {words}"] if words else [])
 
 
@@ -355,9 +373,9 @@ def test_each_service_has_a_port_of_its_own(room: Room, more: str, words: str) -
         (f"{{file: hypriotos-rpi-v1.12.3.img.zip, sha256: {CHECKSUM}}}", "no image file"),
     ],
 )
-def test_images_to_doubt(room: Room, image: str, words: str) -> None:
+def test_images_to_doubt(classroom: WrittenClassroom, image: str, words: str) -> None:
     text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
-    found = room.write(text).said()
+    found = classroom.write(text).said()
     assert len(found) == 1
     assert found[0].startswith("2 warning")
     assert words in found[0]
@@ -372,38 +390,38 @@ def test_images_to_doubt(room: Room, image: str, words: str) -> None:
         "{url: 'https://example.org/a.zip', checksum_url: 'https://example.org/SHA256SUMS'}",
     ],
 )
-def test_images_not_to_doubt(room: Room, image: str) -> None:
+def test_images_not_to_doubt(classroom: WrittenClassroom, image: str) -> None:
     text = f"profile: armv7\nimage: {image}\ndocker: {{tcp: false}}\nnodes: [{{hostname: a}}]\n"
-    assert room.write(text).said() == []
+    assert classroom.write(text).said() == []
 
 
-def test_a_download_that_is_gone_says_what_to_do(room: Room) -> None:
-    room.write("profile: armv7\nimage: hypriot-20150416\nnodes: [{hostname: a}]\n")
-    (problem,) = [problem for problem in room.check() if problem.line == 2]
+def test_a_download_that_is_gone_says_what_to_do(classroom: WrittenClassroom) -> None:
+    classroom.write("profile: armv7\nimage: hypriot-20150416\nnodes: [{hostname: a}]\n")
+    (problem,) = [problem for problem in classroom.check() if problem.line == 2]
     assert "give a local copy" in problem.hint
 
 
-def test_a_label_that_contradicts_the_profile(room: Room) -> None:
-    room.write(f"{QUIET}nodes: [{{hostname: a, labels: {{arch: armv6}}}}]\n")
-    assert room.errors() == [
+def test_a_label_that_contradicts_the_profile(classroom: WrittenClassroom) -> None:
+    classroom.write(f"{QUIET}nodes: [{{hostname: a, labels: {{arch: armv6}}}}]\n")
+    assert classroom.errors() == [
         "4 error: nodes[0].labels: label arch=armv6 on a node of profile `armv7` (armv7)"
     ]
 
 
-def test_a_profile_that_does_not_fit_the_image(room: Room) -> None:
-    mine = room.folder / "mine"
+def test_a_profile_that_does_not_fit_the_image(classroom: WrittenClassroom) -> None:
+    mine = classroom.folder / "mine"
     mine.mkdir()
     (mine / "pi9.yml").write_text("arch: arm64\nmachines: [armv9]\n")
-    room.write("profile: pi9\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: a}]\n")
-    found = check_classroom(room.path, environment={}, profile_folders=[mine])
+    classroom.write("profile: pi9\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: a}]\n")
+    found = check_classroom(classroom.path, environment={}, profile_folders=[mine])
     assert [(problem.message, problem.line) for problem in found] == [
         ("nodes[0].profile: image `sample` does not boot on the boards of profile `pi9`", 4)
     ]
 
 
-def test_a_fault_of_a_range_is_said_once(room: Room) -> None:
+def test_a_fault_of_a_range_is_said_once(classroom: WrittenClassroom) -> None:
     nodes = "[{hostname: 'Pi-[1-30]'},\n  {hostname: 'pi-[1-30]'},\n  {hostname: 'pi-[1-30]'}]"
-    assert [line[:8] for line in said(room, "", nodes)] == ["4 error:", "6 error:"]
+    assert [line[:8] for line in said(classroom, "", nodes)] == ["4 error:", "6 error:"]
 
 
 YESCRYPT = "user: {name: pupil, password_hash: '$y$j9T$salt$digest'}\n"
@@ -414,11 +432,11 @@ YESCRYPT = "user: {name: pupil, password_hash: '$y$j9T$salt$digest'}\n"
     [("occidentalis", True), ("device-init", True), ("cloud-init", False), ("firstrun", False)],
 )
 def test_a_hash_that_a_known_generation_cannot_verify(
-    room: Room, generation: str, *, fails: bool
+    classroom: WrittenClassroom, generation: str, *, fails: bool
 ) -> None:
     """Where it depends on the image, building finds it out."""
     text = f"profile: armv7\ngeneration: {generation}\n{YESCRYPT}nodes: [{{hostname: a}}]\n"
-    errors = room.write(text).errors()
+    errors = classroom.write(text).errors()
     assert [line for line in errors if line.startswith("3 error") and "yescrypt" in line] == (
         errors if fails else []
     )

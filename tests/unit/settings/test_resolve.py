@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import NodeSettings, Secret, Shack
-from imagebuilder.settings.sections import hash_password
-from tests.lib.classrooms import CHECKSUM, Room, from_flags
+from imagebuilder.settings.values import hash_password
+from tests.lib.classrooms import CHECKSUM, WrittenClassroom, from_flags
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -26,55 +27,57 @@ nodes:
 
 
 @pytest.fixture
-def room(tmp_path: Path) -> Room:
-    return Room(tmp_path, {"CLASS_WIFI": "correct horse"})
+def classroom(tmp_path: Path) -> WrittenClassroom:
+    return WrittenClassroom(tmp_path, {"CLASS_WIFI": "correct horse"})
 
 
-def one(room: Room, text: str) -> NodeSettings:
+def one(classroom: WrittenClassroom, text: str) -> NodeSettings:
     """Load a class of one node, `pi`, with `text` above."""
-    return room.write(f"profile: armv7\n{text}\nnodes: [{{hostname: pi}}]\n").load().nodes[0]
+    return classroom.write(f"profile: armv7\n{text}\nnodes: [{{hostname: pi}}]\n").load().nodes[0]
 
 
-def test_the_contract_word_for_word(room: Room) -> None:
-    classroom = room.write(CONTRACT).load()
-    assert [node.hostname for node in classroom.nodes] == [f"pi-{i:02}" for i in range(1, 31)]
-    assert classroom.name == "room"
-    assert classroom.shack == Shack("192.168.2.1")
-    assert classroom.secrets == room.folder / "room.secrets"
-    node = classroom.nodes[29]
-    assert node.image.file == room.folder / "hypriot-rpi-20150416-201537.img.zip"
+def test_the_contract_word_for_word(classroom: WrittenClassroom) -> None:
+    loaded = classroom.write(CONTRACT).load()
+    assert [node.hostname for node in loaded.nodes] == [f"pi-{i:02}" for i in range(1, 31)]
+    assert loaded.name == "room"
+    assert loaded.shack == Shack("192.168.2.1")
+    assert loaded.secrets == classroom.folder / "room.secrets"
+    node = loaded.nodes[29]
+    assert node.image.file == classroom.folder / "hypriot-rpi-20150416-201537.img.zip"
     assert node.image.sha256 == CHECKSUM
     assert (node.profile, node.arch) == ("armv7", "armv7")
     assert node.wifi.country == "FR"
     assert node.wifi.networks[0].ssid == "shack"
     assert node.wifi.networks[0].passphrase == Secret("correct horse")
     assert node.cluster.enabled
-    assert node.shack == classroom.shack
+    assert node.shack == loaded.shack
 
 
-def test_nodes_point_at_the_shack_by_construction(room: Room) -> None:
-    node = one(room, "shack: {address: 10.0.0.1, ports: {registry: 5005, mirror: 5006, apt: 99}}")
+def test_nodes_point_at_the_shack_by_construction(classroom: WrittenClassroom) -> None:
+    node = one(
+        classroom, "shack: {address: 10.0.0.1, ports: {registry: 5005, mirror: 5006, apt: 99}}"
+    )
     assert node.docker.insecure_registries == ("10.0.0.1:5005",)
     assert node.docker.registry_mirrors == ("http://10.0.0.1:5006",)
     assert node.apt_proxy == "http://10.0.0.1:99"
     assert node.ntp_server == "10.0.0.1"
 
 
-def test_what_is_said_wins_over_the_shack_even_nothing(room: Room) -> None:
+def test_what_is_said_wins_over_the_shack_even_nothing(classroom: WrittenClassroom) -> None:
     text = """
 shack: {address: 10.0.0.1}
 docker: {insecure_registries: [a:1], registry_mirrors: []}
 apt_proxy: ""
 ntp_server: pool.example.org"""
-    node = one(room, text)
+    node = one(classroom, text)
     assert node.docker.insecure_registries == ("a:1",)
     assert node.docker.registry_mirrors == ()
     assert node.apt_proxy == ""
     assert node.ntp_server == "pool.example.org"
 
 
-def test_a_shack_without_services_gives_none(room: Room) -> None:
-    node = one(room, "shack: {address: 10.0.0.1, services: [mirror]}")
+def test_a_shack_without_services_gives_none(classroom: WrittenClassroom) -> None:
+    node = one(classroom, "shack: {address: 10.0.0.1, services: [mirror]}")
     assert node.docker.insecure_registries == ()
     assert node.docker.registry_mirrors == ("http://10.0.0.1:5001",)
     assert (node.apt_proxy, node.ntp_server) == ("", "")
@@ -82,7 +85,7 @@ def test_a_shack_without_services_gives_none(room: Room) -> None:
     assert not node.shack.ntp
 
 
-def test_the_shacks_own_images_and_ports(room: Room) -> None:
+def test_the_shacks_own_images_and_ports(classroom: WrittenClassroom) -> None:
     text = """
 shack:
   address: 10.0.0.1
@@ -90,7 +93,7 @@ shack:
   kind: swarm-mode
   ports: {consul: 18500, swarm: 20000, web: 80}
   images: {consul: "consul:1.4.0", registry: "registry:2.7"}"""
-    shack = one(room, text).shack
+    shack = one(classroom, text).shack
     assert shack is not None
     assert (shack.hostname, shack.kind) == ("boss", "swarm-mode")
     assert (shack.consul_port, shack.swarm_port, shack.web_port) == (18500, 20000, 80)
@@ -98,24 +101,24 @@ shack:
     assert shack.registry_port == Shack("10.0.0.1").registry_port
 
 
-def test_a_node_may_have_another_shack(room: Room) -> None:
-    room.write(
+def test_a_node_may_have_another_shack(classroom: WrittenClassroom) -> None:
+    classroom.write(
         "profile: armv7\nshack: {address: 10.0.0.1, ports: {registry: 5005}}\n"
         "nodes: [{hostname: a}, {hostname: b, shack: {address: 10.0.0.2}}]\n"
     )
-    a, b = room.load().nodes
+    a, b = classroom.load().nodes
     assert a.docker.insecure_registries == ("10.0.0.1:5005",)
     assert b.docker.insecure_registries == ("10.0.0.2:5005",)
 
 
-def test_an_ipv6_shack_stands_in_brackets(room: Room) -> None:
-    node = one(room, 'shack: {address: "fd00::1"}')
+def test_an_ipv6_shack_stands_in_brackets(classroom: WrittenClassroom) -> None:
+    node = one(classroom, 'shack: {address: "fd00::1"}')
     assert node.docker.insecure_registries == ("[fd00::1]:5000",)
     assert node.apt_proxy == "http://[fd00::1]:3142"
 
 
-def test_the_layers_from_low_to_high(room: Room) -> None:
-    room.write(
+def test_the_layers_from_low_to_high(classroom: WrittenClassroom) -> None:
+    classroom.write(
         """\
 profile: armv7
 timezone: Europe/Paris
@@ -131,7 +134,7 @@ nodes:
     set: {colour: blue}
 """
     )
-    a, b = room.load().nodes
+    a, b = classroom.load().nodes
     assert (a.arch, a.machines, a.timezone) == ("armv7", ("armv7l", "aarch64"), "Europe/Paris")
     assert (b.arch, b.machines, b.timezone) == ("armv6", ("armv6l",), "Africa/Kigali")
     assert a.docker.labels == (("room", "b12"), ("row", "1"))
@@ -139,17 +142,19 @@ nodes:
     assert not b.docker.debug
     assert (a.docker.extra, b.docker.extra) == (("--mtu=1400",), ("--ipv6",))
     assert b.variables == (("colour", "blue"), ("size", "big"))
-    flagged = room.load({"timezone": "Asia/Tokyo", "docker": {"labels": {"row": "3"}}}).nodes[1]
+    flagged = classroom.load({"timezone": "Asia/Tokyo", "docker": {"labels": {"row": "3"}}}).nodes[
+        1
+    ]
     assert flagged.timezone == "Asia/Tokyo"
     assert flagged.docker.labels == (("room", "b12"), ("row", "3"))
 
 
-def test_an_image_is_replaced_as_a_whole(room: Room) -> None:
-    room.write(
+def test_an_image_is_replaced_as_a_whole(classroom: WrittenClassroom) -> None:
+    classroom.write(
         f"profile: armv7\nimage: {{file: a.img, sha256: {CHECKSUM}}}\n"
         "nodes: [{hostname: a}, {hostname: b, image: {url: 'https://example.org/b.zip'}}]\n"
     )
-    a, b = room.load().nodes
+    a, b = classroom.load().nodes
     assert a.image.sha256 == CHECKSUM
     assert b.image.url == "https://example.org/b.zip"
     assert b.image.sha256 == ""
@@ -161,16 +166,16 @@ def test_the_default_image_is_pinned() -> None:
     assert image.sha256.startswith("9015ee2d")
 
 
-def test_flags_choose_nodes_of_the_roster_or_add_new_ones(room: Room) -> None:
-    room.write("profile: armv7\nnodes: [{hostname: 'pi-[1-9]', owner: 'Pupil [1-9]'}]\n")
-    nodes = room.load({"nodes": [{"hostname": "pi-3"}, {"hostname": "new"}]}).nodes
+def test_flags_choose_nodes_of_the_roster_or_add_new_ones(classroom: WrittenClassroom) -> None:
+    classroom.write("profile: armv7\nnodes: [{hostname: 'pi-[1-9]', owner: 'Pupil [1-9]'}]\n")
+    nodes = classroom.load({"nodes": [{"hostname": "pi-3"}, {"hostname": "new"}]}).nodes
     assert [(node.hostname, node.owner) for node in nodes] == [("pi-3", "Pupil 3"), ("new", "")]
 
 
 def test_without_a_file_flags_are_all() -> None:
-    classroom = from_flags(shack={"address": "10.0.0.1", "services": []})
-    assert classroom.name == "pi-03"
-    node = classroom.nodes[0]
+    loaded = from_flags(shack={"address": "10.0.0.1", "services": []})
+    assert loaded.name == "pi-03"
+    node = loaded.nodes[0]
     assert node.docker.insecure_registries == ()
     assert node.cluster.enabled
     assert node.cluster.consul_image == "dduportal/arm-consul:0.5.0"
@@ -221,53 +226,53 @@ def test_addresses_get_their_prefix(
 # ---- secrets
 
 
-def test_a_psk_of_64_hex_digits_is_no_passphrase(room: Room) -> None:
-    room.environment["CLASS_WIFI"] = "ABCDEF01" * 8
-    network = room.write(CONTRACT).load().nodes[0].wifi.networks[0]
+def test_a_psk_of_64_hex_digits_is_no_passphrase(classroom: WrittenClassroom) -> None:
+    classroom.environment["CLASS_WIFI"] = "ABCDEF01" * 8
+    network = classroom.write(CONTRACT).load().nodes[0].wifi.networks[0]
     assert network.passphrase is None
     assert network.psk == Secret("abcdef01" * 8)
 
 
 @pytest.mark.parametrize("text", ["short77", "x" * 64, "g" + "0" * 63, "é" * 32, "tab\tin it"])
-def test_no_passphrase(room: Room, text: str) -> None:
-    room.environment["CLASS_WIFI"] = text
-    refusal = room.write(CONTRACT).refusal()
+def test_no_passphrase(classroom: WrittenClassroom, text: str) -> None:
+    classroom.environment["CLASS_WIFI"] = text
+    refusal = classroom.write(CONTRACT).refusal()
     assert "passphrase" in refusal.problems[0].message
     assert refusal.problems[0].line == 4
     assert text not in str([(p.message, p.hint) for p in refusal.problems])
 
 
 @pytest.mark.parametrize("text", ["12345678", "x" * 63, "パスワード123", "a'b\"$`\\/& é"])
-def test_passphrases_arrive_unchanged(room: Room, text: str) -> None:
-    room.environment["CLASS_WIFI"] = text
-    assert room.write(CONTRACT).load().nodes[0].wifi.networks[0].passphrase == Secret(text)
+def test_passphrases_arrive_unchanged(classroom: WrittenClassroom, text: str) -> None:
+    classroom.environment["CLASS_WIFI"] = text
+    assert classroom.write(CONTRACT).load().nodes[0].wifi.networks[0].passphrase == Secret(text)
 
 
-def test_a_secret_file_that_is_no_text_is_named_with_its_line(room: Room) -> None:
+def test_a_secret_file_that_is_no_text_is_named_with_its_line(classroom: WrittenClassroom) -> None:
     wifi = "{country: FR, networks: [{ssid: a, passphrase: {file: wbin}}]}"
-    room.write(f"profile: armv7\nwifi: {wifi}\nnodes: [{{hostname: pi}}]\n")
-    secret = room.folder / "wbin"
+    classroom.write(f"profile: armv7\nwifi: {wifi}\nnodes: [{{hostname: pi}}]\n")
+    secret = classroom.folder / "wbin"
     secret.write_bytes(b"\nhunter22\xff")
-    (problem,) = room.refusal().problems
+    (problem,) = classroom.refusal().problems
     assert problem.message.endswith(f"{secret}:2: the file is not UTF-8")
     assert problem.hint == "save the file as UTF-8"
     assert problem.line == 2
 
 
-def test_a_secret_file_loses_its_newline_only(room: Room) -> None:
+def test_a_secret_file_loses_its_newline_only(classroom: WrittenClassroom) -> None:
     text = "wifi: {networks: [{ssid: a, passphrase: {file: wifi.txt}}]}"
-    (room.folder / "wifi.txt").write_bytes(b" with blanks \r\n")
-    assert one(room, text).wifi.networks[0].passphrase == Secret(" with blanks ")
+    (classroom.folder / "wifi.txt").write_bytes(b" with blanks \r\n")
+    assert one(classroom, text).wifi.networks[0].passphrase == Secret(" with blanks ")
 
 
-def test_prompts_are_asked_once_each(room: Room) -> None:
+def test_prompts_are_asked_once_each(classroom: WrittenClassroom) -> None:
     asked: list[str] = []
 
     def ask(question: str) -> str:
         asked.append(question)
         return "long enough"
 
-    room.write(
+    classroom.write(
         """\
 profile: armv7
 wifi: {networks: [{ssid: a, passphrase: {prompt: true}}, {ssid: b, passphrase: {prompt: true}}]}
@@ -278,33 +283,35 @@ nodes: [{hostname: 'pi-[1-9]'}]
     assert asked == ["passphrase of wifi `a`", "passphrase of wifi `b`", "The pupils' password"]
 
 
-def test_prompts_need_somebody(room: Room) -> None:
-    room.write(
+def test_prompts_need_somebody(classroom: WrittenClassroom) -> None:
+    classroom.write(
         "profile: armv7\nuser: {name: a, password: {prompt: true}}\nnodes: [{hostname: a}]\n"
     )
-    assert "there is no terminal" in room.refusal().problems[0].message
+    assert "there is no terminal" in classroom.refusal().problems[0].message
 
 
-def test_a_missing_variable_is_an_error_to_build_and_a_warning_to_check(room: Room) -> None:
-    room.environment.clear()
-    room.write(CONTRACT)
-    assert [p.line for p in room.refusal().problems] == [4]
-    assert not room.errors()
-    assert any("$CLASS_WIFI is not set" in line for line in room.said())
+def test_a_missing_variable_is_an_error_to_build_and_a_warning_to_check(
+    classroom: WrittenClassroom,
+) -> None:
+    classroom.environment.clear()
+    classroom.write(CONTRACT)
+    assert [p.line for p in classroom.refusal().problems] == [4]
+    assert not classroom.errors()
+    assert any("$CLASS_WIFI is not set" in line for line in classroom.said())
 
 
-def test_a_variable_that_sudo_dropped_is_named_as_such(room: Room) -> None:
-    room.environment.clear()
-    room.environment["SUDO_UID"] = "1000"
-    room.write(CONTRACT)
-    (problem,) = room.refusal().problems
+def test_a_variable_that_sudo_dropped_is_named_as_such(classroom: WrittenClassroom) -> None:
+    classroom.environment.clear()
+    classroom.environment["SUDO_UID"] = "1000"
+    classroom.write(CONTRACT)
+    (problem,) = classroom.refusal().problems
     assert "sudo --preserve-env=CLASS_WIFI" in problem.hint
 
 
-def test_a_password_is_hashed_as_openssl_does(room: Room) -> None:
+def test_a_password_is_hashed_as_openssl_does(classroom: WrittenClassroom) -> None:
     need("openssl")
-    room.environment["PASSWORD"] = "pa$$ wörd'"
-    user = one(room, "user: {name: pupil, password: {env: PASSWORD}, groups: [docker]}").user
+    classroom.environment["PASSWORD"] = "pa$$ wörd'"
+    user = one(classroom, "user: {name: pupil, password: {env: PASSWORD}, groups: [docker]}").user
     assert user is not None
     assert user.password_hash is not None
     hashed = user.password_hash.reveal()
@@ -320,22 +327,22 @@ def test_a_salt_says_nothing_of_the_password() -> None:
     assert salt("one", "a") == salt("two", "a") != salt("one", "b")
 
 
-def test_a_node_may_have_a_hash_where_the_class_has_a_password(room: Room) -> None:
+def test_a_node_may_have_a_hash_where_the_class_has_a_password(classroom: WrittenClassroom) -> None:
     hashed = "$6$salt$" + "x" * 86
-    room.environment["P"] = "x"
-    room.write(
+    classroom.environment["P"] = "x"
+    classroom.write(
         "profile: armv7\nuser: {name: pupil, password: {env: P}}\n"
         f"nodes: [{{hostname: a, user: {{password_hash: '{hashed}'}}}}]\n"
     )
-    user = room.load().nodes[0].user
+    user = classroom.load().nodes[0].user
     assert user is not None
     assert (user.name, user.password_hash) == ("pupil", Secret(hashed))
 
 
-def test_a_consul_key_is_a_secret(room: Room) -> None:
-    key = room.environment["KEY"] = "cg8StVXbQJ0gPvMd9o7yrg=="
+def test_a_consul_key_is_a_secret(classroom: WrittenClassroom) -> None:
+    key = classroom.environment["KEY"] = "cg8StVXbQJ0gPvMd9o7yrg=="
     text = "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}"
-    node = one(room, text)
+    node = one(classroom, text)
     assert node.cluster.consul_encrypt == Secret(key)
     assert key not in repr(node)
 
@@ -350,31 +357,62 @@ def test_a_consul_key_is_a_secret(room: Room) -> None:
         ("cg8StVXbQJ0gPvMd9o7yré==", "is not base64"),
     ],
 )
-def test_a_key_that_consul_refuses(room: Room, key: str, words: str) -> None:
-    room.environment["KEY"] = key
-    room.write(
+def test_a_key_that_consul_refuses(classroom: WrittenClassroom, key: str, words: str) -> None:
+    classroom.environment["KEY"] = key
+    classroom.write(
         "profile: armv7\nshack: {address: 10.0.0.1}\nnodes: [{hostname: a}]\n"
         "cluster: {consul: {encrypt: {env: KEY}}}\n"
     )
-    (problem,) = room.refusal().problems
+    (problem,) = classroom.refusal().problems
     assert problem.line == 4
     assert words in problem.message
     assert not key or key not in f"{problem} {problem.hint}"
 
 
-def test_the_hint_makes_a_key_for_consul(room: Room) -> None:
+@pytest.mark.parametrize("size", [16, 24, 32])
+@pytest.mark.parametrize(
+    ("node", "shack", "takes"),
+    [
+        ("0.5.0", "consul:1.15.4", (16,)),
+        ("0.5.2", "consul:1.15.4", (16,)),
+        ("0.6.0", "consul:1.15.4", (16, 24, 32)),
+        ("1.8.7", "dduportal/arm-consul:0.5.0", (16,)),
+        ("1.8.7", "consul:latest", (16, 24, 32)),
+    ],
+)
+def test_a_key_is_as_long_as_every_consul_takes_it(
+    classroom: WrittenClassroom, size: int, node: str, shack: str, takes: tuple[int, ...]
+) -> None:
+    """`consul keygen` of 1.x makes 32 bytes, at which 0.5.0 stops: key size must be 16 bytes."""
+    classroom.environment["KEY"] = base64.b64encode(bytes(size)).decode()
+    classroom.write(
+        f"profile: armv7\nshack: {{address: 10.0.0.1, images: {{consul: '{shack}'}}}}\n"
+        "nodes: [{hostname: a}]\n"
+        f"cluster: {{consul: {{image: x/consul, version: '{node}', encrypt: {{env: KEY}}}}}}\n"
+    )
+    if size in takes:
+        assert classroom.load().nodes
+    else:
+        (problem,) = classroom.refusal().problems
+        assert f"has {size} bytes" in problem.message
+        assert "takes 16" in problem.message
+
+
+def test_the_hint_makes_a_key_for_consul(classroom: WrittenClassroom) -> None:
     need("base64", "head")
-    room.environment["KEY"] = run("sh", "-c", "head -c16 /dev/urandom | base64").rstrip()
-    one(room, "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}")
+    classroom.environment["KEY"] = run("sh", "-c", "head -c16 /dev/urandom | base64").rstrip()
+    one(classroom, "shack: {address: 10.0.0.1}\ncluster: {consul: {encrypt: {env: KEY}}}")
 
 
 @pytest.mark.parametrize("typed", ["hunter2!secret", "$CLASS_WIFI", "9hunter2", "correct hunter2"])
-def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(room: Room, typed: str) -> None:
-    room.write(
+def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(
+    classroom: WrittenClassroom, typed: str
+) -> None:
+    classroom.write(
         "profile: armv7\nnodes: [{hostname: a}]\nwifi:\n  country: FR\n  networks:\n"
         f"    - {{ssid: a, passphrase: {{env: '{typed}'}}}}\n"
     )
-    for problems in (room.refusal().problems, room.check()):
+    for problems in (classroom.refusal().problems, classroom.check()):
         (problem,) = (problem for problem in problems if problem.severe)
         assert problem.line == 6
         assert problem.hint == "use the name without $, for example {env: CLASS_WIFI}"
@@ -385,41 +423,45 @@ def test_a_secret_typed_for_the_name_of_a_variable_is_not_shown(room: Room, type
     ("template", "words"),
     [(b"\n{% if %}", "a.txt.j2:2: "), (b"\xff", "not UTF-8"), (b"{{ room }}", "")],
 )
-def test_a_check_compiles_templates(room: Room, template: bytes, words: str) -> None:
-    (room.folder / "mine").mkdir()
-    (room.folder / "mine" / "a.txt.j2").write_bytes(template)
-    room.write("profile: armv7\nnodes: [{hostname: 'a[1-3]'}]\noverlays: mine\n")
-    found = room.errors()
+def test_a_check_compiles_templates(
+    classroom: WrittenClassroom, template: bytes, words: str
+) -> None:
+    (classroom.folder / "mine").mkdir()
+    (classroom.folder / "mine" / "a.txt.j2").write_bytes(template)
+    classroom.write("profile: armv7\nnodes: [{hostname: 'a[1-3]'}]\noverlays: mine\n")
+    found = classroom.errors()
     assert len(found) == bool(words)
     assert all(line.startswith("3 error: overlays[0]: ") and words in line for line in found)
 
 
 @pytest.mark.parametrize("password", ["", "two\nlines"])
-def test_no_password(room: Room, password: str) -> None:
-    room.environment["P"] = password
-    room.write("profile: armv7\nuser: {name: a, password: {env: P}}\nnodes: [{hostname: a}]\n")
-    assert "several lines" in room.refusal().problems[0].message
+def test_no_password(classroom: WrittenClassroom, password: str) -> None:
+    classroom.environment["P"] = password
+    classroom.write("profile: armv7\nuser: {name: a, password: {env: P}}\nnodes: [{hostname: a}]\n")
+    assert "several lines" in classroom.refusal().problems[0].message
 
 
-def test_no_secret_is_shown_by_a_classroom(room: Room) -> None:
+def test_no_secret_is_shown_by_a_classroom(classroom: WrittenClassroom) -> None:
     text = "user: {name: a, password: hunter2}\nwifi: {networks: [{ssid: a, passphrase: hunter22}]}"
-    assert "hunter2" not in repr(one(room, text))
-    assert "hunter2" not in str(room.check())
+    assert "hunter2" not in repr(one(classroom, text))
+    assert "hunter2" not in str(classroom.check())
 
 
 # ---- files
 
 
-def test_ssh_keys_of_files_and_text(room: Room) -> None:
+def test_ssh_keys_of_files_and_text(classroom: WrittenClassroom) -> None:
     need("ssh-keygen")
     for name in ("one", "two"):
-        run("ssh-keygen", "-qt", "ed25519", "-N", "", "-C", name, "-f", str(room.folder / name))
-    one_, two = ((room.folder / f"{name}.pub").read_text() for name in ("one", "two"))
-    (room.folder / "authorized_keys").write_text(f"# class\n{one_}\n{two}")
+        run(
+            "ssh-keygen", "-qt", "ed25519", "-N", "", "-C", name, "-f", str(classroom.folder / name)
+        )
+    one_, two = ((classroom.folder / f"{name}.pub").read_text() for name in ("one", "two"))
+    (classroom.folder / "authorized_keys").write_text(f"# class\n{one_}\n{two}")
     text = f"ssh_keys: [{{file: authorized_keys}}, '{two.strip()}']"
-    assert one(room, text).ssh_keys == (one_.strip(), two.strip())
-    room.write("profile: armv7\nssh_keys: [{file: one}]\nnodes: [{hostname: a}]\n")
-    assert "private key" in room.refusal().problems[0].message
+    assert one(classroom, text).ssh_keys == (one_.strip(), two.strip())
+    classroom.write("profile: armv7\nssh_keys: [{file: one}]\nnodes: [{hostname: a}]\n")
+    assert "private key" in classroom.refusal().problems[0].message
 
 
 @pytest.mark.parametrize(
@@ -434,24 +476,26 @@ def test_ssh_keys_of_files_and_text(room: Room) -> None:
         ("profile: armv8", 2, "twice"),
     ],
 )
-def test_what_is_not_there_has_its_line(room: Room, text: str, line: int, words: str) -> None:
-    room.write(f"profile: armv7\n{text}\nnodes: [{{hostname: 'a[1-3]'}}]\n")
-    problems = room.refusal().problems
+def test_what_is_not_there_has_its_line(
+    classroom: WrittenClassroom, text: str, line: int, words: str
+) -> None:
+    classroom.write(f"profile: armv7\n{text}\nnodes: [{{hostname: 'a[1-3]'}}]\n")
+    problems = classroom.refusal().problems
     assert [problem.line for problem in problems] == [line]
     assert words in problems[0].message
 
 
-def test_overlays_and_tarballs(room: Room) -> None:
-    (room.folder / "mine").mkdir()
-    (room.folder / "a.tar").touch()
-    node = one(room, "overlays: mine\ncluster: {tarballs: [a.tar]}")
-    assert node.overlays == (room.folder / "mine",)
-    assert node.cluster.tarballs == (str(room.folder / "a.tar"),)
+def test_overlays_and_tarballs(classroom: WrittenClassroom) -> None:
+    (classroom.folder / "mine").mkdir()
+    (classroom.folder / "a.tar").touch()
+    node = one(classroom, "overlays: mine\ncluster: {tarballs: [a.tar]}")
+    assert node.overlays == (classroom.folder / "mine",)
+    assert node.cluster.tarballs == (str(classroom.folder / "a.tar"),)
 
 
-def test_the_same_file_gives_equal_settings(room: Room) -> None:
-    room.write(CONTRACT)
-    assert room.load() == room.load()
+def test_the_same_file_gives_equal_settings(classroom: WrittenClassroom) -> None:
+    classroom.write(CONTRACT)
+    assert classroom.load() == classroom.load()
 
 
 # ---- WPA3
@@ -471,8 +515,8 @@ PSK_HEX = "0123456789abcdef" * 4
         (f"passphrase: {PSK_HEX}, security: wpa2", "wpa2"),
     ],
 )
-def test_the_security_of_a_network(room: Room, keys: str, protocol: str) -> None:
-    node = one(room, f"wifi: {{country: FR, networks: [{{ssid: lab, {keys}}}]}}")
+def test_the_security_of_a_network(classroom: WrittenClassroom, keys: str, protocol: str) -> None:
+    node = one(classroom, f"wifi: {{country: FR, networks: [{{ssid: lab, {keys}}}]}}")
     assert node.wifi.networks[0].protocol == protocol
 
 
@@ -487,8 +531,10 @@ def test_the_security_of_a_network(room: Room, keys: str, protocol: str) -> None
         ("security: wep, passphrase: correct horse", "security"),
     ],
 )
-def test_a_security_that_does_not_fit_its_key(room: Room, keys: str, said: str) -> None:
-    (error,) = room.write(
+def test_a_security_that_does_not_fit_its_key(
+    classroom: WrittenClassroom, keys: str, said: str
+) -> None:
+    (error,) = classroom.write(
         "profile: armv7\nnodes: [{hostname: pi}]\n"
         f"wifi:\n  country: FR\n  networks:\n    - {{ssid: lab, {keys}}}\n"
     ).errors()
@@ -501,7 +547,7 @@ def test_a_security_that_does_not_fit_its_key(room: Room, keys: str, said: str) 
     [("occidentalis", True), ("device-init", True), ("cloud-init", False), ("firstrun", False)],
 )
 def test_wpa3_on_a_generation_that_does_not_know_it(
-    room: Room, generation: str, *, fails: bool
+    classroom: WrittenClassroom, generation: str, *, fails: bool
 ) -> None:
     text = f"""\
 profile: armv7
@@ -513,6 +559,6 @@ wifi:
     - {{ssid: both, security: wpa2+wpa3, passphrase: correct horse}}
     - {{ssid: lab, security: wpa3, passphrase: correct horse}}
 """
-    errors = room.write(text).errors()
+    errors = classroom.write(text).errors()
     said = "8 error: wifi.networks[1].security: the network `lab` is WPA3 only"
     assert [line[: len(said)] for line in errors] == ([said] if fails else [])

@@ -25,7 +25,7 @@ from imagebuilder.settings.schema.documents import (
     parse_document,
 )
 from imagebuilder.settings.yaml_reader import parse_yaml
-from tests.lib.classrooms import Room
+from tests.lib.classrooms import WrittenClassroom
 
 if TYPE_CHECKING:
     from imagebuilder.settings.schema.documents import Document
@@ -84,7 +84,7 @@ def test_every_example_is_taken(text: str, tmp_path: Path) -> None:
         return
     (tmp_path / "classroom.secrets").mkdir()
     (tmp_path / "classroom.secrets" / "wifi").write_text("correct horse\n")
-    assert Room(tmp_path).write(text).errors() == []
+    assert WrittenClassroom(tmp_path).write(text).errors() == []
 
 
 def test_there_are_examples() -> None:

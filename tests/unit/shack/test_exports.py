@@ -13,7 +13,7 @@ import pytest
 from imagebuilder.model import Classroom, Docker, Network, User
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, with_identities
-from tests.lib.classroom_samples import SHACK, node, room
+from tests.lib.classroom_samples import SHACK, make_classroom, node
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def mixed_room(folder: Path) -> Classroom:
-    return room(
+    return make_classroom(
         folder,
         node(1, owner="Zoë: the 1st", keep_host_keys=True),
         node(2, network=Network(dhcp_range="192.168.2.50-192.168.2.99"), keep_host_keys=True),
@@ -50,7 +50,7 @@ def test_ansible_reads_every_host_and_group(tmp_path: Path) -> None:
 
 
 def test_yaml_keeps_texts_that_look_like_something_else(tmp_path: Path) -> None:
-    odd = room(tmp_path, node(1, hostname="no", owner="0123", seat="2024-01-01"))
+    odd = make_classroom(tmp_path, node(1, hostname="no", owner="0123", seat="2024-01-01"))
     file = written(odd, tmp_path, "ansible")
     read = json.loads(run("ansible-inventory", "-i", file, "--list", cwd=tmp_path))
     variables = read["_meta"]["hostvars"]["no"]
@@ -130,7 +130,7 @@ def test_docker_has_the_contexts_however_often_the_script_runs(tmp_path: Path) -
 
 def test_docker_takes_the_certificates_along(tmp_path: Path) -> None:
     need("docker")
-    secure = room(tmp_path / "a b", node(1, docker=Docker(tls=True, port=2376)))
+    secure = make_classroom(tmp_path / "a b", node(1, docker=Docker(tls=True, port=2376)))
     client_bundle(secure)
     script = written(secure, tmp_path, "docker-contexts")
     assert contexts(script, tmp_path / "home")["pi-01"] == "tcp://192.168.2.101:2376"
@@ -144,7 +144,7 @@ def test_only_a_classic_manager_asks_for_a_certificate(
 ) -> None:
     secure = node(1, docker=Docker(tls=True, port=2376))
     text = EXPORTS["docker-contexts"].render(
-        room(tmp_path, secure, shack=replace(SHACK, kind=kind)), tmp_path
+        make_classroom(tmp_path, secure, shack=replace(SHACK, kind=kind)), tmp_path
     )
     lines = {line.split()[1]: line for line in text.splitlines() if line.startswith("context ")}
     assert ("cert.pem" in lines["shack"]) is shown
@@ -168,6 +168,6 @@ def test_no_name_of_a_class_breaks_out_of_its_comment(name: str, tmp_path: Path)
 
 
 def test_a_class_without_a_shack(tmp_path: Path) -> None:
-    alone = room(tmp_path, node(1, shack=None, user=User("pi")), shack=None)
+    alone = make_classroom(tmp_path, node(1, shack=None, user=User("pi")), shack=None)
     for export in EXPORTS.values():
         assert "shack" not in export.render(alone, tmp_path)

@@ -17,7 +17,7 @@ import pytest
 from imagebuilder.errors import SettingsError, WriteError
 from imagebuilder.model import Classroom, Docker, DockerTls, Network, Shack
 from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
-from tests.lib.classroom_samples import node, room
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ TLS = Docker(tls=True, port=2376)
 
 def secure_room(folder: Path, count: int = 2) -> Classroom:
     nodes = (node(n, docker=TLS, keep_host_keys=True) for n in range(1, count + 1))
-    return room(folder, *nodes)
+    return make_classroom(folder, *nodes)
 
 
 def tls_of(classroom: Classroom, index: int = 0) -> DockerTls:
@@ -48,7 +48,7 @@ def write_tls(folder: Path, tls: DockerTls) -> Path:
 
 
 def test_a_class_without_keys_makes_no_secrets_folder(tmp_path: Path) -> None:
-    plain = room(tmp_path)
+    plain = make_classroom(tmp_path)
     assert with_identities(plain) is plain
     assert not (tmp_path / "secrets").exists()
 
@@ -168,7 +168,7 @@ def test_a_thousand_nodes_have_their_keys_in_seconds(tmp_path: Path) -> None:
         for n in range(1000)
     ]
     start = time.monotonic()
-    with_identities(room(tmp_path, *crowd), write=False)
+    with_identities(make_classroom(tmp_path, *crowd), write=False)
     assert time.monotonic() - start < 30
 
 
@@ -194,7 +194,7 @@ def test_a_new_address_asks_for_a_new_certificate(tmp_path: Path) -> None:
     need("openssl")
     first = tls_of(with_identities(secure_room(tmp_path)))
     moved = node(1, docker=TLS, network=Network(address="192.168.2.77/24"))
-    second = tls_of(with_identities(room(tmp_path, moved)))
+    second = tls_of(with_identities(make_classroom(tmp_path, moved)))
     files = write_tls(tmp_path / "out", second)
     assert second.certificate != first.certificate
     run("openssl", "verify", "-CAfile", files / "ca.pem", "-verify_ip", "192.168.2.77",
@@ -332,4 +332,4 @@ def test_a_file_in_the_folder_s_place_is_a_clear_error(tmp_path: Path) -> None:
 
 def test_a_class_without_a_shack_has_no_manager(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no `shack:`"):
-        shack_certificate(room(tmp_path, shack=None))
+        shack_certificate(make_classroom(tmp_path, shack=None))

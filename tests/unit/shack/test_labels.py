@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imagebuilder.model import Network, NodeSettings, Shack
-from imagebuilder.shack.labels import PAPERS, link_of, render_labels
-from tests.lib.classroom_samples import node, room
+from imagebuilder.shack.labels import SHEETS, link_of, render_labels
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 
 
@@ -35,10 +35,10 @@ class Balance(HTMLParser):
         assert self.open.pop() == tag
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", SHEETS)
 def test_the_page_is_well_formed_and_fits_its_sheet(paper: str) -> None:
-    sheet = PAPERS[paper]
-    text = render_labels(room(Path("/r"), *rows(25)), sheet)
+    sheet = SHEETS[paper]
+    text = render_labels(make_classroom(Path("/r"), *rows(25)), sheet)
     parser = Balance()
     parser.feed(text)
     assert not parser.open
@@ -48,8 +48,10 @@ def test_the_page_is_well_formed_and_fits_its_sheet(paper: str) -> None:
 
 
 def test_names_are_words_not_markup() -> None:
-    nasty = room(Path("/r"), node(1, owner="<script>alert(1)</script>", seat='"><b>'), name="3<b>")
-    text = render_labels(nasty, PAPERS["a4"])
+    nasty = make_classroom(
+        Path("/r"), node(1, owner="<script>alert(1)</script>", seat='"><b>'), name="3<b>"
+    )
+    text = render_labels(nasty, SHEETS["a4"])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<b>" not in text
@@ -57,22 +59,22 @@ def test_names_are_words_not_markup() -> None:
 
 def test_the_code_leads_to_the_class_page_or_to_ssh() -> None:
     first = node(1)
-    assert link_of(room(Path("/r")), first) == "http://192.168.2.1:8080/#pi-01"
-    off = room(Path("/r"), shack=Shack("192.168.2.1", services=("registry",)))
+    assert link_of(make_classroom(Path("/r")), first) == "http://192.168.2.1:8080/#pi-01"
+    off = make_classroom(Path("/r"), shack=Shack("192.168.2.1", services=("registry",)))
     assert link_of(off, first) == "ssh://pi@192.168.2.101"
     loose = node(1, network=Network(), user=None)
-    assert link_of(room(Path("/r"), shack=None), loose) == "ssh://pi-01.local"
+    assert link_of(make_classroom(Path("/r"), shack=None), loose) == "ssh://pi-01.local"
 
 
 def test_skipped_labels_stay_empty() -> None:
-    text = render_labels(room(Path("/r")), PAPERS["a4"], skip=20)
+    text = render_labels(make_classroom(Path("/r")), SHEETS["a4"], skip=20)
     assert text.count('class="label empty"') == 20
     assert text.count("<section") == 2
 
 
 def test_the_same_class_gives_the_same_sheet() -> None:
-    assert render_labels(room(Path("/r")), PAPERS["a4"]) == render_labels(
-        room(Path("/r")), PAPERS["a4"]
+    assert render_labels(make_classroom(Path("/r")), SHEETS["a4"]) == render_labels(
+        make_classroom(Path("/r")), SHEETS["a4"]
     )
 
 
@@ -87,25 +89,25 @@ def printed(page: str, folder: Path) -> Path:
     return made
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", SHEETS)
 def test_what_has_no_room_is_visibly_cut(paper: str, tmp_path: Path) -> None:
     owners = ("Ada", "Maximilian-Alexander von und zu Hohenstein " * 4, "W" * 300)
     nodes = [node(n, owner=owner) for n, owner in enumerate(owners, start=1)]
     nodes.append(node(4, hostname="n" * 63))
-    page = render_labels(room(tmp_path, *nodes), PAPERS[paper])
+    page = render_labels(make_classroom(tmp_path, *nodes), SHEETS[paper])
     assert "text-overflow: ellipsis" in page
     words = run("pdftotext", "-raw", printed(page, tmp_path), "-")
     assert words.count("…") == 3
     assert "Ada\n" in words
 
 
-@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("paper", SHEETS)
 def test_a_reader_finds_every_code_on_the_printed_sheet(paper: str, tmp_path: Path) -> None:
-    classroom = room(tmp_path, *rows(30))
-    made = printed(render_labels(classroom, PAPERS[paper]), tmp_path)
+    classroom = make_classroom(tmp_path, *rows(30))
+    made = printed(render_labels(classroom, SHEETS[paper]), tmp_path)
     run("pdftoppm", "-r", "200", "-png", made, tmp_path / "page")
     pages = sorted(tmp_path.glob("page*.png"))
-    assert len(pages) == -(-30 // PAPERS[paper].count)
+    assert len(pages) == -(-30 // SHEETS[paper].count)
     read = subprocess.run(
         ["zbarimg", "-q", "--raw", "--nodbus", *pages], capture_output=True, text=True, check=True
     )
@@ -113,4 +115,4 @@ def test_a_reader_finds_every_code_on_the_printed_sheet(paper: str, tmp_path: Pa
     size = re.search(r"Page size: +([0-9.]+) x ([0-9.]+)", run("pdfinfo", made))
     assert size is not None
     millimetres = [float(points) / 72 * 25.4 for points in size.groups()]
-    assert millimetres == pytest.approx(PAPERS[paper].page, abs=0.5)
+    assert millimetres == pytest.approx(SHEETS[paper].page, abs=0.5)

@@ -23,7 +23,7 @@ from imagebuilder.shack.status import (
     summarise,
 )
 from tests.lib.classroom_samples import SHACK as ROOM_SHACK
-from tests.lib.classroom_samples import node, room
+from tests.lib.classroom_samples import make_classroom, node
 
 if TYPE_CHECKING:
     from imagebuilder.model import NodeSettings
@@ -47,8 +47,8 @@ def gathered(
     return ClusterState("192.168.2.1:8300", (SHACK, *members), engines, registered)
 
 
-def judged(gathering: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
-    return {row.hostname: row for row in compare(room(Path("/r")), gathering, cards)}
+def judged(cluster_state: ClusterState, *cards: PiReport) -> dict[str, NodeStatus]:
+    return {row.hostname: row for row in compare(make_classroom(Path("/r")), cluster_state, cards)}
 
 
 def everyone() -> ClusterState:
@@ -56,7 +56,7 @@ def everyone() -> ClusterState:
 
 
 def test_all_joined_in_the_order_of_the_roster_without_the_shack() -> None:
-    rows = compare(room(Path("/r")), everyone())
+    rows = compare(make_classroom(Path("/r")), everyone())
     assert [(row.hostname, row.state) for row in rows] == [
         ("pi-01", "joined"),
         ("pi-02", "joined"),
@@ -121,14 +121,14 @@ def test_swarm_and_consul_know_different_addresses() -> None:
 
 
 def test_a_dhcp_node_may_have_any_address() -> None:
-    loose = room(Path("/r"), node(1, network=Network()))
+    loose = make_classroom(Path("/r"), node(1, network=Network()))
     (row,) = compare(loose, gathered(member(1, address="10.9.8.7"), engines=None))
     assert row.state == "joined"
     assert row.address == "10.9.8.7"
 
 
 def test_a_key_left_behind_is_named_at_its_node() -> None:
-    moved = room(Path("/r"), node(1, network=Network()), node(2))
+    moved = make_classroom(Path("/r"), node(1, network=Network()), node(2))
     found = gathered(
         member(1, address="192.168.2.50"),
         engines=None,
@@ -144,7 +144,7 @@ def test_a_key_left_behind_is_named_at_its_node() -> None:
 
 def test_strangers_come_last() -> None:
     stranger = Member("black-pearl", "192.168.2.60")
-    rows = compare(room(Path("/r")), gathered(stranger, engines=(engine(9),)))
+    rows = compare(make_classroom(Path("/r")), gathered(stranger, engines=(engine(9),)))
     assert [(row.hostname, row.state) for row in rows[3:]] == [
         ("black-pearl", "unknown"),
         ("pi-09", "unknown"),
@@ -154,7 +154,7 @@ def test_strangers_come_last() -> None:
 def test_strangers_and_old_keys_keep_nobody_waiting() -> None:
     members = (Member("black-pearl", "192.168.2.60"), *map(member, (1, 2, 3)))
     found = gathered(*members, engines=None, registered=("192.168.2.99:2375",))
-    here = room(Path("/r"))
+    here = make_classroom(Path("/r"))
     rows = compare(here, found)
     assert [row.state for row in rows[3:]] == ["unknown", "stale-address"]
     assert everyone_joined(here, rows)
@@ -163,11 +163,11 @@ def test_strangers_and_old_keys_keep_nobody_waiting() -> None:
 
 
 def test_where_nobody_is_expected_everyone_is_there() -> None:
-    assert everyone_joined(room(Path("/r"), node(1, cluster=Cluster(enabled=False))), ())
+    assert everyone_joined(make_classroom(Path("/r"), node(1, cluster=Cluster(enabled=False))), ())
 
 
 def test_a_node_without_a_cluster_is_not_awaited() -> None:
-    alone = room(Path("/r"), node(1, cluster=Cluster(enabled=False)), node(2))
+    alone = make_classroom(Path("/r"), node(1, cluster=Cluster(enabled=False)), node(2))
     assert [row.hostname for row in compare(alone, gathered(member(2), engines=None))] == ["pi-02"]
 
 
@@ -208,9 +208,12 @@ def test_half_a_card_report_is_a_clear_error(data: bytes) -> None:
         parse_card_report(data, "card")
 
 
-def swarm_mode_rows(gathering: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
+def swarm_mode_rows(cluster_state: ClusterState, *nodes: NodeSettings) -> dict[str, NodeStatus]:
     shack = replace(ROOM_SHACK, kind="swarm-mode")
-    return {row.hostname: row for row in compare(room(Path("/r"), *nodes, shack=shack), gathering)}
+    return {
+        row.hostname: row
+        for row in compare(make_classroom(Path("/r"), *nodes, shack=shack), cluster_state)
+    }
 
 
 def recorded_engines() -> tuple[Engine, ...]:
@@ -303,4 +306,4 @@ def test_a_thousand_nodes_are_compared_at_once() -> None:
         engines=tuple(Engine(n.hostname, n.network.address[:-3], arch="armv7") for n in nodes),
         registered=tuple(f"{n.network.address[:-3]}:2375" for n in nodes),
     )
-    assert summarise(compare(room(Path("/r"), *nodes), found))["joined"] == 1000
+    assert summarise(compare(make_classroom(Path("/r"), *nodes), found))["joined"] == 1000

@@ -10,6 +10,7 @@ from tests.lib.fat_edits import STOCK, geometry_name
 from tests.lib.fat_images import (
     GEOMETRIES,
     FatImage,
+    make_geometry,
     make_image,
 )
 
@@ -19,15 +20,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(params=GEOMETRIES, ids=geometry_name)
 def image(request: pytest.FixtureRequest, tmp_path: Path) -> FatImage:
-    kind, size_mib, cluster_bytes = request.param
-    return make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=STOCK,
-        label="HYPRIOTOS",
-        odd_bytes=256,
+    return make_geometry(
+        tmp_path / "base.img", request.param, files=STOCK, label="HYPRIOTOS", odd_bytes=256
     )
 
 

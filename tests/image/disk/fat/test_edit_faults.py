@@ -24,6 +24,7 @@ from tests.lib.fat_images import (
     EPOCH,
     FatImage,
     fsck,
+    make_geometry,
     make_image,
     mattrib,
     mlist,
@@ -46,15 +47,7 @@ def image(request: pytest.FixtureRequest, tmp_path: Path) -> FatImage:
 
 
 def made(tmp_path: Path, geometry: tuple[int, int, int], files: Mapping[str, bytes]) -> FatImage:
-    kind, size_mib, cluster_bytes = geometry
-    return make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=files,
-        label="CONFIG",
-    )
+    return make_geometry(tmp_path / "base.img", geometry, files=files, label="CONFIG")
 
 
 def first_cluster(image: FatImage, path: bytes) -> int:

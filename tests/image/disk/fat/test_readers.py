@@ -8,7 +8,7 @@ import pytest
 
 from imagebuilder.model import BootEdit
 from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name
-from tests.lib.fat_images import GEOMETRIES, MIB, FatImage, make_image
+from tests.lib.fat_images import GEOMETRIES, MIB, FatImage, make_geometry
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
@@ -27,14 +27,7 @@ MORE = (
 )
 def test_seven_zip_reads_what_was_written(tmp_path: Path, geometry: tuple[int, int, int]) -> None:
     need("7zz")
-    kind, size_mib, cluster_bytes = geometry
-    image = make_image(
-        tmp_path / "base.img",
-        kind=kind,
-        size_mib=size_mib,
-        cluster_bytes=cluster_bytes,
-        files=STOCK,
-    )
+    image = make_geometry(tmp_path / "base.img", geometry, files=STOCK)
     out = edited(image, (*EDITS, *MORE))
     wanted = {name: data for name, data in STOCK.items() if name != "overlays/README"}
     for edit in (*EDITS, *MORE):

@@ -151,7 +151,7 @@ def test_folders_of_many_megabytes_are_refused(tmp_path: Path, first_byte: bytes
 
 
 def lengthen_folders(image: FatImage, count: int, links: int, first_byte: bytes) -> None:
-    """Give each folder a chain of `links` clusters from the unused end of the volume."""
+    """Return each folder a chain of `links` clusters from the unused end of the volume."""
     volume = RawVolume(image)
     free = volume.clusters + 2 - count * links
     table = bytearray(volume.bytes[volume.fat_at : volume.fat_at + volume.fat_bytes])

@@ -1,4 +1,4 @@
-"""Compressed image files, the same bytes for the same input."""
+"""Compress image files; equal input makes equal output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def pack(chunks: Iterator[bytes], out: IO[bytes], form: str, name: str, size_bytes: int) -> None:
-    """Compress `chunks` (`size_bytes` together) into `out`; `name` is the entry inside a zip."""
+    """Compress `chunks` (`size_bytes` in total) to `out`; `name` is the entry in a zip."""
     _PACKERS[form](chunks, out, name, size_bytes)
 
 
 def _pack_zst(chunks: Iterator[bytes], out: IO[bytes], name: str, size_bytes: int) -> None:
-    import zstandard  # noqa: PLC0415 - one of four forms is used
+    import zstandard  # noqa: PLC0415 - only one of four formats is needed
 
     del name
     compressor = zstandard.ZstdCompressor(level=9, threads=os.cpu_count() or 1, write_checksum=True)

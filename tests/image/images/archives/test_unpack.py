@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import ImageError
-from imagebuilder.images.formats import is_compressed, kind_of
+from imagebuilder.images.archives.formats import is_compressed, kind_of
+from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import write_raw
-from imagebuilder.images.unpack import open_stream
 from tests.lib.archives import FORMS, MEBIBYTE, ODD_BYTES, make_image, pack, sha256sum
 from tests.lib.tools import run
 
@@ -95,7 +95,7 @@ def test_a_stream_is_read_in_pieces_of_any_size(image: Path, tmp_path: Path) -> 
 def test_a_cut_off_file_is_told(packed: Path, share: float) -> None:
     data = packed.read_bytes()
     packed.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(ImageError, match=r"cut off|ends in the middle|damaged|instead of"):
+    with pytest.raises(ImageError, match=r"truncated|damaged|instead of"):
         read_all(packed)
 
 
@@ -187,7 +187,7 @@ def restated(path: Path, real: int, stated: int) -> None:
 def test_a_bomb_stops_at_the_stated_size(tmp_path: Path) -> None:
     bomb = zip_of(tmp_path / "bomb.zip", "pi.img", data=bytes(77_000_123))
     restated(bomb, 77_000_123, 1_000_000)
-    with pytest.raises(ImageError, match="more than the 1000000 bytes"), open_stream(bomb) as s:
+    with pytest.raises(ImageError, match="more than 1000000 bytes"), open_stream(bomb) as s:
         write_raw(s, tmp_path / "out.img")
     assert not (tmp_path / "out.img").exists()
 
@@ -202,14 +202,14 @@ def test_an_image_shorter_than_stated_is_told(tmp_path: Path) -> None:
 def test_the_catalogues_size_binds_forms_that_state_none(image: Path, tmp_path: Path) -> None:
     packed = pack(image, "gz", tmp_path)
     assert len(read_all(packed, ODD_BYTES)) == ODD_BYTES
-    with pytest.raises(ImageError, match="more than the 1000000 bytes"):
+    with pytest.raises(ImageError, match="more than 1000000 bytes"):
         read_all(packed, 1_000_000)
     with pytest.raises(ImageError, match="instead of"):
         read_all(packed, ODD_BYTES + 1)
 
 
 def test_the_catalogues_size_and_the_archives_must_agree(image: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImageError, match=f"holds {ODD_BYTES} bytes where 5 were stated"):
+    with pytest.raises(ImageError, match=f"states {ODD_BYTES} bytes instead of 5"):
         read_all(pack(image, "zip", tmp_path), 5)
 
 
@@ -251,7 +251,7 @@ def test_memory_stays_bounded_for_a_huge_run_of_zeros(form: str, tmp_path: Path)
     packed = pack(image, form, tmp_path)
     script = (
         "import sys; from pathlib import Path\n"
-        "from imagebuilder.images.unpack import open_stream\n"
+        "from imagebuilder.images.archives.unpack import open_stream\n"
         "from imagebuilder.images.sparse import write_raw\n"
         "with open_stream(Path(sys.argv[1])) as s: write_raw(s, Path(sys.argv[2]))\n"
         "status = Path('/proc/self/status').read_text()\n"

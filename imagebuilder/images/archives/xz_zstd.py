@@ -1,11 +1,11 @@
-"""The outer form of zstd and xz files: whole or cut off, how large inside, cut where.
+"""Parse the containers of zstd and xz files: completeness, raw size and blocks.
 
 Formats: RFC 8878 (zstd) and the .xz file format specification 1.2.1.
 """
 
 from __future__ import annotations
 
-import lzma
+import itertools
 import os
 import struct
 from collections import deque
@@ -15,6 +15,16 @@ from typing import TYPE_CHECKING
 import zstandard
 from isal import isal_zlib
 
+from imagebuilder.images.archives.decoders import (
+    CHUNK_BYTES,
+    INPUT_BYTES,
+    LARGEST_WINDOW_BYTES,
+    LimitError,
+    make_xz,
+    refuse_many,
+    window_error,
+)
+from imagebuilder.images.budgets import Budget
 from imagebuilder.workers import worker_pool
 
 if TYPE_CHECKING:
@@ -22,17 +32,29 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
-# Blocks larger than this are decoded in one go by one thread, in constant memory.
+# Larger blocks are decoded by one thread as a stream, in constant memory.
 LARGEST_PARALLEL_BYTES = 32 << 20
 AHEAD_BYTES = 64 << 20
-LARGEST_INDEX_BYTES = 16 << 20
-CHUNK_BYTES = 1 << 20
-INPUT_BYTES = 1 << 18
+
+# `xz --block-size=1MiB` of 128 GiB; a record of an index has some hundred bytes in memory.
+MOST_XZ_BLOCKS = 1 << 17
+LARGEST_INDEX_BYTES = 2 << 20
+
+# 512 GiB in blocks of 128 KiB; each needs a read.
+MOST_ZST_BLOCKS = 1 << 22
+BUDGETS = (
+    Budget("an xz block that is decoded in parallel", LARGEST_PARALLEL_BYTES, "bytes"),
+    Budget("xz blocks decoded ahead", AHEAD_BYTES, "bytes"),
+    Budget("the index of an xz stream", LARGEST_INDEX_BYTES, "bytes"),
+    Budget("blocks of an xz file", MOST_XZ_BLOCKS, "count"),
+    Budget("blocks and frames of a zstd file", MOST_ZST_BLOCKS, "count"),
+)
 _ZST_MAGIC = 0xFD2FB528
 _ZST_SKIPPABLE = 0x184D2A50
 _ZST_HEADER_BYTES = 18
 _ZST_RLE, _ZST_RESERVED = 1, 3
 _XZ_MAGIC = b"\xfd7zXZ\x00"
+_LONGEST_VARINT_BITS = 63  # specification, 1.2
 _XZ_FOOTER = struct.Struct("<II2s2s")
 
 
@@ -40,36 +62,52 @@ _XZ_FOOTER = struct.Struct("<II2s2s")
 
 
 def zst_size(descriptor: int) -> int | None:
-    """Return the raw size of a zstd file, None where it is not stated; raises EOFError if cut."""
+    """Return the raw size of a zstd file, None if not stated. Raise EOFError if truncated."""
     end, at = os.fstat(descriptor).st_size, 0
     total: int | None = 0
+    blocks = itertools.count()
     while at < end:
-        at, size = _zst_frame(descriptor, at)
+        at, size = _zst_frame(descriptor, at, blocks)
         total = None if total is None or size is None else total + size
         if at > end:
-            raise EOFError("it ends in the middle")
+            raise EOFError("truncated")
     return total
 
 
-def _zst_frame(descriptor: int, at: int) -> tuple[int, int | None]:
-    """Return where the frame at `at` ends, and the raw bytes it states."""
+def _zst_frame(descriptor: int, at: int, blocks: Iterator[int]) -> tuple[int, int | None]:
+    """Return the end of the frame at `at`, and its raw size if stated."""
+    _count_block(blocks)
     head = os.pread(descriptor, _ZST_HEADER_BYTES, at)
     magic = int.from_bytes(head[:4], "little")
     if magic & ~0xF == _ZST_SKIPPABLE:
         return at + 8 + int.from_bytes(head[4:8], "little"), 0
     if magic != _ZST_MAGIC:
-        raise EOFError("what follows the end is not zstd")
-    facts = zstandard.get_frame_parameters(head)
-    end = _zst_blocks(descriptor, at + zstandard.frame_header_size(head))
-    stated = facts.content_size
+        raise EOFError("unknown data after the end")
+    parameters = zstandard.get_frame_parameters(head)
+    if parameters.window_size > LARGEST_WINDOW_BYTES:
+        raise window_error("zstd -d --long=31", parameters.window_size)
+    if parameters.dict_id:
+        raise LimitError(
+            f"it needs the dictionary {parameters.dict_id}", "unpack it with `zstd -d -D`"
+        )
+    end = _zst_blocks(descriptor, at + zstandard.frame_header_size(head), blocks)
+    stated = parameters.content_size
     return (
-        end + 4 * facts.has_checksum,
+        end + 4 * parameters.has_checksum,
         None if stated == zstandard.CONTENTSIZE_UNKNOWN else stated,
     )
 
 
-def _zst_blocks(descriptor: int, at: int) -> int:
+def _count_block(blocks: Iterator[int]) -> None:
+    if next(blocks) >= MOST_ZST_BLOCKS:
+        raise LimitError(
+            f"it has more than {MOST_ZST_BLOCKS} blocks", "do not use it: it may be malicious"
+        )
+
+
+def _zst_blocks(descriptor: int, at: int, blocks: Iterator[int]) -> int:
     while len(head := os.pread(descriptor, 3, at)) == 3:  # noqa: PLR2004 - RFC 8878, 3.1.1.2
+        _count_block(blocks)
         word = int.from_bytes(head, "little")
         last, kind, size = word & 1, word >> 1 & 3, word >> 3
         if kind == _ZST_RESERVED:
@@ -77,7 +115,7 @@ def _zst_blocks(descriptor: int, at: int) -> int:
         at += 3 + (1 if kind == _ZST_RLE else size)
         if last:
             return at
-    raise EOFError("it ends in the middle")
+    raise EOFError("truncated")
 
 
 # ---- xz
@@ -85,7 +123,7 @@ def _zst_blocks(descriptor: int, at: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class XzBlock:
-    """One block: where it lies, its size with padding and without, its raw size, its check."""
+    """One block: its offset, its size with and without padding, its raw size and stream flags."""
 
     offset_bytes: int
     padded_bytes: int
@@ -95,36 +133,53 @@ class XzBlock:
 
 
 def xz_blocks(descriptor: int) -> tuple[XzBlock, ...]:
-    """Read the indexes of an xz file, from its end; raises EOFError where it is cut off."""
-    end = os.fstat(descriptor).st_size
+    """Return the blocks in the indexes of an xz file. Raise EOFError if it is truncated.
+
+    It is read from the end, because each stream ends with its index (4.4).
+    """
     streams: list[list[XzBlock]] = []
+    count = 0
+    end = _before_padding(descriptor, os.fstat(descriptor).st_size)
     while end > 0:
-        word = os.pread(descriptor, 4, max(end - 4, 0))
-        if word == bytes(4):
-            end -= 4
-            continue
-        blocks, end = _xz_stream(descriptor, end)
+        blocks, end = _xz_stream(descriptor, end, MOST_XZ_BLOCKS - count)
         streams.append(blocks)
+        count += len(blocks)
+        refuse_many(len(streams))
+        end = _before_padding(descriptor, end)
     return tuple(block for blocks in reversed(streams) for block in blocks)
 
 
-def _xz_stream(descriptor: int, end: int) -> tuple[list[XzBlock], int]:
-    """Return the blocks of the stream that ends at `end`, and where it starts."""
+def _before_padding(descriptor: int, end: int) -> int:
+    """Return the offset of the padding that ends at `end`: zeros, a multiple of 4 (2.2)."""
+    while end > 0:
+        piece = os.pread(descriptor, min(INPUT_BYTES, end), max(end - INPUT_BYTES, 0))
+        if not (zeros := (len(piece) - len(piece.rstrip(b"\0"))) & ~3):
+            break
+        end -= zeros
+        if zeros < len(piece):
+            break
+    return end
+
+
+def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBlock], int]:
+    """Return the blocks of the stream that ends at `end`, and its start."""
     if end < 2 * _XZ_FOOTER.size:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
     checksum, backward, flags, magic = _XZ_FOOTER.unpack(
         os.pread(descriptor, _XZ_FOOTER.size, end - _XZ_FOOTER.size)
     )
     if magic != b"YZ" or isal_zlib.crc32(struct.pack("<I2s", backward, flags)) != checksum:
-        raise EOFError("it ends in the middle")
+        raise EOFError("truncated")
     index_bytes = (backward + 1) * 4
     index_at = end - _XZ_FOOTER.size - index_bytes
-    if index_at < 0 or index_bytes > LARGEST_INDEX_BYTES:
-        raise EOFError("its index is damaged")
-    sizes = _xz_index(os.pread(descriptor, index_bytes, index_at))
+    if index_bytes > LARGEST_INDEX_BYTES:
+        raise _too_many_blocks()
+    if index_at < 0:
+        raise EOFError("the index is damaged")
+    sizes = _xz_index(os.pread(descriptor, index_bytes, index_at), most_blocks)
     start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
     if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
-        raise EOFError("its index is damaged")
+        raise EOFError("the index is damaged")
     return list(_placed(sizes, start + len(_XZ_MAGIC) + 6, flags)), start
 
 
@@ -138,13 +193,24 @@ def _padded(size_bytes: int) -> int:
     return (size_bytes + 3) & ~3
 
 
-def _xz_index(index: bytes) -> list[tuple[int, int]]:
+def _xz_index(index: bytes, most_blocks: int) -> list[tuple[int, int]]:
     if isal_zlib.crc32(index[:-4]) != int.from_bytes(index[-4:], "little"):
-        raise EOFError("its index is damaged")
-    count, *sizes = [*_varints(index[1:-4]), 0]
+        raise EOFError("the index is damaged")
+    numbers = _varints(index[1:-4])
+    count = next(numbers, 0)
+    if count > most_blocks:
+        raise _too_many_blocks()
+    sizes = list(itertools.islice(numbers, 2 * count))
     if len(sizes) < 2 * count:
-        raise EOFError("its index is damaged")
-    return list(zip(sizes[0 : 2 * count : 2], sizes[1 : 2 * count : 2], strict=True))
+        raise EOFError("the index is damaged")
+    return list(zip(sizes[::2], sizes[1::2], strict=True))
+
+
+def _too_many_blocks() -> LimitError:
+    return LimitError(
+        f"it has more than {MOST_XZ_BLOCKS} blocks",
+        "unpack it with `xz -dk FILE`, and use the image itself",
+    )
 
 
 def _varints(data: bytes) -> Iterator[int]:
@@ -152,13 +218,15 @@ def _varints(data: bytes) -> Iterator[int]:
     for byte in data:
         value |= (byte & 0x7F) << shift
         shift += 7
-        if byte < 0x80:  # noqa: PLR2004 - the top bit says that more follows
+        if byte < 0x80:  # noqa: PLR2004 - the top bit is set if more bytes follow
             yield value
             value = shift = 0
+        elif shift >= _LONGEST_VARINT_BITS:
+            raise EOFError("the index is damaged")
 
 
 def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
-    """Decode blocks on several threads, in order; lzma lets go of the interpreter meanwhile."""
+    """Yield the raw bytes of the blocks, decoded in several threads; lzma releases the GIL."""
     largest = max(block.raw_bytes for block in blocks)
     ahead = max(2, min(os.cpu_count() or 1, AHEAD_BYTES // max(largest, 1)))
     with worker_pool(ahead, "xz") as pool:
@@ -172,17 +240,17 @@ def decode_xz(descriptor: int, blocks: tuple[XzBlock, ...]) -> Iterator[bytes]:
 
 
 def _emptied(chunks: deque[bytes]) -> Iterator[bytes]:
-    """Return chunks and let go of each at once: two blocks in memory are enough."""
+    """Yield chunks and free each at once, to limit the memory."""
     while chunks:
         yield chunks.popleft()
 
 
 def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
-    """Decode one block, dressed as a stream of its own so that its check is compared."""
-    decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+    """Return one decoded block, framed as a stream of its own so that lzma checks it."""
+    decoder = make_xz()
     chunks: deque[bytes] = deque()
     size = 0
-    for piece in _dressed(descriptor, block):
+    for piece in _framed(descriptor, block):
         data = piece
         while (data or not decoder.needs_input) and not decoder.eof and size <= block.raw_bytes:
             if chunk := decoder.decompress(data, CHUNK_BYTES):
@@ -194,7 +262,7 @@ def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
     return chunks
 
 
-def _dressed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
+def _framed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
     yield _XZ_MAGIC + block.flags + _crc(block.flags)
     end = block.offset_bytes + block.padded_bytes
     for at in range(block.offset_bytes, end, INPUT_BYTES):
@@ -212,7 +280,7 @@ def _xz_tail(block: XzBlock) -> bytes:
 
 def _varint(value: int) -> bytes:
     out = bytearray()
-    while value >= 0x80:  # noqa: PLR2004 - seven bits a byte
+    while value >= 0x80:  # noqa: PLR2004 - seven bits in each byte
         out.append(value & 0x7F | 0x80)
         value >>= 7
     return bytes([*out, value])

@@ -27,6 +27,7 @@ from imagebuilder.model import (
     User,
     Wifi,
     WifiNetwork,
+    image_version,
 )
 from imagebuilder.plan.vendor.ability import (
     HASH_HINT,
@@ -35,12 +36,12 @@ from imagebuilder.plan.vendor.ability import (
     password_fault,
     wifi_fault,
 )
-from imagebuilder.settings.merge import Layer, given, said_at
+from imagebuilder.settings.merge import SettingsSource, find_setting, given
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from imagebuilder.settings.references import References
@@ -51,15 +52,17 @@ if TYPE_CHECKING:
         WifiNetworkDocument,
     )
 
-CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
+CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
+_CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
+_DEFAULT_CONSUL = "0.5.0"
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class UnresolvedNode:
     """One node while it is resolved: its layers from low to high, and the merged document."""
 
-    layers: tuple[Layer, ...]
+    sources: tuple[SettingsSource, ...]
     merged: SettingsDocument
     references: References
     say: Callable[[Diagnostic], None]
@@ -67,7 +70,7 @@ class Node:
 
     def at(self, *loc: str | int) -> Loc:
         """Return the path of `loc` in the highest layer that sets it."""
-        return said_at(self.layers, loc) or self.layers[-1].loc
+        return find_setting(self.sources, loc) or self.sources[-1].loc
 
     def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
         """Report a diagnostic at `loc` of the highest layer that sets it."""
@@ -115,7 +118,7 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
     return Shack(**plain, **ports, **images, services=services, ntp="ntp" in services)
 
 
-def docker_of(node: Node, shack: Shack | None) -> Docker:
+def docker_of(node: UnresolvedNode, shack: Shack | None) -> Docker:
     """Return dockerd's options; registry and mirror are those of the shack unless set."""
     document = node.merged.docker
     values = given(document)
@@ -144,7 +147,7 @@ def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
     return shack.address
 
 
-def cluster_of(node: Node, shack: Shack | None) -> Cluster:
+def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
     """Return the cluster agents; by default they are enabled if there is a shack."""
     document = node.merged.cluster
     values = given(document, "enabled", "images")
@@ -156,33 +159,38 @@ def cluster_of(node: Node, shack: Shack | None) -> Cluster:
     loc = ("cluster", "tarballs")
     kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
     values["tarballs"] = tuple(str(path) for path in kept if path)
-    return Cluster(**values, **_consul(node), **_swarm(node))
+    return Cluster(**values, **_consul(node, shack), **_swarm(node))
 
 
-def _consul(node: Node) -> dict[str, Any]:
+def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
-    values = given(document, "image", "version", "server", "bootstrap_expect")
+    values = given(document, "image", "version", "server", "bootstrap_expect", "dns")
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
-        if found and (fault := consul_key_fault(found)):
+        consuls = [f"consul:{values.get('version', _DEFAULT_CONSUL)}"]
+        consuls += [shack.consul_image] if shack else []
+        if found and (fault := consul_key_fault(found, consuls)):
             node.invalid(loc, fault, "make one with `head -c16 /dev/urandom | base64`")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
-def consul_key_fault(key: Secret) -> str:
-    """Return why consul would not start with a key; empty if it would."""
+def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
+    """Return why one of these images of consul would not start with a key; empty if all would."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
-        return f"the consul key has {size} bytes, not 16, 24 or 32"
+        return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+    old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
+    if size != CONSUL_KEY_BYTES[0] and old:
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16, as base64"
     return ""
 
 
-def _swarm(node: Node) -> dict[str, Any]:
+def _swarm(node: UnresolvedNode) -> dict[str, Any]:
     values = given(node.merged.cluster.swarm if node.merged.cluster else None)
     _version_of_tag(values)
     return {f"swarm_{name}": value for name, value in values.items()}
@@ -198,7 +206,7 @@ def _version_of_tag(values: dict[str, Any]) -> None:
 # ---- wifi
 
 
-def wifi_of(node: Node) -> Wifi:
+def wifi_of(node: UnresolvedNode) -> Wifi:
     """Return the networks in order of preference."""
     document = node.merged.wifi
     if document is None:
@@ -209,7 +217,7 @@ def wifi_of(node: Node) -> Wifi:
     return Wifi(document.country or "", tuple(networks))
 
 
-def _network(node: Node, document: WifiNetworkDocument, index: int) -> WifiNetwork:
+def _network(node: UnresolvedNode, document: WifiNetworkDocument, index: int) -> WifiNetwork:
     values = given(document, "ssid", "hidden", "priority", "security")
     loc = ("wifi", "networks", index, "passphrase")
     if document.passphrase is None:
@@ -248,7 +256,7 @@ def passphrase_fault(passphrase: Secret) -> str:
 # ---- wired network
 
 
-def network_of(node: Node) -> Network:
+def network_of(node: UnresolvedNode) -> Network:
     """Return the wired network; its address has a prefix length."""
     values = given(node.merged.network)
     subnet = ipaddress.ip_network(values["subnet"]) if "subnet" in values else None
@@ -258,7 +266,7 @@ def network_of(node: Node) -> Network:
 
 
 def _with_prefix(
-    node: Node, address: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network | None
+    node: UnresolvedNode, address: str, subnet: ipaddress.IPv4Network | ipaddress.IPv6Network | None
 ) -> str:
     if "/" in address:
         return str(ipaddress.ip_interface(address))
@@ -279,7 +287,7 @@ def _with_prefix(
 # ---- users
 
 
-def user_of(node: Node) -> User | None:
+def user_of(node: UnresolvedNode) -> User | None:
     """Return the user with the password hashed; None if there is none."""
     document = node.merged.user
     if document is None:
@@ -294,7 +302,7 @@ def user_of(node: Node) -> User | None:
     return User(document.name, hashed, document.groups or ())
 
 
-def _hash(node: Node, user: str, password: Secret) -> Secret | None:
+def _hash(node: UnresolvedNode, user: str, password: Secret) -> Secret | None:
     text = password.reveal()
     if not text or "\n" in text or "\x00" in text:
         node.invalid(("user", "password"), "the password is empty or has several lines")
@@ -316,13 +324,13 @@ def hash_password(password: Secret, context: str) -> Secret:
     return Secret(str(sha512_crypt.using(salt=salt, rounds=5000).hash(password.reveal())))
 
 
-def ssh_keys_of(node: Node) -> tuple[str, ...]:
+def ssh_keys_of(node: UnresolvedNode) -> tuple[str, ...]:
     """Return the public keys, each once, in order."""
     found = (_keys(node, key, index) for index, key in enumerate(node.merged.ssh_keys or ()))
     return tuple(dict.fromkeys(line for lines in found for line in lines))
 
 
-def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
+def _keys(node: UnresolvedNode, key: KeyDocument, index: int) -> tuple[str, ...]:
     if key.text is not None:
         return (key.text,)
     path = key.file
@@ -331,7 +339,7 @@ def _keys(node: Node, key: KeyDocument, index: int) -> tuple[str, ...]:
     return node.attempt(("ssh_keys", index), lambda: node.references.public_keys(path)) or ()
 
 
-def overlays_of(node: Node) -> tuple[Path, ...]:
+def overlays_of(node: UnresolvedNode) -> tuple[Path, ...]:
     """Return the user's overlay folders, from low to high priority."""
     asked = (
         node.attempt(("overlays", i), functools.partial(node.references.folder, path))
@@ -340,7 +348,9 @@ def overlays_of(node: Node) -> tuple[Path, ...]:
     return tuple(path for path in asked if path)
 
 
-def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, ...]) -> str | None:
+def generation_of(
+    node: UnresolvedNode, image: ImageSource | None, overlays: tuple[Path, ...]
+) -> str | None:
     """Return the generation that is set; None if it is to be detected from the image.
 
     The generation in the catalogue must exist as well: it is used if detection finds none.
@@ -354,7 +364,7 @@ def generation_of(node: Node, image: ImageSource | None, overlays: tuple[Path, .
 
 
 def check_hash(
-    node: Node, user: User | None, generation: str | None, overlays: tuple[Path, ...]
+    node: UnresolvedNode, user: User | None, generation: str | None, overlays: tuple[Path, ...]
 ) -> None:
     """Report a password hash that the images of a known generation cannot verify."""
     if not generation or user is None or user.password_hash is None:
@@ -367,7 +377,9 @@ def check_hash(
         node.invalid(loc, fault, HASH_HINT)
 
 
-def check_wifi(node: Node, wifi: Wifi, generation: str | None, overlays: tuple[Path, ...]) -> None:
+def check_wifi(
+    node: UnresolvedNode, wifi: Wifi, generation: str | None, overlays: tuple[Path, ...]
+) -> None:
     """Report networks that the images of a known generation cannot join."""
     needy = [index for index, net in enumerate(wifi.networks) if net.protocol == "wpa3"]
     if not generation or not needy:
@@ -378,9 +390,9 @@ def check_wifi(node: Node, wifi: Wifi, generation: str | None, overlays: tuple[P
         node.invalid(loc, fault, WIFI_HINT)
 
 
-def roster_facts(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
+def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, Any]:
     """Return serial, mac, seat and owner; later documents override earlier ones."""
-    facts: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     for document in documents:
-        facts |= given(document, "serial", "mac", "seat", "owner")
-    return facts
+        fields |= given(document, "serial", "mac", "seat", "owner")
+    return fields
