@@ -99,10 +99,10 @@ class Generation:
 
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
-    node files that this generation does not need. `storage_driver` is the default of its Docker.
-    `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and of the
-    kinds of wifi that it can join; None for all.
-    `notes` and `refused` are templates of what is doubtful or impossible with what an image holds.
+    node files that this generation does not need. `storage_driver` is a template of its Docker's
+    default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
+    of the kinds of wifi that it can join; None for all. `notes` and `refused` are templates of what
+    is doubtful or impossible with what an image holds.
     """
 
     name: str
@@ -118,6 +118,11 @@ class Generation:
     notes: tuple[Template, ...] = ()
     refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
+
+    def storage_driver_of(self, boot: BootFiles) -> str:
+        """Return the driver that Docker uses on this image."""
+        template = compile_template(self.storage_driver, self.name)
+        return template.render({"fact": self.facts_of(boot)}).strip()
 
     def fits(self, boot: BootFiles) -> bool:
         """Return whether the boot partition is of this generation."""

@@ -127,7 +127,7 @@ class _Planner:
     def __post_init__(self) -> None:
         self.stock = StockBoot(self.boot, Record.on(self.boot))
         docker = self.settings.docker
-        driver = docker.storage_driver or self.generation.storage_driver
+        driver = docker.storage_driver or self.generation.storage_driver_of(self.stock)
         facts = self.generation.facts_of(self.stock)
         self.settings = replace(
             self.settings,

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
         WifiNetworkDocument,
     )
 
-CONSUL_KEY_BYTES = (16, 24, 32)  # memberlist, ValidateKey
+CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
 _CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
 _DEFAULT_CONSUL = "0.5.0"
 Result = TypeVar("Result")
@@ -183,10 +183,10 @@ def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
-        return f"the consul key has {size} bytes; consul takes 16, 24 or 32, as base64"
+        return f"the consul key has {size} bytes, not 16, 24 or 32"
     old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
     if size != CONSUL_KEY_BYTES[0] and old:
-        return f"the consul key has {size} bytes; `{old[0]}` takes 16, as base64"
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16"
     return ""
 
 
