@@ -177,7 +177,10 @@ def test_odd_answers_end_in_an_error_that_is_told(kind: str, tmp_path: Path) -> 
 
 def test_a_length_that_is_no_number_is_an_error_of_the_server(tmp_path: Path) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: \xb2\r\n\r\nabc"
-    with talking(saying(answer)) as (url, _), pytest.raises(SourceError, match="invalid Content-Length"):
+    with (
+        talking(saying(answer)) as (url, _),
+        pytest.raises(SourceError, match="invalid Content-Length"),
+    ):
         fetch(url, tmp_path)
 
 

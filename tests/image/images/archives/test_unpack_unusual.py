@@ -119,7 +119,9 @@ def test_a_tar_with_two_images_is_refused(image: Path, tmp_path: Path) -> None:
     for name in ("a.img", "b.img"):
         (tmp_path / name).write_bytes(image.read_bytes())
     shell("tar czf two.tar.gz a.img b.img", tmp_path)
-    with pytest.raises(ImageError, match=r"two\.tar\.gz contains 2 images instead of one: a\.img, b"):
+    with pytest.raises(
+        ImageError, match=r"two\.tar\.gz contains 2 images instead of one: a\.img, b"
+    ):
         read_all(tmp_path / "two.tar.gz")
 
 
