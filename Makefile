@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK := .ci/requirements.lock
 PYTEST ?= $(BIN)/pytest -q -n auto
 BOOT ?= tests/boot
 SLOW ?= 1
@@ -11,15 +12,30 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-$(VENV)/.stamp: pyproject.toml
+$(VENV)/.stamp: pyproject.toml $(LOCK)
 	$(PYTHON) -m venv $(VENV) || { echo "hint: Debian splits it off: apt-get install python3-venv"; exit 1; }
-	$(BIN)/pip install -q -e '.[dev]'
+	$(BIN)/pip install -qq --require-hashes -r $(LOCK)
+	$(BIN)/pip install -qq --no-deps --no-build-isolation -e .
 	touch $@
 
 venv: $(VENV)/.stamp ## make the environment
 
 demo: $(VENV)/.stamp ## build pi-03 from the embedded sample and show what was set
 	$(BIN)/python tests/demo.py
+
+lock: ## renew the lock: the newest of everything that pyproject.toml allows
+	$(PYTHON) -m venv build/lock
+	build/lock/bin/pip install -qq uv
+	build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev \
+	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(LOCK) pyproject.toml
+
+pythons: $(VENV)/.stamp ## run the unit tests on the other Pythons here; for one that is not, look up its wheels
+	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) .ci/pythons
+
+newest: ## run the unit tests with the newest of everything, not the lock
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/pip install -qq -e '.[dev]'
+	build/newest/bin/pytest -q -n auto tests/unit
 
 tools: ## install the Debian packages that the tests check against
 	sh tests/install-tools tests/packages.txt
@@ -56,9 +72,9 @@ sample: ## make the embedded sample image anew
 	profiles/sample/make-sample
 
 wheel: $(VENV)/.stamp ## build the wheel into dist/
-	$(BIN)/pip wheel -q --no-deps -w dist .
+	$(BIN)/pip wheel -q --no-deps --no-build-isolation -w dist .
 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo tools tools-boot test test-boot test-boot-all check format bench golden sample wheel clean
+.PHONY: help venv demo lock pythons newest tools tools-boot test test-boot test-boot-all check format bench golden sample wheel clean

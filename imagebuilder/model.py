@@ -230,6 +230,7 @@ class Cluster:
     consul_server: bool = False
     consul_bootstrap_expect: int = 0
     consul_encrypt: Secret | None = None
+    consul_dns: bool = False
     swarm_image: str = "dduportal/arm-swarm:0.2.0"
     swarm_version: str = "0.2.0"
     swarm_path: str = "swarm"

@@ -81,10 +81,10 @@ def refuse_bases(outs: Iterable[Path], bases: Iterable[Path]) -> None:
 
 def _inode(path: Path) -> tuple[int, int] | None:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return facts.st_dev, facts.st_ino
+    return status.st_dev, status.st_ino
 
 
 def write_bmap(composition: Composition, image: Path) -> Path:

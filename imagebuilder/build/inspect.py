@@ -65,6 +65,14 @@ class ImageReport:
     node: Mapping[str, str]
     status: Mapping[str, Any] | None
 
+    @property
+    def vendor_logins(self) -> str:
+        """What happens to the image's own logins: `locked`, `kept`, or empty if unknown."""
+        if not self.node:
+            return ""
+        kept = not self.node.get("USER_NAME") or self.node.get("KEEP_VENDOR_LOGIN") == "1"
+        return "kept" if kept else "locked"
+
     def as_json(self) -> dict[str, Any]:
         """Return the report as JSON; the keys are stable."""
         node = self.node
@@ -75,6 +83,8 @@ class ImageReport:
             "docker_opts": node.get("DOCKER_OPTS", ""),
             "shack": node.get("SHACK_ADDRESS", ""),
             "cluster": _cluster(node),
+            "user": node.get("USER_NAME", ""),
+            "vendor_logins": self.vendor_logins,
             "wifi": [
                 {"ssid": net.ssid, "country": net.country, "hidden": net.hidden}
                 for net in self.wifi

@@ -17,6 +17,7 @@ from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
+    from imagebuilder.model import NodeSettings
     from imagebuilder.settings.load import ClassroomReading
     from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
 
@@ -51,6 +52,13 @@ def _say_problems(console: Console, reading: ClassroomReading) -> None:
     counts = f"{counted(errors, 'error')}, {counted(len(reading.problems) - errors, 'warning')}"
     nodes = f"{counted(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
     console.note(f"{nodes}{counts}")
+    if reading.classroom and (locked := sum(map(_locks_logins, reading.classroom.nodes))):
+        hint = "`keep_vendor_login: true` keeps them"
+        console.note(f"the image's own logins are locked on {counted(locked, 'node')}; {hint}")
+
+
+def _locks_logins(node: NodeSettings) -> bool:
+    return node.user is not None and not node.keep_vendor_login
 
 
 def _line(problem: Problem) -> str:

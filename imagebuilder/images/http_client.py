@@ -103,7 +103,7 @@ class Client:
     def __init__(self, patience: Patience, reporter: Reporter, *, allow_http: bool = False) -> None:
         self._patience, self._reporter, self._allow_http = patience, reporter, allow_http
         self._told: set[str] = set()
-        self._session = _Session()
+        self._session = _NoRedirectSession()
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, _WatchedAdapter())
         self._session.headers["User-Agent"] = f"rpi-image/{__version__}"
@@ -329,7 +329,7 @@ def _reason(error: Exception | None, otherwise: str) -> str:
 # ---- connections that a deadline can end
 
 
-class _Session(requests.Session):
+class _NoRedirectSession(requests.Session):
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return none: requests would read the content of a redirect to its end."""
         del resp

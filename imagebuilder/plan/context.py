@@ -155,6 +155,7 @@ def _cluster(settings: NodeSettings) -> dict[str, object]:
         "consul_version": cluster.consul_version,
         "consul_server": cluster.consul_server,
         "consul_bootstrap_expect": cluster.consul_bootstrap_expect,
+        "consul_dns": cluster.consul_dns,
         "swarm_image": cluster.swarm_image,
         "swarm_version": cluster.swarm_version,
         "swarm_path": cluster.swarm_path,

@@ -94,7 +94,8 @@ class Generation:
 
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
-    node files that this generation does not need. `storage_driver` is the default of its Docker.
+    node files that this generation does not need. `storage_driver` is a template of its
+    Docker's default.
     """
 
     name: str
@@ -106,6 +107,11 @@ class Generation:
     without: tuple[str, ...] = ()
     storage_driver: str = ""
     files: tuple[OverlayFile, ...] = ()
+
+    def storage_driver_of(self, boot: BootFiles) -> str:
+        """Return the driver that Docker uses on this image."""
+        template = compile_template(self.storage_driver, self.name)
+        return template.render({"fact": self.facts_of(boot)}).strip()
 
     def fits(self, boot: BootFiles) -> bool:
         """Return whether the boot partition is of this generation."""

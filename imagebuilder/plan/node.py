@@ -135,7 +135,7 @@ class _Planner:
 
     def __post_init__(self) -> None:
         docker = self.settings.docker
-        driver = docker.storage_driver or self.generation.storage_driver
+        driver = docker.storage_driver or self.generation.storage_driver_of(_VendorFiles(self.boot))
         self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
         self._files = _topmost(
             [

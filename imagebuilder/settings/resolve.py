@@ -189,7 +189,6 @@ def _settings(
     network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
-    fields = roster_fields(selected.documents)
     return NodeSettings(
         hostname=selected.hostname,
         profile=profile.name,
@@ -214,8 +213,5 @@ def _settings(
         upgrade=bool(merged.upgrade),
         overlays=overlays,
         variables=tuple(sorted((merged.set or {}).items())),
-        serial=fields.get("serial", ""),
-        mac=fields.get("mac", ""),
-        seat=fields.get("seat", ""),
-        owner=fields.get("owner", ""),
+        **roster_fields(selected.documents),
     )

@@ -27,13 +27,14 @@ from imagebuilder.model import (
     User,
     Wifi,
     WifiNetwork,
+    image_version,
 )
 from imagebuilder.settings.merge import SettingsSource, find_setting, given
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from imagebuilder.settings.references import References
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     )
 
 CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
+_CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
+_DEFAULT_CONSUL = "0.5.0"
 Result = TypeVar("Result")
 
 
@@ -149,29 +152,34 @@ def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
     loc = ("cluster", "tarballs")
     kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
     values["tarballs"] = tuple(str(path) for path in kept if path)
-    return Cluster(**values, **_consul(node), **_swarm(node))
+    return Cluster(**values, **_consul(node, shack), **_swarm(node))
 
 
-def _consul(node: UnresolvedNode) -> dict[str, Any]:
+def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
-    values = given(document, "image", "version", "server", "bootstrap_expect")
+    values = given(document, "image", "version", "server", "bootstrap_expect", "dns")
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
         values["encrypt"] = found = node.secret(document.encrypt, "consul key", loc)
-        if found and (fault := consul_key_fault(found)):
+        consuls = [f"consul:{values.get('version', _DEFAULT_CONSUL)}"]
+        consuls += [shack.consul_image] if shack else []
+        if found and (fault := consul_key_fault(found, consuls)):
             node.invalid(loc, fault, "make one with `head -c16 /dev/urandom | base64`")
     return {f"consul_{name}": value for name, value in values.items()}
 
 
-def consul_key_fault(key: Secret) -> str:
-    """Return why consul would not start with a key; empty if it would."""
+def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
+    """Return why one of these images of consul would not start with a key; empty if all would."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
         return "the consul key is not base64"
     if size not in CONSUL_KEY_BYTES:
         return f"the consul key has {size} bytes, not 16, 24 or 32"
+    old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
+    if size != CONSUL_KEY_BYTES[0] and old:
+        return f"the consul key has {size} bytes; `{old[0]}` takes 16"
     return ""
 
 
@@ -339,9 +347,9 @@ def generation_of(
     return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
 
 
-def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, str]:
+def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, Any]:
     """Return serial, mac, seat and owner; later documents override earlier ones."""
-    fields: dict[str, str] = {}
+    fields: dict[str, Any] = {}
     for document in documents:
         fields |= given(document, "serial", "mac", "seat", "owner")
     return fields

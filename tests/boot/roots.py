@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
-GROW = RECIPE / "root/usr/local/sbin/grow-partition"
+GROW = RECIPE / "root/usr/sbin/grow-partition"
 SUITE = "bookworm"
 # Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
 # then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.

@@ -105,6 +105,10 @@ class Reader:
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "RPI_IMAGE_CACHE": str(self.folder / "cache"),
             "HOME": str(self.folder),
+            # Nothing newer than the lock: pip builds with the hatchling of PYTHONPATH. (In pip's
+            # environment variables, a "no" option is switched on by a no.)
+            "PIP_NO_BUILD_ISOLATION": "no",
+            "PIP_NO_INDEX": "1",
             "USER": "teacher",
         }
         self._lay_out_root()

@@ -119,6 +119,7 @@ SETTINGS = {
     "CONSUL_VERSION": "0.5.0",
     "CONSUL_SERVER": "0",
     "CONSUL_BOOTSTRAP_EXPECT": "0",
+    "CONSUL_DNS": "0",
     "CONSUL_ENCRYPT": "cg8StVXbQJ0gPvMd9o7yrg==",
     "CONSUL_PORT": "8500",
     "SWARM_IMAGE": "dduportal/arm-swarm:0.2.0",

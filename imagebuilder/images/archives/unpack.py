@@ -245,7 +245,7 @@ def _open_tar(file: BinaryIO, name: str) -> _Opened:
 
 def _open_zip(file: BinaryIO, name: str) -> _Opened:
     try:
-        with zipfile.ZipFile(_Directory(file)) as archive:
+        with zipfile.ZipFile(_BoundedFile(file)) as archive:
             entry = pick_entry(archive.infolist(), name)
     except NotImplementedError as error:
         raise ImageError(
@@ -258,7 +258,7 @@ def _open_zip(file: BinaryIO, name: str) -> _Opened:
     return _Opened(_entry_chunks(file, entry), entry.file_size, f"{entry.filename} in {name}")
 
 
-class _Directory:
+class _BoundedFile:
     """The file object for zipfile, with a limit for the directory, which it reads to memory."""
 
     def __init__(self, file: BinaryIO) -> None:

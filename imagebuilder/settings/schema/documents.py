@@ -249,6 +249,7 @@ class ConsulDocument(Document):
     server: bool | None = None
     bootstrap_expect: Annotated[int, Field(ge=0, le=99)] | None = None
     encrypt: SecretDocument | None = None
+    dns: bool | None = None
 
 
 class SwarmDocument(Document):

@@ -50,6 +50,8 @@ set_entry() {
 undo_entry() {
     entry_now=$(entry "$1" "$2")
     [ -n "$entry_now" ] || return 0
+    # Docker's package takes over the group that we have made before it came
+    [ "$1:$2" != group:docker ] || [ ! -x "$root/usr/bin/docker" ] || return 0
     entry_before=
     if [ -f "$saved" ]; then
         entry_before=$(cat "$saved")

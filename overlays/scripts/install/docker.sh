@@ -11,6 +11,7 @@ docker_options() {
         [ -e "$root$state/no_docker" ] || note "$state/no_docker" "$no_docker"
         return 0
     fi
+    DOCKER_OPTS=$(with_kept_driver)
     docker_words=$DOCKER_OPTS
     docker_drop_in=
     if is_systemd; then
@@ -46,6 +47,26 @@ ExecStart=$docker_drop_in\$DOCKER_OPTS"
     drop "$state/no_docker"
     if [ "$(text_of "$state/install_warning")" = "$no_docker" ]; then
         note "$state/install_warning" ''
+    fi
+}
+
+# with_kept_driver: print DOCKER_OPTS with the storage driver that has images already: with another
+# one they would no longer be seen
+with_kept_driver() {
+    driver_words=" $DOCKER_OPTS "
+    case $driver_words in
+        *' --storage-driver=overlay2 '*) driver_there=overlay driver_wanted=overlay2 ;;
+        *' --storage-driver=overlay '*) driver_there=overlay2 driver_wanted=overlay ;;
+        *) driver_there= ;;
+    esac
+    if [ -n "$driver_there" ] && [ -d "$root/var/lib/docker/$driver_there" ] &&
+        [ ! -d "$root/var/lib/docker/$driver_wanted" ]; then
+        printf 'warning: Docker keeps its storage driver %s: its images are in it\n' "$driver_there" >&2
+        driver_words="${driver_words%%" --storage-driver=$driver_wanted "*} --storage-driver=$driver_there ${driver_words#*" --storage-driver=$driver_wanted "}"
+        driver_words=${driver_words# }
+        printf '%s' "${driver_words% }"
+    else
+        printf '%s' "$DOCKER_OPTS"
     fi
 }
 

@@ -101,13 +101,14 @@ login_password() {
 
 login_group() {
     login_line=$(entry group "$1")
+    ! is_owned entry /etc/group "$1" || record entry /etc/group "$1"
     if [ -z "$login_line" ]; then
         [ "$1" = docker ] || {
             printf 'warning: there is no group %s on this image\n' "$1" >&2
             return 0
         }
-        # it stays when the user goes: Docker's package takes it over
         login_line=docker:x:$(free_id docker):
+        record entry /etc/group docker
     fi
     set_member group 644 "$1" "$USER_NAME" "$login_line"
     [ -f "$root/etc/gshadow" ] || return 0

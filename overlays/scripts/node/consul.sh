@@ -1,20 +1,13 @@
 # The consul agent, in a container.
-# Reads: CONSUL_BOOTSTRAP_EXPECT, CONSUL_ENCRYPT, CONSUL_IMAGE, CONSUL_SERVER, NODE_HOSTNAME,
+# Reads: CONSUL_BOOTSTRAP_EXPECT, CONSUL_DNS, CONSUL_ENCRYPT, CONSUL_IMAGE, CONSUL_SERVER, NODE_HOSTNAME,
 # SHACK_ADDRESS.
 # Writes: /var/lib/rpi-image/consul.
 
 consul() {
     keeps consul && return 0
     consul_state=
-    # everyone on the Pi can read a command line; $state has mode 0700
-    rm -rf "$state/consul"
-    volume=
-    file=
-    if [ -n "$CONSUL_ENCRYPT" ]; then
-        put "$state/consul/encrypt.json" "{\"encrypt\": $(json "$CONSUL_ENCRYPT")}"
-        volume=$state/consul:/rpi-image:ro
-        file=/rpi-image/encrypt.json
-    fi
+    leave_consul
+    consul_config
     case $(entrypoint "$CONSUL_IMAGE") in
         *agent*) set -- ;;
         '' | '[]' | '<nil>' | '{[]}' | '<no value>') set -- consul agent -data-dir /tmp/consul ;;
@@ -29,8 +22,34 @@ consul() {
         set -- "$@" -server
         [ "${CONSUL_BOOTSTRAP_EXPECT:-0}" = 0 ] || set -- "$@" -bootstrap-expect "$CONSUL_BOOTSTRAP_EXPECT"
     fi
-    [ -z "$file" ] || set -- "$@" -config-file "$file"
-    run consul --net=host --restart=on-failure:10 ${volume:+-v "$volume"} "$CONSUL_IMAGE" "$@"
+    if [ -d "$state/consul" ]; then
+        set -- "$@" -config-file /rpi-image/node.json
+        run consul --net=host --restart=on-failure:10 -v "$state/consul:/rpi-image:ro" "$CONSUL_IMAGE" "$@"
+    else
+        run consul --net=host --restart=on-failure:10 "$CONSUL_IMAGE" "$@"
+    fi
+}
+
+# consul_config: everyone on the Pi can read a command line, but $state has mode 0700. The images
+# bind the DNS port 53 of the host, which systemd-resolved holds on HypriotOS before 1.12.1.
+consul_config() {
+    rm -rf "$state/consul"
+    config=
+    [ "$CONSUL_DNS" = 1 ] || config='"ports": {"dns": -1}'
+    [ -z "$CONSUL_ENCRYPT" ] || config="$config${config:+, }\"encrypt\": $(json "$CONSUL_ENCRYPT")"
+    [ -z "$config" ] || put "$state/consul/node.json" "{$config}"
+}
+
+# leave_consul: SIGINT lets the agent leave its cluster, so that its old address does not linger
+# there as a failed member
+leave_consul() {
+    is_up consul || return 0
+    limit 20 docker kill --signal=INT consul >/dev/null 2>&1
+    left=0
+    while [ "$left" -lt "$settle_seconds" ] && is_up consul; do
+        left=$((left + 1))
+        sleep 1
+    done
 }
 
 leader() {
@@ -38,6 +57,10 @@ leader() {
     while :; do
         leader_now=$(http_get http://127.0.0.1:8500/v1/status/leader | tr -d '" \n')
         [ -z "$leader_now" ] || break
+        is_up consul || {
+            fail "consul ended: $(last_line consul)"
+            return 1
+        }
         waited=$((waited + 3))
         [ "$waited" -lt "$wait_seconds" ] || {
             consul_state='started, no leader yet'

@@ -9,9 +9,12 @@ content() {
     fi
 }
 
-# put FILE TEXT: write TEXT and a newline; a power cut leaves the old file or the new one
+# put FILE TEXT: write TEXT and a newline. It is not flushed: what is lost in a power cut is of the
+# boot that ended with it, or made again. A full root leaves the old file.
 put() {
-    mkdir -p "${1%/*}" && printf '%s\n' "$2" >"$1.new" && sync && mv -f "$1.new" "$1"
+    mkdir -p "${1%/*}" && printf '%s\n' "$2" >"$1.new" && mv -f "$1.new" "$1" && return 0
+    rm -f "$1.new"
+    return 1
 }
 
 has() {

@@ -1,9 +1,12 @@
 # Jobs in the background, once per configuration: the upgrade, and the user's own scripts.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_ADDRESS, UPGRADE.
-# Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error.
+# Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error,
+# /run/rpi-image-jobs.pid.
 
 jobs_once() {
     [ "$jobs_started" = 0 ] || return 0
+    # They outlive a restart of the service (KillMode=process): a second apt would only disturb.
+    ! runs_already "$root/run/rpi-image-jobs.pid" || return 0
     jobs_started=1
     done_folder=$state/done/$RPI_IMAGE_HASH
     rm -f "$state/job_error"
@@ -16,6 +19,8 @@ jobs_once() {
             own_script "$script"
         done
     ) </dev/null >/dev/null 2>&1 &
+    mkdir -p "$root/run"
+    printf '%s\n' "$!" >"$root/run/rpi-image-jobs.pid"
 }
 
 upgrade() {

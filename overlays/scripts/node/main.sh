@@ -30,14 +30,18 @@ pass() {
     consul && leader && swarm
 }
 
-# alone: check that no other copy runs; the process number may belong to another program by now
+# runs_already FILE: the process in FILE is another copy of this script; its number may belong to
+# another program by now
+runs_already() {
+    other=$(content "$1")
+    [ -n "$other" ] && [ "$other" != "$$" ] && [ -r "/proc/$other/cmdline" ] &&
+        tr '\000' ' ' <"/proc/$other/cmdline" | grep -q -e "$state/node"
+}
+
+# alone: check that no other copy runs
 alone() {
     lock=$root/run/rpi-image-node.pid
-    other=$(content "$lock")
-    if [ -n "$other" ] && [ "$other" != "$$" ] && [ -r "/proc/$other/cmdline" ] &&
-        tr '\000' ' ' <"/proc/$other/cmdline" | grep -q -e "$state/node"; then
-        return 1
-    fi
+    ! runs_already "$lock" || return 1
     mkdir -p "${lock%/*}"
     printf '%s\n' "$$" >"$lock"
 }
@@ -68,6 +72,23 @@ back_off() {
     done
     [ "$pause" -le "$longest_pause" ] || pause=$longest_pause
     printf '%s' "$((pause + $(jitter)))"
+}
+
+# rest SECONDS: sleep, but wake up early if consul ends: Docker does not start it again after it
+# was killed. Waiting for that costs no processor time.
+rest() {
+    if [ "$failures" = 0 ] && [ -n "$consul_state" ] && has docker; then
+        limit "$1" docker wait consul >/dev/null 2>&1
+        case $? in
+            0)
+                say 'consul has ended'
+                sleep 5
+                return
+                ;;
+            137) return ;;
+        esac
+    fi
+    sleep "$1"
 }
 
 main() {
@@ -103,6 +124,6 @@ main() {
             [ "$failures" = 0 ]
             exit
         fi
-        sleep "$next"
+        rest "$next"
     done
 }

@@ -58,8 +58,17 @@ card_status() {
     [ -n "$boot" ] || return 0
     (: >"$boot/rpi-image/.try") || on_machine mount -n -o remount,rw "${boot#"$root"}"
     rm -f "$boot/rpi-image/.try"
-    put "$boot/rpi-image/node.log" "$(tail -n 100 "$log" | tail -c 12000)"
-    put "$boot/rpi-image/status" "$status_words"
-    put "$boot/rpi-image/status.json" "$status_json"
-    sync
+    card=$boot/rpi-image
+    if tail -n 100 "$log" | tail -c 12000 >"$card/node.log.new" &&
+        printf '%s\n' "$status_words" >"$card/status.new" &&
+        printf '%s\n' "$status_json" >"$card/status.json.new"; then
+        # FAT has no journal: first the content, then the names
+        sync
+        for card_file in node.log status status.json; do
+            mv -f "$card/$card_file.new" "$card/$card_file"
+        done
+        sync
+    else
+        rm -f "$card/node.log.new" "$card/status.new" "$card/status.json.new"
+    fi
 }

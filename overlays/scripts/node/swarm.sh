@@ -25,6 +25,26 @@ forget_old() {
     done <"$state/last_address"
 }
 
+# is_registered: the agent has put its key into consul. The container runs before that, and after it
+# has failed to.
+is_registered() {
+    if is_old_swarm; then
+        swarm_key=${SWARM_PATH:-swarm}/$here
+    else
+        swarm_key=${SWARM_PATH:-swarm}/docker/swarm/nodes/$here
+    fi
+    waited=0
+    until [ -n "$(http_get "http://127.0.0.1:8500/v1/kv/$swarm_key")" ]; do
+        waited=$((waited + 3))
+        [ "$waited" -lt "$wait_seconds" ] || {
+            swarm_state='started, not registered yet'
+            fail "swarm has not registered $here in consul: $(last_line swarm)"
+            return 1
+        }
+        sleep 3
+    done
+}
+
 swarm() {
     here=$(in_url "$address"):${DOCKER_PORT:-2375}
     if [ "$DOCKER_TCP" = 0 ]; then
@@ -49,5 +69,6 @@ swarm() {
         run swarm --restart=on-failure:10 "$SWARM_IMAGE" "$@" \
             "consul://$(in_url "$address"):8500/${SWARM_PATH:-swarm}" || return 1
     fi
+    is_registered || return 1
     swarm_state="joined as $here"
 }

@@ -24,6 +24,11 @@ swarm_mode() {
         fail "swarm join failed: $(printf '%s' "$swarm_words" | tail -n 1)"
         return 1
     }
+    swarm_now=$(limit 60 docker info --format '{{.Swarm.LocalNodeState}}' 2>/dev/null)
+    [ "$swarm_now" = active ] || {
+        fail "the swarm has not taken this node: its state is ${swarm_now:-unknown}"
+        return 1
+    }
     put "$state/swarm.run" "$address $SHACK_ADDRESS"
     swarm_state="joined as $address"
 }

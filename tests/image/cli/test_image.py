@@ -163,6 +163,17 @@ def test_inspect_says_what_a_stock_image_is(
     assert report["config_hash"] == ""
 
 
+def test_inspect_says_which_logins_there_are(
+    program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "room.yml").write_text("user: {name: ada}\nnodes: [{hostname: pi-03}]\n")
+    succeed(program("build", "-c", "room.yml", *NODE))
+    report = emitted(program("inspect", "build/pi-03.img", "--json"))
+    assert (report["user"], report["vendor_logins"]) == ("ada", "locked")
+    stock = emitted(program("inspect", SAMPLE, "--json"))
+    assert (stock["user"], stock["vendor_logins"]) == ("", "")
+
+
 def test_inspect_for_people_names_the_facts(
     program: Callable[..., subprocess.CompletedProcess[str]],
 ) -> None:

@@ -162,11 +162,11 @@ def test_a_board_in_no_roster_is_not_rebooted(trixie: Pi) -> None:
 def test_a_power_cut_gives_cloud_init_no_half_of_a_new_instance(trixie: Pi) -> None:
     """A new id before the files it is for: those would be taken up by no later boot."""
     unclaimed = (trixie.boot / "meta-data").read_text()
-    trixie.fake("cp", 'case "$*" in *meta-data*) exit 1 ;; esac; exec /bin/cp "$@"')
+    trixie.fake("mv", 'case "$*" in *meta-data*) exit 1 ;; esac; exec /bin/mv "$@"')
     trixie.run()
     assert "192.168.2.103/24" in (trixie.boot / "network-config").read_text()
     assert (trixie.boot / "meta-data").read_text() == unclaimed
-    (trixie.folder / "fakes" / "cp").unlink()
+    (trixie.folder / "fakes" / "mv").unlink()
     trixie.run()
     assert (trixie.boot / "meta-data").read_text() != unclaimed
     assert "reboot" in trixie.read("var/lib/rpi-image/todo").split()

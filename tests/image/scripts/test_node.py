@@ -27,7 +27,9 @@ case $1 in
     inspect)
         case $3 in
             *Entrypoint*) cat "$D/entrypoint" ;;
-            *Running*) [ -e "$D/running-$4" ] && echo true ;;
+            *RestartCount*) cat "$D/restarts-$4" 2>/dev/null || echo 0 ;;
+            *Status*) [ -e "$D/running-$4" ] && cat "$D/status-$4" 2>/dev/null ;;
+            *Running*) [ -e "$D/running-$4" ] && echo true false ;;
             *) [ -e "$D/images" ] && grep -q -x -F "$2" "$D/images" ;;
         esac ;;
     run)
@@ -42,11 +44,16 @@ case $1 in
         echo "$2" >>"$D/images" ;;
     tag) echo "$3" >>"$D/images" ;;
     load) echo "loaded/image:1" >>"$D/images" ;;
-    info) echo "$SWARM" ;;
+    info) cat "$D/swarm" 2>/dev/null || echo "$SWARM" ;;
+    swarm) [ "$2" != join ] || echo active >"$D/swarm" ;;
+    kill) [ -e "$D/deaf" ] || rm -f "$D/running-$3" ;;
+    logs) echo "first line"; echo "its last words" ;;
+    wait) [ ! -e "$D/dies" ] || {{ rm "$D/dies" "$D/running-$2"; exit 0; }}; exec {sleep} 30 ;;
 esac
 """
 CURL = """
 case $* in
+    *v1/kv/swarm/*) [ -e {folder}/unregistered ] || echo registered ;;
     *status/leader*) cat {folder}/leader ;;
     *swarm/worker*) echo SWMTKN-1-secret ;;
 esac
@@ -71,7 +78,7 @@ def run_docker(pi: Pi) -> None:
     (docker / "entrypoint").write_text("[consul agent -config-dir=/config]\n")
     (docker / "failures").write_text("0\n")
     (pi.folder / "leader").write_text('"192.168.2.1:8300"')
-    pi.fake("docker", DOCKER.format(folder=pi.folder))
+    pi.fake("docker", DOCKER.format(folder=pi.folder, sleep=SLEEP))
     pi.fake("curl", CURL.format(folder=pi.folder))
     pi.fake("hostname", f'[ -n "$1" ] && echo "$1" >{pi.folder}/name; cat {pi.folder}/name')
     (pi.folder / "name").write_text(pi.read("etc/hostname"))
@@ -107,7 +114,7 @@ def test_a_pass(shell: str, pi: Pi) -> None:
     assert runs[0].startswith(f"{consul} -v {pi.root}/{STATE}/consul:/rpi-image:ro ")
     assert runs[0].endswith(
         "dduportal/arm-consul:0.5.0 -node pi-03 -advertise 192.168.2.103 -client 0.0.0.0 "
-        "-retry-join 192.168.2.1 -retry-interval 15s -config-file /rpi-image/encrypt.json"
+        "-retry-join 192.168.2.1 -retry-interval 15s -config-file /rpi-image/node.json"
     )
     assert runs[1:] == [
         (
@@ -124,8 +131,8 @@ def test_a_pass(shell: str, pi: Pi) -> None:
         ["docker", "rm"],
     ]
     key = SETTINGS["CONSUL_ENCRYPT"]
-    config = pi.path(f"{STATE}/consul/encrypt.json")
-    assert json.loads(config.read_text()) == {"encrypt": key}
+    config = pi.path(f"{STATE}/consul/node.json")
+    assert json.loads(config.read_text()) == {"encrypt": key, "ports": {"dns": -1}}
     assert not [call for call in pi.calls() if key in call]
     assert stat.S_IMODE(pi.path(STATE).stat().st_mode) == 0o700
     assert pi.status() == {
@@ -153,9 +160,9 @@ def test_a_second_pass_writes_nothing_onto_the_card(pi: Pi) -> None:
     once(pi)
     after = {name for name, entry in pi.snapshot().items() if before.get(name) != entry}
     assert not docker_calls(pi, "run")
-    assert after <= {"var/log/rpi-image.log", "run/rpi-image-node.pid", f"{STATE}/status.json"} | {
+    assert after <= {"var/log/rpi-image.log", f"{STATE}/status.json"} | {
         f"boot/rpi-image/{name}" for name in ("status", "status.json", "node.log")
-    }
+    } | {f"run/rpi-image-{name}.pid" for name in ("node", "jobs")}
     # within one run of the script the card is written on a change only
     script = pi.path(NODE).read_text().replace('main "$@"', "")
     head = 'booted=x; boot=$root/boot; . "$state/node.env"; write_status; '
@@ -582,7 +589,7 @@ def test_docker_that_comes_later(cluster: str, tmp_path: Path) -> None:
     assert pi.status()["error"] == missing[int(cluster)]
     pi.write("proc/cmdline", "root=/dev/mmcblk0p2\n")
     (pi.folder / "docker" / "down").touch()
-    pi.fake("docker", DOCKER.format(folder=pi.folder))
+    pi.fake("docker", DOCKER.format(folder=pi.folder, sleep=SLEEP))
     once(pi, PATH=path)
     assert not pi.path("etc/default/docker").exists(), "the package has not put its own there yet"
     drop_in = "etc/systemd/system/docker.service.d/zz-rpi-image.conf"

@@ -54,6 +54,23 @@ def test_check_of_a_good_file(classroom: Path, capsys: pytest.CaptureFixture[str
     assert said.err == "3 nodes, no errors, no warnings\n"
 
 
+@pytest.mark.parametrize(
+    ("lines", "locked"),
+    [
+        ("", False),
+        ("user: {name: ada}\n", True),
+        ("user: {name: ada}\nkeep_vendor_login: true\n", False),
+    ],
+)
+def test_check_says_that_the_images_own_logins_are_locked(
+    lines: str, locked: bool, classroom: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    classroom.write_text(f"{GOOD}{lines}")
+    assert run(["check", str(classroom)]) == 0
+    said = "the image's own logins are locked on 3 nodes; `keep_vendor_login: true` keeps them"
+    assert (said in capsys.readouterr().err.splitlines()) == locked
+
+
 def test_check_prints_file_line_and_hint(
     classroom: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -91,7 +91,18 @@ def test_commands_are_known_from_1_4_on(version: str, *, runs: bool) -> None:
             "os-release": f'HYPRIOT_IMAGE_VERSION="{version}"\n'.encode(),
         }
     )
-    assert by_name("device-init").facts_of(boot) == {"runcmd": runs}
+    assert by_name("device-init").facts_of(boot)["runcmd"] == runs
+
+
+@pytest.mark.parametrize(
+    ("version", "driver"),
+    [("v0.8.0", "overlay"), ("v1.1.3", "overlay"), ("v1.2.0", "overlay2"), ("v1.6.0", "overlay2")],
+)
+def test_the_driver_that_the_images_expect(version: str, driver: str) -> None:
+    """The vendor's own tests of the image ask for overlay2 from 1.2.0 on."""
+    release = f'HYPRIOT_IMAGE_VERSION="{version}"\n'.encode()
+    boot = MemoryBootFiles({"device-init.yaml": b"hostname: x\n", "os-release": release})
+    assert by_name("device-init").storage_driver_of(boot) == driver
 
 
 def test_the_network_form_of_cloud_init() -> None:

@@ -85,6 +85,8 @@ def test_docker_options_are_those_of_the_workshop() -> None:
     ("stock", "driver"),
     [
         ("occidentalis", "overlay"),
+        ("device-init-1.0", "overlay"),
+        ("device-init-1.6", "overlay2"),
         ("cloud-init-hypriot", "overlay2"),
         ("cloud-init-trixie", "overlay2"),
         ("firstrun-bookworm", "overlay2"),

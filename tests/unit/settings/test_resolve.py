@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING
 
 import pytest
@@ -366,6 +367,35 @@ def test_a_key_that_consul_refuses(classroom: WrittenClassroom, key: str, words:
     assert problem.line == 4
     assert words in problem.message
     assert not key or key not in f"{problem} {problem.hint}"
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+@pytest.mark.parametrize(
+    ("node", "shack", "takes"),
+    [
+        ("0.5.0", "consul:1.15.4", (16,)),
+        ("0.5.2", "consul:1.15.4", (16,)),
+        ("0.6.0", "consul:1.15.4", (16, 24, 32)),
+        ("1.8.7", "dduportal/arm-consul:0.5.0", (16,)),
+        ("1.8.7", "consul:latest", (16, 24, 32)),
+    ],
+)
+def test_a_key_is_as_long_as_every_consul_takes_it(
+    classroom: WrittenClassroom, size: int, node: str, shack: str, takes: tuple[int, ...]
+) -> None:
+    """`consul keygen` of 1.x makes 32 bytes, at which 0.5.0 stops: key size must be 16 bytes."""
+    classroom.environment["KEY"] = base64.b64encode(bytes(size)).decode()
+    classroom.write(
+        f"profile: armv7\nshack: {{address: 10.0.0.1, images: {{consul: '{shack}'}}}}\n"
+        "nodes: [{hostname: a}]\n"
+        f"cluster: {{consul: {{image: x/consul, version: '{node}', encrypt: {{env: KEY}}}}}}\n"
+    )
+    if size in takes:
+        assert classroom.load().nodes
+    else:
+        (problem,) = classroom.refusal().problems
+        assert f"has {size} bytes" in problem.message
+        assert "takes 16" in problem.message
 
 
 def test_the_hint_makes_a_key_for_consul(classroom: WrittenClassroom) -> None:
