@@ -62,7 +62,7 @@ def kind_of_head(head: bytes, name: str) -> Kind:
             return kind
     if looks_like_web_page(head):
         raise ImageError(f"{name} is a web page, not an image", "check where it was downloaded")
-    if head[HEAD_BYTES - 2 :] == b"\x55\xaa":
+    if has_signature(head):
         return "raw"
     if head.startswith(_TAR_MARK[1], _TAR_MARK[0]):
         return "tar"
