@@ -25,7 +25,7 @@ MOST_WRAPPED_LINES = 8
 MOST_LINES = 1 << 15
 BUDGETS = (
     Budget("a line of a checksum file", LONGEST_LINE, "characters"),
-    Budget("a checksum file", MOST_LINES, "lines"),
+    Budget("lines of a checksum file", MOST_LINES, "count"),
 )
 
 # UTF-32 before UTF-16: its byte order mark starts with that of UTF-16.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+
+# The thread compares the end again after each tick, because `paused` moves it.
 _TICK_SECONDS = 0.5
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
@@ -61,7 +63,7 @@ class Deadline:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Count no time meanwhile: the work is ours, not the other side's."""
+        """Stop the time limit meanwhile, for work that the server has no part in."""
         left, self._until = self._until - time.monotonic(), math.inf
         try:
             yield

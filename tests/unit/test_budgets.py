@@ -8,7 +8,7 @@ import pkgutil
 import imagebuilder
 from imagebuilder.images.budgets import Budget
 
-UNITS = {"bytes", "bytes a second", "count", "letters", "seconds"}
+UNITS = {"bytes", "bytes a second", "characters", "count", "seconds"}
 
 
 def test_the_budgets_of_every_module_can_be_listed() -> None:
