@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
+from imagebuilder.disk.boot_sector import has_signature
 from imagebuilder.errors import ImageError
 from imagebuilder.model import SECTOR_BYTES
 
