@@ -111,15 +111,27 @@ class OverlayFile:
 # ---- nodes
 
 
+WifiSecurity = Literal["open", "wpa2", "wpa3", "wpa2+wpa3"]
+
+
 @dataclass(frozen=True, slots=True)
 class WifiNetwork:
-    """An SSID (1 to 32 bytes of UTF-8) and its passphrase or 64-hex PSK; both None: open."""
+    """An SSID (1 to 32 bytes of UTF-8) and its passphrase or 64-hex PSK; both None: open.
+
+    Without `security` a network with a key is one of WPA2.
+    """
 
     ssid: str
     passphrase: Secret | None = None
     psk: Secret | None = None
     hidden: bool = False
     priority: int = 0
+    security: WifiSecurity | None = None
+
+    @property
+    def protocol(self) -> WifiSecurity:
+        """How to join: as set, else by whether there is a key."""
+        return self.security or ("wpa2" if self.passphrase or self.psk else "open")
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,7 +333,7 @@ class NodePlan:
 # Names that every template has; a user's variables must not hide them.
 _RESERVED = """
 node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
-tls boot_yaml
+tls boot_yaml boot_network take_text
 """
 RESERVED_VARIABLES = frozenset(_RESERVED.split())
 _UNKNOWN_VERSION = (99, 0, 0)

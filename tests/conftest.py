@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import settings
+
+from tests.lib.leftovers import Process, left_behind, mark_this_run
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
 
 # Whoever starts the tests in the background or under nohup has signals ignored, and children
 # inherit that.
@@ -22,3 +28,25 @@ for _number, _handler in _USUAL.items():
 # How long an example takes is the machine's affair.
 settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
+
+mark_this_run()
+_LEFT_BEHIND = pytest.StashKey[list[Process]]()
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """Fail the run where a process outlives it; the workers have ended by now."""
+    yield
+    if not hasattr(session.config, "workerinput"):
+        session.config.stash[_LEFT_BEHIND] = left_behind()
+        if session.config.stash[_LEFT_BEHIND]:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Name the processes that outlive the run."""
+    for process in config.stash.get(_LEFT_BEHIND, []):
+        terminalreporter.section("a process is left behind", red=True)
+        terminalreporter.line(f"{process.pid}: {process.command}\nstarted by {process.test}")

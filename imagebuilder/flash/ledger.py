@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
 _HEAD = "# The cards of nodes, written by `rpi-image flash`. Delete an entry to forget a card.\n"
 _LOCK_SECONDS = 10
+MOST_VALUES = 400_000  # budget, in keys and values: 10,000 nodes of 15 fields
 
 
 class NodeTakenError(RefusedError):
@@ -127,11 +128,12 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """
     import yaml  # noqa: PLC0415 - slow, needed with a class only
 
-    from imagebuilder.plan.plain_yaml import load_plain  # noqa: PLC0415
+    from imagebuilder.plan.plain_yaml import LOADER, load_plain  # noqa: PLC0415
 
     known = {field.name for field in fields(LedgerEntry)}
     try:
-        cards: list[dict[str, Any]] = (load_plain(text) or {"cards": []})["cards"] or []
+        found = load_plain(text, loader=LOADER, most_values=MOST_VALUES)
+        cards: list[dict[str, Any]] = (found or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _no_ledger(name) from error

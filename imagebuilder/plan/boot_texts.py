@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import yaml
 
 from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.plan.card_layout import SCRIPT_FOLDERS
 from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+_UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
 _JINJA = re.compile(rb"##\s*template:\s*jinja", re.IGNORECASE)
 _FILTER = re.compile(r"\s*\[([^\]]*)\]")
 _BOARD = re.compile(r"pi|cm|none")
@@ -34,6 +37,21 @@ def read_appended(data: bytes, origin: str) -> str:
             f"{origin} is not a text file", "save it as UTF-8; it may be UTF-16 now"
         )
     return data.decode("utf-8-sig", "surrogateescape")
+
+
+def as_script(path: str, data: bytes, origin: str) -> bytes:
+    """Return a script as the Pi can run it: without byte order mark, with the line ends of Unix.
+
+    Anything else is returned unchanged. The kernel takes the carriage return for a part of the
+    program's name, a shell for a part of the last word. Raise SettingsError if it is UTF-16.
+    """
+    ours = path.lower().startswith(SCRIPT_FOLDERS)
+    if ours and data.startswith(_UTF16):
+        raise SettingsError(f"{origin} is UTF-16, which no shell reads", "save it as UTF-8")
+    text = data.removeprefix(BOM_UTF8)
+    if b"\0" in text or not (ours or text.startswith(b"#!")):
+        return data
+    return text.replace(b"\r\n", b"\n").removesuffix(b"\r")
 
 
 @lru_cache(maxsize=16)
@@ -76,6 +94,12 @@ def set_lines(text: str, values: dict[str, str]) -> str:
             lines.append(f"{name}={left.pop(name)}")
     lines += [f"{name}={value}" for name, value in left.items() if value]
     return "".join(line + ending for line in lines)
+
+
+def line_value(text: str, name: str) -> str:
+    """Return the value of a `name=value` line as the Pi takes it, the last; empty without one."""
+    values = [line.partition("=") for line in split_lines(text)]
+    return next((value for key, _, value in reversed(values) if key.lower() == name), "")
 
 
 def split_lines(text: str) -> list[str]:

@@ -11,6 +11,9 @@ NODE_ENV = f"{FOLDER}node.env"
 # The installer; how it is started depends on the generation.
 INSTALLER = f"{FOLDER}install"
 
+# The user's own scripts: run by the installer, and by the node service.
+SCRIPT_FOLDERS = (f"{FOLDER}first-boot/", f"{FOLDER}scripts/")
+
 # The wireless networks, for wpa_supplicant.
 WIFI = f"{FOLDER}wifi/wpa_supplicant.conf"
 

@@ -60,19 +60,20 @@ def groups_of(text: str) -> list[str]:
 
 
 def merge_cmdline(
-    text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT
+    text: str, ours: tuple[str, ...], earlier: CmdlineEdit = NO_EDIT, *, planned: bool = True
 ) -> tuple[str, CmdlineEdit]:
     """Return the text of cmdline.txt with our groups of words, and the change made.
 
     The firmware reads the first line only; the others are kept, without effect.
 
-    The earlier change is undone first; all other words stay. Ours go last, where they override
+    The earlier change is undone first, and what starts our installer where the card was `planned`
+    before; all other words stay. Ours go last, where they override
     others, but before ` -- `, after which words belong to init. Init gets no words that precede
     `init=`, and the vendor's clean-up cuts the line at ` systemd.run`. Raise ImageError if the
     line has another `init=` already.
     """
     first, _, others = text.partition("\n")
-    words = _undone(split_words(first), earlier)
+    words = _undone(split_words(first), earlier, planned=planned)
     _check_words(words, ours)
     end = _end_of(words)
     kept = [(place, word) for place, word in enumerate(words[:end])]
@@ -84,10 +85,11 @@ def merge_cmdline(
     return f"{line}\n{others}" if others.strip() else line, CmdlineEdit(tuple(added), tuple(gone))
 
 
-def _undone(words: list[str], edit: CmdlineEdit) -> list[str]:
+def _undone(words: list[str], edit: CmdlineEdit, *, planned: bool) -> list[str]:
     for group in reversed(edit.added):
         words = _without(words, split_words(group))
-    words = without_hooks(words)
+    if planned:
+        words = without_hooks(words)
     for place, word in edit.replaced:
         words.insert(place, word)
     return words
@@ -108,9 +110,13 @@ def _end_of(words: list[str]) -> int:
 
 
 def _gives_way(word: str, ours: tuple[str, ...]) -> bool:
-    """Return whether one of our words replaces this one: same name, allowed only once."""
+    """Return whether one of our words replaces this one: same name, allowed only once.
+
+    An equal word stays where it is, except if it must come last with the others of systemd.
+    """
     rivals = [group for group in ours if _name(group) == _name(word)]
-    return bool(rivals and _ONCE.match(word)) and word != rivals[-1]
+    once = bool(rivals and _ONCE.match(word))
+    return once and (word != rivals[-1] or word.startswith("systemd."))
 
 
 def without_hooks(words: list[str]) -> list[str]:

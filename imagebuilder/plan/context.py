@@ -195,7 +195,8 @@ def _wifi_networks(settings: NodeSettings) -> list[dict[str, object]]:
             "ssid": check_ssid(net.ssid),
             "hidden": net.hidden,
             "priority": rank[index],
-            "open": net.passphrase is None and net.psk is None,
+            "open": net.protocol == "open",
+            "security": net.protocol,
         }
         for index, net in enumerate(networks)
     ]
@@ -209,6 +210,11 @@ def _network_secrets(
     if psk and not PSK.fullmatch(psk):
         raise SettingsError(
             f"the key of {wifi.ssid!r} is not 64 hex digits", "use `passphrase` for a passphrase"
+        )
+    if "wpa3" in wifi.protocol and not passphrase:
+        raise SettingsError(
+            f"WPA3 needs the passphrase of {wifi.ssid!r}, not a key of 64 hex digits",
+            "use `passphrase`, or `security: wpa2`",
         )
     return {**network, "psk": psk, "passphrase": passphrase if plaintext or not passphrase else psk}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import yaml
 from pydantic import (
@@ -22,9 +22,10 @@ from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
 from imagebuilder.plan.plain_yaml import load_plain, yaml_reason
 from imagebuilder.plan.templates import Template, compile_template
+from imagebuilder.plan.vendor.ability import CRYPT, WIFI
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from imagebuilder.model import OverlayFile
     from imagebuilder.plan.boot_files import BootFiles
@@ -77,6 +78,10 @@ class _GenerationDocument(BaseModel):
     cmdline: list[str] = []
     lines: dict[str, dict[Name, str]] = {}
     without: list[str] = []
+    crypt: str = ""
+    wifi: str = ""
+    notes: list[str] = []
+    refused: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +99,10 @@ class Generation:
 
     An image is of this generation if all conditions of `when` hold; a fact is true if any of its
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
-    node files that this generation does not need. `storage_driver` is a template of its
-    Docker's default.
+    node files that this generation does not need. `storage_driver` is a template of its Docker's
+    default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
+    of the kinds of wifi that it can join; None for all. `notes` and `refused` are templates of what
+    is doubtful or impossible with what an image holds.
     """
 
     name: str
@@ -106,6 +113,10 @@ class Generation:
     lines: tuple[LineEdit, ...] = ()
     without: tuple[str, ...] = ()
     storage_driver: str = ""
+    crypt: Template | None = None
+    wifi: Template | None = None
+    notes: tuple[Template, ...] = ()
+    refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
 
     def storage_driver_of(self, boot: BootFiles) -> str:
@@ -120,6 +131,14 @@ class Generation:
     def facts_of(self, boot: BootFiles) -> dict[str, bool]:
         """Return the facts about a boot partition, for templates."""
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
+
+    def able(self, kind: Literal["crypt", "wifi"], context: Mapping[str, object]) -> frozenset[str]:
+        """Return what an image can do: everything where the generation does not say."""
+        template, everything = {
+            "crypt": (self.crypt, CRYPT.values()),
+            "wifi": (self.wifi, WIFI),
+        }[kind]
+        return frozenset(template.render(context).split() if template else everything)
 
     def wants(self, path: str) -> bool:
         """Return whether this generation needs a node file."""
@@ -151,6 +170,10 @@ def parse_generation(
         ),
         without=tuple(document.without),
         storage_driver=document.storage_driver,
+        crypt=compile_template(document.crypt, origin) if document.crypt else None,
+        wifi=compile_template(document.wifi, origin) if document.wifi else None,
+        notes=tuple(compile_template(note, origin) for note in document.notes),
+        refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),
     )
 

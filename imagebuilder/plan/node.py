@@ -8,20 +8,25 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from imagebuilder.errors import SettingsError
+from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import RESERVED_VARIABLES, BootEdit, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_config import cmdline_path
-from imagebuilder.plan.boot_files import (
-    BootFiles,
-    EditedBootFiles,
-    decode_boot_text,
-    read_boot_text,
+from imagebuilder.plan.boot_files import BootFiles, EditedBootFiles, read_boot_text
+from imagebuilder.plan.boot_texts import (
+    add_config_lines,
+    as_script,
+    line_value,
+    parse_mapping,
+    read_appended,
+    set_lines,
 )
-from imagebuilder.plan.boot_texts import add_config_lines, parse_mapping, read_appended, set_lines
-from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD, STOCK
+from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
+from imagebuilder.plan.vendor.ability import check_password, joinable
+from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
+from imagebuilder.plan.vendor.stock import Record, StockBoot
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,26 +39,6 @@ EACH = {"[network]": "networks", "[host_key]": "host_keys"}
 
 # Values that differ between runs, or that could be guessed from the hash, are rendered last.
 LATE = frozenset({"config_hash", "build_time", "networks", "network"})
-
-
-@dataclass(frozen=True, slots=True)
-class _VendorFiles:
-    """The boot partition as it was before an earlier plan replaced some of its files."""
-
-    boot: BootFiles
-
-    def names(self) -> tuple[str, ...]:
-        """Return all file paths."""
-        return self.boot.names()
-
-    def exists(self, path: str) -> bool:
-        """Return whether there is such a file."""
-        return self.boot.exists(path)
-
-    def read(self, path: str) -> bytes:
-        """Return the vendor's content of a file if it was kept, else the present one."""
-        kept = STOCK + path
-        return self.boot.read(kept if self.boot.exists(kept) else path)
 
 
 def plan_node(
@@ -69,23 +54,28 @@ def plan_node(
     SettingsError if a file format cannot store a value, ImageError if the image does not allow it.
     """
     planner = _Planner(settings, generation, boot, tuple(overlays))
-    draft = planner.render(planner.context("", 0, plaintext=False), None)
+    first = planner.context("", 0, plaintext=False)
+    notes = tuple(planner.notes(first))
+    planner.check_ability(first)
+    draft = planner.render(first, None)
     config_hash = draft.digest(generation.name)
     final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
-    record = _PlanRecord.on(boot)
-    texts, cmdline = _edited_texts(final, boot, record, settings.machines)
-    files = dict(final.files) | texts | planner.kept
-    made = record.after(files, cmdline, boot)
+    stock = planner.stock
+    stock.keep_replaced(final.files)
+    files = dict(stock.returning(final.files)) | dict(final.files)
+    texts, cmdline = _edited_texts(replace(final, files=files), stock, settings.machines)
+    files |= texts | stock.kept
+    made = stock.record_of(files, cmdline)
     if made.worth_keeping:
         files[RECORD] = made.as_bytes()
     edits = [BootEdit(path, data) for path, data in files.items()]
-    edits += [BootEdit(path, None) for path in _stale(files, record, boot)]
+    edits += [BootEdit(path, None) for path in _stale(files, stock)]
     return NodePlan(
         hostname=settings.hostname,
         generation=generation.name,
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
-        warnings=tuple(planner.warnings()),
+        warnings=(*planner.warnings(), *notes),
         cmdline=cmdline.path,
     )
 
@@ -130,13 +120,20 @@ class _Planner:
     generation: Generation
     boot: BootFiles
     overlays: tuple[OverlayFile, ...]
-    kept: dict[str, bytes] = field(init=False, default_factory=dict)
+    stock: StockBoot = field(init=False)
+    _converted: set[str] = field(init=False, default_factory=set)
     _files: tuple[OverlayFile, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.stock = StockBoot(self.boot, Record.on(self.boot))
         docker = self.settings.docker
-        driver = docker.storage_driver or self.generation.storage_driver_of(_VendorFiles(self.boot))
-        self.settings = replace(self.settings, docker=replace(docker, storage_driver=driver))
+        driver = docker.storage_driver or self.generation.storage_driver_of(self.stock)
+        facts = self.generation.facts_of(self.stock)
+        self.settings = replace(
+            self.settings,
+            docker=replace(docker, storage_driver=driver),
+            wifi=joinable(self.settings.wifi, self.generation.able("wifi", {"fact": facts})),
+        )
         self._files = _topmost(
             [
                 *self.generation.files,
@@ -151,12 +148,16 @@ class _Planner:
         """Return the variables. Raise SettingsError if a user's variable has the name of ours."""
         public: dict[str, object] = {
             "node": node_variables(self.settings, self.generation.name),
-            "fact": self.generation.facts_of(_VendorFiles(self.boot)),
+            "fact": self.generation.facts_of(self.stock),
             "config_hash": config_hash,
             "build_time": build_time,
         }
         secret = public | secret_variables(self.settings, plaintext=plaintext)
-        secret["boot_yaml"] = self._boot_yaml
+        secret |= {
+            "boot_yaml": self._boot_yaml,
+            "boot_network": self._boot_network,
+            "take_text": self._take_text,
+        }
         variables = dict(self.settings.variables)
         for name in sorted(RESERVED_VARIABLES & variables.keys()):
             raise SettingsError(f"the variable name {name!r} is reserved", "choose another name")
@@ -168,10 +169,20 @@ class _Planner:
 
         A copy is kept on the card, so that the next plan starts from it and not from our own file.
         """
-        if not self.boot.exists(path):
-            return {}
-        self.kept[STOCK + path] = _VendorFiles(self.boot).read(path)
-        return parse_mapping(self.kept[STOCK + path], path)
+        return parse_mapping(self.stock.keep(path), path)
+
+    def _boot_network(self, version: int, wired: str, wifi: str) -> Mapping[str, object]:
+        """Return what to keep of the vendor's network-config: see `merged_network`."""
+        return merged_network(self._boot_yaml(NETWORK), version, wired=wired, wifi=wifi)
+
+    def _take_text(self, path: str) -> str:
+        """Return a vendor's text that a file of ours includes; the file itself moves to stock."""
+        try:
+            return self.stock.take(path).decode("utf-8-sig")
+        except UnicodeDecodeError:
+            raise ImageError(
+                f"{path} of the image is not UTF-8", "save it as UTF-8, or remove it from the image"
+            ) from None
 
     def render(self, context: _TemplateVariables, draft: _RenderedNode | None) -> _RenderedNode:
         """Render all files; with a draft, render only those again that depend on late values."""
@@ -184,7 +195,11 @@ class _Planner:
                 if path.endswith(APPEND) and path.removesuffix(APPEND) in {CMDLINE, CONFIG}:
                     appended[path.removesuffix(APPEND)] = read_appended(data, file.origin)
                 else:
-                    files[path] = data
+                    files[path] = as_script(path, data, file.origin)
+                    # Jinja2 makes LF of all line ends.
+                    by_jinja = file.path.endswith(".j2") and b"\r\n" in file.data
+                    if files[path] != data or (by_jinja and data.startswith(b"#!")):
+                        self._converted.add(file.origin)
         texts = [each.render(context.secret) for each in self.generation.cmdline]
         texts.insert(0, appended.get(CMDLINE, ""))
         return _RenderedNode(
@@ -197,11 +212,34 @@ class _Planner:
     def _lines(self, context: _TemplateVariables) -> dict[str, dict[str, str]]:
         lines: dict[str, dict[str, str]] = {}
         for edit in self.generation.lines:
-            lines.setdefault(edit.path, {})[edit.name] = edit.value.render(context.secret)
+            said = self.stock.keep(edit.path).decode("utf-8", "surrogateescape")
+            known = {**context.secret, "stock": line_value(said, edit.name)}
+            lines.setdefault(edit.path, {})[edit.name] = edit.value.render(known)
         return lines
+
+    def notes(self, context: _TemplateVariables) -> Iterator[str]:
+        """Yield what the generation has to say about this image with these settings.
+
+        Raise ImageError if it cannot be used with them.
+        """
+        for fault in self.generation.refused:
+            if text := fault.render(context.public).strip():
+                raise ImageError(text, "remove it from the image, or change the settings")
+        for note in self.generation.notes:
+            if text := note.render(context.public).strip():
+                yield text
+
+    def check_ability(self, context: _TemplateVariables) -> None:
+        """Raise SettingsError for what the programs of the image cannot do."""
+        user = self.settings.user
+        if user and user.password_hash:
+            methods = self.generation.able("crypt", context.public)
+            check_password(user.name, user.password_hash.reveal(), methods)
 
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""
+        for origin in sorted(self._converted):
+            yield f"{origin} is a script saved on Windows: its line ends (CRLF) are converted"
         theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
         for file in self.overlays:
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
@@ -261,102 +299,48 @@ def _each(path: str, context: Mapping[str, object]) -> Iterator[tuple[str, dict[
         yield check_path(path.replace(marker, label), path), {marker.strip("[]"): thing}
 
 
-# ---- the vendor's texts and the record of earlier runs
-
-
-@dataclass(frozen=True, slots=True)
-class _PlanRecord:
-    """The files that earlier plans made outside our folder; stored in made.json."""
-
-    files: tuple[str, ...] = ()
-    cmdline: CmdlineEdit = NO_EDIT
-
-    @classmethod
-    def on(cls, boot: BootFiles) -> _PlanRecord:
-        """Return the record on a partition; an empty one if it cannot be read.
-
-        Earlier versions wrote no `replaced`, and wrote all of our words, even those that the
-        vendor had as well.
-        """
-        try:
-            found = json.loads(read_boot_text(boot, RECORD) or "{}")
-            added = tuple(map(str, found["cmdline"]))
-            replaced = tuple((int(at), str(word)) for at, word in found.get("replaced", []))
-            edit = CmdlineEdit(added, replaced, str(found.get("cmdline_file", CMDLINE)))
-            return cls(tuple(map(str, found["files"])), edit)
-        except (ValueError, KeyError, TypeError):
-            return cls()
-
-    def after(
-        self, files: Mapping[str, bytes], cmdline: CmdlineEdit, boot: BootFiles
-    ) -> _PlanRecord:
-        """Return the record to write together with `files`."""
-        earlier = {path.lower() for path in self.files}
-        made = [
-            path
-            for path in files
-            if not path.lower().startswith(FOLDER)
-            and (path.lower() in earlier or not boot.exists(path))
-        ]
-        return replace(self, files=tuple(sorted(made)), cmdline=cmdline)
-
-    @property
-    def worth_keeping(self) -> bool:
-        """Whether the record holds anything."""
-        return bool(self.files or self.cmdline.added or self.cmdline.replaced)
-
-    def as_bytes(self) -> bytes:
-        """Return the record as JSON."""
-        parts: dict[str, object] = {"files": self.files, "cmdline": self.cmdline.added}
-        if self.cmdline.replaced:
-            parts["replaced"] = self.cmdline.replaced
-        if self.cmdline.path != CMDLINE:
-            parts["cmdline_file"] = self.cmdline.path
-        text = json.dumps(parts, indent=1)
-        return f"{text}\n".encode()
+# ---- the vendor's texts
 
 
 def _edited_texts(
-    final: _RenderedNode, boot: BootFiles, record: _PlanRecord, machines: tuple[str, ...]
+    final: _RenderedNode, stock: StockBoot, machines: tuple[str, ...]
 ) -> tuple[dict[str, bytes], CmdlineEdit]:
     """Return the vendor's texts with our edits, and the change of cmdline.txt for the record."""
     texts: dict[str, str] = {}
-    edit = NO_EDIT
-    own = {path.lower(): data for path, data in final.files.items()}
-
-    def text_of(path: str) -> str:
-        return (
-            decode_boot_text(own[path.lower()])
-            if path.lower() in own
-            else read_boot_text(boot, path)
-        )
-
+    own = EditedBootFiles(stock.boot, final.files)
     for path, values in final.lines.items():
-        texts[path] = set_lines(text_of(path), dict(values))
+        texts[path] = set_lines(read_boot_text(own, path), dict(values))
     if CONFIG in final.appended:
         lines = tuple(final.appended[CONFIG].splitlines())
-        texts[CONFIG] = add_config_lines(text_of(CONFIG), lines)
-    edited = {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
-    path = cmdline_path(EditedBootFiles(boot, {**final.files, **edited}), machines)
-    earlier = NO_EDIT if path.lower() in own else record.cmdline
+        texts[CONFIG] = add_config_lines(read_boot_text(own, CONFIG), lines)
+    edited = _encoded(texts)
+    path = cmdline_path(EditedBootFiles(own, edited), machines)
+    replaced = path.lower() in {name.lower() for name in final.files}
+    earlier = NO_EDIT if replaced else stock.record.cmdline
     if earlier.path != path:
         # The firmware reads another file now: remove our words from the previous one.
         if earlier != NO_EDIT:
-            text, _ = merge_cmdline(text_of(earlier.path), (), earlier)
-            edited[earlier.path] = text.encode("utf-8", "surrogateescape")
+            text, _ = merge_cmdline(read_boot_text(own, earlier.path), (), earlier)
+            edited |= _encoded({earlier.path: text})
         earlier = NO_EDIT
-    if final.cmdline or earlier != NO_EDIT:
-        text, edit = merge_cmdline(text_of(path), final.cmdline, earlier)
-        edited[path] = text.encode("utf-8", "surrogateescape")
-        edit = replace(edit, path=path)
-    return edited, edit
+    if not final.cmdline and earlier == NO_EDIT:
+        return edited, NO_EDIT
+    text, edit = merge_cmdline(
+        read_boot_text(own, path), final.cmdline, earlier, planned=stock.planned_before
+    )
+    return edited | _encoded({path: text}), replace(edit, path=path)
 
 
-def _stale(files: Mapping[str, bytes], record: _PlanRecord, boot: BootFiles) -> list[str]:
+def _encoded(texts: Mapping[str, str]) -> dict[str, bytes]:
+    return {path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()}
+
+
+def _stale(files: Mapping[str, bytes], stock: StockBoot) -> list[str]:
+    """Return the files to remove: those of earlier plans, and those that ours took the place of."""
     now = {path.lower() for path in files}
-    earlier = {path.lower() for path in record.files}
+    gone = {path.lower() for path in (*stock.record.files, *stock.taken)}
     return [
         path
-        for path in boot.names()
-        if path.lower() not in now and (path.lower().startswith(FOLDER) or path.lower() in earlier)
+        for path in stock.boot.names()
+        if path.lower() not in now and (path.lower().startswith(FOLDER) or path.lower() in gone)
     ]

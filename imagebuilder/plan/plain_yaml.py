@@ -2,22 +2,40 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOO_DEEP = "nested too deeply"
+ENDLESS = "an alias is inside its own anchor"
+TOO_MANY = "too many values"
+# Deeper than any settings; PyYAML's composers recurse, and so do the writers of what they read.
 # Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
+# Budget, in keys and values, those that aliases and merges repeat counted each time: some seconds.
+MAX_VALUES = 20_000
 
 
-def load_plain(text: str | bytes) -> Any:
-    """Return the result of `yaml.safe_load`. Raise YAMLError for any invalid text."""
-    if mark := mark_too_deep(text):
-        raise yaml.MarkedYAMLError(problem=TOO_DEEP, problem_mark=mark)
+def load_plain(
+    text: str | bytes, *, loader: type[Any] = yaml.SafeLoader, most_values: int = MAX_VALUES
+) -> Any:
+    """Return what `yaml.safe_load` returns; raise YAMLError for any text without such data.
+
+    `LOADER` is faster and differs in a few odd texts, so it is for texts of our own.
+    """
+    refuse_excess(text, most_values)
     try:
-        return yaml.safe_load(text)
+        reader = loader(text)
+        try:
+            root = reader.get_single_node()
+            if root is None:
+                return None
+            weigh(root, most_values)
+            return reader.construct_document(root)
+        finally:
+            reader.dispose()
     except RecursionError as error:
         raise yaml.MarkedYAMLError(problem=TOO_DEEP) from error
     # The constructors of PyYAML do not check numbers, dates and values with explicit tags.
@@ -27,26 +45,74 @@ def load_plain(text: str | bytes) -> Any:
         raise yaml.MarkedYAMLError(problem="a value does not match its tag") from error
 
 
-def mark_too_deep(text: str | bytes) -> Any:
-    """Return the place where the nesting exceeds MAX_DEPTH, or None.
+def weigh(root: yaml.Node, most_values: int) -> None:
+    """Raise MarkedYAMLError if a document is too deep or too large with its aliases written out."""
+    _Weight(most_values).add(root)
+
+
+@dataclass(slots=True)
+class _Weight:
+    """What a document holds once its aliases are written out: "billion laughs" are small texts."""
+
+    most: int
+    done: dict[int, tuple[int, int]] = field(default_factory=dict)
+    open: set[int] = field(default_factory=set)
+
+    def add(self, node: yaml.Node) -> tuple[int, int]:
+        """Return how many values are in a node, and how deep; raise YAMLError beyond the budget."""
+        if id(node) in self.open:
+            raise yaml.MarkedYAMLError(problem=ENDLESS, problem_mark=node.start_mark)
+        if id(node) not in self.done:
+            self.open.add(id(node))
+            self.done[id(node)] = self._inside(node)
+            self.open.discard(id(node))
+        return self.done[id(node)]
+
+    def _inside(self, node: yaml.Node) -> tuple[int, int]:
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [part for pair in node.value for part in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        total, deepest = 1, 0
+        for child in children:
+            size, depth = self.add(child)
+            total, deepest = total + size, max(deepest, depth + 1)
+            if total > self.most or deepest > MAX_DEPTH:
+                problem = TOO_MANY if total > self.most else TOO_DEEP
+                raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
+        return total, deepest
+
+
+def refuse_excess(text: str | bytes, most_values: int) -> None:
+    """Raise MarkedYAMLError where the nesting passes MAX_DEPTH, or the values `most_values`.
 
     The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
     thousand levels. Its parser does not recurse, and rejects a thousand levels since PyYAML 6.0.4.
     """
-    depth = 0
+    problem, mark = "", None
     try:
-        for event in yaml.parse(text, Loader=LOADER):
-            if isinstance(event, yaml.CollectionStartEvent):
-                depth += 1
-            elif isinstance(event, yaml.CollectionEndEvent):
-                depth -= 1
-            if depth > MAX_DEPTH:
-                return event.start_mark
+        problem, mark = _excess(text, most_values)
     except yaml.MarkedYAMLError as error:
-        return error.problem_mark if "nesting" in (error.problem or "") else None
+        if "nesting" in (error.problem or ""):
+            problem, mark = TOO_DEEP, error.problem_mark
     except yaml.YAMLError:
-        return None
-    return None
+        return  # what else is wrong is told where the text is read
+    if problem:
+        raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+
+
+def _excess(text: str | bytes, most_values: int) -> tuple[str, Any]:
+    depth = count = 0
+    for event in yaml.parse(text, Loader=LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        count += isinstance(event, yaml.NodeEvent)
+        if depth > MAX_DEPTH or count > most_values:
+            return TOO_DEEP if depth > MAX_DEPTH else TOO_MANY, event.start_mark
+    return "", None
 
 
 def yaml_reason(error: yaml.YAMLError) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 from traceback import extract_tb
 from typing import TYPE_CHECKING
@@ -17,14 +18,16 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import check_line, check_verbatim
-from imagebuilder.plan.wifi import nm_ssid, wpa_ssid
+from imagebuilder.plan.vendor.cloud_init import other_passwords, other_users
+from imagebuilder.plan.wifi import nm_ssid, nm_text, wpa_country, wpa_networks, wpa_ssid, wpa_text
 
 if TYPE_CHECKING:
     from jinja2 import Template as JinjaTemplate
 
 
 # Not printable in YAML 1.1 (5.1, c-printable), or read as a line break; not escaped by JSON.
-_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
+_NOT_IN_YAML = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_PAIR = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Template:
         """Render with `context`. Raise SettingsError with file and line of the template."""
         try:
             return self._compiled.render(context)
-        except ImageError:  # raised by `boot_yaml`, not an error of the template
+        except ImageError:  # raised by `boot_yaml` and its like, not an error of the template
             raise
         except Exception as error:  # an expression in a template can raise anything
             raise SettingsError(
@@ -75,12 +78,40 @@ def yaml(value: object) -> str:
     """
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{yaml(key)}: {yaml(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, set | frozenset):
+        return "!!set {" + ", ".join(f"{member}: null" for member in sorted(map(yaml, value))) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(yaml(each) for each in value) + "]"
+        return _yaml_list(value)
+    return _yaml_scalar(value)
+
+
+def _yaml_list(value: Sequence[object]) -> str:
+    """Return a YAML list; PyYAML gives an ordered mapping as a list of pairs in tuples."""
+    pairs = [each for each in value if isinstance(each, tuple) and len(each) == _PAIR]
+    if pairs and len(pairs) == len(value):
+        return "!!pairs [" + ", ".join(f"{{{yaml(k)}: {yaml(v)}}}" for k, v in pairs) + "]"
+    return "[" + ", ".join(yaml(each) for each in value) + "]"
+
+
+def _yaml_scalar(value: object) -> str:
     if isinstance(value, bytes):
         return f'!!binary "{b64encode(value).decode()}"'
+    if isinstance(value, datetime):  # before its base class
+        return f'!!timestamp "{value.isoformat(" ")}"'
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, float):
+        return _yaml_float(value)
     text = json.dumps(value, ensure_ascii=False, default=str)
     return _NOT_IN_YAML.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _yaml_float(value: float) -> str:
+    """Return a float with a point: without one, YAML 1.1 reads 1e+30 as a text."""
+    if not math.isfinite(value):
+        return ".nan" if math.isnan(value) else ".inf" if value > 0 else "-.inf"
+    number, exponent, power = repr(value).partition("e")
+    return (number if "." in number else f"{number}.0") + exponent + power
 
 
 def compose(value: object) -> str:
@@ -119,6 +150,12 @@ def _environment() -> ImmutableSandboxedEnvironment:
         "utc": utc,
         "wpa_ssid": wpa_ssid,
         "nm_ssid": nm_ssid,
+        "nm_text": nm_text,
+        "wpa_text": wpa_text,
+        "wpa_country": wpa_country,
+        "wpa_networks": wpa_networks,
+        "other_users": other_users,
+        "other_passwords": other_passwords,
     }
     return environment
 

@@ -8,7 +8,9 @@ from functools import lru_cache
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import PASSPHRASE_BYTES, SSID_BYTES
-from imagebuilder.plan.boot_texts import check_line
+from imagebuilder.plan.boot_texts import check_line, split_lines
+
+_COUNTRY = re.compile(r"country=[A-Z]{2}")
 
 
 def check_ssid(ssid: str) -> str:
@@ -44,6 +46,39 @@ def wpa_ssid(ssid: str) -> str:
     """
     plain = re.fullmatch(r"[A-Za-z0-9_.-](?:[A-Za-z0-9_. -]*[A-Za-z0-9_.-])?", check_ssid(ssid))
     return f'"{ssid}"' if plain else ssid.encode().hex()
+
+
+def wpa_text(value: str) -> str:
+    """Return a passphrase for wpa_supplicant.conf: it ends at the last quote of the line."""
+    return f'"{check_line(value)}"'
+
+
+def nm_text(value: str) -> str:
+    """Return a text for a keyfile of GLib, which trims it and reads backslashes as escapes."""
+    text = check_line(value).replace("\\", "\\\\")
+    inner = text.strip(" ")
+    begin = text.index(inner) if inner else len(text)
+    return "\\s" * begin + inner + "\\s" * (len(text) - begin - len(inner))
+
+
+def wpa_networks(text: str) -> str:
+    """Return the `network={…}` blocks of a wpa_supplicant.conf, an empty line before each."""
+    blocks: list[list[str]] = []
+    inside = False
+    for line in split_lines(text):
+        if not inside and line.strip().replace(" ", "").startswith("network={"):
+            blocks.append([])
+            inside = True
+        if inside:
+            blocks[-1].append(line)
+            inside = line.strip() != "}"
+    return "".join("\n" + "".join(f"{line}\n" for line in block) for block in blocks)
+
+
+def wpa_country(text: str) -> str:
+    """Return the `country=` line of a wpa_supplicant.conf with its line end; empty without one."""
+    lines = [line.strip() for line in split_lines(text)]
+    return next((f"{line}\n" for line in lines if _COUNTRY.fullmatch(line)), "")
 
 
 def nm_ssid(ssid: str) -> str:

@@ -6,7 +6,7 @@ The caller passes the environment and the prompt; each item is read or asked for
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
@@ -108,6 +108,18 @@ class References:
         if name not in known:
             raise SettingsError(f"no generation `{name}`", did_you_mean(name, known))
         return name
+
+    def ability(
+        self, kind: Literal["crypt", "wifi"], name: str, overlays: tuple[Path, ...]
+    ) -> frozenset[str] | None:
+        """Return what a generation can do; None if that depends on the image."""
+        from imagebuilder.plan.generations import named_generation  # noqa: PLC0415 - as above
+        from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
+
+        generations = load_generations((shipped_folder("overlays"), *overlays))
+        generation = named_generation(generations, name)
+        words = generation.crypt if kind == "crypt" else generation.wifi
+        return None if words and words.names else generation.able(kind, {})
 
     def folder(self, path: Path) -> Path:
         """Return `path` if the folder exists; with `checking`, compile its templates as well."""

@@ -19,6 +19,8 @@ from imagebuilder.settings.schema.documents import (
 from imagebuilder.settings.values import (
     UnresolvedNode,
     apt_proxy_of,
+    check_hash,
+    check_wifi,
     cluster_of,
     docker_of,
     generation_of,
@@ -189,13 +191,17 @@ def _settings(
     network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
+    generation = generation_of(node, image, overlays)
+    likely = generation or (image.generation if image else None)
+    check_hash(node, user, likely, overlays)
+    check_wifi(node, wifi, likely, overlays)
     return NodeSettings(
         hostname=selected.hostname,
         profile=profile.name,
         arch=profile.arch,
         machines=profile.machines,
         image=image or _NO_IMAGE,
-        generation=generation_of(node, image, overlays),
+        generation=generation,
         shack=shack,
         wifi=wifi,
         network=network,

@@ -29,6 +29,13 @@ from imagebuilder.model import (
     WifiNetwork,
     image_version,
 )
+from imagebuilder.plan.vendor.ability import (
+    HASH_HINT,
+    WIFI_HINT,
+    crypt_method,
+    password_fault,
+    wifi_fault,
+)
 from imagebuilder.settings.merge import SettingsSource, find_setting, given
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
@@ -211,14 +218,23 @@ def wifi_of(node: UnresolvedNode) -> Wifi:
 
 
 def _network(node: UnresolvedNode, document: WifiNetworkDocument, index: int) -> WifiNetwork:
-    values = given(document, "ssid", "hidden", "priority")
-    if document.passphrase is None:
-        return WifiNetwork(**values)
+    values = given(document, "ssid", "hidden", "priority", "security")
     loc = ("wifi", "networks", index, "passphrase")
+    if document.passphrase is None:
+        if document.security not in {None, "open"}:
+            fact = f"wifi `{document.ssid}` with {document.security} needs a passphrase"
+            node.invalid(loc[:-1], fact, "add `passphrase:`")
+        return WifiNetwork(**values)
+    if document.security == "open":
+        fact = f"the open wifi `{document.ssid}` has a passphrase"
+        node.invalid(loc, fact, "remove `passphrase:` or `security:`")
     found = node.secret(document.passphrase, f"passphrase of wifi `{document.ssid}`", loc)
     if found is None:
         return WifiNetwork(**values)
     if PSK.fullmatch(key := found.reveal().lower()):
+        if "wpa3" in (document.security or ""):
+            fact = f"a PSK of 64 hex digits cannot join `{document.ssid}` with WPA3"
+            node.invalid(loc, fact, "use the passphrase itself")
         return WifiNetwork(**values, psk=Secret(key))
     fault = passphrase_fault(found)
     if fault:
@@ -345,6 +361,33 @@ def generation_of(
             node.attempt(("image",), lambda: node.references.generation(named, overlays))
         return None
     return node.attempt(("generation",), lambda: node.references.generation(name, overlays))
+
+
+def check_hash(
+    node: UnresolvedNode, user: User | None, generation: str | None, overlays: tuple[Path, ...]
+) -> None:
+    """Report a password hash that the images of a known generation cannot verify."""
+    if not generation or user is None or user.password_hash is None:
+        return
+    if crypt_method(user.password_hash.reveal()) in {"", "sha512crypt"}:
+        return
+    loc = ("user", "password_hash")
+    methods = node.attempt(loc, lambda: node.references.ability("crypt", generation, overlays))
+    if methods and (fault := password_fault(user.password_hash.reveal(), methods)):
+        node.invalid(loc, fault, HASH_HINT)
+
+
+def check_wifi(
+    node: UnresolvedNode, wifi: Wifi, generation: str | None, overlays: tuple[Path, ...]
+) -> None:
+    """Report networks that the images of a known generation cannot join."""
+    needy = [index for index, net in enumerate(wifi.networks) if net.protocol == "wpa3"]
+    if not generation or not needy:
+        return
+    loc = ("wifi", "networks", needy[0], "security")
+    kinds = node.attempt(loc, lambda: node.references.ability("wifi", generation, overlays))
+    if kinds and (fault := wifi_fault(wifi.networks[needy[0]], kinds)):
+        node.invalid(loc, fault, WIFI_HINT)
 
 
 def roster_fields(documents: tuple[NodeDocument | None, ...]) -> dict[str, Any]:

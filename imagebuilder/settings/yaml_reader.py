@@ -13,20 +13,26 @@ import yaml
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.files import read_file
-from imagebuilder.plan.plain_yaml import LOADER, TOO_DEEP, mark_too_deep
+from imagebuilder.plan.plain_yaml import ENDLESS, LOADER, TOO_DEEP, TOO_MANY, refuse_excess, weigh
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
+# What no text of a person holds, and what to write instead.
+_EXCESS = {
+    ENDLESS: "write the values out",
+    TOO_DEEP: "",
+    TOO_MANY: "use `nodes: !csv FILE` for a long roster",
+}
 _NULL = "tag:yaml.org,2002:null"
 _MERGE = "tag:yaml.org,2002:merge"
 _OWN = "tag:yaml.org,2002:"
 EMPTY = "the file is empty"
 
-# Limits: aliases of aliases could grow without bound ("billion laughs").
-MAX_VALUES = 500_000
+# Budget, in keys and values, those of aliases counted each time ("billion laughs").
+MAX_VALUES = 300_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +75,10 @@ class YamlFile:
 def parse_yaml(text: str) -> YamlFile:
     """Parse one document and collect its problems; after a syntax error there is only that one."""
     try:
-        if mark := mark_too_deep(text):
-            return YamlFile(None, (YamlProblem(mark.line + 1, TOO_DEEP),))
+        refuse_excess(text, MAX_VALUES)
         root = yaml.compose(text, Loader=LOADER)
+        if root is not None:
+            weigh(root, MAX_VALUES)
     except yaml.YAMLError as error:
         return YamlFile(None, (_syntax_problem(error),))
     if root is None:
@@ -86,6 +93,8 @@ def _syntax_problem(error: yaml.YAMLError) -> YamlProblem:
         return YamlProblem(1, "the file is not UTF-8", "save the file as UTF-8")
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     problem = getattr(error, "problem", None) or "not YAML"
+    if problem in _EXCESS:
+        return YamlProblem(mark.line + 1 if mark else 1, problem, _EXCESS[problem])
     # libyaml and PyYAML quote aliases and tags; an unquoted secret may look like one.
     shown = re.sub(r"\s*(['\"]).*\1", "", problem) if "alias" in problem else problem
     return YamlProblem(mark.line + 1 if mark else 1, f"not YAML: {shown}", _syntax_hint(problem))
@@ -105,28 +114,11 @@ def _syntax_hint(problem: str) -> str:
 class _Builder:
     problems: list[YamlProblem] = field(default_factory=list)
     done: dict[int, Any] = field(default_factory=dict)
-    open: set[int] = field(default_factory=set)
-    count: int = 0
 
     def value(self, node: yaml.Node) -> Any:
-        if id(node) in self.done:
-            return self._again(node)
-        if id(node) in self.open:
-            return self._complain(node, "an alias is inside its own anchor")
-        self.open.add(id(node))
-        before = self.count
-        self.count += 1
-        made = self._make(node)
-        self.open.discard(id(node))
-        self.done[id(node)] = (made, self.count - before)
-        return made
-
-    def _again(self, node: yaml.Node) -> Any:
-        made, weight = self.done[id(node)]
-        self.count += weight
-        if self.count > MAX_VALUES:
-            return self._complain(node, "too many values from aliases")
-        return made
+        if id(node) not in self.done:
+            self.done[id(node)] = self._make(node)
+        return self.done[id(node)]
 
     def _make(self, node: yaml.Node) -> Any:
         if isinstance(node, yaml.MappingNode):

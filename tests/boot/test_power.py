@@ -28,7 +28,13 @@ SETTINGS = {
 
 
 def ready(pi: Pi) -> None:
+    """Wait until the Pi answers; its vendor's first boot comes later."""
     pi.tell("true", seconds=300)
+
+
+def settled(pi: Pi) -> None:
+    """Wait until the vendor's first boot is over."""
+    pi.tell_until("systemctl is-active rc-local", "^(active|failed)", seconds=300)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +59,7 @@ def state_of(pi: Pi) -> dict[str, str]:
         "node": "md5sum </var/lib/rpi-image/node",
         "marker": "cat /var/lib/rpi-image/installed",
     }
+    settled(pi)
     said = pi.tell(f"; echo {MARK}; ".join(reads.values()))
     return dict(zip(reads, said.split(f"{MARK}\n"), strict=True))
 

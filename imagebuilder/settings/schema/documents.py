@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from imagebuilder.model import WifiSecurity
 from imagebuilder.settings.schema import fields as f
 from imagebuilder.settings.schema.diagnostics import Diagnostic, explain, invalid
 from imagebuilder.settings.schema.json_schema import SCALAR, one_or_many_of
@@ -196,6 +197,7 @@ class WifiNetworkDocument(Document):
     passphrase: SecretDocument | None = Field(
         None, description="8 to 63 bytes, or the 64 hex digits of a PSK"
     )
+    security: WifiSecurity | None = Field(None, description="wpa2 with a passphrase, else open")
     hidden: bool = False
     priority: Annotated[int, Field(ge=0, le=999)] | None = None
 

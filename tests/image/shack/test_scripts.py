@@ -499,13 +499,25 @@ def start_and_cut(log: Path, script: str) -> None:
     before = log.read_text().count("system clock") if log.exists() else 0
     with log.open("a") as out:
         job = subprocess.Popen(
-            ["unshare", "-m", "-n", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", script],
+            ["unshare", "-m", "-n", "-p", "-f", "--mount-proc", "sh", "-c", script],
             stdout=out, stderr=out, env={**os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
         )  # fmt: skip
-    end = time.monotonic() + 30
-    while job.poll() is None and time.monotonic() < end:
-        if log.read_text().count("system clock") > before:
-            break
-        time.sleep(0.1)
-    job.kill()
-    job.wait()
+    try:
+        end = time.monotonic() + 30
+        while job.poll() is None and time.monotonic() < end:
+            if log.read_text().count("system clock") > before:
+                break
+            time.sleep(0.1)
+    finally:
+        cut(job)
+
+
+def cut(job: subprocess.Popen[bytes]) -> None:
+    """End the process 1 of a namespace, and with it all others there."""
+    # `unshare --kill-child` would leave chronyd running: the kernel forgets what a process asked
+    # for at its parent's end (prctl(2), PR_SET_PDEATHSIG) when it gives up root.
+    if job.poll() is None:
+        children = Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            os.kill(pid, signal.SIGKILL)
+    job.wait(30)

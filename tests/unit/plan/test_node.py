@@ -321,12 +321,13 @@ def test_lines_added_by_an_earlier_plan_are_not_added_again() -> None:
     assert files_of(plan(plain_node(), after(boot, first), *extra)) == files_of(first)
 
 
-def test_own_files_of_an_earlier_plan_go_and_the_vendors_stay() -> None:
+def test_own_files_of_an_earlier_plan_go_and_the_vendors_come_back() -> None:
     boot = boot_of("occidentalis", LICENCE_txt=b"vendor")
     mine = overlay("mine.txt", "x"), overlay("LICENCE.txt", "replaced")
     card = after(boot, plan(plain_node(), boot, *mine))
-    removed = [edit.path for edit in plan(plain_node(), card).edits if edit.data is None]
-    assert removed == ["mine.txt"]
+    assert dict(after(card, plan(plain_node(), card)).files) == dict(
+        after(boot, plan(plain_node(), boot)).files
+    )
 
 
 @pytest.mark.parametrize("name", ["a:b.txt", "con?.txt", "../escape", "/etc/passwd", "x."])
@@ -371,3 +372,44 @@ def test_any_value_arrives_in_shell_and_yaml(value: str) -> None:
     )
     assert shlex.split(text_of(planned, "v.sh")) == [f"V={value}"]
     assert yaml.safe_load(text_of(planned, "v.yml")) == value
+
+
+# ---- scripts from Windows
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "planned"),
+    [
+        ("rpi-image/first-boot/a.sh", b"#!/bin/sh\r\necho a\r\n", b"#!/bin/sh\necho a\n"),
+        ("rpi-image/scripts/a", b"echo a\r\n", b"echo a\n"),
+        ("rpi-image/scripts/a", b"\xef\xbb\xbfecho a\n", b"echo a\n"),
+        ("tool/a.py", b"#!/usr/bin/python3\r\nprint()\r\n", b"#!/usr/bin/python3\nprint()\n"),
+        ("tool/a", b"\xef\xbb\xbf#!/bin/sh\r\n", b"#!/bin/sh\n"),
+        ("tool/a", b"#!/bin/sh\r", b"#!/bin/sh"),
+        ("rpi-image/first-boot/a.j2", b"#!/bin/sh\r\n{{ node.arch }}\r\n", b"#!/bin/sh\narmv7\n"),
+    ],
+)  # fmt: skip
+def test_scripts_of_windows_run_on_the_pi(path: str, text: bytes, planned: bytes) -> None:
+    made = plan(plain_node(), boot_of("occidentalis"), OverlayFile(path, text, f"mine/{path}"))
+    assert files_of(made)[path.removesuffix(".j2")] == planned
+    assert [warning for warning in made.warnings if f"mine/{path}" in warning and "CRLF" in warning]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("notes.txt", b"one\r\ntwo\r\n"),
+        ("rpi-image/scripts/a.sh", b"#!/bin/sh\necho a\n"),
+        ("tool/a", b"#!/bin/sh\r\n\0binary\r\n"),
+    ],
+)
+def test_what_is_no_script_of_windows_stays_as_it_is(path: str, text: bytes) -> None:
+    made = plan(plain_node(), boot_of("occidentalis"), OverlayFile(path, text, path))
+    assert files_of(made)[path] == text
+    assert not made.warnings
+
+
+def test_a_script_in_utf_16_is_refused() -> None:
+    script = OverlayFile("rpi-image/scripts/a.sh", "#!/bin/sh\n".encode("utf-16"), "mine/a.sh")
+    with pytest.raises(SettingsError, match=r"mine/a\.sh is UTF-16"):
+        plan(plain_node(), boot_of("occidentalis"), script)

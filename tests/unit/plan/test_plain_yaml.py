@@ -13,7 +13,15 @@ from imagebuilder.errors import RpiImageError
 from imagebuilder.flash.ledger import parse_ledger
 from imagebuilder.plan.boot_texts import parse_mapping
 from imagebuilder.plan.generations import parse_generation
-from imagebuilder.plan.plain_yaml import MAX_DEPTH, TOO_DEEP, load_plain, yaml_reason
+from imagebuilder.plan.plain_yaml import (
+    ENDLESS,
+    MAX_DEPTH,
+    MAX_VALUES,
+    TOO_DEEP,
+    TOO_MANY,
+    load_plain,
+    yaml_reason,
+)
 from imagebuilder.settings.yaml_reader import parse_yaml
 
 if TYPE_CHECKING:
@@ -87,7 +95,37 @@ def test_a_full_stack_is_told_as_nesting(monkeypatch: pytest.MonkeyPatch) -> Non
     def overflow(_: object) -> None:
         raise RecursionError
 
-    monkeypatch.setattr(yaml, "safe_load", overflow)
+    monkeypatch.setattr(yaml.SafeLoader, "get_single_node", overflow)
     with pytest.raises(yaml.YAMLError) as caught:
         load_plain("a: 1")
     assert yaml_reason(caught.value) == TOO_DEEP
+
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "\n".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)
+)
+MERGED = "b0: &b0 {x: 1}\n" + "\n".join(
+    f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}'] * 10)}]}}" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n" * (MAX_VALUES + 1), TOO_MANY),
+        (LAUGHS, TOO_MANY),
+        (MERGED, TOO_MANY),
+        ("a: &a [*a]", ENDLESS),
+        ("a: &a {b: {<<: *a}}", ENDLESS),
+        (
+            "\n".join(f"a{i}: &a{i} [*a{i - 1}]" if i else "a0: &a0 [x]" for i in range(99)),
+            TOO_DEEP,
+        ),
+    ],
+)
+@pytest.mark.parametrize("reader", READERS)
+def test_what_grows_without_end_is_refused(reader: str, text: str, said: str) -> None:
+    with pytest.raises(yaml.YAMLError, match=said):
+        load_plain(text)
+    with pytest.raises(RpiImageError):
+        READERS[reader](text)

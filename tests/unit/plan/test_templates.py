@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 import yaml as pyyaml
@@ -85,6 +87,51 @@ def test_yaml_keeps_texts_texts(value: str) -> None:
 )
 def test_yaml_keeps_numbers_bytes_and_keys_what_they_are(value: object) -> None:
     assert pyyaml.safe_load(f"key: {yaml(value)}\n") == {"key": value}
+
+
+ZONES = st.sampled_from(
+    [None, UTC, *(timezone(timedelta(hours=hours, minutes=30)) for hours in (-9, 0, 5))]
+)
+KEYS = st.text(max_size=5) | st.integers() | st.floats() | st.dates() | st.booleans() | st.none()
+TYPED = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.binary(max_size=9)
+    | st.text(max_size=9)
+    | st.dates()
+    | st.datetimes(timezones=ZONES)
+    | st.sets(st.text(max_size=5) | st.integers() | st.dates(), max_size=3)
+    | st.lists(st.tuples(KEYS, st.dates()), max_size=3)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.recursive(
+        TYPED,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3),
+        max_leaves=6,
+    )
+)
+@example([1e30, -1e-7, 1e16, math.inf, -math.inf, math.nan, "1e30", "2032-09-01", ".nan"])
+@example("\ud83d\ude00")
+def test_yaml_keeps_every_type_that_a_loader_makes(value: object) -> None:
+    """As texts: a NaN is not equal to itself, and 1 is equal to True."""
+    assert shown(pyyaml.safe_load(f"key: {yaml(value)}\n")) == shown({"key": value})
+
+
+def shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key!r}: {shown(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(shown, value)) + "]"
+    if isinstance(value, set):
+        return f"set of {sorted(map(repr, value))}"
+    if isinstance(value, datetime):
+        return f"{value.isoformat()}"
+    return repr(value)
 
 
 def test_yaml_gives_structures_back() -> None:

@@ -422,3 +422,22 @@ def test_a_profile_that_does_not_fit_the_image(classroom: WrittenClassroom) -> N
 def test_a_fault_of_a_range_is_said_once(classroom: WrittenClassroom) -> None:
     nodes = "[{hostname: 'Pi-[1-30]'},\n  {hostname: 'pi-[1-30]'},\n  {hostname: 'pi-[1-30]'}]"
     assert [line[:8] for line in said(classroom, "", nodes)] == ["4 error:", "6 error:"]
+
+
+YESCRYPT = "user: {name: pupil, password_hash: '$y$j9T$salt$digest'}\n"
+
+
+@pytest.mark.parametrize(
+    ("generation", "fails"),
+    [("occidentalis", True), ("device-init", True), ("cloud-init", False), ("firstrun", False)],
+)
+def test_a_hash_that_a_known_generation_cannot_verify(
+    classroom: WrittenClassroom, generation: str, *, fails: bool
+) -> None:
+    """Where it depends on the image, building finds it out."""
+    text = f"profile: armv7\ngeneration: {generation}\n{YESCRYPT}nodes: [{{hostname: a}}]\n"
+    errors = classroom.write(text).errors()
+    assert [line for line in errors if line.startswith("3 error") and "yescrypt" in line] == (
+        errors if fails else []
+    )
+    assert bool(errors) is fails

@@ -496,3 +496,69 @@ def test_overlays_and_tarballs(classroom: WrittenClassroom) -> None:
 def test_the_same_file_gives_equal_settings(classroom: WrittenClassroom) -> None:
     classroom.write(CONTRACT)
     assert classroom.load() == classroom.load()
+
+
+# ---- WPA3
+
+PSK_HEX = "0123456789abcdef" * 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "protocol"),
+    [
+        ("", "open"),
+        ("security: open", "open"),
+        ("passphrase: correct horse", "wpa2"),
+        ("passphrase: correct horse, security: wpa2", "wpa2"),
+        ("passphrase: correct horse, security: wpa3", "wpa3"),
+        ("passphrase: correct horse, security: wpa2+wpa3", "wpa2+wpa3"),
+        (f"passphrase: {PSK_HEX}, security: wpa2", "wpa2"),
+    ],
+)
+def test_the_security_of_a_network(classroom: WrittenClassroom, keys: str, protocol: str) -> None:
+    node = one(classroom, f"wifi: {{country: FR, networks: [{{ssid: lab, {keys}}}]}}")
+    assert node.wifi.networks[0].protocol == protocol
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ("security: open, passphrase: correct horse", "the open wifi `lab` has a passphrase"),
+        ("security: wpa3", "wifi `lab` with wpa3 needs a passphrase"),
+        ("security: wpa2", "wifi `lab` with wpa2 needs a passphrase"),
+        (f"security: wpa3, passphrase: {PSK_HEX}", "a PSK of 64 hex digits cannot join"),
+        (f"security: wpa2+wpa3, passphrase: {PSK_HEX}", "a PSK of 64 hex digits cannot join"),
+        ("security: wep, passphrase: correct horse", "security"),
+    ],
+)
+def test_a_security_that_does_not_fit_its_key(
+    classroom: WrittenClassroom, keys: str, said: str
+) -> None:
+    (error,) = classroom.write(
+        "profile: armv7\nnodes: [{hostname: pi}]\n"
+        f"wifi:\n  country: FR\n  networks:\n    - {{ssid: lab, {keys}}}\n"
+    ).errors()
+    assert error.startswith("6 error: ")
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("generation", "fails"),
+    [("occidentalis", True), ("device-init", True), ("cloud-init", False), ("firstrun", False)],
+)
+def test_wpa3_on_a_generation_that_does_not_know_it(
+    classroom: WrittenClassroom, generation: str, *, fails: bool
+) -> None:
+    text = f"""\
+profile: armv7
+generation: {generation}
+nodes: [{{hostname: pi}}]
+wifi:
+  country: FR
+  networks:
+    - {{ssid: both, security: wpa2+wpa3, passphrase: correct horse}}
+    - {{ssid: lab, security: wpa3, passphrase: correct horse}}
+"""
+    errors = classroom.write(text).errors()
+    said = "8 error: wifi.networks[1].security: the network `lab` is WPA3 only"
+    assert [line[: len(said)] for line in errors] == ([said] if fails else [])

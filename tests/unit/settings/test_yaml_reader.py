@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.settings.yaml_reader import CsvReference, parse_yaml
+from imagebuilder.plan.plain_yaml import ENDLESS, TOO_DEEP, TOO_MANY
+from imagebuilder.settings.yaml_reader import MAX_VALUES, CsvReference, parse_yaml
 
 PLAIN = st.recursive(
     st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12),
@@ -100,7 +101,7 @@ def test_what_may_be_a_secret_is_not_quoted(text: str) -> None:
 def test_aliases_of_aliases_are_bounded() -> None:
     rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     rows += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 10)]
-    assert "aliases" in parse_yaml("\n".join(rows)).problems[0].message
+    assert [p.message for p in parse_yaml("\n".join(rows)).problems] == [TOO_MANY]
 
 
 @given(st.text(max_size=60))
@@ -120,3 +121,23 @@ def test_a_range_within_brackets_is_to_be_quoted() -> None:
     (problem,) = parse_yaml("a: 1\nnodes: [{hostname: pi-[01-03]}]\n").problems
     assert problem.line == 2
     assert "quote values like 'pi-[01-30]'" in problem.hint
+
+
+DEEP = "a0: &a0 [x]\n" + "\n".join(f"a{i}: &a{i} [*a{i - 1}]" for i in range(1, 99))
+MERGED = "b0: &b0 {x: 1}\n" + "\n".join(
+    f"b{i}: &b{i} {{<<: [{', '.join([f'*b{i - 1}'] * 10)}]}}" for i in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n" * (MAX_VALUES + 1), TOO_MANY),
+        (DEEP, TOO_DEEP),
+        ("a: &a [*a]", ENDLESS),
+        (MERGED, TOO_MANY),
+    ],
+    ids=["list", "deep", "endless", "merged"],
+)
+def test_what_no_person_writes_is_one_problem(text: str, said: str) -> None:
+    assert [problem.message for problem in parse_yaml(text).problems] == [said]
