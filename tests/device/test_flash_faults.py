@@ -112,7 +112,7 @@ def pread(h, buf, offset, flags): plain_read(buf, offset)
 def pwrite(h, buf, offset, flags):
     if offset < 44 << 20: plain_write(buf, offset)
 """,
-        "does not keep what is written",
+        "does not store data",
     ),
     "counterfeit: a third of the size, wrapping": (
         """
@@ -120,7 +120,7 @@ def wrapped(offset): return offset % (16 << 20)
 def pread(h, buf, offset, flags): plain_read(buf, wrapped(offset))
 def pwrite(h, buf, offset, flags): plain_write(buf, wrapped(offset))
 """,
-        "differently",
+        "differ when read back",
     ),
 }
 
@@ -343,7 +343,7 @@ def test_a_full_disk_of_the_machine_stops_before_the_card(
                 subprocess.run(["gzip", "-1", "-c", small.path], stdout=file, check=True)
             done = flash(device, "--image", packed, *SAFE, RPI_IMAGE_CACHE=str(point / "cache"))
             assert done.returncode in (4, 5), done.stderr
-            assert "no room" in done.stderr
+            assert "not enough space" in done.stderr
             assert head_of(device) == before
     finally:
         run("umount", point, check=False)

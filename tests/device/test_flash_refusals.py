@@ -123,7 +123,7 @@ def test_the_name_is_typed_at_a_terminal(
         with subprocess.Popen(command, stdin=theirs, stderr=subprocess.PIPE, text=True) as program:
             os.write(ours, (device if typed == "right" else typed).encode() + b"\n")
             _, said = program.communicate(timeout=60)
-        assert f"Type {device} to go on" in said
+        assert f"Type {device} to continue" in said
         assert program.returncode == code, said
         assert (head_of(device) == before) is (code == 6)
     os.close(ours)
@@ -153,7 +153,7 @@ def test_a_card_that_is_refused_anyway_stays_mounted(tmp_path: Path, small: Smal
         image = point / "small.img"
         image.write_bytes(small.path.read_bytes())
         done = flash(device, "--image", image, *SAFE, "--unmount")
-        assert refused(done, "is mounted", f"holds {image}", "or give --unmount; copy that")
+        assert refused(done, "is mounted", f"holds {image}", "or use --unmount; copy it")
         assert point.is_mount()
 
 

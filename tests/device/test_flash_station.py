@@ -132,7 +132,7 @@ def test_cards_that_appear_are_written_in_turn(tmp_path: Path, small: SmallImage
         assert not boots(worn)
         assert head_of(there, 4 * MIB) == GARBAGE * 4
     assert any("label 1 of 2, pi-01" in text for text in diary.said)
-    assert any(worn in text and "pi-02 waits" in text for text in diary.said)
+    assert any(worn in text and "another card for pi-02" in text for text in diary.said)
 
 
 @pytest.mark.root

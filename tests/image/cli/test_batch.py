@@ -331,14 +331,14 @@ def test_an_unknown_generation_is_planned_as_far_as_it_is_known(
     assert [row[:6] for row in rows] == [
         [f"pi-0{n}", "planned", "armv7", f"192.168.2.10{n}/24", "?", "new"] for n in (1, 2, 3)
     ]
-    assert done.stderr.count("will be found from the image") == 1
+    assert done.stderr.count("is not known without the image") == 1
     for more in (
         ("batch", classroom, "--one-image"),
         ("build", "--config", classroom, "--hostname", "pi-01"),
     ):
         done = succeed(program(*more, "-n", "--json"))
         assert json.loads(done.stdout)["generation"] == ""
-        assert done.stderr.count("will be found from the image") == 1
+        assert done.stderr.count("is not known without the image") == 1
 
 
 def test_an_error_of_all_nodes_is_said_once(
@@ -394,7 +394,7 @@ def test_one_image_is_that_of_the_whole_class(
 ) -> None:
     done = program("batch", one, "--one-image", "--nodes", "pi-01")
     assert done.returncode == 2
-    assert "--one-image is for the whole class" in done.stderr
+    assert "--one-image and --nodes exclude each other" in done.stderr
     assert not (tmp_path / "build").exists()
 
 
@@ -443,7 +443,7 @@ def test_the_room_needed_is_checked_before_the_first_copy(
     done = program("batch", one, "-o", small_disk / "out")
     assert done.returncode == 7
     assert "3 images need 1" in done.stderr
-    assert "MB and" in done.stderr
+    assert "MB, but" in done.stderr
     assert "4.2 MB free" in done.stderr
     assert "pi-01, pi-02, pi-03: 3 images need" in done.stderr
     assert done.stderr.count("flash -c") == 1

@@ -410,9 +410,9 @@ def test_a_time_that_is_none(
 @pytest.mark.parametrize(
     ("address", "words"),
     [
-        ("http://[::1/x.img", "no http or https URL"),
-        ("ftp://x/y.img", "only http and https"),
-        ("file:///y.img", "only http and https"),
+        ("http://[::1/x.img", "not an http or https URL"),
+        ("ftp://x/y.img", "not http or https"),
+        ("file:///y.img", "not http or https"),
     ],
 )
 def test_addresses_that_are_none(

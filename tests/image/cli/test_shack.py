@@ -40,7 +40,7 @@ def test_the_command_writes_the_folder_and_says_what_is_open(
     assert rpi_image(["shack", str(file), "-o", str(out)]) == 0
     said = capsys.readouterr()
     assert str(out / "docker-compose.yml") in said.out.splitlines()
-    assert "ask for no password" in said.err
+    assert "have no password" in said.err
     assert f"make -C {out} up" in said.err
     assert (out / "docker-compose.yml").exists()
 
@@ -99,7 +99,7 @@ def test_the_instructor_s_certificate_is_where_the_readme_says(
     if kind == "classic":
         readme = (tmp_path / "shack" / "README.md").read_text()
         assert f"export DOCKER_CERT_PATH='{bundle}' DOCKER_TLS_VERIFY=1" in readme
-        assert f"yours lies in `{bundle}`" in readme
+        assert f"yours is in `{bundle}`" in readme
     run("openssl", "verify", "-purpose", "sslclient", "-CAfile", bundle / "ca.pem",
         bundle / "cert.pem")  # fmt: skip
 
