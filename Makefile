@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
-PYTEST ?= $(BIN)/pytest -q -n auto
+PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
 BOOT ?= tests/boot
 COVERED ?= tests/unit tests/image tests/device
 SLOW ?= 1
@@ -51,7 +51,7 @@ coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
 coverage: $(VENV)/.stamp tools ## run what `make test` runs and show by room what it reaches
 	rm -rf build/coverage
 	mkdir -p build/coverage
-	$(BIN)/coverage run -m pytest -q -n auto $(COVERED) || touch build/coverage/failed
+	$(BIN)/coverage run -m $(PYTEST:$(BIN)/%=%) $(COVERED) || touch build/coverage/failed
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage json -q -o build/coverage/coverage.json
 	$(BIN)/python tests/coverage_by_room.py build/coverage/coverage.json
