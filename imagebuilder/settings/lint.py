@@ -6,11 +6,14 @@ import ipaddress
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from imagebuilder.files import has_file
+from imagebuilder.images.checksums import SUFFIX
 from imagebuilder.model import image_version
 from imagebuilder.settings.schema.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from imagebuilder.model import NodeSettings, Shack
     from imagebuilder.settings.merge import NodeSources
@@ -298,7 +301,7 @@ def _images(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         checked = image.sha256 or image.raw_sha256
         if image.unchecked:
             message, hint = f"image `{image.name}` is used without a checksum", "add `sha256:`"
-        elif image.file and not checked:
+        elif image.file and not checked and not _has_checksum_beside(image.file):
             message = f"image `{image.name}` has no checksum"
             hint = "add `sha256:` (`sha256sum FILE`)"
         elif image.url and not (checked or image.checksum_url):
@@ -307,6 +310,11 @@ def _images(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         else:
             continue
         yield Diagnostic(sources.at(("image",)), message, hint or "add `sha256:`", severe=False)
+
+
+def _has_checksum_beside(image: Path) -> bool:
+    """Return whether `build` finds a checksum next to the file, as images.obtain does."""
+    return has_file(image.with_name(image.name + SUFFIX))
 
 
 _RULES = (

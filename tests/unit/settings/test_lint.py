@@ -381,6 +381,15 @@ def test_images_to_doubt(classroom: WrittenClassroom, image: str, words: str) ->
     assert words in found[0]
 
 
+def test_an_image_beside_its_checksum_is_not_to_doubt(classroom: WrittenClassroom) -> None:
+    """`build` uses X.zip.sha256 for X.zip."""
+    text = "profile: armv7\nimage: {file: a.img}\ndocker: {tcp: false}\nnodes: [{hostname: a}]\n"
+    path = classroom.write(text).folder / "a.img"
+    assert "has no checksum" in classroom.said()[0]
+    path.with_name("a.img.sha256").write_text(f"{CHECKSUM}  a.img\n")
+    assert classroom.said() == []
+
+
 @pytest.mark.parametrize(
     "image",
     [
