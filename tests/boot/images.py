@@ -44,6 +44,14 @@ class Generation:
 RASPBERRY_FAT = Fat(bits=32, start_sectors=8192, size_mib=512, cluster_sectors=8, label="bootfs")
 _HYPRIOTOS = ("vendors/docker-ce", "vendors/hypriotos")
 _RASPBERRY = ("vendors/docker-ce", "vendors/raspberry")
+_TRIXIE = Generation(
+    "cloud-init",
+    (*_RASPBERRY, "vendors/trixie"),
+    RASPBERRY_FAT,
+    "/boot/firmware",
+    fstab_pass=2,
+    by_partuuid=True,
+)
 GENERATIONS = {
     "occidentalis-wheezy": Generation(
         "sysvinit", ("vendors/occidentalis",), Fat(label=""), disk_id="0x00000000"
@@ -54,9 +62,8 @@ GENERATIONS = {
     "device-init-1.0": Generation("cloud-init", (*_HYPRIOTOS, "vendors/device-init")),
     "device-init-1.6": Generation("cloud-init", (*_HYPRIOTOS, "vendors/device-init")),
     "cloud-init-1.12": Generation("cloud-init", _HYPRIOTOS, by_partuuid=True),
-    "cloud-init-trixie": Generation(
-        "cloud-init", _RASPBERRY, RASPBERRY_FAT, "/boot/firmware", 2, by_partuuid=True
-    ),
+    "cloud-init-trixie": _TRIXIE,
+    "trixie-without-user-data": _TRIXIE,
     "firstrun-bookworm": Generation(
         "networkmanager", _RASPBERRY, RASPBERRY_FAT, "/boot/firmware", 2, by_partuuid=True
     ),

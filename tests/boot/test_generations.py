@@ -156,15 +156,24 @@ EXPECT_WIFI: dict[str, Callable[[Pi], None]] = {
     "device-init-1.6": expect_wpa,
     "cloud-init-1.12": expect_wpa,
     "cloud-init-trixie": expect_netplan,
+    "trixie-without-user-data": expect_netplan,
     "firstrun-bookworm": expect_network_manager,
 }
 # Their vendor writes time zone and locale after us.
 LATE = ("occidentalis-wheezy", "occidentalis-jessie")
 
 
-@pytest.mark.parametrize("generation", EXPECT_WIFI)
+# Ours, where the image does not tell it.
+NAMED = {"trixie-without-user-data": {"generation": "cloud-init"}}
+
+
+@pytest.mark.parametrize(
+    "generation",
+    [pytest.param(name, marks=pytest.mark.full if name in NAMED else ()) for name in EXPECT_WIFI],
+)
 def test_card_makes_the_node(generation: str, start: StartPi, tmp_path: Path) -> None:
-    image = nodes.build(nodes.Node(generation, settings=ALONE), tmp_path)
+    settings = ALONE | NAMED.get(generation, {})
+    image = nodes.build(nodes.Node(generation, settings=settings), tmp_path)
     pi = start(image)
     status = up(pi)
     assert status["install"] == "ok", status
