@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
-PYTEST ?= $(BIN)/pytest -q -n auto
+PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
 BOOT ?= tests/boot
+COVERED ?= tests/unit tests/image tests/device
 SLOW ?= 1
 .DEFAULT_GOAL := help
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -46,6 +47,16 @@ tools-boot: tools ## install what booting needs, too
 test: $(VENV)/.stamp tools ## run every test that takes minutes
 	$(PYTEST) tests/unit tests/image tests/device
 
+coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
+coverage: $(VENV)/.stamp tools ## run what `make test` runs and show by room what it reaches
+	rm -rf build/coverage
+	mkdir -p build/coverage
+	$(BIN)/coverage run -m $(PYTEST:$(BIN)/%=%) $(COVERED) || touch build/coverage/failed
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage json -q -o build/coverage/coverage.json
+	$(BIN)/python tests/coverage_by_room.py build/coverage/coverage.json
+	test ! -e build/coverage/failed
+
 test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes); SLOW=3: at a third of the speed
 	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 $(BOOT)
 
@@ -77,4 +88,4 @@ wheel: $(VENV)/.stamp ## build the wheel into dist/
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest tools tools-boot test test-boot test-boot-all check format bench golden sample wheel clean
+.PHONY: help venv demo lock pythons newest tools tools-boot test coverage test-boot test-boot-all check format bench golden sample wheel clean

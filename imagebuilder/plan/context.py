@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import DOCKER_PORT, DOCKER_TLS_PORT, HOSTNAME, PSK, Shack
-from imagebuilder.plan.wifi import check_ssid, hash_psk
+from imagebuilder.plan.vendor.wifi import check_ssid, hash_psk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

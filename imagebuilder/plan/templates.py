@@ -13,15 +13,24 @@ from functools import lru_cache
 from traceback import extract_tb
 from typing import TYPE_CHECKING
 
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.plan.boot_texts import check_line, check_verbatim
+from imagebuilder.plan.sandbox import METER, MOST_OUTPUT_BYTES, Meter, Sandbox
 from imagebuilder.plan.vendor.cloud_init import other_passwords, other_users
-from imagebuilder.plan.wifi import nm_ssid, nm_text, wpa_country, wpa_networks, wpa_ssid, wpa_text
+from imagebuilder.plan.vendor.wifi import (
+    nm_ssid,
+    nm_text,
+    wpa_country,
+    wpa_networks,
+    wpa_ssid,
+    wpa_text,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from jinja2 import Template as JinjaTemplate
 
 
@@ -41,7 +50,7 @@ class Template:
     def render(self, context: Mapping[str, object]) -> str:
         """Render with `context`. Raise SettingsError with file and line of the template."""
         try:
-            return self._compiled.render(context)
+            return _rendered(self._compiled, context)
         except ImageError:  # raised by `boot_yaml` and its like, not an error of the template
             raise
         except Exception as error:  # an expression in a template can raise anything
@@ -55,13 +64,31 @@ def compile_template(source: str, origin: str) -> Template:
     """Compile a template; `origin` is its name in errors. Raise SettingsError if it is wrong."""
     try:
         names = meta.find_undeclared_variables(_ENVIRONMENT.parse(source, filename=origin))
-        code = _ENVIRONMENT.compile(source, name=origin, filename=origin)
+        tree = _ENVIRONMENT.bounded(source, origin)
+        code = _ENVIRONMENT.compile(tree, name=origin, filename=origin)
     except TemplateSyntaxError as error:
         raise SettingsError(
             f"{origin}:{error.lineno}: {_reason(error)}", "fix the Jinja2 syntax"
         ) from error
     compiled = _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
     return Template(origin, frozenset(names), compiled)
+
+
+def _rendered(compiled: JinjaTemplate, context: Mapping[str, object]) -> str:
+    meter = Meter()
+    token = METER.set(meter)
+    try:
+        parts: list[str] = []
+        size = 0
+        for part in compiled.generate(context):
+            size += len(part.encode("utf-8", "surrogatepass"))
+            if size > MOST_OUTPUT_BYTES:
+                raise SettingsError(f"the file has more than {MOST_OUTPUT_BYTES >> 20} MiB", "")
+            parts.append(part)
+            meter.add()
+        return "".join(parts)
+    finally:
+        METER.reset(token)
 
 
 def sh(value: object) -> str:
@@ -132,34 +159,6 @@ def _shell_text(value: object) -> str:
     return str(value)
 
 
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        undefined=StrictUndefined,
-        autoescape=False,  # not HTML: templates use the filters `sh` and `yaml`
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        extensions=["jinja2.ext.do"],
-    )
-    environment.filters |= {
-        "sh": sh,
-        "yaml": yaml,
-        "compose": compose,
-        "line": check_line,
-        "verbatim": check_verbatim,
-        "utc": utc,
-        "wpa_ssid": wpa_ssid,
-        "nm_ssid": nm_ssid,
-        "nm_text": nm_text,
-        "wpa_text": wpa_text,
-        "wpa_country": wpa_country,
-        "wpa_networks": wpa_networks,
-        "other_users": other_users,
-        "other_passwords": other_passwords,
-    }
-    return environment
-
-
 def _line_of(error: BaseException, origin: str) -> int:
     lines = [frame.lineno for frame in extract_tb(error.__traceback__) if frame.filename == origin]
     return next((line for line in reversed(lines) if line), 1)
@@ -177,4 +176,20 @@ def _hint(error: BaseException) -> str:
     return "set a missing variable with --set NAME=VALUE; docs/overlays.md lists all others"
 
 
-_ENVIRONMENT = _environment()
+_FILTERS: Mapping[str, Callable[..., object]] = {
+    "sh": sh,
+    "yaml": yaml,
+    "compose": compose,
+    "line": check_line,
+    "verbatim": check_verbatim,
+    "utc": utc,
+    "wpa_ssid": wpa_ssid,
+    "nm_ssid": nm_ssid,
+    "nm_text": nm_text,
+    "wpa_text": wpa_text,
+    "wpa_country": wpa_country,
+    "wpa_networks": wpa_networks,
+    "other_users": other_users,
+    "other_passwords": other_passwords,
+}
+_ENVIRONMENT = Sandbox(_FILTERS)

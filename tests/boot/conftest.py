@@ -50,6 +50,7 @@ class _Reports:
     """Keeps how each case ended, where the run is controlled from."""
 
     def __init__(self) -> None:
+        results.tested()  # of what is run, whoever edits meanwhile
         self._phases: dict[str, list[pytest.TestReport]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:

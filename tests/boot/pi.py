@@ -6,6 +6,7 @@ import base64
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import socket
 import time
@@ -47,6 +48,18 @@ NUDGE_SECONDS = 2.0
 
 class UnexpectedError(AssertionError):
     """The machine did not do what the test waits for; carries the end of its console."""
+
+
+def _once_changed(command: str, answer: str) -> str:
+    """Return a command with the output of `command` once that is another, or after some seconds.
+
+    Asked for every second of the Pi's own, so that waiting does not keep it from its work.
+    """
+    return (
+        f"n=0; while said=$(exec 2>&1; {command}\n); [ $n -lt 15 ] &&"
+        f' [ "$said" = {shlex.quote(answer.rstrip(chr(10)))} ];'
+        " do n=$((n+1)); sleep 1; done; printf '%s\\n' \"$said\""
+    )
 
 
 @dataclass
@@ -191,13 +204,12 @@ class Pi:
     def tell_until(self, command: str, pattern: str, seconds: float) -> str:
         """Repeat a command on the Pi until its output matches."""
         until = time.monotonic() + seconds * PATIENCE
-        while True:
-            answer = self.tell(command, max(5.0, until - time.monotonic()))
-            if re.search(pattern, answer):
-                return answer
+        answer = self.tell(command, seconds)
+        while not re.search(pattern, answer):
             if time.monotonic() >= until:
                 raise UnexpectedError(f"{command!r} never matched {pattern!r}: {answer[-2000:]}")
-            self.let_run(1.5)
+            answer = self.tell(_once_changed(command, answer), seconds)
+        return answer
 
     def _ask(self, command: str) -> tuple[int, int]:
         self._asked += 1

@@ -80,12 +80,17 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Iterator[bytes]:
         yield chunk
 
 
+# tarfile seeks past the end by reading nothing again and again, 2**44 times for a size of 2**60.
+_MOST_VAIN_READS = 16
+
+
 class _Source:
     """The file object for tarfile, with a limit for headers, which it reads to memory."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks, self._rest, self._at = chunks, b"", 0
         self._left: int | None = MOST_HEADER_BYTES
+        self._vain = 0
 
     def expect_header(self) -> None:
         """Limit the following reads to the size of a header."""
@@ -101,6 +106,9 @@ class _Source:
             self._rest, self._at = next(self._chunks, b""), 0
         piece = self._rest[self._at : self._at + size_bytes]
         self._at += len(piece)
+        self._vain += not piece
+        if self._vain > _MOST_VAIN_READS:
+            raise EOFError("it ends in the middle")
         if self._left is not None:
             self._left -= len(piece)
             if self._left < 0:

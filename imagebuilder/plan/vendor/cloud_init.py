@@ -75,10 +75,11 @@ def _without(found: Mapping[str, Any], *names: str) -> dict[str, Any]:
 # ---- users
 
 
-def other_users(users: object, ours: str) -> list[object]:
+def other_users(users: object, ours: str, *, keep_login: bool = False) -> list[object]:
     """Return the entries of `users` in user-data besides the login that `ours` replaces.
 
-    The login is the first one; `default` is that of the distribution, which `user:` renames.
+    The login is the first one; `default` is that of the distribution, which `user:` renames. With
+    `keep_login` it stays as well.
     """
     if isinstance(users, str):
         entries: list[object] = [name.strip() for name in users.split(",")]
@@ -86,7 +87,7 @@ def other_users(users: object, ours: str) -> list[object]:
         entries = [_named(name, value) for name, value in users.items()]
     else:
         entries = list(users) if isinstance(users, list) else []
-    login = first_login(users)
+    login = "" if keep_login else first_login(users)
     return [each for each in entries if _name(each) not in {"", "default", ours, login}]
 
 

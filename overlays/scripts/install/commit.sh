@@ -30,8 +30,22 @@ is_unchanged() {
 
 # list_owned: write the lists for during and after the renames
 list_owned() {
-    touch "$root$state/owned" "$root$state/owned.new"
-    cat "$root$state/owned" "$root$state/owned.new" | awk '!seen[$0]++' >"$root$state/owned.both"
+    touch "$root$state/owned.new"
+    if awk '!seen[$0]++' "$(old_list)" "$root$state/owned.new" >"$root$state/owned.both"; then
+        [ ! -s "$root$state/owned.both" ] || return 0
+    fi
+    # a full root
+    rm -f "$root$state/owned.new" "$root$state/owned.both"
+    return 1
+}
+
+# old_list: print the name of the list of an earlier run
+old_list() {
+    if [ -f "$root$state/owned" ]; then
+        printf '%s' "$root$state/owned"
+    else
+        printf /dev/null
+    fi
 }
 
 move_prepared() {
@@ -51,5 +65,5 @@ forget_undone() {
     while IFS=$tab read -r _ undone_kind undone_path undone_key; do
         is_listed "$root$state/owned.new" "$undone_kind" "$undone_path" "$undone_key" ||
             rm -f "$root$state/before/$(id_of "$undone_kind" "$undone_path" "$undone_key")"
-    done <"$root$state/owned"
+    done <"$(old_list)"
 }

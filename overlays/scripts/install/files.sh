@@ -9,17 +9,16 @@ now_at() {
     [ -e "$found" ] || [ -L "$found" ] || found=$root$1
 }
 
-# prepare PATH: set $part to the place where the new file is written
+# prepare: set $part to where a new file is written; until it is complete it has no place
 prepare() {
-    part=$root$state/new$1
-    mkdir -p "${part%/*}"
+    part=$root$state/part
     rm -f "$part"
 }
 
 # put PATH MODE TEXT: write TEXT and a newline, owned by root
 put() {
     record_file "$1"
-    prepare "$1"
+    prepare
     (umask 077 && printf '%s\n' "$3" >"$part")
     chmod "$2" "$part"
     place "$1"
@@ -29,13 +28,11 @@ put() {
 # what it changes
 edit() {
     now_at "$1"
-    part=$root$state/new$1
+    prepare
     if [ -f "$found" ]; then
-        mkdir -p "${part%/*}"
-        [ "$found" = "$part" ] || cp -p "$found" "$part"
+        cp -p "$found" "$part"
         printf '%s\n' "$3" >"$part"
     else
-        prepare "$1"
         (umask 077 && printf '%s\n' "$3" >"$part")
         chmod "$2" "$part"
     fi
@@ -45,7 +42,7 @@ edit() {
 # copy FROM PATH MODE: copy a file of the card
 copy() {
     record_file "$2"
-    prepare "$2"
+    prepare
     (umask 077 && cat "$1" >"$part")
     chmod "$3" "$part"
     place "$2"
@@ -54,7 +51,7 @@ copy() {
 # link TARGET PATH: make a symbolic link
 link() {
     record_file "$2"
-    prepare "$2"
+    prepare
     ln -s "$1" "$part"
     place "$2"
 }
@@ -62,10 +59,13 @@ link() {
 # place PATH: keep what was prepared, unless the same file is there already
 place() {
     if is_same "$part" "$root$1"; then
-        rm -f "$part"
-    else
-        printf 'wrote %s\n' "$1" >&2
+        rm -f "$part" "$root$state/new$1"
+        return 0
     fi
+    place_new=$root$state/new$1
+    mkdir -p "${place_new%/*}"
+    mv -f "$part" "$place_new"
+    printf 'wrote %s\n' "$1" >&2
 }
 
 # is_same FILE OTHER: both are links to one target, or files of the same mode and content

@@ -38,6 +38,7 @@ warning=
 no_docker='there is no docker.service on this image'
 lock_held=
 owner=
+unsure=
 again=
 tab=$(printf '\t')
 boot_natives='occidentalis.txt device-init.yaml user-data'

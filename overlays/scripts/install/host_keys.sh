@@ -60,7 +60,7 @@ given_host_keys() {
 
 # copy_key FROM PATH MODE: as copy, but recorded as a key, which is generated again
 copy_key() {
-    prepare "$2"
+    prepare
     (umask 077 && cat "$1" >"$part")
     chmod "$3" "$part"
     place "$2"

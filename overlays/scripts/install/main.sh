@@ -125,6 +125,7 @@ install_all() {
     if [ "$(text_of "$state/installed")" != "$RPI_IMAGE_HASH" ]; then
         step card take_card
         steps # of install.parts
+        rm -f "$root$state/part"
         if [ -z "$failure" ]; then
             step marker set_marker
         fi
@@ -165,5 +166,5 @@ start_clean() {
     mkdir -p "$root$state" 2>/dev/null
     chmod 700 "$root$state" 2>/dev/null
     rm -rf "${root:?}$state/new" "${root:?}$state/card.new" 2>/dev/null
-    rm -f "$root$state/owned.new" "$root$state/owned.both" 2>/dev/null
+    rm -f "$root$state/part" "$root$state/owned.new" "$root$state/owned.both" 2>/dev/null
 }

@@ -12,6 +12,8 @@ own() {
         step "$1" "$3"
         if [ "$step_code" != 0 ] && [ -f "$root$state/owned" ]; then
             grep -e "^$1$tab" "$root$state/owned" >>"$root$state/owned.new"
+            # no line, or a full root: then it is not known what is still owned
+            [ $? -le 1 ] || unsure=1
         fi
     fi
     owner=
@@ -71,7 +73,7 @@ save_text() {
 # take_back: undo what an earlier configuration owned and this one does not
 take_back() {
     adopt
-    [ -s "$root$state/owned" ] || return 0
+    [ -s "$root$state/owned" ] && [ -z "$unsure" ] || return 0
     while IFS=$tab read -r back_setting back_kind back_path back_key <&3; do
         is_listed "$root$state/owned.new" "$back_kind" "$back_path" "$back_key" && continue
         step "$back_setting" undo "$back_kind" "$back_path" "$back_key"
@@ -98,7 +100,7 @@ undo() {
 
 undo_file() {
     if [ -e "$saved" ] || [ -L "$saved" ]; then
-        prepare "$1"
+        prepare
         cp -p -P "$saved" "$part"
         place "$1"
     else
@@ -109,6 +111,11 @@ undo_file() {
 # adopt: an earlier version of us has kept no list; what it set has our name
 adopt() {
     [ ! -e "$root$state/owned" ] || return 0
+    adopted_lines=$(adopted_list)
+    [ -z "$adopted_lines" ] || note "$state/owned" "$adopted_lines"
+}
+
+adopted_list() {
     for adopted in /etc/apt/apt.conf.d/00rpi-image /etc/systemd/timesyncd.conf.d/rpi-image.conf \
         /etc/chrony/sources.d/rpi-image.sources /etc/sudoers.d/090_rpi-image \
         /etc/systemd/system/docker.service.d/zz-rpi-image.conf "$state/static_address" \
@@ -116,18 +123,17 @@ adopt() {
         "$root"/etc/NetworkManager/system-connections/rpi-image-*; do
         adopted=${adopted#"$root"}
         [ ! -e "$root$adopted" ] || printf 'earlier version\tfile\t%s\n' "$adopted"
-    done >"$root$state/owned"
+    done
     adopted_name=$(head -n 1 "$root$state/static_address" 2>/dev/null)
     for adopted in /etc/dhcpcd.conf /etc/ntp.conf /etc/network/interfaces "$root"/etc/network/interfaces.d/*; do
         adopted=${adopted#"$root"}
         grep -q -x '# rpi-image begin' "$root$adopted" 2>/dev/null || continue
         case $adopted in
-            */interfaces*) adopted=stanza$tab$adopted$tab$adopted_name' inet' ;;
-            *) adopted=block$tab$adopted ;;
+            */interfaces*)
+                [ -z "$adopted_name" ] ||
+                    printf 'earlier version\tstanza\t%s\t%s inet\n' "$adopted" "$adopted_name"
+                ;;
+            *) printf 'earlier version\tblock\t%s\n' "$adopted" ;;
         esac
-        case $adopted in
-            "stanza$tab"*"$tab inet") ;;
-            *) printf 'earlier version\t%s\n' "$adopted" ;;
-        esac
-    done >>"$root$state/owned"
+    done
 }

@@ -18,7 +18,11 @@ scrub() {
     done
     overwrite rpi-image/node.env without_secrets
     for profile in "$here"/wifi/*; do
-        [ ! -f "$profile" ] || overwrite "rpi-image/wifi/${profile##*/}" without_psk
+        case $profile in
+            # wiped above
+            *.rpi-old | *.new) ;;
+            *) [ ! -f "$profile" ] || overwrite "rpi-image/wifi/${profile##*/}" without_psk ;;
+        esac
     done
     if [ -s "$root/etc/wpa_supplicant/wpa_supplicant.conf" ] && [ -s "$here/wifi/wpa_supplicant.conf" ]; then
         overwrite occidentalis.txt without_occidentalis_wifi

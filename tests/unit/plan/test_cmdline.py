@@ -17,7 +17,7 @@ from imagebuilder.plan.cmdline import (
     split_words,
     without_hooks,
 )
-from imagebuilder.plan.wifi import check_ssid, hash_psk, nm_ssid, wpa_ssid
+from imagebuilder.plan.vendor.wifi import check_ssid, hash_psk, nm_ssid, wpa_ssid
 from tests.lib.plan_samples import APRIL_CMDLINE, OCCIDENTALIS
 
 HOOK = 'init=/bin/sh -c "mount x; sh /boot/rpi-image/install; exec /sbin/init"'

@@ -266,6 +266,13 @@ def test_users_in_every_form_of_cloud_init(users: object, left: list[object]) ->
     assert yaml_of(plan(full_node(), boot), "user-data")["users"] == left
 
 
+def test_the_login_of_the_image_stays_where_the_settings_say_so() -> None:
+    stock = yaml.safe_load(STOCK["cloud-init-hypriot"]["user-data"])["users"]
+    node = replace(full_node(), keep_vendor_login=True)
+    users = yaml_of(plan(node, boot_of("cloud-init-hypriot")), "user-data")["users"]
+    assert (users[0]["name"], users[1:]) == ("teacher", stock)
+
+
 def test_a_password_of_a_user_that_will_not_exist_is_left_out() -> None:
     """The default user of Ubuntu has another name then, and cloud-init's module would fail."""
     text = b"chpasswd:\n  expire: true\n  users: [{name: ubuntu, password: ubuntu, type: text}]\n"

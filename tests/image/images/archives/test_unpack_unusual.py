@@ -374,6 +374,12 @@ def many_entries() -> bytes:
     return b"".join(headers(tarfile.TarInfo(f"{n}.txt")) for n in range(nested.MOST_ENTRIES + 1))
 
 
+def far_entry() -> bytes:
+    entry = tarfile.TarInfo("pi.img")
+    entry.type, entry.size = b"V", 1 << 60
+    return entry.tobuf(tarfile.GNU_FORMAT) + bytes(600_000)
+
+
 def long_header() -> bytes:
     entry = tarfile.TarInfo("pi.img")
     entry.pax_headers = {"comment": "x" * (2 * nested.MOST_HEADER_BYTES)}
@@ -420,6 +426,7 @@ GREEDY: dict[str, tuple[Callable[[], bytes], str]] = {
     "a long number in xz": (long_number, "damaged"),
     "files in a tar": (many_entries, "files"),
     "a long header in a tar": (long_header, "headers"),
+    "an entry that ends nowhere in a tar": (far_entry, "in the middle"),
     "a wide zip directory": (wide_directory, "directory"),
 }
 
