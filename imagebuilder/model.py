@@ -118,7 +118,7 @@ WifiSecurity = Literal["open", "wpa2", "wpa3", "wpa2+wpa3"]
 class WifiNetwork:
     """An SSID (1 to 32 bytes of UTF-8) and its passphrase or 64-hex PSK; both None: open.
 
-    Without `security` a network with a key is one of WPA2.
+    Without `security`, a network with a key uses WPA2.
     """
 
     ssid: str
@@ -130,7 +130,7 @@ class WifiNetwork:
 
     @property
     def protocol(self) -> WifiSecurity:
-        """How to join: as set, else by whether there is a key."""
+        """The security as set, else `wpa2` with a key and `open` without."""
         return self.security or ("wpa2" if self.passphrase or self.psk else "open")
 
 

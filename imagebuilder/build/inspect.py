@@ -67,7 +67,7 @@ class ImageReport:
 
     @property
     def vendor_logins(self) -> str:
-        """What happens to the image's own logins: `locked`, `kept`, or empty if unknown."""
+        """The image's own logins after the first boot: `locked`, `kept`, or empty if unknown."""
         if not self.node:
             return ""
         kept = not self.node.get("USER_NAME") or self.node.get("KEEP_VENDOR_LOGIN") == "1"

@@ -42,12 +42,12 @@ def read_appended(data: bytes, origin: str) -> str:
 def as_script(path: str, data: bytes, origin: str) -> bytes:
     """Return a script as the Pi can run it: without byte order mark, with the line ends of Unix.
 
-    Anything else is returned unchanged. The kernel takes the carriage return for a part of the
-    program's name, a shell for a part of the last word. Raise SettingsError if it is UTF-16.
+    Other files are returned unchanged. The kernel takes a carriage return as part of the name in
+    `#!` (execve(2)), a shell as part of the last word. Raise SettingsError if it is UTF-16.
     """
     ours = path.lower().startswith(SCRIPT_FOLDERS)
     if ours and data.startswith(_UTF16):
-        raise SettingsError(f"{origin} is UTF-16, which no shell reads", "save it as UTF-8")
+        raise SettingsError(f"{origin} is UTF-16, which shells cannot read", "save it as UTF-8")
     text = data.removeprefix(BOM_UTF8)
     if b"\0" in text or not (ours or text.startswith(b"#!")):
         return data
@@ -97,7 +97,7 @@ def set_lines(text: str, values: dict[str, str]) -> str:
 
 
 def line_value(text: str, name: str) -> str:
-    """Return the value of a `name=value` line as the Pi takes it, the last; empty without one."""
+    """Return the value of the last `name=value` line, which the Pi uses; empty if there is none."""
     values = [line.partition("=") for line in split_lines(text)]
     return next((value for key, _, value in reversed(values) if key.lower() == name), "")
 

@@ -66,11 +66,11 @@ def merge_cmdline(
 
     The firmware reads the first line only; the others are kept, without effect.
 
-    The earlier change is undone first, and what starts our installer where the card was `planned`
-    before; all other words stay. Ours go last, where they override
-    others, but before ` -- `, after which words belong to init. Init gets no words that precede
-    `init=`, and the vendor's clean-up cuts the line at ` systemd.run`. Raise ImageError if the
-    line has another `init=` already.
+    The earlier change is undone first, and the words that start our installer if the card was
+    `planned` before; all other words stay. Ours go last, where they override others, but before
+    ` -- `, after which words belong to init. Init gets no words that precede `init=`, and the
+    vendor's clean-up cuts the line at ` systemd.run`. Raise ImageError if the line has another
+    `init=` already.
     """
     first, _, others = text.partition("\n")
     words = _undone(split_words(first), earlier, planned=planned)

@@ -101,8 +101,8 @@ class Generation:
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
     node files that this generation does not need. `storage_driver` is a template of its Docker's
     default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
-    of the kinds of wifi that it can join; None for all. `notes` and `refused` are templates of what
-    is doubtful or impossible with what an image holds.
+    of the kinds of wifi that it can join; None for all. `notes` and `refused` are templates of
+    warnings and errors about the content of an image.
     """
 
     name: str
@@ -133,7 +133,7 @@ class Generation:
         return {name: any(c.holds(boot) for c in conditions) for name, conditions in self.facts}
 
     def able(self, kind: Literal["crypt", "wifi"], context: Mapping[str, object]) -> frozenset[str]:
-        """Return what an image can do: everything where the generation does not say."""
+        """Return the methods or wifi kinds that an image supports; all without a template."""
         template, everything = {
             "crypt": (self.crypt, CRYPT.values()),
             "wifi": (self.wifi, WIFI),

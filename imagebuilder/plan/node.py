@@ -172,11 +172,11 @@ class _Planner:
         return parse_mapping(self.stock.keep(path), path)
 
     def _boot_network(self, version: int, wired: str, wifi: str) -> Mapping[str, object]:
-        """Return what to keep of the vendor's network-config: see `merged_network`."""
+        """Return the parts of the vendor's network-config to keep: see `merged_network`."""
         return merged_network(self._boot_yaml(NETWORK), version, wired=wired, wifi=wifi)
 
     def _take_text(self, path: str) -> str:
-        """Return a vendor's text that a file of ours includes; the file itself moves to stock."""
+        """Return a vendor's text that one of our files includes; move its file to the copies."""
         try:
             return self.stock.take(path).decode("utf-8-sig")
         except UnicodeDecodeError:
@@ -196,7 +196,7 @@ class _Planner:
                     appended[path.removesuffix(APPEND)] = read_appended(data, file.origin)
                 else:
                     files[path] = as_script(path, data, file.origin)
-                    # Jinja2 makes LF of all line ends.
+                    # Jinja2 converts all line ends to LF (`newline_sequence`).
                     by_jinja = file.path.endswith(".j2") and b"\r\n" in file.data
                     if files[path] != data or (by_jinja and data.startswith(b"#!")):
                         self._converted.add(file.origin)
@@ -218,9 +218,9 @@ class _Planner:
         return lines
 
     def notes(self, context: _TemplateVariables) -> Iterator[str]:
-        """Yield what the generation has to say about this image with these settings.
+        """Yield the notes of the generation about this image with these settings.
 
-        Raise ImageError if it cannot be used with them.
+        Raise ImageError if the image cannot be used with them.
         """
         for fault in self.generation.refused:
             if text := fault.render(context.public).strip():
@@ -230,7 +230,7 @@ class _Planner:
                 yield text
 
     def check_ability(self, context: _TemplateVariables) -> None:
-        """Raise SettingsError for what the programs of the image cannot do."""
+        """Raise SettingsError if the image does not support the password hash of the user."""
         user = self.settings.user
         if user and user.password_hash:
             methods = self.generation.able("crypt", context.public)
@@ -239,7 +239,7 @@ class _Planner:
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""
         for origin in sorted(self._converted):
-            yield f"{origin} is a script saved on Windows: its line ends (CRLF) are converted"
+            yield f"{origin} is a script with Windows line ends (CRLF), which are converted"
         theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
         for file in self.overlays:
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
@@ -336,7 +336,7 @@ def _encoded(texts: Mapping[str, str]) -> dict[str, bytes]:
 
 
 def _stale(files: Mapping[str, bytes], stock: StockBoot) -> list[str]:
-    """Return the files to remove: those of earlier plans, and those that ours took the place of."""
+    """Return the files to remove: those of earlier plans, and those that our files replace."""
     now = {path.lower() for path in files}
     gone = {path.lower() for path in (*stock.record.files, *stock.taken)}
     return [

@@ -112,7 +112,7 @@ class References:
     def ability(
         self, kind: Literal["crypt", "wifi"], name: str, overlays: tuple[Path, ...]
     ) -> frozenset[str] | None:
-        """Return what a generation can do; None if that depends on the image."""
+        """Return the methods that a generation supports; None if they depend on the image."""
         from imagebuilder.plan.generations import named_generation  # noqa: PLC0415 - as above
         from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
 

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
 
 CONSUL_KEY_BYTES = (16, 24, 32)  # hashicorp/memberlist, keyring.go, ValidateKey
-_CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that stops with "key size must be 16 bytes"
+_CONSUL_SHORT_KEY = (0, 5, 2)  # the last consul that fails with "key size must be 16 bytes"
 _DEFAULT_CONSUL = "0.5.0"
 Result = TypeVar("Result")
 
@@ -177,7 +177,7 @@ def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
 
 
 def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
-    """Return why one of these images of consul would not start with a key; empty if all would."""
+    """Return why one of these consul images rejects a key; empty if all accept it."""
     try:
         size = len(base64.b64decode(key.reveal(), validate=True))
     except ValueError:
@@ -186,7 +186,7 @@ def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
         return f"the consul key has {size} bytes, not 16, 24 or 32"
     old = [consul for consul in consuls if image_version(consul) <= _CONSUL_SHORT_KEY]
     if size != CONSUL_KEY_BYTES[0] and old:
-        return f"the consul key has {size} bytes; `{old[0]}` takes 16"
+        return f"the consul key has {size} bytes; `{old[0]}` needs 16"
     return ""
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.settings.schema.diagnostics import Loc
 
-# What no text of a person holds, and what to write instead.
+# Texts that are refused, and the hint for each.
 _EXCESS = {
     ENDLESS: "write the values out",
     TOO_DEEP: "",

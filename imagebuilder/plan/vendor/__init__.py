@@ -1,4 +1,4 @@
-"""What the vendor and the owner of an image put on its boot partition, beside our own files.
+"""Files of the vendor and the owner of an image on its boot partition.
 
 May import the ground, and plan outside of this folder.
 Entry points: `stock.StockBoot`, `cloud_init.merged_network`.

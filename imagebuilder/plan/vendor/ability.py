@@ -1,4 +1,4 @@
-"""What the programs of an image can do: verify a password hash, join a network."""
+"""The features of the programs of an image: methods of password hashes, kinds of wifi."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
     from imagebuilder.model import Wifi, WifiNetwork
 
-# The methods of crypt(5) by the prefix of their hashes. The glibc of Debian up to buster knows the
-# first three; bullseye's libxcrypt the others as well.
+# The methods of crypt(5) by the prefix of their hashes. The glibc of Debian up to buster supports
+# the first three, libxcrypt of bullseye and later all of them.
 CRYPT = {
     "1": "md5crypt",
     "5": "sha256crypt",
@@ -29,9 +29,9 @@ CRYPT = {
 HASH_HINT = "make one with `openssl passwd -6`"
 
 
-# The kinds of personal wifi. WPA3 needs SAE: wpa_supplicant of Debian 11 (bullseye) and later.
+# The kinds of personal wifi. WPA3 needs SAE, which wpa_supplicant has since Debian 11 (bullseye).
 WIFI = ("open", "wpa2", "wpa3")
-WIFI_HINT = "use a newer image, or let the network take WPA2 as well (`security: wpa2+wpa3`)"
+WIFI_HINT = "use a newer image, or allow WPA2 in the network, too (`security: wpa2+wpa3`)"
 
 
 def crypt_method(password_hash: str) -> str:
@@ -50,20 +50,20 @@ def password_fault(password_hash: str, methods: Collection[str]) -> str:
 
 
 def check_password(user: str, password_hash: str, methods: Collection[str]) -> None:
-    """Raise SettingsError if nobody could log in with this hash."""
+    """Raise SettingsError if the image cannot verify this hash."""
     if fault := password_fault(password_hash, methods):
         raise SettingsError(f"user {user}: {fault}", HASH_HINT)
 
 
 def wifi_fault(network: WifiNetwork, kinds: Collection[str]) -> str:
-    """Return why an image that knows `kinds` cannot join a network; empty if it can."""
+    """Return why an image that supports `kinds` cannot join a network; empty if it can."""
     if network.protocol != "wpa3" or "wpa3" in kinds:
         return ""
     return f"the network `{network.ssid}` is WPA3 only, which the image cannot join"
 
 
 def joinable(wifi: Wifi, kinds: Collection[str]) -> Wifi:
-    """Return the networks as an image that knows `kinds` joins them: in WPA2 where both will do.
+    """Return the networks for an image that supports `kinds`: WPA2 if a network has both.
 
     Raise SettingsError if it cannot join one of them.
     """

@@ -1,4 +1,4 @@
-"""What the owner of an image says in its cloud-init files, so that templates can keep it."""
+"""Read the cloud-init files of an image, so that templates can keep their settings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 NETWORK = "network-config"
 _HINT = f"fix {NETWORK} in the image, or replace it with an overlay that has its own"
 
-# What our own part of an interface says.
+# The keys of an interface that our settings replace.
 _OURS = frozenset({"optional", "dhcp4", "regulatory-domain", "access-points"})
 
 
 def merged_network(
     document: Mapping[str, object], version: int, *, wired: str, wifi: str
 ) -> dict[str, object]:
-    """Return what stays of a network-config beside our own settings of version 1 or 2.
+    """Return the parts of a network-config to keep with our own settings of version 1 or 2.
 
     `wired` and `wifi` are the interfaces that the settings set, empty for none. `whole` is a
     document that stays as it is: it has another version, or switches the network off. Raise
@@ -102,7 +102,7 @@ def first_login(users: object) -> str:
 def other_passwords(chpasswd: object, ours: str, others: Iterable[object]) -> object:
     """Return `chpasswd` of user-data without the passwords of users that will not exist.
 
-    The module of cloud-init fails as a whole for the name of a user that is not there.
+    The module set-passwords of cloud-init fails for all users if one of them does not exist.
     """
     names = {"root", ours, *map(_name, others)}
     if not isinstance(chpasswd, dict):

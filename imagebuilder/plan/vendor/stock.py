@@ -1,4 +1,4 @@
-"""What earlier plans changed on a boot partition, and what was there before them."""
+"""The changes of earlier plans to a boot partition, and the vendor's files before them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 # Budget, in bytes: settings and scripts are far smaller, kernels are larger.
 MOST_KEPT_BYTES = 1 << 20
 
-# What no plan takes back: a time stamp, and the command line, in which the first boot of the vendor
-# changes the PARTUUID of the root: an older copy of it would not boot.
+# Files that are never restored: a time stamp, and the command line: the vendor's first boot changes
+# the PARTUUID of the root in it, so an older copy would not boot.
 _NOT_KEPT = frozenset({"fake-hwclock.data", CMDLINE})
 
 
@@ -49,7 +49,7 @@ class Record:
 
     @property
     def worth_keeping(self) -> bool:
-        """Whether the record holds anything."""
+        """Whether the record has an entry."""
         return bool(self.files or self.cmdline.added or self.cmdline.replaced)
 
     def as_bytes(self) -> bytes:
@@ -78,7 +78,7 @@ class StockBoot:
 
     @property
     def planned_before(self) -> bool:
-        """Whether an earlier plan was carried out on this partition."""
+        """Whether an earlier plan was applied to this partition."""
         return self.boot.exists(NODE_ENV) or self.record.worth_keeping
 
     def names(self) -> tuple[str, ...]:
@@ -110,13 +110,13 @@ class StockBoot:
     def keep(self, path: str) -> bytes:
         """Return the vendor's content of a file, and write a copy of it; empty without one.
 
-        Raise ImageError if it is too large for what it should be.
+        Raise ImageError if it is over 1 MiB.
         """
         if not self.exists(path):
             return b""
         data = self.kept[STOCK + path] = self.read(path)
         if len(data) > MOST_KEPT_BYTES:
-            raise ImageError(f"{path} of the image is over 1 MiB", "check what the image holds")
+            raise ImageError(f"{path} of the image is over 1 MiB", "check the content of the image")
         return data
 
     def take(self, path: str) -> bytes:

@@ -395,7 +395,7 @@ def test_a_key_is_as_long_as_every_consul_takes_it(
     else:
         (problem,) = classroom.refusal().problems
         assert f"has {size} bytes" in problem.message
-        assert "takes 16" in problem.message
+        assert "needs 16" in problem.message
 
 
 def test_the_hint_makes_a_key_for_consul(classroom: WrittenClassroom) -> None:
