@@ -8,7 +8,7 @@ from tests.lib.programs import calls, needed, started
 
 # In every Debian: the packages that are essential, apt, and Python's own.
 EVERYWHERE = {
-    "apt-get", "cmp", "cp", "dd", "du", "env", "find", "ldd", "sh", "stat", "sync", "tar",
+    "apt-get", "cmp", "cp", "dd", "du", "env", "find", "ldd", "sh", "stat", "sync", "tar", "touch",
     "true", "truncate", "/usr/bin/python3",
 }  # fmt: skip
 # Ways around need(), and where they may be.
