@@ -4,7 +4,14 @@
 # /var/lib/rpi-image/no_docker, /var/lib/rpi-image/install_warning.
 
 docker_options() {
-    if is_systemd && [ -z "$(docker_unit | unit_start)" ] && [ ! -e "$root/etc/init.d/docker" ]; then
+    docker_text=
+    docker_start=
+    if is_systemd; then
+        # not in a pipe, where a unit that cannot be read would count as none
+        docker_text=$(docker_unit)
+        docker_start=$(printf '%s\n' "$docker_text" | unit_start)
+    fi
+    if is_systemd && [ -z "$docker_start" ] && [ ! -e "$root/etc/init.d/docker" ]; then
         # Do not write the file either: installing a package that ships it would stop and ask
         # which version to keep (a conffile of dpkg).
         printf 'warning: %s\n' "$no_docker" >&2
@@ -15,8 +22,6 @@ docker_options() {
     docker_words=$DOCKER_OPTS
     docker_drop_in=
     if is_systemd; then
-        docker_text=$(docker_unit)
-        docker_start=$(docker_unit | unit_start)
         set -f
         case $docker_start in
             *fd://*) docker_words=$(without_unix_socket "$DOCKER_OPTS") ;;

@@ -251,7 +251,7 @@ def test_a_scrubbed_card_in_another_root(tmp_path: Path) -> None:
     shutil.rmtree(pi.path(STATE))
     pi.path("etc/wpa_supplicant/wpa_supplicant.conf").unlink()
     assert pi.run().returncode == 0
-    assert "write it anew" in str(pi.status()["install"])
+    assert "write the card again" in str(pi.status()["install"])
     assert not pi.path(f"{STATE}/installed").exists()
     assert not pi.path("etc/wpa_supplicant/wpa_supplicant.conf").exists()
 
@@ -264,3 +264,15 @@ def test_power_lost_between_the_marker_and_the_scrubbing(tmp_path: Path) -> None
     assert pi.run().returncode == 0
     assert "hunter22" not in (pi.boot / "occidentalis.txt").read_text()
     assert pi.read("etc/hostname") == "black-pearl\n", "nothing else is made again"
+
+
+def test_a_unit_of_docker_that_cannot_be_read_does_not_count_as_none(tmp_path: Path) -> None:
+    """Without one the options wait for a Docker that is installed later."""
+    pi = make_pi(tmp_path, "jessie")
+    pi.fake(
+        "cat",
+        'case $* in */docker.service) echo "I/O error" >&2; exit 1 ;; esac; exec /bin/cat "$@"',
+    )
+    assert pi.run().returncode == 0
+    assert pi.status()["install"] == "failed: docker options: I/O error"
+    assert not pi.path(f"{STATE}/no_docker").exists()
