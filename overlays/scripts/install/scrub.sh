@@ -98,7 +98,7 @@ without_secrets() {
 without_psk() {
     while IFS= read -r line; do
         case ${line#"${line%%[![:space:]]*}"} in
-            psk=* | wep-key*=* | wep_key*=* | password=*) fit '#psk=installed' "$line" ;;
+            psk=* | wep[-_]key*=* | *password=* | *passwd=*) fit '#psk=installed' "$line" ;;
             *) printf '%s\n' "$line" ;;
         esac
     done

@@ -862,7 +862,7 @@ def test_what_the_vendor_reads_is_still_there(wheezy: Pi, tmp_path: Path) -> Non
         'hostname: "pi-03"',
         "#    ",
         "# installed".ljust(len("  interfaces:")),
-        "# installed".ljust(len("    wlan0:")),
+        "#".ljust(len("    wlan0:")),
         "# installed".ljust(len('      ssid: "Caf\u00e9"'.encode())),
         "# installed".ljust(len('      password: "hunter22"')),
         "runcmd:",

@@ -131,3 +131,21 @@ def test_a_power_cut_leaves_a_card_that_is_read(at: int, tmp_path: Path) -> None
         assert pi.run().returncode == 0
         assert '"install": "ok"' in (pi.card / "status.json").read_text()
     assert found(image, "occidentalis") == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_every_key_of_a_wifi_file_is_blanked(shell: str, tmp_path: Path) -> None:
+    """Those of an image's own networks, too, which are kept in our file."""
+    pi = make_pi(tmp_path, "wheezy")
+    keys = ["psk=", "  psk=", "\tpassword=", "sae_password=", "private_key_passwd=", "wep_key0="]
+    lines = [f'{key}"hunter2 and more"' for key in [*keys, "wep-key1="]]
+    profile = pi.card / "wifi" / "wpa_supplicant.conf"
+    profile.write_text("network={\n" + "\n".join([*lines, '\tssid="psk=of the name"']) + "\n}\n")
+    before = len(profile.read_bytes())
+    assert pi.run(shell=shell).returncode == 0
+    text = profile.read_text()
+    assert "hunter2" not in text
+    assert 'ssid="psk=of the name"' in text
+    assert len(text.encode()) == before
+    installed = pi.read("etc/wpa_supplicant/wpa_supplicant.conf")
+    assert installed.count("hunter2") == len(lines)
