@@ -48,16 +48,24 @@ old_list() {
     fi
 }
 
+# move_prepared: our own notes last; they tell a later run that the rest is done
 move_prepared() {
     [ -d "$root$state/new" ] || return 0
+    move_found ! -path ".$state/*"
+    move_found
+    rm -rf "${root:?}$state/new"
+}
+
+# move_found TESTS...: rename what find(1) finds by them
+move_found() {
     (
         cd "$root$state/new" || exit 1
-        find . ! -type d | while IFS= read -r prepared; do
+        find . ! -type d "$@" | while IFS= read -r prepared; do
             prepared=${prepared#.}
-            mkdir -p "$root${prepared%/*}" && mv -f ".$prepared" "$root$prepared" || exit 1
+            mkdir -p "$root${prepared%/*}" || exit 1
+            mv -f ".$prepared" "$root$prepared" || exit 1
         done
     )
-    rm -rf "$root$state/new"
 }
 
 # forget_undone: remove what was saved for settings that are no longer owned

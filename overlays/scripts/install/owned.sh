@@ -23,8 +23,9 @@ own() {
 record() {
     [ -n "$owner" ] || return 0
     ! is_listed "$root$state/owned.new" "$@" || return 0
-    printf '%s\n' "$owner$tab$1$tab$2${3:+$tab$3}" >>"$root$state/owned.new"
+    # saved first: what is listed is not saved again
     is_owned "$@" || save "$@"
+    printf '%s\n' "$owner$tab$1$tab$2${3:+$tab$3}" >>"$root$state/owned.new"
 }
 
 # record_file PATH: our own notes are no settings, except for those that a setting names itself
@@ -54,6 +55,7 @@ save() {
     (umask 077 && mkdir -p "$root$state/before")
     saved=$root$state/before/$(id_of "$@")
     rm -f "$saved"
+    saved_text=
     case $1:$2 in
         file:*rpi-image*) ;;
         file:* | stanza:*)
@@ -61,13 +63,10 @@ save() {
                 cp -p -P "$root$2" "$saved"
             fi
             ;;
-        line:*) save_text "$(through "$2" setting_lines "$3")" ;;
-        entry:*) save_text "$(entry "${2#/etc/}" "$3")" ;;
+        line:*) saved_text=$(through "$2" setting_lines "$3") ;;
+        entry:*) saved_text=$(entry "${2#/etc/}" "$3") ;;
     esac
-}
-
-save_text() {
-    [ -z "$1" ] || (umask 077 && printf '%s\n' "$1" >"$saved")
+    [ -z "$saved_text" ] || (umask 077 && printf '%s\n' "$saved_text" >"$saved")
 }
 
 # take_back: undo what an earlier configuration owned and this one does not

@@ -14,6 +14,11 @@ ssh_keys() {
         return 1
     }
     keys_home=$(home_of "$keys_line")
+    # a home that is made here would have nothing else in it
+    [ -d "$root$keys_home" ] || {
+        printf 'there is no %s for the SSH keys\n' "$keys_home" >&2
+        return 1
+    }
     mkdir -p "$root$keys_home/.ssh"
     chmod 700 "$root$keys_home/.ssh"
     set_block "$keys_home/.ssh/authorized_keys" 600 "$(cat "$card/authorized_keys")"

@@ -73,12 +73,16 @@ login_home() {
     login_line=$(entry passwd "$USER_NAME")
     login_home=$(home_of "$login_line")
     [ ! -d "$root$login_home" ] || return 0
-    mkdir -p "$root$login_home"
+    # complete before it gets its name
+    login_new_home=$root$login_home.rpi-image
+    rm -rf "$login_new_home"
+    mkdir -p "$login_new_home"
     for skeleton in "$root"/etc/skel/.[!.]* "$root"/etc/skel/*; do
-        [ ! -e "$skeleton" ] || cp -R "$skeleton" "$root$login_home/"
+        [ ! -e "$skeleton" ] || cp -R "$skeleton" "$login_new_home/"
     done
-    chmod 755 "$root$login_home"
-    give_to "$(owner_of "$login_line")" -R "$root$login_home"
+    chmod 755 "$login_new_home"
+    give_to "$(owner_of "$login_line")" -R "$login_new_home"
+    mv "$login_new_home" "$root$login_home"
 }
 
 # login_password: once the user can log in, the password is the user's to change

@@ -276,3 +276,29 @@ def test_a_unit_of_docker_that_cannot_be_read_does_not_count_as_none(tmp_path: P
     assert pi.run().returncode == 0
     assert pi.status()["install"] == "failed: docker options: I/O error"
     assert not pi.path(f"{STATE}/no_docker").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "how"),
+    [
+        ("cp", "before/", "exit 1"),
+        ("cp", "skel", "exit 1"),
+        ("cp", "skel", "kill -9 0"),
+        ("mv", "dbus/machine-id", "kill -9 0"),
+        ("mv", "/etc/network/interfaces", "kill -9 0"),
+        ("mv", "card.new", "kill -9 0"),
+        ("mv", "owned.new", "kill -9 0"),
+        ("rm", "state/new", "kill -9 0"),
+    ],
+)
+def test_a_step_that_is_cut_short_is_made_whole(
+    command: str, words: str, how: str, tmp_path: Path
+) -> None:
+    """Nothing counts as done, saved or made before it is: the next run would leave it."""
+    whole = make_pi(tmp_path / "whole", "wheezy")
+    assert whole.run().returncode == 0
+    pi = make_pi(tmp_path / "cut", "wheezy")
+    pi.fake(command, f'case $* in *{words}*) {how} ;; esac\nexec /bin/{command} "$@"')
+    pi.run()
+    (pi.folder / "fakes" / command).unlink()
+    goes_on(pi, contents(whole), f"{command} {words}: {how}")
