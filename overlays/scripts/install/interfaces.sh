@@ -70,7 +70,8 @@ iface $2 $3 dhcp"
         return 0
     fi
     if [ "$stanza_rest" = "$(without_stanza "$2" "$3" <"$saved")" ]; then
-        edit "$1" 644 "$(cat "$saved")"
+        stanza_old=$(cat "$saved")
+        edit "$1" 644 "$stanza_old"
         return 0
     fi
     stanza_old=$(only_stanza "$2" "$3" <"$saved")

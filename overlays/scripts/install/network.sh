@@ -14,9 +14,12 @@ address() {
         copy "$card/network/wired.nmconnection" \
             /etc/NetworkManager/system-connections/rpi-image-wired.nmconnection 600
     elif has_dhcpcd; then
-        set_block /etc/dhcpcd.conf 644 "$(cat "$card/network/dhcpcd.conf")"
+        # not as an argument, where a file that cannot be read would count as an empty one
+        address_text=$(cat "$card/network/dhcpcd.conf")
+        set_block /etc/dhcpcd.conf 644 "$address_text"
     elif [ -f "$root/etc/network/interfaces" ]; then
-        interfaces_set "$NETWORK_INTERFACE" "$(cat "$card/network/interfaces")"
+        address_text=$(cat "$card/network/interfaces")
+        interfaces_set "$NETWORK_INTERFACE" "$address_text"
         address_dns
     else
         printf 'nothing on this image takes a static address\n' >&2

@@ -21,7 +21,8 @@ ssh_keys() {
     }
     mkdir -p "$root$keys_home/.ssh"
     chmod 700 "$root$keys_home/.ssh"
-    set_block "$keys_home/.ssh/authorized_keys" 600 "$(cat "$card/authorized_keys")"
+    keys_text=$(cat "$card/authorized_keys")
+    set_block "$keys_home/.ssh/authorized_keys" 600 "$keys_text"
     now_at "$keys_home/.ssh/authorized_keys"
     chmod 600 "$found"
     give_to "$(owner_of "$keys_line")" "$root$keys_home/.ssh" "$found"

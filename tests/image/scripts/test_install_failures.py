@@ -281,6 +281,9 @@ def test_a_unit_of_docker_that_cannot_be_read_does_not_count_as_none(tmp_path: P
 @pytest.mark.parametrize(
     ("command", "words", "how"),
     [
+        ("cat", "card/network/interfaces", "exit 1"),
+        ("cat", "rpi-image/network/interfaces", "exit 1"),
+        ("cat", "authorized_keys", "exit 1"),
         ("cp", "before/", "exit 1"),
         ("cp", "skel", "exit 1"),
         ("cp", "skel", "kill -9 0"),
