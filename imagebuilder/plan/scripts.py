@@ -74,10 +74,20 @@ def _refuse_unlisted(folder: Path, listed: set[str]) -> None:
 
 
 def _joined(folder: Path, parts: tuple[_ScriptPart, ...]) -> bytes:
-    texts = [_read(folder, part) for part in parts]
+    texts = [_without_introduction(_read(folder, part)) for part in parts]
     if steps := [_step(part) for part in parts if part.function]:
         texts.append(f"steps() {{\n{''.join(steps)}}}\n".encode())
     return b"\n".join([*texts, b'main "$@"\n'])
+
+
+def _without_introduction(text: bytes) -> bytes:
+    """Return a part without its first comment, which is for developers; cards have little space."""
+    lines = text.splitlines(keepends=True)
+    if text.startswith(b"#!"):
+        return text
+    while lines and lines[0].startswith(b"#") and b"shellcheck" not in lines[0]:
+        del lines[0]
+    return b"".join(lines).lstrip(b"\n")
 
 
 def _step(part: _ScriptPart) -> str:
