@@ -24,7 +24,7 @@ FILE = ROOT / "build" / "boot-results.jsonl"
 PAGE = ROOT / "docs" / "boot.md"
 BEGIN, END = "<!-- results begin -->", "<!-- results end -->"
 # What a case depends on; a result counts for exactly these files.
-TESTED = ("imagebuilder", "overlays", "profiles", "tests/boot", "tests/tools.py")
+TESTED = ("imagebuilder", "overlays", "profiles", "tests/boot", "tests/lib")
 
 
 @dataclass(frozen=True)
