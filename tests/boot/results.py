@@ -24,7 +24,7 @@ FILE = ROOT / "build" / "boot-results.jsonl"
 PAGE = ROOT / "docs" / "boot.md"
 BEGIN, END = "<!-- results begin -->", "<!-- results end -->"
 # What a case depends on; a result counts for exactly these files.
-TESTED = ("imagebuilder", "overlays", "profiles", "tests/boot", "tests/tools.py")
+TESTED = ("imagebuilder", "overlays", "profiles", "tests/boot", "tests/lib")
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def tested() -> str:
     return roots.digest_of(files)
 
 
-def read(file: Path = FILE) -> dict[str, Result]:
+def read() -> dict[str, Result]:
     """Return the last result of each case; a line that a power cut left half written is dropped."""
     found = {}
-    for line in file.read_text().splitlines() if file.exists() else []:
+    for line in FILE.read_text().splitlines() if FILE.exists() else []:
         try:
             result = Result(**json.loads(line))
         except (ValueError, TypeError):
@@ -64,12 +64,12 @@ def read(file: Path = FILE) -> dict[str, Result]:
     return found
 
 
-def add(case: str, outcome: str, seconds: float, processor: float, file: Path = FILE) -> None:
+def add(case: str, outcome: str, seconds: float, processor: float) -> None:
     """Append a result."""
     date = datetime.now(UTC).strftime("%Y-%m-%d")
     result = Result(case, outcome, date, round(seconds), round(processor), SLOW, tested())
-    file.parent.mkdir(exist_ok=True)
-    with file.open("a") as out:
+    FILE.parent.mkdir(exist_ok=True)
+    with FILE.open("a") as out:
         out.write(json.dumps(asdict(result)) + "\n")
 
 
@@ -112,8 +112,8 @@ def _line(name: str, results: list[Result]) -> str:
     return f"| `{name}` | {said} | {date} | {minutes:.1f} | {processor:.1f} |\n"
 
 
-def write_page(page: Path = PAGE, file: Path = FILE) -> None:
+def write_page(page: Path = PAGE) -> None:
     """Replace what stands between the two marks of the page."""
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
-    page.write_text(f"{before}{BEGIN}\n{table(read(file).values())}{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{table(read().values())}{END}{after}")

@@ -28,5 +28,5 @@ leave_corrected() {
             printf '%s\n' "$prepared" >>"$root/run/rpi-image-corrected"
         fi
     done
-    [ -n "$corrected" ] || rm -rf "${root:?}$state/new"
+    [ -n "$corrected" ] || rm -rf "$root${state:?}/new"
 }

@@ -17,7 +17,7 @@ choose_card() {
 # take_card: keep a copy that only root can read
 take_card() {
     [ "$card" = "$here" ] || return 0
-    rm -rf "${root:?}$state/card.new"
+    rm -rf "$root${state:?}/card.new"
     (
         umask 077
         mkdir -p "$root$state/card.new"

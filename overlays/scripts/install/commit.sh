@@ -7,7 +7,7 @@
 put_in_place() {
     list_owned
     if is_unchanged; then
-        rm -rf "${root:?}$state/new" "$root$state/owned.new" "$root$state/owned.both"
+        rm -rf "$root${state:?}/new" "$root$state/owned.new" "$root$state/owned.both"
         return 0
     fi
     sync
@@ -16,7 +16,7 @@ put_in_place() {
     fi
     move_prepared
     if [ -d "$root$state/card.new" ]; then
-        rm -rf "${root:?}$state/card"
+        rm -rf "$root${state:?}/card"
         mv "$root$state/card.new" "$root$state/card"
     fi
     forget_undone

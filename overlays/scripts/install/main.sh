@@ -165,6 +165,6 @@ finish() {
 start_clean() {
     mkdir -p "$root$state" 2>/dev/null
     chmod 700 "$root$state" 2>/dev/null
-    rm -rf "${root:?}$state/new" "${root:?}$state/card.new" 2>/dev/null
+    rm -rf "$root${state:?}/new" "$root${state:?}/card.new" 2>/dev/null
     rm -f "$root$state/part" "$root$state/owned.new" "$root$state/owned.both" 2>/dev/null
 }
