@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.fat import edit
 from imagebuilder.disk.partitions import boot_partition, cut_off, read_partitions
 from imagebuilder.disk.reader import RawFile, open_raw
-from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.errors import ImageError
+from imagebuilder.files import read_file
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.extent import Patch
     from imagebuilder.plan.generations import Generation
+
+# Budget: a file of FAT has less than 4 GiB, and it is held in memory.
+MOST_TARBALL_BYTES = 1 << 30
 
 WITHOUT_BASE = "planned without the base image: edits of the vendor's files are incomplete"
 
@@ -161,13 +165,7 @@ def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> No
 
 
 def _tarball(path: Path) -> OverlayFile:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read the container image {path}: {error.strerror}",
-            "make it with `docker save NAME -o FILE`",
-        ) from error
+    data = read_file(path, "container image", MOST_TARBALL_BYTES)
     return OverlayFile(f"{TARBALLS}{path.name}", data, str(path))
 
 
