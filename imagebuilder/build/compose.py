@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.fat import edit
 from imagebuilder.disk.partitions import boot_partition, cut_off, read_partitions
 from imagebuilder.disk.reader import RawFile, open_raw
-from imagebuilder.errors import ImageError
+from imagebuilder.errors import ImageError, reading
 from imagebuilder.files import read_file
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
@@ -88,35 +88,35 @@ class Composer:
 
     def __post_init__(self) -> None:
         self._overlays = OverlayFolders()
-        partitions = read_partitions(self.raw)
+        with reading(self.base.name, ImageError):
+            partitions = read_partitions(self.raw)
+            self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
         for fact in cut_off(partitions, self.raw.size_bytes):
             self.reporter.warn(f"{self.base.name} {fact}")
-        self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
         if not self._boot.volume.clean:
             self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
 
     def plan(self, settings: NodeSettings) -> NodePlan:
         """Return the plan of a node."""
-        return plan_node(
-            settings,
-            self._generation(settings),
-            self._overlays.of(settings),
-            self._boot.volume,
-            self.epoch,
-        )
+        overlays = self._overlays.of(settings)
+        with reading(self.base.name, ImageError):
+            generation = self._generation(settings)
+            return plan_node(settings, generation, overlays, self._boot.volume, self.epoch)
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
-        plan = self.plan(settings)
-        patch = self._boot.apply(plan.edits, self.epoch)
-        return Composition(settings, self.base, plan, patch)
+        return self._composition(settings, self.plan(settings))
 
     def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
         """Return one image for all nodes, where each Pi finds its own (`plan.shared_image`)."""
         fallback = unclaimed_node(nodes)
         plans = {identity_of(node): self.plan(node) for node in nodes}
         plan = merge_plans(self.plan(fallback), plans)
-        return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
+        return self._composition(fallback, plan)
+
+    def _composition(self, settings: NodeSettings, plan: NodePlan) -> Composition:
+        with reading(self.base.name, ImageError):
+            return Composition(settings, self.base, plan, self._boot.apply(plan.edits, self.epoch))
 
     def _generation(self, settings: NodeSettings) -> Generation:
         generations = self._overlays.generations(settings)
