@@ -39,7 +39,7 @@ def test_an_exception_of_a_parser_names_the_file_and_not_its_content(raised: Exc
 
 
 def test_our_own_errors_pass() -> None:
-    with pytest.raises(InputError, match="^mine$"), reading("base.img", ImageError):
+    with pytest.raises(InputError, match=r"^mine$"), reading("base.img", ImageError):
         raise InputError("mine")
 
 
@@ -52,9 +52,8 @@ def test_a_settings_file_that_upsets_the_program_is_exit_3(
     monkeypatch.setattr(load, "resolve_classroom", upset)
     path = tmp_path / "room.yml"
     path.write_text("profile: armv7\nnodes: [{hostname: a}]\n")
-    with pytest.raises(
-        SettingsError, match=r"room\.yml cannot be read: IndexError at settings/load"
-    ):
+    said = r"room\.yml cannot be read: IndexError at settings/load"
+    with pytest.raises(SettingsError, match=said):
         check_classroom(path, environment={})
 
 
