@@ -12,7 +12,6 @@ TOO_DEEP = "nested too deeply"
 ENDLESS = "an alias is inside its own anchor"
 TOO_MANY = "too many values"
 TOO_LONG = "the value is too long"
-# Deeper than any settings; PyYAML's composers recurse, and so do the writers of what they read.
 # Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
 # Budget, in keys and values, those that aliases and merges repeat counted each time: some seconds.

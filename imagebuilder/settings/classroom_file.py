@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 
 
 # Removing an invalid part may make the part above it invalid, but rarely more than once.
+MOST_ROUNDS = 5
+
 # Budget: entries of lists, labels and variables, counted for each node that has them.
 MOST_COPIES = 500_000
-MOST_ROUNDS = 5
 
 
 @dataclass(frozen=True, slots=True)

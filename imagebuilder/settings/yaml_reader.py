@@ -198,7 +198,7 @@ def _entry(node: yaml.MappingNode, name: str) -> tuple[int, yaml.Node] | None:
     return next((entry for entry in found if entry), None)
 
 
-MAX_FILE_BYTES = 16 << 20
+MAX_FILE_BYTES = 16 << 20  # any settings file, and any secret
 
 
 # ---- files
