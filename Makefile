@@ -38,6 +38,11 @@ newest: ## run the unit tests with the newest of everything, not the lock
 	build/newest/bin/pip install -qq -e '.[dev]'
 	build/newest/bin/pytest -q -n auto tests/unit
 
+audit: ## compare the locked packages with public advisories; needs the network
+	$(PYTHON) -m venv --clear build/audit
+	build/audit/bin/pip install -qq pip-audit
+	build/audit/bin/pip-audit --disable-pip --require-hashes -r $(LOCK)
+
 tools: ## install the Debian packages that the tests check against
 	sh tests/install-tools tests/packages.txt
 
@@ -77,6 +82,7 @@ bench: $(VENV)/.stamp tools ## measure, side by side with what a user would run 
 
 golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.make_golden
+	$(BIN)/python -m tests.lib.budgets
 	git diff --stat -- tests/unit/golden
 
 sample: ## make the embedded sample image anew
@@ -88,4 +94,4 @@ wheel: $(VENV)/.stamp ## build the wheel into dist/
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest tools tools-boot test coverage test-boot test-boot-all check format bench golden sample wheel clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all check format bench golden sample wheel clean

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
+from traceback import extract_tb
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+
+_PACKAGE = "imagebuilder/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +85,43 @@ class WriteError(RpiImageError):
     """Writing or verifying failed."""
 
     exit_code = 7
+
+
+# What Python raises where foreign bytes are not what our code expects of them.
+_PARSING = (
+    ArithmeticError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+
+@contextmanager
+def reading(what: str, kind: type[RpiImageError]) -> Iterator[None]:
+    """Turn an exception of Python while `what` is parsed into an error that names it.
+
+    Foreign bytes that our code does not expect are no reason for a report of a bug with their
+    content; the place in the code is in the message, so that it can be reported nevertheless.
+    """
+    try:
+        yield
+    except _PARSING as error:
+        raise kind(
+            f"{what} cannot be read: {type(error).__name__} at {_place_of(error)}",
+            "it is probably damaged; if another program can read it, please report this line",
+        ) from error
+
+
+def _place_of(error: BaseException) -> str:
+    """Return the file and line of our own code where an exception was raised."""
+    places = [
+        f"{frame.filename.rpartition(_PACKAGE)[2]}:{frame.lineno}"
+        for frame in extract_tb(error.__traceback__)
+        if _PACKAGE in frame.filename and frame.filename != __file__
+    ]
+    return places[-1] if places else "an unknown place"

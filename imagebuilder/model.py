@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
-MOST_ADDRESSES = 256
+MOST_ADDRESSES = 256  # addresses of a DHCP range, in a certificate
 
 # The unit of partition tables on cards; devices with larger sectors are refused.
 SECTOR_BYTES = 512

@@ -33,7 +33,7 @@ LIMITS = (
     " it is slower than a Pi, and its card never fails"
 )
 QEMU_PACKAGES = "run `apt install qemu-system-arm qemu-utils` or `brew install qemu`"
-MOST_BOOTS = 8
+MOST_BOOTS = 8  # starts of one emulated Pi
 SMALLEST_CARD_BYTES = 1 << 28
 PANIC = re.compile(rb"Kernel panic - not syncing[^\r\n]*(?=[\r\n])")
 Ending = Literal["restart", "power off", "crash"]

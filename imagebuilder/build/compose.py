@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from imagebuilder.disk.fat import edit
 from imagebuilder.disk.partitions import boot_partition, cut_off, read_partitions
 from imagebuilder.disk.reader import RawFile, open_raw
-from imagebuilder.errors import ImageError, SettingsError
+from imagebuilder.errors import ImageError, reading
+from imagebuilder.files import read_file
 from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.extent import Patch
     from imagebuilder.plan.generations import Generation
+
+# Budget: a file of FAT has less than 4 GiB, and it is held in memory.
+MOST_TARBALL_BYTES = 1 << 30
 
 WITHOUT_BASE = "planned without the base image: edits of the vendor's files are incomplete"
 
@@ -84,35 +88,35 @@ class Composer:
 
     def __post_init__(self) -> None:
         self._overlays = OverlayFolders()
-        partitions = read_partitions(self.raw)
+        with reading(self.base.name, ImageError):
+            partitions = read_partitions(self.raw)
+            self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
         for fact in cut_off(partitions, self.raw.size_bytes):
             self.reporter.warn(f"{self.base.name} {fact}")
-        self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
         if not self._boot.volume.clean:
             self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
 
     def plan(self, settings: NodeSettings) -> NodePlan:
         """Return the plan of a node."""
-        return plan_node(
-            settings,
-            self._generation(settings),
-            self._overlays.of(settings),
-            self._boot.volume,
-            self.epoch,
-        )
+        overlays = self._overlays.of(settings)
+        with reading(self.base.name, ImageError):
+            generation = self._generation(settings)
+            return plan_node(settings, generation, overlays, self._boot.volume, self.epoch)
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
-        plan = self.plan(settings)
-        patch = self._boot.apply(plan.edits, self.epoch)
-        return Composition(settings, self.base, plan, patch)
+        return self._composition(settings, self.plan(settings))
 
     def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
         """Return one image for all nodes, where each Pi finds its own (`plan.shared_image`)."""
         fallback = unclaimed_node(nodes)
         plans = {identity_of(node): self.plan(node) for node in nodes}
         plan = merge_plans(self.plan(fallback), plans)
-        return Composition(fallback, self.base, plan, self._boot.apply(plan.edits, self.epoch))
+        return self._composition(fallback, plan)
+
+    def _composition(self, settings: NodeSettings, plan: NodePlan) -> Composition:
+        with reading(self.base.name, ImageError):
+            return Composition(settings, self.base, plan, self._boot.apply(plan.edits, self.epoch))
 
     def _generation(self, settings: NodeSettings) -> Generation:
         generations = self._overlays.generations(settings)
@@ -161,13 +165,7 @@ def plan_one_image_without_base(nodes: Sequence[NodeSettings], epoch: int) -> No
 
 
 def _tarball(path: Path) -> OverlayFile:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SettingsError(
-            f"cannot read the container image {path}: {error.strerror}",
-            "make it with `docker save NAME -o FILE`",
-        ) from error
+    data = read_file(path, "container image", MOST_TARBALL_BYTES)
     return OverlayFile(f"{TARBALLS}{path.name}", data, str(path))
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
-from imagebuilder.errors import ImageError, RpiImageError
+from imagebuilder.errors import ImageError, RpiImageError, reading
 from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import open_lazily_unpacked
@@ -111,7 +111,7 @@ class ImageReport:
 
 def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
     """Return the report of an image, compressed image or device. Raise ImageError on failure."""
-    with _open_any(path, cache, reporter) as disk:
+    with _open_any(path, cache, reporter) as disk, reading(str(path), ImageError):
         return inspect_disk(disk)
 
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 EXTENDED_KINDS = frozenset({"0x05", "0x0f", "0x85"})
 PROTECTIVE_TYPE = 0xEE
 FIRST_LOGICAL = 5  # Linux counts logical partitions from 5 whatever the primary ones
-MOST_LOGICAL = 128
-MOST_GPT_TABLE_BYTES = 1 << 20
+MOST_LOGICAL = 128  # logical partitions
+MOST_GPT_TABLE_BYTES = 1 << 20  # entries of a GPT; usual ones have 16 KiB
 GPT_MAGIC = b"EFI PART"
 GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 GPT_ENTRY = struct.Struct("<16s16sQQ")

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from imagebuilder.progress import Reporter
 
 PIECE_BYTES = 1 << 18
-MOST_REDIRECTS = 20
-LONGEST_PAUSE_SECONDS = 60.0
+MOST_REDIRECTS = 20  # redirects of one request
+LONGEST_PAUSE_SECONDS = 60.0  # that Retry-After can ask for
 ANSWER_SECONDS = 30.0
 
 # With ANSWER_SECONDS: 1000 bytes a second.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 READ_BYTES = 1 << 20
-LARGEST_STATE_BYTES = 1 << 14
+LARGEST_STATE_BYTES = 1 << 14  # the notes beside a partial download
 
 
 @dataclass(frozen=True, slots=True)

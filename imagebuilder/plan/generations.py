@@ -153,7 +153,7 @@ def parse_generation(
         document = _GenerationDocument.model_validate(load_plain(text))
     except yaml.YAMLError as error:
         raise SettingsError(f"{origin}: {yaml_reason(error)}", "fix the YAML") from error
-    except (ValidationError, re.error) as error:
+    except (ValidationError, re.error, RecursionError, OverflowError) as error:
         raise SettingsError(
             f"{origin}: {_validation_reason(error)}", "see docs/generations.md"
         ) from error
@@ -178,8 +178,8 @@ def parse_generation(
     )
 
 
-def _validation_reason(error: ValidationError | re.error) -> str:
-    if isinstance(error, re.error):
+def _validation_reason(error: Exception) -> str:
+    if not isinstance(error, ValidationError):
         return f"not a regular expression: {error}"
     return "; ".join(
         f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.disk.fat.names import fault_of, fold
 from imagebuilder.errors import SettingsError
-from imagebuilder.files import has_file, has_folder
+from imagebuilder.files import has_file, has_folder, read_file
 from imagebuilder.model import OverlayFile
 from imagebuilder.plan.generations import FILE, Generation, parse_generation
 from imagebuilder.plan.scripts import load_scripts
@@ -17,6 +17,16 @@ from imagebuilder.resources import shipped_folder
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+# Budgets of an overlay folder: files and folders, folders in folders, and the bytes of all files;
+# no boot partition holds more.
+MOST_FILES = 10_000
+MOST_LEVELS = 32
+MOST_BYTES = 512 << 20
+# Bytes of one template, and of a generation.yml.
+MOST_TEMPLATE_BYTES = 1 << 18
+MOST_GENERATION_BYTES = 1 << 18
+_HINT = "choose a folder that has the files for the card only"
 
 _ILLEGAL = re.compile(r'[\x00-\x1f\x7f"*:<>?\\|]')
 
@@ -58,7 +68,8 @@ def generation_folders(folders: Iterable[Path]) -> Iterator[Path]:
 def load_generation(folder: Path) -> Generation:
     """Return the generation in a folder; all its templates get secrets."""
     files = [_read(folder, path, secrets=True) for path in _files(folder) if path.name != FILE]
-    text = (folder / FILE).read_text(encoding="utf-8")
+    raw = read_file(folder / FILE, "generation", MOST_GENERATION_BYTES)
+    text = raw.decode("utf-8", "replace")
     return parse_generation(text, folder.name, str(folder / FILE), files)
 
 
@@ -109,9 +120,18 @@ def _fault_of(name: str) -> str:
 def _files(folder: Path) -> list[Path]:
     if not has_folder(folder):
         raise SettingsError(f"no overlay folder {folder}", "use --overlay with a folder")
-    files = sorted(_walk(folder, frozenset()))
+    files = sorted(_walk(folder, frozenset(), [MOST_FILES]))
+    if sum(map(_size_of, files)) > MOST_BYTES:
+        raise SettingsError(f"the overlay folder {folder} has over {MOST_BYTES >> 20} MiB", _HINT)
     _refuse_twins(folder, files)
     return files
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # what is wrong is told when it is read
 
 
 def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
@@ -127,11 +147,14 @@ def _refuse_twins(folder: Path, files: Iterable[Path]) -> None:
         found[name] = path
 
 
-def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[tuple[int, int]], left: list[int]) -> Iterator[Path]:
     """Yield all files under a folder; follow symbolic links to folders.
 
-    `above` are the device and inode numbers of the parent folders. Raise SettingsError on a loop.
+    `above` are the device and inode numbers of the parent folders, `left` how many files and
+    folders there may be. Raise SettingsError on a loop, and beyond a budget.
     """
+    if len(above) > MOST_LEVELS:
+        raise SettingsError(f"{folder} is nested too deeply", _HINT)
     inside, found = _inside(folder), folder.stat()
     here = (found.st_dev, found.st_ino)
     if here in above:
@@ -139,8 +162,11 @@ def _walk(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     for path in inside:
         if path.name.startswith("."):
             continue
+        left[0] -= 1
+        if left[0] < 0:
+            raise SettingsError(f"{folder} is one of over {MOST_FILES} files and folders", _HINT)
         if has_folder(path):
-            yield from _walk(path, above | {here})
+            yield from _walk(path, above | {here}, left)
         elif not path.name.endswith("~"):
             yield path
 
@@ -155,8 +181,6 @@ def _inside(folder: Path) -> list[Path]:
 
 
 def _read(folder: Path, path: Path, *, secrets: bool) -> OverlayFile:
-    name = path.relative_to(folder).as_posix()
-    try:
-        return OverlayFile(check_path(name, str(path)), path.read_bytes(), str(path), secrets)
-    except OSError as error:
-        raise SettingsError(f"cannot read {path}: {error.strerror}", "check the file") from error
+    name = check_path(path.relative_to(folder).as_posix(), str(path))
+    most_bytes = MOST_TEMPLATE_BYTES if name.endswith(".j2") else MOST_BYTES
+    return OverlayFile(name, read_file(path, "overlay file", most_bytes), str(path), secrets)

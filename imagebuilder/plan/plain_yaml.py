@@ -11,7 +11,7 @@ LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 TOO_DEEP = "nested too deeply"
 ENDLESS = "an alias is inside its own anchor"
 TOO_MANY = "too many values"
-# Deeper than any settings; PyYAML's composers recurse, and so do the writers of what they read.
+TOO_LONG = "the value is too long"
 # Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
 # Budget, in keys and values, those that aliases and merges repeat counted each time: some seconds.
@@ -84,15 +84,15 @@ class _Weight:
         return total, deepest
 
 
-def refuse_excess(text: str | bytes, most_values: int) -> None:
-    """Raise MarkedYAMLError where the nesting passes MAX_DEPTH, or the values `most_values`.
+def refuse_excess(text: str | bytes, most_values: int, most_letters: int | None = None) -> None:
+    """Raise MarkedYAMLError where a text is too deep, has too many values, or too long a one.
 
     The composer of libyaml's binding recurses on the C stack and crashes the process at some ten
     thousand levels. Its parser does not recurse, and rejects a thousand levels since PyYAML 6.0.4.
     """
     problem, mark = "", None
     try:
-        problem, mark = _excess(text, most_values)
+        problem, mark = _excess(text, most_values, most_letters)
     except yaml.MarkedYAMLError as error:
         if "nesting" in (error.problem or ""):
             problem, mark = TOO_DEEP, error.problem_mark
@@ -102,7 +102,7 @@ def refuse_excess(text: str | bytes, most_values: int) -> None:
         raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
-def _excess(text: str | bytes, most_values: int) -> tuple[str, Any]:
+def _excess(text: str | bytes, most_values: int, most_letters: int | None) -> tuple[str, Any]:
     depth = count = 0
     for event in yaml.parse(text, Loader=LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -110,8 +110,12 @@ def _excess(text: str | bytes, most_values: int) -> tuple[str, Any]:
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         count += isinstance(event, yaml.NodeEvent)
-        if depth > MAX_DEPTH or count > most_values:
-            return TOO_DEEP if depth > MAX_DEPTH else TOO_MANY, event.start_mark
+        if depth > MAX_DEPTH:
+            return TOO_DEEP, event.start_mark
+        if count > most_values:
+            return TOO_MANY, event.start_mark
+        if most_letters and len(getattr(event, "value", None) or "") > most_letters:
+            return TOO_LONG, event.start_mark
     return "", None
 
 

@@ -70,6 +70,11 @@ def compile_template(source: str, origin: str) -> Template:
         raise SettingsError(
             f"{origin}:{error.lineno}: {_reason(error)}", "fix the Jinja2 syntax"
         ) from error
+    # Python compiles what Jinja2 makes of it: too deep, too many digits, a duplicate argument.
+    except (ArithmeticError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
+        raise SettingsError(
+            f"{origin}:1: {_reason(error)}", "nest the template less deeply"
+        ) from error
     compiled = _ENVIRONMENT.template_class.from_code(_ENVIRONMENT, code, _ENVIRONMENT.globals)
     return Template(origin, frozenset(names), compiled)
 

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import Problem, SettingsError, problems_of
+from imagebuilder.files import read_file
 from imagebuilder.settings.resolve import FLAGS
 from imagebuilder.settings.roster import (
+    MAX_NODES,
+    MOST_TABLE_BYTES,
     RangeError,
     decode_table,
     expand_in_part,
@@ -26,7 +29,6 @@ from imagebuilder.settings.yaml_reader import (
     YamlFile,
     YamlProblem,
     load_yaml,
-    read_bytes,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
 # Removing an invalid part may make the part above it invalid, but rarely more than once.
 MOST_ROUNDS = 5
+
+# Budget: entries of lists, labels and variables, counted for each node that has them.
+MOST_COPIES = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,8 @@ class ClassroomFile:
     problems: list[Problem] = field(default_factory=list)
     removed: list[dict[Loc, list[int]]] = field(default_factory=list)
     reported: set[tuple[_RosterOrigin, Loc, str]] = field(default_factory=set)
+    crowded: bool = False
+    copies: int = 0
     faulty: FaultyParts = field(default_factory=FaultyParts)
 
     @property
@@ -106,7 +113,13 @@ class ClassroomFile:
     def _document(self, data: Any) -> ClassroomDocument | None:
         if isinstance(data, dict):
             kept = {key: value for key, value in data.items() if not key.startswith(ASIDE)}
-            data = {**kept, "nodes": self._nodes(data)}
+            nodes = self._nodes(data)
+            self.copies += len(nodes) * _entries(kept)
+            data = {**kept, "nodes": nodes}
+            if self.copies > MOST_COPIES:
+                hint = "shorten the lists, or use a file for each part of the class"
+                self._add(Diagnostic((), "the nodes have too many list entries in all", hint), None)
+                return None
         for _ in range(MOST_ROUNDS):
             document, diagnostics = parse_document(
                 ClassroomDocument, data, folder=self.folder, home=self.home
@@ -115,6 +128,8 @@ class ClassroomFile:
             if document is not None or not isinstance(data, dict):
                 return document
             data = self._without_faults(data, diagnostics)
+            if data is None:
+                return None
         return None
 
     def _without_faults(self, data: dict[str, Any], diagnostics: Sequence[Diagnostic]) -> Any:
@@ -168,18 +183,26 @@ class ClassroomFile:
         return expanded
 
     def _expand(self, node: Any, origin: _RosterOrigin, loc: Loc) -> list[Any]:
+        left = MAX_NODES - len(self.origins)
+        if left <= 0 and self.crowded:
+            return []
         try:
             nodes = expand_node(node) if isinstance(node, dict) else [node]
         except RangeError as error:
             self._add(Diagnostic(loc, str(error), error.hint), origin)
             nodes = expand_in_part(node)
-        self.origins += [origin] * len(nodes)
-        return nodes
+        if len(nodes) > left:
+            self.crowded = True
+            hint = "use a file for each class"
+            self._add(Diagnostic(loc, f"the class has more than {MAX_NODES} nodes", hint), origin)
+        self.origins += [origin] * len(nodes[:left])
+        self.copies += len(nodes[:left]) * _entries(node)
+        return nodes[:left]
 
     def _table(self, name: str, loc: Loc) -> list[Any]:
         path = host_path(name, self.folder, self.home)
         try:
-            table = parse_table(decode_table(read_bytes(path, "table")))
+            table = parse_table(decode_table(read_file(path, "table", MOST_TABLE_BYTES)))
         except SettingsError as error:
             self._add_problem(Diagnostic(loc, error.message, error.hint), None)
             return []
@@ -244,6 +267,16 @@ class ClassroomFile:
         """Return each problem once, in file order."""
         unique = dict.fromkeys(self.problems)
         return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
+
+
+def _entries(value: Any) -> int:
+    """Return how many entries the lists in a section have, and its labels and variables."""
+    if isinstance(value, list):
+        return len(value) + sum(map(_entries, value))
+    if not isinstance(value, dict):
+        return 0
+    named = sum(len(value[key]) for key in ("labels", "set") if isinstance(value.get(key), dict))
+    return named + sum(_entries(each) for key, each in value.items() if key != "nodes")
 
 
 def _hint(problem: YamlProblem) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -190,11 +191,15 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
 
 
 def _expanded_names(names: str) -> list[str]:
-    from imagebuilder.settings.roster import RangeError, expand_range  # noqa: PLC0415 - as above
+    from imagebuilder.settings.roster import MAX_NODES, RangeError, expand_range  # noqa: PLC0415 - as above
 
     # A comma within brackets belongs to its range.
     parts = (part.strip() for part in re.split(r",(?![^\[\]]*\])", names))
     try:
-        return [name for part in parts if part for name in expand_range(part)]
+        names_found = itertools.chain.from_iterable(expand_range(part) for part in parts if part)
+        chosen = list(itertools.islice(names_found, MAX_NODES + 1))
     except RangeError as error:
         raise InputError(f"--nodes: {error}", error.hint) from None
+    if len(chosen) > MAX_NODES:
+        raise InputError(f"--nodes names more than {MAX_NODES} nodes", "name fewer")
+    return chosen

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
-from imagebuilder.errors import Problem, SettingsError, problems_of
+from imagebuilder.errors import Problem, SettingsError, problems_of, reading
 from imagebuilder.files import has_file
 from imagebuilder.model import Classroom
 from imagebuilder.progress import counted
@@ -118,7 +118,8 @@ def read_classroom(
 ) -> ClassroomReading:
     """Return a resolved classroom and all problems; with `checking`, secrets may be missing."""
     source = ClassroomFile(path, environment.get("HOME", ""))
-    classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
+    with reading(str(path or "the settings"), SettingsError):
+        classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
     if classroom is None or flags is None:
         return ClassroomReading(None, source.sorted_problems())
     try:
@@ -127,11 +128,12 @@ def read_classroom(
         references = References(environment, ask, profile_folders, checking=lenient)
     except SettingsError as error:
         return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
-    resolved = resolve_classroom(classroom, flags, references)
-    source.note(resolved.diagnostics)
-    source.note(lint_classroom(resolved))
-    source.note(_timezone_diagnostics(classroom, flags))
-    source.note(_absent_images(resolved))
+    with reading(str(path or "the settings"), SettingsError):
+        resolved = resolve_classroom(classroom, flags, references)
+        source.note(resolved.diagnostics)
+        source.note(lint_classroom(resolved))
+        source.note(_timezone_diagnostics(classroom, flags))
+        source.note(_absent_images(resolved))
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return ClassroomReading(None, problems)

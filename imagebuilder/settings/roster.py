@@ -6,12 +6,22 @@ import csv
 import io
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean
 
+if TYPE_CHECKING:
+    from collections.abc import Sized
+
+# Budgets: nodes of a class, over all ranges and tables together.
 MAX_NODES = 10_000
 MAX_DIGITS = 18  # a serial number has 16
+# Values of one node that have a range, labels too.
+MOST_RANGES = 32
+# Bytes of a table, its columns, and letters of a cell.
+MOST_TABLE_BYTES = 8 << 20
+MOST_COLUMNS = 256
+MOST_CELL_LETTERS = 64 << 10
 
 # Ranges are expanded in these keys only, because a passphrase may contain brackets, too.
 RANGE_KEYS = ("hostname", "address", "serial", "mac", "seat", "owner")
@@ -105,18 +115,20 @@ def expand_in_part(node: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _spread(node: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    labels = node["labels"] if isinstance(node.get("labels"), dict) else {}
+    texts = [*(node.get(key) for key in RANGE_KEYS), *labels.values()]
+    if sum(bool(_RANGE.search(text)) for text in texts if isinstance(text, str)) > MOST_RANGES:
+        raise RangeError(f"the node has more than {MOST_RANGES} ranges", "use a table")
     spread = {
         key: expand_range(node[key], lone=key not in FREE_KEYS)
         for key in RANGE_KEYS
         if isinstance(node.get(key), str)
     }
-    if isinstance(node.get("labels"), dict):
-        spread |= {
-            f"labels.{key}": expand_range(value, lone=False)
-            for key, value in node["labels"].items()
-            if isinstance(value, str)
-        }
-    return spread
+    return spread | {
+        f"labels.{key}": expand_range(value, lone=False)
+        for key, value in labels.items()
+        if isinstance(value, str)
+    }
 
 
 def _sizes(spread: dict[str, tuple[str, ...]]) -> dict[str, int]:
@@ -194,17 +206,29 @@ def _below_head(lines: list[tuple[int, list[str]]]) -> Table:
 def _records(
     body: str, delimiter: str, skipped: int
 ) -> tuple[list[tuple[int, list[str]]], tuple[Diagnostic, ...]]:
+    csv.field_size_limit(MOST_CELL_LETTERS)
     reader = csv.reader(io.StringIO(body, newline=""), delimiter=delimiter, strict=True)
-    records, line = [], skipped + 1
+    records: list[tuple[int, list[str]]] = []
+    line = skipped + 1
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
+                if excess := _excess(records, cells):
+                    return [], (Diagnostic((line,), excess, "check if it is the right file"),)
                 records.append((line, [cell.strip() for cell in cells]))
             line = skipped + reader.line_num + 1
     except csv.Error as error:
         hint = 'close every `"`, and write `""` for a `"` inside a quoted cell'
         return [], (Diagnostic((line,), f"not a CSV table: {error}", hint),)
     return records, ()
+
+
+def _excess(records: Sized, cells: Sized) -> str:
+    """Return what is too large for a class; empty if nothing is."""
+    # Besides the nodes there are the line of names and, sometimes, a title.
+    if len(records) >= MAX_NODES + 2:
+        return f"the table has more than {MAX_NODES} nodes"
+    return f"more than {MOST_COLUMNS} columns" if len(cells) > MOST_COLUMNS else ""
 
 
 def _delimiter(body: str) -> str:

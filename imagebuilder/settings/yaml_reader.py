@@ -13,7 +13,15 @@ import yaml
 
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.files import read_file
-from imagebuilder.plan.plain_yaml import ENDLESS, LOADER, TOO_DEEP, TOO_MANY, refuse_excess, weigh
+from imagebuilder.plan.plain_yaml import (
+    ENDLESS,
+    LOADER,
+    TOO_DEEP,
+    TOO_LONG,
+    TOO_MANY,
+    refuse_excess,
+    weigh,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
 _EXCESS = {
     ENDLESS: "write the values out",
     TOO_DEEP: "",
+    TOO_LONG: "check if a quote is missing",
     TOO_MANY: "use `nodes: !csv FILE` for a long roster",
 }
 _NULL = "tag:yaml.org,2002:null"
@@ -33,6 +42,8 @@ EMPTY = "the file is empty"
 
 # Budget, in keys and values, those of aliases counted each time ("billion laughs").
 MAX_VALUES = 300_000
+# Letters of one value: a public key, or a passphrase, has some hundred.
+MOST_LETTERS = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +86,7 @@ class YamlFile:
 def parse_yaml(text: str) -> YamlFile:
     """Parse one document and collect its problems; after a syntax error there is only that one."""
     try:
-        refuse_excess(text, MAX_VALUES)
+        refuse_excess(text, MAX_VALUES, MOST_LETTERS)
         root = yaml.compose(text, Loader=LOADER)
         if root is not None:
             weigh(root, MAX_VALUES)
@@ -187,7 +198,7 @@ def _entry(node: yaml.MappingNode, name: str) -> tuple[int, yaml.Node] | None:
     return next((entry for entry in found if entry), None)
 
 
-MAX_FILE_BYTES = 16 << 20
+MAX_FILE_BYTES = 16 << 20  # any settings file, and any secret
 
 
 # ---- files

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 TIMEOUT_SECONDS = 5.0
-MOST_BYTES = 32 * 1024 * 1024
+MOST_BYTES = 32 * 1024 * 1024  # an answer of the shack
 
 # Results for a 404: a key that does not exist yet, or a path that a replacement of consul lacks.
 _NOBODY: tuple[str, ...] = ()

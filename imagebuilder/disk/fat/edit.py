@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from imagebuilder.model import BootEdit
 
 NAMED_IN_ERRORS = 5
-MOST_REMEMBERED = 4096
+MOST_REMEMBERED = 4096  # directories that are kept in memory
 
 
 class BootBase:

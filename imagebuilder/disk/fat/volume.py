@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from imagebuilder.disk.reader import ReadAt
 
 
-MOST_TEXT_BYTES = 1 << 20
+MOST_TEXT_BYTES = 1 << 20  # a text that is read from a boot partition
 
 
 class BootVolume:

@@ -10,11 +10,16 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
+from imagebuilder.progress import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from pydantic import ValidationError
     from pydantic_core import ErrorDetails
+
+# Budget: nobody reads more, and each of them costs a search for similar words.
+MOST_PROBLEMS = 500
 
 Loc = tuple[str | int, ...]
 _MESSAGES = {
@@ -71,7 +76,9 @@ def with_path(loc: Loc, message: str) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[Diagnostic, ...]:
     """Return a diagnostic for each error of pydantic; values are never shown."""
     details = error.errors(include_url=False, include_input=False)
-    return tuple(_explain_one(detail, model) for detail in details)
+    shown = tuple(_explain_one(detail, model) for detail in details[:MOST_PROBLEMS])
+    more = len(details) - len(shown)
+    return (*shown, Diagnostic((), f"{counted(more, 'more problem')}")) if more else shown
 
 
 def _explain_one(detail: ErrorDetails, model: type[BaseModel]) -> Diagnostic:

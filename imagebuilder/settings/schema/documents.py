@@ -60,7 +60,7 @@ class Document(BaseModel):
         if not isinstance(data, dict):
             return data
         known = cls.model_fields.keys() - cls.never_empty
-        return {k: v for k, v in data.items() if v is not None or k not in known}
+        return {k: v for k, v in f.uncrowded(data) if v is not None or k not in known}
 
 
 class TextOrDocument(Document):

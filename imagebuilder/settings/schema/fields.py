@@ -31,9 +31,12 @@ from imagebuilder.settings.schema.diagnostics import did_you_mean, invalid
 from imagebuilder.settings.schema.json_schema import SCALAR, Pattern, SchemaKeywords, scalar_pattern
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import ItemsView, Mapping
 
 USER_BYTES = 32
+
+# Budget: entries of a list or mapping in a section.
+MOST_ITEMS = 1_000
 _DRIVERS = "default aufs btrfs devicemapper fuse-overlayfs overlay overlay2 overlayfs vfs zfs"
 STORAGE_DRIVERS = frozenset(_DRIVERS.split())
 RESERVED_LABELS = r"(?:com\.docker|io\.docker|org\.dockerproject)\."
@@ -58,6 +61,14 @@ SH SI SJ SK SL SM SN SO SR SS ST SV SX SY SZ TC TD TF TG TH TJ TK TL TM TN TO TR
 UM US UY UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
 """
 COUNTRIES = frozenset(_COUNTRIES.split())
+
+
+def uncrowded(section: Mapping[str, object]) -> ItemsView[str, object]:
+    """Return the items; raise an error for too many values in one: each node has them all."""
+    for name, value in section.items():
+        if name != "nodes" and isinstance(value, list | dict) and len(value) > MOST_ITEMS:
+            raise invalid(f"`{name}` has more than {MOST_ITEMS} entries", "remove some")
+    return section.items()
 
 
 def one_line(value: str) -> str:

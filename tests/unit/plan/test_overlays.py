@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.plan import overlays
+from imagebuilder.plan.generations import parse_generation
 from imagebuilder.plan.overlays import check_path, load_generations, load_overlay
+from imagebuilder.plan.templates import compile_template
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
@@ -78,7 +82,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "secret.txt").symlink_to(tmp_path / "absent")
-    with pytest.raises(SettingsError, match=r"cannot read .*secret\.txt: No such file"):
+    with pytest.raises(SettingsError, match=r"overlay file .*secret\.txt: no such file"):
         load_overlay(tmp_path)
 
 
@@ -177,3 +181,67 @@ def test_a_generation_of_the_users_replaces_ours(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_holds_no_generations(tmp_path: Path) -> None:
     assert load_generations((tmp_path / "absent",)) == ()
+
+
+# ---- budgets
+
+
+def test_links_that_multiply_are_not_followed_without_end(tmp_path: Path) -> None:
+    for level in range(40):
+        (tmp_path / f"d{level}").mkdir()
+        for name in "ab":
+            (tmp_path / f"d{level}" / name).symlink_to(f"../d{level + 1}")
+    (tmp_path / "d40").mkdir()
+    with pytest.raises(SettingsError, match=r"nested too deeply|of over 10000 files"):
+        load_overlay(tmp_path / "d0")
+
+
+def test_an_overlay_has_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        write(tmp_path, f"{number}.bin", bytes(1000))
+    monkeypatch.setattr(overlays, "MOST_FILES", 4)
+    assert len(load_overlay(tmp_path)) == 4
+    monkeypatch.setattr(overlays, "MOST_FILES", 3)
+    with pytest.raises(SettingsError, match=r"3\.bin|of over 3 files"):
+        load_overlay(tmp_path)
+    monkeypatch.setattr(overlays, "MOST_FILES", 9)
+    monkeypatch.setattr(overlays, "MOST_BYTES", 3999)
+    with pytest.raises(SettingsError, match="has over"):
+        load_overlay(tmp_path)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SettingsError, match="pipe is not a regular file"):
+        load_overlay(tmp_path)
+
+
+def test_a_template_of_megabytes_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, "a.j2", b"{{ 1 }}" * 100_000)
+    with pytest.raises(SettingsError, match=rf"{path.name} is over 256 KiB"):
+        load_overlay(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{% if 1 %}" * 200 + "{% endif %}" * 200,
+        "{{ " + "-" * 9000 + "1 }}",
+        "{{ " + "9" * 9000 + " }}",
+        "{{ [" * 500 + "] }}" * 500,
+        "{{ 1" + " + 1" * 9000 + " }}",
+        "{{ a" + ".a" * 9000 + " }}",
+        "{% macro f(a, a) %}{% endmacro %}",
+    ],
+)
+def test_a_template_that_cannot_be_compiled_is_an_error_with_its_file(source: str) -> None:
+    with pytest.raises(SettingsError, match=r"^demo\.j2:\d+: "):
+        compile_template(source, "demo.j2").render({})
+
+
+@pytest.mark.parametrize("pattern", ["(" * 5000, "(" * 5000 + ")" * 5000, "a{99999999999999}", "["])
+def test_a_pattern_that_cannot_be_compiled_is_an_error_with_its_file(pattern: str) -> None:
+    text = f"title: x\nwhen: [{{file: a, matches: '{pattern}'}}]\n"
+    with pytest.raises(SettingsError, match=r"^mine/generation\.yml: "):
+        parse_generation(text, "mine", "mine/generation.yml")
