@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
-from imagebuilder.cli.options import allow_http, dry_run, not_empty, on_disk, with_console
+from imagebuilder.cli.options import (
+    allow_http,
+    chosen_nodes,
+    classroom_file,
+    dry_run,
+    output_option,
+    profile_folders,
+    with_console,
+)
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import Problem, RpiImageError, SettingsError
 from imagebuilder.progress import counted
@@ -17,35 +24,17 @@ from imagebuilder.settings.flags import NodeFlags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from imagebuilder.cli.console import Console
 
-classroom_file = click.argument("file", type=click.Path(path_type=Path, readable=False))
-out_folder = click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, readable=False),
-    default=Path("build"),
-    show_default=True,
-    callback=on_disk,
-    help="Folder for the images.",
-)
-chosen = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
-)
-profile_folders = click.option(
-    "--profiles",
-    "profile_folders",
-    multiple=True,
-    type=click.Path(path_type=Path, readable=False),
-    help="Folder of your own profiles and images.",
-)
+out_folder = output_option("Folder for the images.", "build")
 
 
 @click.command()
 @classroom_file
 @out_folder
-@chosen
+@chosen_nodes
 @profile_folders
 @click.option(
     "-j",
@@ -66,7 +55,7 @@ def batch(
     file: Path,
     output: Path,
     nodes: str,
-    profile_folders: Sequence[Path],
+    folders: Sequence[Path],
     jobs: int,
     allow_http: bool,
     one_image: bool,
@@ -74,7 +63,7 @@ def batch(
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
     session = Session(console=console, allow_http=allow_http)
-    run = _batch(session, file, output, profile_folders, write=not dry_run)
+    run = _batch(session, file, output, folders, write=not dry_run)
     run.jobs = jobs
     if one_image:
         return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
@@ -84,14 +73,12 @@ def batch(
 @click.command()
 @classroom_file
 @out_folder
-@chosen
+@chosen_nodes
 @profile_folders
 @with_console
-def diff(
-    console: Console, file: Path, output: Path, nodes: str, profile_folders: Sequence[Path]
-) -> int:
+def diff(console: Console, file: Path, output: Path, nodes: str, folders: Sequence[Path]) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run = _batch(Session(console=console), file, output, profile_folders, write=False)
+    run = _batch(Session(console=console), file, output, folders, write=False)
     plans = run.plan(run.roster(nodes))
     changed = [plan for plan in plans if plan.state != "unchanged"]
     if not changed and not console.as_json:
@@ -100,9 +87,9 @@ def diff(
 
 
 def _batch(
-    session: Session, file: Path, output: Path, profile_folders: Sequence[Path], *, write: bool
+    session: Session, file: Path, output: Path, folders: Sequence[Path], *, write: bool
 ) -> Batch:
-    flags = NodeFlags(config=file, profiles=tuple(profile_folders))
+    flags = NodeFlags(config=file, profiles=tuple(folders))
     return Batch(
         classroom=session.classroom(flags, write=write),
         folder=output,

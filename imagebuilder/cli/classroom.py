@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import with_console
+from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with_console
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.progress import counted
 from imagebuilder.settings.catalog import checksum_of, load_catalogue, load_profiles
@@ -22,16 +22,9 @@ if TYPE_CHECKING:
     from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
 
 
-# readable=False: the reader itself reports unreadable files, with its own exit code.
-_PATH = click.Path(path_type=Path, readable=False)
-_profiles = click.option(
-    "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
-)
-
-
 @click.command()
-@click.argument("file", type=_PATH)
-@_profiles
+@classroom_file
+@profile_folders
 @with_console
 def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
     """List all errors and warnings in a classroom FILE, with line and hint."""
@@ -87,7 +80,7 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
 
 
 @click.command()
-@click.argument("file", type=_PATH, default=Path("classroom.yml"))
+@click.argument("file", type=PATH, default=Path("classroom.yml"))
 @click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
 @click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
 @click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
@@ -112,7 +105,7 @@ def schema(console: Console) -> None:
 
 
 @click.command()
-@_profiles
+@profile_folders
 @with_console
 def profiles(console: Console, folders: tuple[Path, ...]) -> None:
     """List the profiles and the catalogue of base images."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import allow_http, dry_run, with_console
+from imagebuilder.cli.options import allow_http, dry_run, profile_folders, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.images.cache import refuse_damaged
 from imagebuilder.images.obtain import fetch_base
@@ -17,6 +16,8 @@ from imagebuilder.progress import human_bytes
 from imagebuilder.settings.catalog import find_image
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imagebuilder.cli.console import Console
     from imagebuilder.images.cache import Cached
     from imagebuilder.model import BaseImage
@@ -34,13 +35,7 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
 @allow_http
-@click.option(
-    "--profiles",
-    "profile_folders",
-    multiple=True,
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of your own profiles and images.",
-)
+@profile_folders
 @with_console
 def fetch(
     console: Console,
@@ -48,13 +43,13 @@ def fetch(
     sha256: str,
     no_checksum: bool,
     allow_http: bool,
-    profile_folders: tuple[Path, ...],
+    folders: tuple[Path, ...],
 ) -> None:
     """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
 
     Print the path of the raw image. An image in the cache is not downloaded again.
     """
-    source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=profile_folders)
+    source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=folders)
     wanted = replace(source, allow_http=allow_http)
     base, from_cache = fetch_base(wanted, Session(console=console).cache, console)
     if console.as_json:

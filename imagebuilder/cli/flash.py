@@ -14,7 +14,7 @@ from imagebuilder.cli.cards import (
     show_owner,
     show_refusal,
 )
-from imagebuilder.cli.options import node_options, not_empty, with_console, yes
+from imagebuilder.cli.options import chosen_nodes, node_options, not_empty, with_console, yes
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.devices.targets import judge_devices
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 node_option = click.option(
     "--node", default="", callback=not_empty, help="Node of the classroom to write."
 )
-nodes_option = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
-)
 allow_loop = click.option("--allow-loop", is_flag=True, help="Allow loop devices.")
 allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over 256 GB.")
 
@@ -41,7 +38,7 @@ allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over
 @click.command()
 @click.argument("targets", metavar="DEVICE...", nargs=-1)
 @node_option
-@nodes_option
+@chosen_nodes
 @node_options
 @yes
 @allow_loop

@@ -15,7 +15,7 @@ from imagebuilder.boot.firmware import MACHINE_NAMES
 from imagebuilder.build.inspect import ImageReport, inspect_file
 from imagebuilder.build.manifest import manifest_of, plan_as_json
 from imagebuilder.build.node import NodeBuild
-from imagebuilder.cli.options import dry_run, node_options, on_disk, with_console
+from imagebuilder.cli.options import dry_run, node_options, output_option, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import ImageError
 from imagebuilder.images.archives.compress import SUFFIXES
@@ -33,15 +33,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @node_options
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, readable=False),
-    default=Path("build"),
-    show_default=True,
-    callback=on_disk,
-    help="File (.img, .img.xz …), or folder for <hostname>.img.",
-)
+@output_option("File (.img, .img.xz …), or folder for <hostname>.img.", "build")
 @click.option(
     "--compress",
     type=click.Choice(SUFFIXES),

@@ -17,6 +17,16 @@ from imagebuilder.settings.flags import NodeFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# readable=False: the reader itself reports unreadable files, with its own exit code.
+PATH = click.Path(path_type=Path, readable=False)
+classroom_file = click.argument("file", type=PATH)
+profile_folders = click.option(
+    "--profiles",
+    "folders",
+    type=PATH,
+    multiple=True,
+    help="Folder of your own profiles and images.",
+)
 allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
 
 
@@ -28,7 +38,6 @@ def _pair(text: str) -> tuple[str, str]:
     return key, value
 
 
-_FILE = click.Path(path_type=Path, readable=False)
 _FLAGS = (
     click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
     click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
@@ -38,7 +47,7 @@ _FLAGS = (
     allow_http,
     click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
     click.option("--wifi-ssid", metavar="SSID", help="Wireless network; open without passphrase."),
-    click.option("--wifi-passphrase-file", type=_FILE, help="File with the passphrase."),
+    click.option("--wifi-passphrase-file", type=PATH, help="File with the passphrase."),
     click.option(
         "--wifi-country", metavar="CC", help="Country of the radio rules, for example FR."
     ),
@@ -51,10 +60,8 @@ _FLAGS = (
         metavar="KEY=VALUE",
         help="Label of the Docker engine.",
     ),
-    click.option("--ssh-key", type=_FILE, multiple=True, help="Public key for login."),
-    click.option(
-        "--overlay", type=_FILE, multiple=True, help="Folder of files to add to the card."
-    ),
+    click.option("--ssh-key", type=PATH, multiple=True, help="Public key for login."),
+    click.option("--overlay", type=PATH, multiple=True, help="Folder of files to add to the card."),
     click.option(
         "--set",
         "set_",
@@ -63,8 +70,8 @@ _FLAGS = (
         metavar="KEY=VALUE",
         help="Variable for templates.",
     ),
-    click.option("-c", "--config", type=_FILE, help="Classroom file to start from."),
-    click.option("--profiles", type=_FILE, multiple=True, help="Folder of your own profiles."),
+    click.option("-c", "--config", type=PATH, help="Classroom file to start from."),
+    click.option("--profiles", type=PATH, multiple=True, help="Folder of your own profiles."),
 )
 
 
@@ -114,6 +121,19 @@ def on_disk(context: click.Context, option: click.Parameter, path: Path | None) 
     return path
 
 
+def output_option(text: str, default: str | None = None) -> Callable[..., Any]:
+    """Return the option -o of a command that writes files."""
+    return click.option(
+        "-o",
+        "--output",
+        type=PATH,
+        default=default and Path(default),
+        show_default=default is not None,
+        callback=on_disk,
+        help=text,
+    )
+
+
 dry_run = click.option(
     "-n", "--dry-run", is_flag=True, help="Show what would be done; write nothing."
 )
@@ -127,3 +147,8 @@ def not_empty(context: click.Context, option: click.Parameter, value: str) -> st
         flag = option.opts[0]
         raise InputError(f"{flag} is empty", f"use for example {flag} pi-01, or remove it")
     return value
+
+
+chosen_nodes = click.option(
+    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
+)

@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import dry_run, on_disk, with_console
+from imagebuilder.cli.options import (
+    PATH,
+    classroom_file,
+    dry_run,
+    output_option,
+    profile_folders,
+    with_console,
+)
 from imagebuilder.settings.load import load_classroom, load_roster, with_whole_paths
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
@@ -25,11 +32,6 @@ if TYPE_CHECKING:
     from imagebuilder.shack.observe import Observation
     from imagebuilder.shack.status import ClusterState, NodeStatus
 
-_PATH = click.Path(path_type=Path)
-_file = click.argument("file", type=_PATH)
-_profiles = click.option(
-    "--profiles", "folders", type=_PATH, multiple=True, help="Folder of your own profiles."
-)
 _kind = click.option(
     "--kind",
     type=click.Choice(["classic", "swarm-mode"]),
@@ -38,13 +40,10 @@ _kind = click.option(
 
 
 @click.command()
-@_file
-@click.option(
-    "-o", "--output", type=_PATH, callback=on_disk, default=Path("shack"), show_default=True,
-    help="Folder to write.",
-)  # fmt: skip
+@classroom_file
+@output_option("Folder to write.", "shack")
 @_kind
-@_profiles
+@profile_folders
 @dry_run
 @with_console
 def shack(
@@ -64,7 +63,7 @@ def shack(
 
 
 @click.command()
-@_file
+@classroom_file
 @click.option(
     "--format",
     "formats",
@@ -72,10 +71,8 @@ def shack(
     multiple=True,
     help="Only this format (may be repeated); default: all.",
 )
-@click.option(
-    "-o", "--output", type=_PATH, callback=on_disk, help="Folder for the files; default: export."
-)
-@_profiles
+@output_option("Folder for the files; default: export.")
+@profile_folders
 @with_console
 def export(
     console: Console,
@@ -95,11 +92,8 @@ def export(
 
 
 @click.command()
-@_file
-@click.option(
-    "-o", "--output", type=_PATH, callback=on_disk, default=Path("labels.html"), show_default=True,
-    help="HTML file, or PDF if chromium or weasyprint is installed.",
-)  # fmt: skip
+@classroom_file
+@output_option("HTML file, or PDF if chromium or weasyprint is installed.", "labels.html")
 @click.option(
     "--paper",
     type=click.Choice(list(SHEETS)),
@@ -108,7 +102,7 @@ def export(
     help="Label sheet.",
 )
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
-@_profiles
+@profile_folders
 @with_console
 def labels(
     console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
@@ -122,7 +116,7 @@ def labels(
 
 
 @click.command()
-@_file
+@classroom_file
 @_kind
 @click.option("--watch", is_flag=True, help="Repeat until every node has joined.")
 @click.option(
@@ -134,10 +128,10 @@ def labels(
     help="Seconds to wait for an answer.",
 )  # fmt: skip
 @click.option(
-    "--card", "cards", type=_PATH, multiple=True,
+    "--card", "cards", type=PATH, multiple=True,
     help="Card to read as well: mounted boot partition, device or image.",
 )  # fmt: skip
-@_profiles
+@profile_folders
 @with_console
 def status(
     console: Console,

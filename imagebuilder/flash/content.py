@@ -19,7 +19,6 @@ from imagebuilder.progress import SILENT, Reporter
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
-    from types import TracebackType
     from typing import Self
 
     from imagebuilder.build.compose import Composer
@@ -64,12 +63,7 @@ class CardContents:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_raised: object) -> None:
         self._stack.close()
 
     def image(self, base: BaseImage) -> CardContent:

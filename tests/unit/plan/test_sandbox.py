@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from textwrap import dedent
 
@@ -67,12 +66,13 @@ resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
 from imagebuilder.errors import SettingsError
 from imagebuilder.plan import sandbox
 from imagebuilder.plan.templates import compile_template
+from tests.lib.memory import peak_memory
 sandbox.MOST_SECONDS = 3.0
 try:
     compile_template(sys.argv[1], "demo.j2").render({})
 except SettingsError as error:
     assert "MemoryError" not in error.message, error.message
-    print(error.message, "%d MiB" % (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10))
+    print(error.message, "%d MiB" % (peak_memory() >> 20))
 """
 
 
@@ -108,7 +108,6 @@ def test_what_jinja2_does_stays_as_it_is(source: str) -> None:
 def test_a_file_of_megabytes_is_rendered() -> None:
     text = compile_template("{% for i in range(30000) %}{{ i }}: x\n{% endfor %}", "x").render({})
     assert len(text) > 200_000
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def test_a_value_that_is_not_there_is_still_an_error_inside_an_operator() -> None:

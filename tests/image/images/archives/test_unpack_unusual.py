@@ -304,11 +304,12 @@ def peak(path: Path, out: Path) -> tuple[int, str]:
         "from imagebuilder.images.archives.unpack import open_stream\n"
         "from imagebuilder.images.sparse import write_raw\n"
         "from imagebuilder.errors import ImageError\n"
+        "from tests.lib.memory import peak_memory\n"
         "try:\n"
         "    with open_stream(Path(sys.argv[1])) as s:\n"
         "        said = write_raw(s, Path(sys.argv[2])).sha256\n"
         "except ImageError as error: said = error.message + error.hint\n"
-        "print(said); print(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0])"
+        "print(said); print(peak_memory() >> 10)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script, path, out], capture_output=True, text=True, check=True
