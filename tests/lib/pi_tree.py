@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagebuilder.plan.overlays import node_overlay
-from tests.lib.tools import need
+from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 # What stands in rpi-image/ on every card, by name: the joined scripts, and templates.
 NODE_FILES = {file.path.removeprefix("rpi-image/"): file.data for file in node_overlay()}
+STATE = "var/lib/rpi-image"
 SHELLS = ("dash", "busybox")
 BUILT = 1700000000
 HASH = "5eed" * 16
@@ -514,3 +515,17 @@ _BOOT_FILES = {
     "cloud-init": _boot_cloud_init,
     "trixie": _boot_trixie,
 }
+
+
+def install(pi: Pi, shell: str = "dash") -> str:
+    """Run the installer and return what it said; it must always end with 0."""
+    done = pi.run(shell=shell)
+    assert done.returncode == 0
+    assert pi.leftovers() == []
+    return done.stderr
+
+
+def docker_opts(pi: Pi) -> str:
+    """Read DOCKER_OPTS as an init script does."""
+    file = pi.path("etc/default/docker")
+    return run("dash", "-c", f'. "{file}"; printf %s "$DOCKER_OPTS"')

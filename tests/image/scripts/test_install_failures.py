@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.pi_tree import HASH, SHELLS, Pi, make_pi
+from tests.lib.pi_tree import HASH, SHELLS, STATE, Pi, make_pi
 from tests.lib.tools import need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-STATE = "var/lib/rpi-image"
 POINTS = 10
 
 # Counts its calls; at the chosen one it fails, or the power goes just before or after the work.

@@ -5,24 +5,11 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.scripts.test_node import SLEEP, STATE, docker_calls, once, run_docker, set_env
-from tests.lib.pi_tree import SHELLS, Pi, make_pi
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-
-@pytest.fixture
-def pi(tmp_path: Path) -> Pi:
-    """Return a node whose installer has run, with docker, images and a leader."""
-    pi = make_pi(tmp_path, "wheezy")
-    assert pi.run().returncode == 0
-    run_docker(pi)
-    return pi
+from tests.lib.node_tree import SLEEP, docker_calls, once, set_env
+from tests.lib.pi_tree import SHELLS, STATE, Pi
 
 
 @pytest.mark.parametrize("shell", SHELLS)

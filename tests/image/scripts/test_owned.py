@@ -10,12 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.owned_list import owned_list, owned_table
-from tests.lib.pi_tree import GENERATIONS, KINDS, SHELLS, STATIC_NM, WITHOUT_DOCKER, Pi, make_pi
+from tests.lib.pi_tree import (
+    GENERATIONS,
+    KINDS,
+    SHELLS,
+    STATE,
+    STATIC_NM,
+    WITHOUT_DOCKER,
+    Pi,
+    make_pi,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-STATE = "var/lib/rpi-image"
 UNDONE = {owned.name: owned.undone for owned in owned_list()}
 # What is made anew on each Pi, or is a copy for people.
 ANEW = ("etc/machine-id", "etc/docker/daemon.json.before-rpi-image")

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.image.scripts.test_node import docker_calls, once, run_docker
-from tests.lib.pi_tree import BUILT, HASH, SHELLS, Pi, make_pi
+from tests.lib.node_tree import docker_calls, once, run_docker
+from tests.lib.pi_tree import BUILT, HASH, SHELLS, STATE, Pi, make_pi
 from tests.lib.tools import run, small_tmpfs
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-STATE = "var/lib/rpi-image"
 BAKED = "11112222333344445555666677778888"
 MADE = "99990000999900009999000099990000"
 
