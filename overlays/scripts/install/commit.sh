@@ -53,7 +53,7 @@ move_prepared() {
     [ -d "$root$state/new" ] || return 0
     move_found ! -path ".$state/*"
     move_found
-    rm -rf "${root:?}$state/new"
+    rm -rf "$root${state:?}/new"
 }
 
 # move_found TESTS...: rename what find(1) finds by them
