@@ -67,6 +67,8 @@ def mounted(folder: Path, make: str, *options: str, mib: int = 400) -> Iterator[
     try:
         yield place
     finally:
+        # A mount namespace that another test made meanwhile may hold the mount after us.
+        run("sync", "-f", place)
         run("umount", place)
 
 

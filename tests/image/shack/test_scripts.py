@@ -302,7 +302,7 @@ def test_a_user_whom_docker_does_not_let_in_is_told_so(
         )  # fmt: skip
     assert done.returncode != 0
     assert "error: no permission to use docker" in done.stderr
-    assert 'usermod -aG docker "$USER" and log in anew' in done.stderr
+    assert 'usermod -aG docker "$USER" and log in again' in done.stderr
 
 
 def test_preload_pulls_for_the_lowest_board_and_pushes(
@@ -348,7 +348,7 @@ def test_preload_for_swarm_mode_takes_what_the_cards_use(
     )  # fmt: skip
     pushed = [line for line in called(tmp_path) if " push " in line] if images else []
     assert pushed == [f"docker push localhost:5000/{image}" for image in images]
-    assert ("need no images" in done.stdout) is (not images)
+    assert ("nothing to preload" in done.stdout) is (not images)
     run("shellcheck", "-s", "sh", "-S", "warning", folder / "preload")
 
 
