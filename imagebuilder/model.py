@@ -313,6 +313,11 @@ class Classroom:
     shack: Shack | None = None
     secrets: Path
 
+    @property
+    def has_keys(self) -> bool:
+        """Whether a node gets keys that are made for the class."""
+        return any(node.keep_host_keys or node.docker.tls for node in self.nodes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:

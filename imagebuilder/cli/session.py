@@ -71,14 +71,18 @@ class Session:
 
         Missing keys are made, and stored if `write` is set.
         """
-        from imagebuilder.shack.keystore import with_identities
-
         classroom = classroom_from_flags(flags, self.console, self.environment)
-        return with_identities(classroom, write=write)
+        return _with_keys(classroom, write=write)
 
     def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
         """Return the one node of the flags, with its keys."""
-        from imagebuilder.shack.keystore import with_identities
-
         classroom, node = node_from_flags(flags, self.console, self.environment)
-        return with_identities(replace(classroom, nodes=(node,)), write=write).nodes[0]
+        return _with_keys(replace(classroom, nodes=(node,)), write=write).nodes[0]
+
+
+def _with_keys(classroom: Classroom, *, write: bool) -> Classroom:
+    if not classroom.has_keys:
+        return classroom  # cryptography takes long to import
+    from imagebuilder.shack.keystore import with_identities
+
+    return with_identities(classroom, write=write)

@@ -7,8 +7,8 @@ with both ends included, and a digest of the whole file, computed with its own f
 from __future__ import annotations
 
 import hashlib
+from html import escape  # the same letters; xml.sax imports an HTTP client
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -40,7 +40,7 @@ def render_bmap(disk: ReadAt, extents: Iterable[Extent], name: str) -> str:
     body = "".join(_range(disk, first, last) for first, last in ranges)
     head = {
         # XML allows no `--` inside a comment (XML 1.0, 2.5).
-        "name": escape(name).replace("--", "- -"),
+        "name": escape(name, quote=False).replace("--", "- -"),
         "size": disk.size_bytes,
         "block": BLOCK_BYTES,
         "blocks": _blocks(disk.size_bytes),

@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagebuilder.images.budgets import Budget
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -23,10 +21,6 @@ MOST_WRAPPED_LINES = 8
 
 # More than a megabyte of lines with a digest and a name has.
 MOST_LINES = 1 << 15
-BUDGETS = (
-    Budget("a line of a checksum file", LONGEST_LINE, "characters"),
-    Budget("lines of a checksum file", MOST_LINES, "count"),
-)
 
 # UTF-32 before UTF-16: its byte order mark starts with that of UTF-16.
 _MARKS = (

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from imagebuilder.errors import SourceError
-from imagebuilder.images.budgets import Budget
 from imagebuilder.images.checksum_lines import Listed, decode_text, read_lines
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 SUFFIX = ".sha256"
 
 # A list of all images of a publisher has some hundred kilobytes.
-CHECKSUM_FILE_BYTES = 1 << 20
-BUDGETS = (Budget("a checksum file", CHECKSUM_FILE_BYTES, "bytes"),)
+MOST_CHECKSUM_BYTES = 1 << 20
 _LONGEST_SHOWN = 300
 _HINT = (
     "use --sha256 with that of the publisher (`sha256:` of `image:` in a file), or "
@@ -32,13 +30,13 @@ def read_checksum_file(path: Path) -> str:
     """Return the text of a checksum file on this machine. Raise SourceError on failure."""
     try:
         with path.open("rb") as file:
-            data = file.read(CHECKSUM_FILE_BYTES + 1)
+            data = file.read(MOST_CHECKSUM_BYTES + 1)
     except OSError as error:
         raise SourceError(
             f"cannot read {path}: {error.strerror}", "check its permissions, or remove it"
         ) from error
-    if len(data) > CHECKSUM_FILE_BYTES:
-        raise SourceError(f"{path} is over {CHECKSUM_FILE_BYTES >> 20} MiB", _HINT)
+    if len(data) > MOST_CHECKSUM_BYTES:
+        raise SourceError(f"{path} is over {MOST_CHECKSUM_BYTES >> 20} MiB", _HINT)
     return decode_text(data)
 
 

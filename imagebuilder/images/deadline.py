@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,9 +21,24 @@ if TYPE_CHECKING:
     from typing import Self
 
 
+LONGEST_ANSWER_SECONDS = 30.0  # the headers of a response, and all of a small one
 # The thread compares the end again after each tick, because `paused` moves it.
 _TICK_SECONDS = 0.5
 _current: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Timeouts and retries; `attempts` is the limit of consecutive attempts without progress."""
+
+    attempts: int = 5
+    connect_seconds: float = 10.0
+    read_seconds: float = 30.0
+    pause_seconds: float = 1.0
+    answer_seconds: float = LONGEST_ANSWER_SECONDS
+
+
+PATIENT = Patience()
 
 
 class Deadline:

@@ -15,18 +15,18 @@ from imagebuilder.errors import SourceError
 from imagebuilder.files import hand_over, is_disk_full, pwrite_all
 from imagebuilder.images.archives.decoders import hash_gz
 from imagebuilder.images.archives.formats import looks_like_web_page
-from imagebuilder.images.budgets import Budget
 from imagebuilder.images.checksum_lines import decode_text
 from imagebuilder.images.checksums import (
-    CHECKSUM_FILE_BYTES,
+    MOST_CHECKSUM_BYTES,
     SUFFIX,
     basename,
     beside,
     parse_checksums,
     redacted,
 )
+from imagebuilder.images.deadline import PATIENT, Patience
 from imagebuilder.images.foreign import foreign
-from imagebuilder.images.http_client import PATIENT, AgainError, Client, Patience, digits
+from imagebuilder.images.http_client import AgainError, Client, digits
 from imagebuilder.images.resume import (
     PartState,
     address_digest,
@@ -54,11 +54,6 @@ LARGEST_DOWNLOAD_BYTES = 1 << 38
 
 # Attempts with less count as without progress; otherwise a server could cause endless ones.
 LEAST_PROGRESS_BYTES = 1 << 16
-BUDGETS = (
-    Budget("a download without a known size", LARGEST_DOWNLOAD_BYTES, "bytes"),
-    Budget("consecutive attempts without progress", PATIENT.attempts, "count"),
-    Budget("least progress of an attempt", LEAST_PROGRESS_BYTES, "bytes"),
-)
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18}|\*)")
 
 # RFC 9110, 8.8.3 and 5.6.7; the length is limited, as tags are sent back.
@@ -92,10 +87,10 @@ def _small_file(client: Client, url: str) -> tuple[str, str] | None:
         if answer.status in _ABSENT:
             return None
         answer.refuse_status()
-        data = answer.read(CHECKSUM_FILE_BYTES)
+        data = answer.read(MOST_CHECKSUM_BYTES)
         if data is None:
             raise SourceError(
-                f"{redacted(url)} is not a checksum file: over {CHECKSUM_FILE_BYTES >> 20} MiB",
+                f"{redacted(url)} is not a checksum file: over {MOST_CHECKSUM_BYTES >> 20} MiB",
                 "use --sha256 with the checksum (`sha256:` of `image:` in a file)",
             )
         return None if looks_like_web_page(data) else (decode_text(data), answer.url)
@@ -119,7 +114,7 @@ def download(
     reporter: Reporter,
     patience: Patience = PATIENT,
     *,
-    most_bytes: int = LARGEST_DOWNLOAD_BYTES,
+    most_bytes: int | None = None,
     allow_http: bool = False,
 ) -> Written:
     """Download `url` to `part`, resume an earlier run, and compare the digest.
@@ -128,7 +123,15 @@ def download(
     SourceError on failure; a part with a wrong digest is removed.
     """
     with _parsing(url), Client(patience, reporter, allow_http=allow_http) as client:
-        work = _Download(client, url, part, expected_sha256, reporter, patience, most_bytes)
+        work = _Download(
+            client,
+            url,
+            part,
+            expected_sha256,
+            reporter,
+            patience,
+            most_bytes or LARGEST_DOWNLOAD_BYTES,
+        )
         got = work.run()
         if work.resumed and not work.fits(got):
             reporter.note("the resumed download does not match its checksum; starting again")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import zlib
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from requests.adapters import HTTPAdapter  # noqa: TID251 - as above
 
 from imagebuilder import __version__
 from imagebuilder.errors import SourceError
-from imagebuilder.images.budgets import Budget
 from imagebuilder.images.checksums import redacted
 from imagebuilder.images.deadline import Deadline, watch
 from imagebuilder.images.foreign import PARSING_ERRORS
@@ -29,21 +27,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Self
 
+    from imagebuilder.images.deadline import Patience
     from imagebuilder.progress import Reporter
 
 PIECE_BYTES = 1 << 18
 MOST_REDIRECTS = 20  # redirects of one request
 LONGEST_PAUSE_SECONDS = 60.0  # that Retry-After can ask for
-ANSWER_SECONDS = 30.0
 
-# With ANSWER_SECONDS: 1000 bytes a second.
+# With LONGEST_ANSWER_SECONDS: 1000 bytes a second.
 LEAST_BYTES = 30_000
-BUDGETS = (
-    Budget("redirects of one download", MOST_REDIRECTS, "count"),
-    Budget("the headers of a response, and all of a small one", ANSWER_SECONDS, "seconds"),
-    Budget("lowest rate of a download", LEAST_BYTES / ANSWER_SECONDS, "bytes a second"),
-    Budget("Retry-After of a server", LONGEST_PAUSE_SECONDS, "seconds"),
-)
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})  # temporary (RFC 9110, 6585)
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -71,20 +63,6 @@ _REASONS = (
     ("ended prematurely", "the connection was interrupted"),
     ("closed connection", "the server closed the connection"),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Patience:
-    """Timeouts and retries; `attempts` is the limit of consecutive attempts without progress."""
-
-    attempts: int = 5
-    connect_seconds: float = 10.0
-    read_seconds: float = 30.0
-    pause_seconds: float = 1.0
-    answer_seconds: float = ANSWER_SECONDS
-
-
-PATIENT = Patience()
 
 
 class AgainError(Exception):

@@ -13,9 +13,8 @@ from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.cache import Cache, Checked, Record, file_key
 from imagebuilder.images.checksums import SUFFIX, parse_checksums, read_checksum_file, redacted
-from imagebuilder.images.download import LARGEST_DOWNLOAD_BYTES, download, find_published_checksum
+from imagebuilder.images.deadline import PATIENT, Patience
 from imagebuilder.images.foreign import foreign
-from imagebuilder.images.http_client import PATIENT, Patience
 from imagebuilder.images.resume import forget
 from imagebuilder.images.sparse import Written, hash_file, write_raw
 from imagebuilder.model import SECTOR_BYTES, BaseImage, ImageSource
@@ -223,6 +222,9 @@ def _from_url(job: _Job) -> BaseImage:
 
 def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
     """Download, check and unpack; keep a checked download if only unpacking failed."""
+    # HTTP takes a third of a start, and most starts find their image in the cache.
+    from imagebuilder.images.download import download  # noqa: PLC0415
+
     url = job.source.url
     with _hinting(job.source):
         got = download(
@@ -231,7 +233,7 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
             expected.sha256,
             job.reporter,
             job.patience,
-            most_bytes=_most_bytes(job.source),
+            most_bytes=_most_bytes(job.source.raw_size_bytes),
             allow_http=job.source.allow_http,
         )
     try:
@@ -244,10 +246,9 @@ def _downloaded(job: _Job, part: Path, expected: _Expected) -> Record:
     return record
 
 
-def _most_bytes(source: ImageSource) -> int:
+def _most_bytes(raw: int | None) -> int | None:
     """Return the size limit of a download: the image and other files in its archive."""
-    raw = source.raw_size_bytes
-    return LARGEST_DOWNLOAD_BYTES if raw is None else raw + raw // 16 + _BESIDE_BYTES
+    return None if raw is None else raw + raw // 16 + _BESIDE_BYTES
 
 
 def _expected_of_url(job: _Job) -> _Expected:
@@ -256,6 +257,8 @@ def _expected_of_url(job: _Job) -> _Expected:
         return _Expected(source.sha256.lower(), "given")
     if source.unchecked:
         return _Expected("", "none")
+    from imagebuilder.images.download import find_published_checksum  # noqa: PLC0415 - as above
+
     published = find_published_checksum(source, job.reporter, job.patience)
     if published:
         return _Expected(published, "publisher")

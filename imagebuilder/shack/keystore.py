@@ -49,7 +49,7 @@ def with_identities(
     Keys in the secrets folder are used again, so the result is the same. Those that are missing,
     about to expire or have other names are made again; with `write=False` they stay in memory.
     """
-    if not any(node.keep_host_keys or node.docker.tls for node in classroom.nodes):
+    if not classroom.has_keys:
         return classroom
     with _open_keystore(classroom, write=write, now=now) as keystore:
         nodes = tuple(_with_identity(node, keystore) for node in classroom.nodes)

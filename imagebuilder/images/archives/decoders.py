@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Protocol, cast
 import zstandard
 from isal import igzip_lib
 
-from imagebuilder.images.budgets import Budget
 from imagebuilder.images.foreign import PARSING_ERRORS
 
 if TYPE_CHECKING:
@@ -31,10 +30,6 @@ _LZMA_OVERHEAD_BYTES = 2 << 20
 
 # Even an empty member takes time; those of bgzip have 64 KiB.
 MOST_MEMBERS = 1 << 18
-BUDGETS = (
-    Budget("the window of an xz or zstd file", LARGEST_WINDOW_BYTES, "bytes"),
-    Budget("consecutive gz, bz2, xz or zstd streams of a file", MOST_MEMBERS, "count"),
-)
 
 # The decoder has no limit of output, so the input is limited: a block of 4 bytes unpacks to
 # up to 128 KiB (RFC 8878, 3.1.1.2.4).

@@ -9,7 +9,6 @@ from imagebuilder.errors import ImageError
 from imagebuilder.images.archives.decoders import CHUNK_BYTES, MAKERS, LimitError, decoded
 from imagebuilder.images.archives.formats import kind_of_head
 from imagebuilder.images.archives.members import choose_member, may_be_image
-from imagebuilder.images.budgets import Budget
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,10 +20,6 @@ if TYPE_CHECKING:
 # Headers of one entry include a long name or the map of a sparse file.
 MOST_HEADER_BYTES = 1 << 20
 MOST_ENTRIES = 10_000
-BUDGETS = (
-    Budget("headers of one file in a tar", MOST_HEADER_BYTES, "bytes"),
-    Budget("files in a tar", MOST_ENTRIES, "count"),
-)
 _BUFFER_BYTES = 1 << 16
 _HINT = "unpack it, and use the image itself"
 

@@ -33,7 +33,6 @@ from imagebuilder.images.archives.xz_zstd import (
     xz_blocks,
     zst_size,
 )
-from imagebuilder.images.budgets import Budget
 from imagebuilder.images.foreign import PARSING_ERRORS
 
 if TYPE_CHECKING:
@@ -51,11 +50,6 @@ LARGEST_DIRECTORY_BYTES = 4 << 20
 
 # A tar.xz in a zip, as build services make them, has three.
 MOST_LAYERS = 4
-BUDGETS = (
-    Budget("an unpacked image without a known size", LARGEST_IMAGE_BYTES, "bytes"),
-    Budget("the directory of a zip", LARGEST_DIRECTORY_BYTES, "bytes"),
-    Budget("layers of compression", MOST_LAYERS, "count"),
-)
 _ZIP_ERRORS: tuple[type[Exception], ...] = (zipfile.BadZipFile, OSError, *PARSING_ERRORS)
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # APPNOTE.TXT 4.3.7: signature, name and extra length
 

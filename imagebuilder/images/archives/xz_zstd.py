@@ -24,7 +24,6 @@ from imagebuilder.images.archives.decoders import (
     refuse_many,
     window_error,
 )
-from imagebuilder.images.budgets import Budget
 from imagebuilder.workers import worker_pool
 
 if TYPE_CHECKING:
@@ -42,13 +41,6 @@ LARGEST_INDEX_BYTES = 2 << 20
 
 # 512 GiB in blocks of 128 KiB; each needs a read.
 MOST_ZST_BLOCKS = 1 << 22
-BUDGETS = (
-    Budget("an xz block that is decoded in parallel", LARGEST_PARALLEL_BYTES, "bytes"),
-    Budget("xz blocks decoded ahead", AHEAD_BYTES, "bytes"),
-    Budget("the index of an xz stream", LARGEST_INDEX_BYTES, "bytes"),
-    Budget("blocks of an xz file", MOST_XZ_BLOCKS, "count"),
-    Budget("blocks and frames of a zstd file", MOST_ZST_BLOCKS, "count"),
-)
 _ZST_MAGIC = 0xFD2FB528
 _ZST_SKIPPABLE = 0x184D2A50
 _ZST_HEADER_BYTES = 18

@@ -17,8 +17,8 @@ import pytest
 
 from imagebuilder.errors import ImageError, SourceError
 from imagebuilder.images.cache import Cache
+from imagebuilder.images.deadline import Patience
 from imagebuilder.images.download import download
-from imagebuilder.images.http_client import Patience
 from imagebuilder.images.obtain import find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.lib.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum

@@ -17,9 +17,9 @@ import pytest
 
 from imagebuilder.errors import RpiImageError, SourceError
 from imagebuilder.images.cache import Cache
-from imagebuilder.images.checksums import CHECKSUM_FILE_BYTES
+from imagebuilder.images.checksums import MOST_CHECKSUM_BYTES
+from imagebuilder.images.deadline import Patience
 from imagebuilder.images.download import download, find_published_checksum
-from imagebuilder.images.http_client import Patience
 from imagebuilder.images.obtain import obtain_base
 from imagebuilder.model import ImageSource
 from tests.lib.archives import Recorder, make_image, pack, publish_checksum, sha256sum
@@ -323,7 +323,7 @@ def test_a_checksum_without_end_is_refused() -> None:
 def test_a_checksum_that_grows_when_unpacked_is_refused(coding: bytes) -> None:
     compress = gzip.compress if coding == b"gzip" else zlib.compress
     bomb = compress(bytes(100 << 20), 9)
-    assert len(bomb) < CHECKSUM_FILE_BYTES
+    assert len(bomb) < MOST_CHECKSUM_BYTES
     head = OK + b"Content-Encoding: %s\r\nContent-Length: %d\r\n\r\n" % (coding, len(bomb))
     with talking(saying(head + bomb)) as (url, _):
         source = ImageSource("x", url=f"{url}/x")

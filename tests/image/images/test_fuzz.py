@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.images.archives.unpack import open_stream
+from imagebuilder.images.deadline import Patience
 from imagebuilder.images.download import download, find_published_checksum
-from imagebuilder.images.http_client import Patience
 from imagebuilder.model import ImageSource
 from tests.lib.archives import Recorder
 from tests.lib.webserver import talking, without_proxies
