@@ -3,7 +3,8 @@
 The shack holds a key-value store with consul's HTTP interface and a real Docker registry behind
 a gate that can refuse. The images are stand-ins made by `docker import` of a busybox folder:
 `consul` passes its port on to the shack it was told to join, `swarm` registers there as Swarm
-0.2 does (the first failure ends it). Run as a script this file is the shack's server.
+0.2 does (the first failure ends it), or under the path of 0.3 and later (discovery/kv/kv.go).
+Run as a script this file is the shack's server.
 """
 
 from __future__ import annotations
@@ -54,9 +55,11 @@ SWARM = """#!/bin/sh
 echo "argv $*"
 url=${4#consul://}
 host=${url%%/*}
+path=${url#*/}
+[ "$2" = --addr ] || path=$path/docker/swarm/nodes
 register() {
     printf 'PUT /v1/kv/%s/%s HTTP/1.0\\r\\nContent-Length: %s\\r\\n\\r\\n%s' \\
-        "${url#*/}" "$1" "${#1}" "$1" | nc -w 5 "${host%:*}" "${host##*:}" | grep -q ' 200 '
+        "$path" "$1" "${#1}" "$1" | nc -w 5 "${host%:*}" "${host##*:}" | grep -q ' 200 '
 }
 register "$3" || { echo 'level=fatal msg="cannot register"'; exit 1; }
 while sleep 1; do register "$3"; done

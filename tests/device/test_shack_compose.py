@@ -100,7 +100,7 @@ def test_the_card_s_script_joins_with_images_from_the_class_registry(
 ) -> None:
     import_card_images(lab.shack)
     said = lab.make(shack, "preload")
-    assert "where the nodes find them" in said
+    assert f"preloaded to {SHACK}:5000, where the nodes find them" in said
     file = lab.shack.folder / "class" / "classroom.yml"
     with node_of(lab.pupils[2]) as node:
         assert node.docker("images", "-q") == ""
