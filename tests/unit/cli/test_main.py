@@ -53,6 +53,25 @@ def test_help_imports_no_command_and_no_library_but_click() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("command", ["check", "batch -n", "diff"])
+def test_what_asks_no_server_and_makes_no_key_imports_neither(command: str, tmp_path: Path) -> None:
+    (tmp_path / "room.yml").write_text(
+        "profile: armv7\nimage: sample\nnodes: [{hostname: pi-01, timezone: Etc/UTC}]\n"
+    )
+    script = (
+        "import sys; from imagebuilder.cli.main import run\n"
+        "assert run(sys.argv[1:]) == 0; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *command.split(), tmp_path / "room.yml"],
+        capture_output=True, text=True, check=True, cwd=ROOT,
+        env={**os.environ, "RPI_IMAGE_CACHE": str(tmp_path / "cache")},
+    )  # fmt: skip
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "imagebuilder.settings.load" in loaded
+    assert not loaded & {"requests", "urllib3", "http.client", "cryptography"}
+
+
 def test_help_comes_within_150_ms_of_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the processor's time, which a busy machine changes least; the best of five runs."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # measuring takes time itself
