@@ -44,7 +44,7 @@ def words_of_dockerd(pi: Pi) -> list[str]:
     return pi.tell("tr '\\0' ' ' </proc/$(pidof dockerd)/cmdline").split()
 
 
-def expect_node(pi: Pi, image: Path) -> None:
+def expect_node(pi: Pi, image: Path, driver: str) -> None:
     """Check what holds for every node of SETTINGS, on every generation."""
     manifest = json.loads(image.with_suffix(".json").read_text())
     hostname = manifest["hostname"]
@@ -53,9 +53,8 @@ def expect_node(pi: Pi, image: Path) -> None:
     assert pi.tell("getent hosts shack").split() == [nodes.SHACK, "shack"]
     assert pi.tell("cat /var/lib/rpi-image/installed").strip() == manifest["config_hash"]
     words = words_of_dockerd(pi)
-    old = manifest["generation"] in ("occidentalis", "device-init")
     for word in (
-        f"--storage-driver=overlay{'' if old else '2'}",
+        f"--storage-driver={driver}",
         "-D",
         "tcp://0.0.0.0:2375",
         "arch=armv7",
@@ -64,9 +63,7 @@ def expect_node(pi: Pi, image: Path) -> None:
     assert f"--registry-mirror=http://{nodes.SHACK}:5001" in words
     labels = pi.tell("docker info --format '{{json .Labels}}'")
     assert sorted(json.loads(labels)) == ["arch=armv7", "room=B12/é"]
-    assert pi.tell("docker info --format '{{.Driver}}'").strip() == (
-        "overlay" if old else "overlay2"
-    )
+    assert pi.tell("docker info --format '{{.Driver}}'").strip() == driver
     # The card was built hours ahead of the Pi's clock.
     assert int(pi.tell("date +%s")) >= int((image.parent / "epoch").read_text())
 
@@ -159,6 +156,8 @@ EXPECT_WIFI: dict[str, Callable[[Pi], None]] = {
     "trixie-without-user-data": expect_netplan,
     "firstrun-bookworm": expect_network_manager,
 }
+# Their images expect the storage driver overlay; HypriotOS from 1.2 on expects overlay2.
+OF_2015 = ("occidentalis-wheezy", "occidentalis-jessie", "device-init-1.0")
 # Their vendor writes time zone and locale after us.
 LATE = ("occidentalis-wheezy", "occidentalis-jessie")
 
@@ -178,7 +177,7 @@ def test_card_makes_the_node(generation: str, start: StartPi, tmp_path: Path) ->
     status = up(pi)
     assert status["install"] == "ok", status
     assert status["address"] == "10.0.2.50"
-    expect_node(pi, image)
+    expect_node(pi, image, "overlay" if generation in OF_2015 else "overlay2")
     expect_alone(pi, tmp_path)
     EXPECT_WIFI[generation](pi)
     expect_vendor_done(pi, generation)
@@ -198,7 +197,7 @@ def test_cluster_and_a_second_boot(start: StartPi, tmp_path: Path) -> None:
     image = nodes.build(nodes.Node("occidentalis-jessie", settings=settings), tmp_path)
     pi = start(image)
     joined(pi, "10.0.2.15")
-    expect_node(pi, image)
+    expect_node(pi, image, "overlay")
     expect_wpa(pi)
     expect_login(pi, tmp_path, "pi")
     before = pi.tell(FILES)
