@@ -110,7 +110,8 @@ def act_as_caller() -> None:
 
 
 def _become(user: int, groups: list[int]) -> None:
-    from imagebuilder.devices import access, companion
+    from imagebuilder.cli import companion
+    from imagebuilder.devices import access
 
     access.use(companion.start())
     os.setgroups(groups)
@@ -127,7 +128,8 @@ def _become(user: int, groups: list[int]) -> None:
 def allow_helpers() -> None:
     """Allow a command to open devices by udisks2 or sudo, both of which ask the user."""
     if sys.platform.startswith("linux"):
-        from imagebuilder.devices import access, companion, udisks
+        from imagebuilder.cli import companion
+        from imagebuilder.devices import access, udisks
 
         access.allow(udisks.start, companion.start_by_sudo)
 

@@ -1,7 +1,7 @@
 """Open devices as the user who runs the program, or by a helper that may do what the user may not.
 
-The helpers are the opener that stays root (`companion`) and udisks2 (`udisks`). Which of them may
-be started is up to the caller of the library, because both may ask for a password.
+The helpers are the opener that stays root (`cli.companion`) and udisks2 (`udisks`). Which of them
+may be started is up to the caller of the library, because both may ask for a password.
 """
 
 from __future__ import annotations

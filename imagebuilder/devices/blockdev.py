@@ -26,13 +26,14 @@ if TYPE_CHECKING:
 if sys.platform != "win32":  # the module is imported there, but no device is opened
     import fcntl
 
-if sys.platform.startswith("linux"):
-    from imagebuilder.devices.opener import BLKFLSBUF, BLKRRPART, CDROMEJECT, LOOP_SET_DIRECT_IO
-
-# Requests of include/uapi/linux/fs.h.
+# Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.
 _BLKROGET = 0x125E
+BLKRRPART = 0x125F
+_BLKFLSBUF = 0x1261
 _BLKGETSIZE64 = 0x80081272
 _BLKGETDISKSEQ = 0x80081280
+_CDROMEJECT = 0x5309
+_LOOP_SET_DIRECT_IO = 0x4C08
 _ON_LINUX = sys.platform.startswith("linux")
 _DIRECT = getattr(os, "O_DIRECT", 0)
 
@@ -87,7 +88,7 @@ class BlockDevice:
             os.fsync(self._descriptor)
         if _ON_LINUX:
             with suppress(OSError):
-                access.request(self._descriptor, BLKFLSBUF)
+                access.request(self._descriptor, _BLKFLSBUF)
 
     def reread_table(self) -> bool:
         """Make the kernel read the partition table; return False if it does not."""
@@ -104,7 +105,7 @@ class BlockDevice:
         if not _ON_LINUX:
             return False
         try:
-            access.request(self._descriptor, CDROMEJECT)
+            access.request(self._descriptor, _CDROMEJECT)
         except OSError:
             return False
         return True
@@ -166,7 +167,7 @@ def open_for_reading(device: Device) -> Iterator[BlockDevice]:
     try:
         if _ON_LINUX:
             with suppress(OSError):
-                access.request(descriptor, BLKFLSBUF)
+                access.request(descriptor, _BLKFLSBUF)
         with _past_backing_file(device, descriptor):
             yield BlockDevice(device.path, descriptor, device.size_bytes)
     finally:
@@ -198,7 +199,7 @@ def _is_buffered_loop(device: Device) -> bool:
 
 def _set_loop_direct(descriptor: int, *, on: bool) -> bool:
     try:
-        access.request(descriptor, LOOP_SET_DIRECT_IO, int(on))
+        access.request(descriptor, _LOOP_SET_DIRECT_IO, int(on))
     except OSError:
         return False
     return True

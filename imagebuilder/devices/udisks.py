@@ -6,7 +6,7 @@ import errno
 import os
 from typing import Any
 
-from imagebuilder.devices.opener import BLKRRPART
+from imagebuilder.devices.blockdev import BLKRRPART
 
 _NAME = "org.freedesktop.UDisks2"
 _MANAGER = "/org/freedesktop/UDisks2/Manager"

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-REQUESTS = BLKRRPART, BLKFLSBUF, CDROMEJECT, LOOP_SET_DIRECT_IO = 0x125F, 0x1261, 0x5309, 0x4C08
+REQUESTS = (0x125F, 0x1261, 0x5309, 0x4C08)  # BLKRRPART, BLKFLSBUF, CDROMEJECT, LOOP_SET_DIRECT_IO
 FLAGS = (os.O_RDONLY, os.O_DIRECT, os.O_RDWR | os.O_EXCL, os.O_RDWR | os.O_EXCL | os.O_DIRECT)
 
 
