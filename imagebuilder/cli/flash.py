@@ -94,7 +94,7 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path, readable=False))
 @node_option
 @node_options
 @with_console

@@ -25,8 +25,7 @@ FLAGS = (os.O_RDONLY, os.O_DIRECT, os.O_RDWR | os.O_EXCL, os.O_RDWR | os.O_EXCL 
 def mounts() -> Iterator[tuple[str, set[str]]]:
     """Yield each mount point with the numbers of its file system and (for btrfs) its source."""
     for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
-        before, _, after = line.partition(" - ")
-        words, source = before.split(" "), after.split(" ")[1]
+        words, source = line.split(" "), line.partition(" - ")[2].split(" ")[1]
         point = re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), words[4])
         yield point, {words[2], number_of(source) if source.startswith("/") else ""}
 
@@ -83,10 +82,10 @@ def answer(message: bytes, given: list[int]) -> None:
 
 def connected(path: str) -> socket.socket:
     """Return the channel to the program of the user who called sudo, in a folder of that user."""
+    folder = Path(path).parent.lstat()
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel.connect(path)
     peer = channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)  # its pid, uid and gid
-    folder = Path(path).parent.lstat()
     users = {int(os.environ["SUDO_UID"]), folder.st_uid, int.from_bytes(peer[4:8], sys.byteorder)}
     if len(users) > 1 or folder.st_mode != stat.S_IFDIR | stat.S_IRWXU:
         sys.exit("error: the socket is not of the user who called sudo")
