@@ -41,6 +41,11 @@ class Companion:
         """Unmount the file system on a device."""
         self._ask(f"unmount 0 {path}")
 
+    def close(self) -> None:
+        """Let the opener end."""
+        self._channel.close()
+        self._process.wait()
+
     def _ask(self, message: str, *descriptors: int) -> int:
         """Return the descriptor of the answer, or -1. Raise OSError as the opener did."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -48,7 +53,7 @@ class Companion:
             with theirs:
                 given = [theirs.fileno(), *descriptors]
                 socket.send_fds(self._channel, [os.fsencode(message)], given)
-            text, found, _, _ = socket.recv_fds(ours, 16, 1, socket.MSG_CMSG_CLOEXEC)
+            text, found, _, _ = socket.recv_fds(ours, 16, 1)
         if code := int(text) if text else errno.EPIPE:
             raise OSError(code, os.strerror(code))
         return found[0] if found else -1

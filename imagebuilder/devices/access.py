@@ -105,7 +105,9 @@ def open_device(path: str | Path, flags: int, *, start: bool = True) -> int:
         helper = _access.start(real) if start and is_device else _access.helper
         if helper is None or not is_device:
             raise
-        return helper.open(real, flags)
+        descriptor = helper.open(real, flags & ~os.O_CLOEXEC)
+        os.set_inheritable(descriptor, False)  # noqa: FBT003 - has no keywords
+        return descriptor
 
 
 def request(descriptor: int, number: int, argument: int = 0) -> None:

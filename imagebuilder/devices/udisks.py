@@ -22,7 +22,6 @@ class UDisks:
         mode, options = "rw" if flags & os.O_RDWR else "r", {"flags": ("i", flags & _PASSED)}
         (opened,) = _call(_object_of(path), "Block", "OpenDevice", "sa{sv}", mode, options)
         descriptor: int = opened.to_raw_fd()
-        os.set_inheritable(descriptor, False)  # noqa: FBT003 - has no keywords
         return descriptor
 
     def request(self, descriptor: int, number: int, argument: int) -> None:

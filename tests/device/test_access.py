@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import termios
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.device.cards import CARD_BYTES, SmallImage, card, flash
+from tests.device.cards import CARD_BYTES, SmallImage, card, flash, is_same
 from tests.lib.teacher import (
     CLASS,
     PASSWORD,
@@ -48,12 +47,6 @@ def device(tmp_path: Path) -> Iterator[str]:
         yield made
 
 
-def is_written(device: str, image: Path) -> bool:
-    need("cmp")
-    command = ["cmp", "-n", str(image.stat().st_size), str(image), device]
-    return subprocess.run(command, check=False).returncode == 0
-
-
 def openers() -> list[dict[str, str]]:
     return processes("opener.py", of="-I -S")
 
@@ -75,7 +68,7 @@ def test_what_reads_images_is_never_root(
         terminal.type(f"{device}\n")
         assert terminal.end() == 0, terminal.shown
     assert "written and verified" in terminal.shown
-    assert is_written(device, small.path)
+    assert is_same(device, small.path)
     assert openers() == []
 
 
@@ -98,7 +91,7 @@ def test_sudo_asks_on_the_terminal_and_leaves_it_as_it_was(
         terminal.until("interrupted")
         terminal.end()
     assert openers() == []
-    assert not is_written(device, small.path)
+    assert not is_same(device, small.path)
 
 
 def test_a_refused_password_writes_nothing(user: Teacher, device: str) -> None:
@@ -132,7 +125,7 @@ def test_the_group_of_disks_needs_no_root(user: Teacher, device: str, small: Sma
         os.chown(device, 0, 0)
         Path(device).chmod(0o600)
     assert done.returncode == 0, done.stderr
-    assert is_written(device, small.path)
+    assert is_same(device, small.path)
     assert "sudo" not in done.stderr
 
 
