@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import stat
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.disk.extent import Partition
-    from imagebuilder.disk.reader import ReadAt
+    from imagebuilder.disk.reader import Opener, ReadAt
     from imagebuilder.images.cache import Cache
     from imagebuilder.plan.boot_files import BootFiles
 
@@ -109,14 +110,16 @@ class ImageReport:
         }
 
 
-def inspect_file(path: Path, cache: Cache, reporter: Reporter = SILENT) -> ImageReport:
+def inspect_file(
+    path: Path, cache: Cache, reporter: Reporter = SILENT, opener: Opener = os.open
+) -> ImageReport:
     """Return the report of an image, compressed image or device. Raise ImageError on failure."""
-    with _open_any(path, cache, reporter) as disk, reading(str(path), ImageError):
+    with _open_any(path, cache, reporter, opener) as disk, reading(str(path), ImageError):
         return inspect_disk(disk)
 
 
 @contextmanager
-def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
+def _open_any(path: Path, cache: Cache, reporter: Reporter, opener: Opener) -> Iterator[ReadAt]:
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -126,7 +129,7 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter) -> Iterator[ReadAt]:
     if stat.S_ISDIR(mode):
         raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
-        with open_raw(path) as raw:
+        with open_raw(path, opener) as raw:
             yield raw
         return
     with (

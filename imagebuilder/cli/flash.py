@@ -15,6 +15,7 @@ from imagebuilder.cli.cards import (
     show_refusal,
 )
 from imagebuilder.cli.options import chosen_nodes, node_options, not_empty, with_console, yes
+from imagebuilder.cli.process import allow_helpers
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.devices.targets import judge_devices
@@ -72,6 +73,7 @@ def flash(
     chosen = FlashOptions(**options)
     shown = CardReporter(console=console, options=chosen.card)
     session = Session(console=console, allow_http=flags.allow_http)
+    allow_helpers()
     run = FlashRun(workspace=session, prompter=console, flags=flags, options=chosen, finished=shown)
     try:
         return shown.end(run.run(targets))
@@ -92,13 +94,14 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path))
+@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path, readable=False))
 @node_option
 @node_options
 @with_console
 def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
     """Compare a card or an image file with a node or an image; without one, show its node."""
     check_names(flags, node)
+    allow_helpers()
     if not (flags.image or flags.describe_nodes):
         return show_owner(target, owner_of(target), console)
     session = Session(console=console, allow_http=flags.allow_http)

@@ -16,7 +16,9 @@ from imagebuilder.build.inspect import ImageReport, inspect_file
 from imagebuilder.build.manifest import manifest_of, plan_as_json
 from imagebuilder.build.node import NodeBuild
 from imagebuilder.cli.options import dry_run, node_options, output_option, with_console
+from imagebuilder.cli.process import allow_helpers
 from imagebuilder.cli.session import Session
+from imagebuilder.devices import access
 from imagebuilder.errors import ImageError
 from imagebuilder.images.archives.compress import SUFFIXES
 from imagebuilder.progress import human_bytes
@@ -70,7 +72,8 @@ def build(
 @with_console
 def inspect(console: Console, image: Path) -> None:
     """Show the content of IMAGE: a file, a compressed file or a device."""
-    report = inspect_file(image, Session(console=console).cache, console)
+    allow_helpers()
+    report = inspect_file(image, Session(console=console).cache, console, access.open_device)
     if console.as_json:
         console.emit(report.as_json())
         return

@@ -14,11 +14,11 @@ from imagebuilder import __version__
 from imagebuilder.cli.console import Console
 from imagebuilder.cli.process import (
     LostOutputError,
+    act_as_caller,
     drop_output,
     fail_usage,
     interrupt_on_termination,
     report_bug,
-    use_caller_home,
     wrap_streams,
 )
 from imagebuilder.errors import RpiImageError
@@ -90,8 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; report bugs without a traceback."""
-    use_caller_home()
     try:
+        act_as_caller()
         outcome: Any = cli.main(args=arguments, prog_name="rpi-image", standalone_mode=False)
         sys.stdout.flush()
     except RpiImageError as error:

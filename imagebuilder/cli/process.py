@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from imagebuilder import __version__
-from imagebuilder.errors import WriteError
+from imagebuilder.errors import RefusedError, WriteError
 from imagebuilder.files import act_for
 
 
@@ -88,16 +88,50 @@ def wrap_streams() -> _Stderr:
     return stderr
 
 
-def use_caller_home() -> None:
-    """Under sudo, use the home (cache, `~/`) of the user who called it, not that of root."""
-    caller = os.environ.get("SUDO_UID", "")
-    if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal():
+def act_as_caller() -> None:
+    """Under sudo, become the user who called it, for good; only a companion stays root.
+
+    Root has nothing to do but to open devices. On macOS there is no companion: only use the home
+    (cache, `~/`) of the user. Raise RefusedError if that user cannot run the program.
+    """
+    caller, group = (os.environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID"))
+    if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal() or not int(caller):
         return
     import pwd
 
-    act_for(int(caller))
+    user, groups = int(caller), [int(group)] if group.isdecimal() else []
+    act_for(user)
     with contextlib.suppress(KeyError):
-        os.environ["HOME"] = pwd.getpwuid(int(caller)).pw_dir
+        entry = pwd.getpwuid(user)
+        groups = os.getgrouplist(entry.pw_name, *(groups or [entry.pw_gid]))
+        os.environ["HOME"] = entry.pw_dir
+    if sys.platform.startswith("linux"):
+        _become(user, groups or [user])
+
+
+def _become(user: int, groups: list[int]) -> None:
+    from imagebuilder.cli import companion
+    from imagebuilder.devices import access
+
+    access.use(companion.start())
+    os.setgroups(groups)
+    os.setresgid(groups[0], groups[0], groups[0])
+    os.setresuid(user, user, user)
+    for path in (os.__file__, click.__file__, __file__):
+        if not os.access(path, os.R_OK):
+            raise RefusedError(
+                f"user {user}, who called sudo, cannot read {path}",
+                "install rpi-image where that user can read it",
+            )
+
+
+def allow_helpers() -> None:
+    """Allow a command to open devices by udisks2 or sudo, both of which ask the user."""
+    if sys.platform.startswith("linux"):
+        from imagebuilder.cli import companion
+        from imagebuilder.devices import access, udisks
+
+        access.allow(udisks.start, companion.start_by_sudo)
 
 
 def drop_output() -> None:

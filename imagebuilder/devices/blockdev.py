@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagebuilder.devices import inventory, macos
+from imagebuilder.devices import access, inventory, macos
 from imagebuilder.devices.inventory import load_device
 from imagebuilder.devices.safety import may_unmount, mounted_parts, same_device
 from imagebuilder.errors import ImageError, RefusedError, WriteError
@@ -28,7 +28,7 @@ if sys.platform != "win32":  # the module is imported there, but no device is op
 
 # Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.
 _BLKROGET = 0x125E
-_BLKRRPART = 0x125F
+BLKRRPART = 0x125F
 _BLKFLSBUF = 0x1261
 _BLKGETSIZE64 = 0x80081272
 _BLKGETDISKSEQ = 0x80081280
@@ -88,14 +88,14 @@ class BlockDevice:
             os.fsync(self._descriptor)
         if _ON_LINUX:
             with suppress(OSError):
-                fcntl.ioctl(self._descriptor, _BLKFLSBUF)
+                access.request(self._descriptor, _BLKFLSBUF)
 
     def reread_table(self) -> bool:
         """Make the kernel read the partition table; return False if it does not."""
         if not _ON_LINUX:
             return True
         try:
-            fcntl.ioctl(self._descriptor, _BLKRRPART)
+            access.request(self._descriptor, BLKRRPART)
         except OSError as error:
             return error.errno == errno.EINVAL  # a loop device without partition scan
         return True
@@ -105,7 +105,7 @@ class BlockDevice:
         if not _ON_LINUX:
             return False
         try:
-            fcntl.ioctl(self._descriptor, _CDROMEJECT)
+            access.request(self._descriptor, _CDROMEJECT)
         except OSError:
             return False
         return True
@@ -167,7 +167,7 @@ def open_for_reading(device: Device) -> Iterator[BlockDevice]:
     try:
         if _ON_LINUX:
             with suppress(OSError):
-                fcntl.ioctl(descriptor, _BLKFLSBUF)
+                access.request(descriptor, _BLKFLSBUF)
         with _past_backing_file(device, descriptor):
             yield BlockDevice(device.path, descriptor, device.size_bytes)
     finally:
@@ -178,8 +178,8 @@ def open_for_reading(device: Device) -> Iterator[BlockDevice]:
 def _past_backing_file(device: Device, descriptor: int) -> Iterator[None]:
     """Make a loop device bypass the page cache of its file, which O_DIRECT alone does not.
 
-    Restored at the end of the block. Without effect if the kernel refuses it: not root, or the file
-    system of the file does not support it or has larger sectors.
+    Restored at the end of the block. Without effect if the kernel refuses it: the file system of
+    the file does not support it or has larger sectors.
     """
     changed = _is_buffered_loop(device) and _set_loop_direct(descriptor, on=True)
     try:
@@ -199,7 +199,7 @@ def _is_buffered_loop(device: Device) -> bool:
 
 def _set_loop_direct(descriptor: int, *, on: bool) -> bool:
     try:
-        fcntl.ioctl(descriptor, _LOOP_SET_DIRECT_IO, int(on))
+        access.request(descriptor, _LOOP_SET_DIRECT_IO, int(on))
     except OSError:
         return False
     return True
@@ -208,7 +208,7 @@ def _set_loop_direct(descriptor: int, *, on: bool) -> bool:
 def _open(path: str, flags: int) -> int:
     real = path if _ON_LINUX else macos.raw_path(path)
     try:
-        return os.open(real, flags | os.O_CLOEXEC)
+        return access.open_device(real, flags)
     except OSError as error:
         hints = {
             errno.EBUSY: "unmount it, or close the program that uses it",
@@ -283,6 +283,6 @@ def unmounted(device: Device) -> Device:
         return load_device(device.path)
     for part, point in mounted_parts(device):
         done = subprocess.run(["umount", "--", point], capture_output=True, check=False)
-        if done.returncode != 0:
+        if done.returncode != 0 and not access.unmount(part):
             raise RefusedError(f"cannot unmount {part}", "close what uses it, and try again")
     return load_device(device.path)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagebuilder.devices import macos
+from imagebuilder.devices import access, macos
 from imagebuilder.devices.device import Device, DevicePart
 from imagebuilder.devices.loops import with_relatives
 from imagebuilder.devices.safety import is_system_mount, sanitise
@@ -274,7 +274,7 @@ def _ask_loop(name: str) -> tuple[int, int, int] | None:
     """Return the numbers from the kernel, valid even if the file was renamed (loop_info64)."""
     answer = bytearray(_LOOP_INFO_BYTES)
     try:
-        descriptor = os.open(f"/dev/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = access.open_device(f"/dev/{name}", os.O_RDONLY, start=False)
     except OSError:
         return None
     try:

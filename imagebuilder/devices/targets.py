@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from imagebuilder.devices import access
 from imagebuilder.devices.blockdev import PERMISSION_HINT, unmounted
 from imagebuilder.devices.device import describe, describe_content
 from imagebuilder.devices.inventory import device_holding, list_devices, load_device
@@ -40,18 +40,31 @@ def choose_targets(
         device = load_device(path)
         own = replace(policy, taken=tuple(other.major_minor for other in found))
         if only_mounted(device, own) and _wants_unmount(device, prompter, unmount=unmount):
-            _check_writable(device)
+            _gain_access(device)
             device = unmounted(device)
         refuse(device, own)
-        _check_writable(device)
+        if _gain_access(device):  # a helper sees more of loop devices
+            device = load_device(path)
+            refuse(device, own)
         found.append(device)
     return tuple(found)
 
 
-def _check_writable(device: Device) -> None:
-    """Raise RefusedError without write permission, before a download instead of after it."""
-    if not os.access(device.path, os.W_OK):
+def _gain_access(device: Device) -> bool:
+    """Return whether a helper was started to write a device, before a download instead of after it.
+
+    Raise RefusedError without write permission.
+    """
+    before = access.has_helper()
+    if not access.may_write(device.path):
         raise RefusedError(f"no permission to write {device.path}", PERMISSION_HINT)
+    return access.has_helper() and not before
+
+
+def prepare_access() -> None:
+    """Ask now for what cards to come need. Raise RefusedError if they could not be written."""
+    if not access.prepare():
+        raise RefusedError("no permission to write cards", PERMISSION_HINT)
 
 
 def _wants_unmount(device: Device, prompter: Prompter, *, unmount: bool | None) -> bool:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 from imagebuilder.errors import ImageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    Opener = Callable[[Path, int], int]
 
 _LARGEST_OFFSET = 1 << 62
 
@@ -41,10 +42,10 @@ class RawFile:
 
 
 @contextmanager
-def open_raw(path: Path) -> Iterator[RawFile]:
+def open_raw(path: Path, opener: Opener = os.open) -> Iterator[RawFile]:
     """Open a raw image or block device. Raise ImageError if it cannot be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = opener(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise ImageError(
             f"cannot read {path}: {error.strerror}", "check the path and its permissions"

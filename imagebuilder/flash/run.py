@@ -17,6 +17,7 @@ from imagebuilder.devices.targets import (
     agree,
     choose_targets,
     confirm,
+    prepare_access,
     protected_file,
     protected_folder,
 )
@@ -220,6 +221,7 @@ class FlashRun:
         claims = self._claims(again=self.options.again)
         names = claims.pending([node.hostname for node in nodes])
         waiting = [node for node in nodes if node.hostname in names]
+        prepare_access()
         with self._contents() as contents, open_uevents() as events:
             # Fetch now, so that no card waits for a download later.
             for image in {node.image for node in waiting}:

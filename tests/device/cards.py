@@ -242,3 +242,10 @@ def boots(device: str | Path) -> bool:
 def is_void(device: str | Path) -> bool:
     """Return whether the first chunk is all zeros."""
     return not any(head_of(device))
+
+
+def is_same(device: str, image: Path) -> bool:
+    """Return whether a device begins with an image."""
+    need("cmp")
+    command = ["cmp", "-s", "-n", str(image.stat().st_size), str(image), device]
+    return subprocess.run(command, check=False).returncode == 0
