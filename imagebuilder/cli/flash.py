@@ -44,7 +44,7 @@ allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over
 @yes
 @allow_loop
 @allow_large
-@click.option("--full", is_flag=True, help="Write every byte of the image, also unused ones.")
+@click.option("--full", is_flag=True, help="Write every byte of the image, also all free ones.")
 @click.option("--reuse", is_flag=True, help="Write only what differs from the card.")
 @click.option("--no-verify", is_flag=True, help="Do not read back what was written.")
 @click.option("--eject", is_flag=True, help="Eject each finished card.")

@@ -20,13 +20,17 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 4 << 20
 GRAIN_BYTES = 1 << 20
+# As far as files of a node can have reached on a card that served another class: they follow the
+# image's own, and Linux takes the next free clusters for each file that it writes anew.
+REACH_BYTES = 16 << 20
 
 
 def plan_write_set(disk: ReadAt, patch: Patch, *, full: bool = False) -> tuple[Extent, ...]:
     """Return the ranges to write: sorted, disjoint, rounded to GRAIN_BYTES, within the disk.
 
     `disk` is the patched disk. The ranges include the first chunk, the patch, all gaps between
-    partitions, and every partition with an unknown file system.
+    partitions, every partition with an unknown file system, and on FAT the free clusters up to
+    REACH_BYTES after the last used one, which may hold secrets of another class.
     """
     whole = Extent(0, disk.size_bytes)
     if full:
@@ -58,10 +62,10 @@ def _used(disk: ReadAt) -> Iterator[Extent]:
 def used_of(disk: ReadAt, partition: Partition) -> tuple[Extent, ...]:
     """Return the used ranges of one partition; all of it if its file system is not known."""
     where = (partition.start_bytes, partition.size_bytes)
-    for used_extents in (ext4.used_extents, usage.used_extents):
-        found = used_extents(disk, *where)
-        if found is not None:
-            return found
+    if (found := ext4.used_extents(disk, *where)) is not None:
+        return found
+    if (found := usage.used_extents(disk, *where, reach_bytes=REACH_BYTES)) is not None:
+        return found
     return (Extent(*where),)
 
 

@@ -21,8 +21,11 @@ from imagebuilder.shack.services import (
     class_images,
     class_platform,
     encryption_key,
+    follows_addresses,
+    manager_image,
     plan_services,
     project_name,
+    swarm_path,
     uses_tls,
 )
 
@@ -167,6 +170,8 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "project": project_name(classroom),
         "shack": shack,
         "kind": shack.kind,
+        "follows": shack.kind != "classic" or follows_addresses(manager_image(classroom, shack)),
+        "swarm_path": swarm_path(classroom),
         "services": services,
         "volumes": tuple(name for service in services for name in service.data),
         "nodes": nodes,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SourceError
 from imagebuilder.shack.cluster import gather
+from imagebuilder.shack.services import follows_addresses, manager_image
 from imagebuilder.shack.status import (
     ClusterState,
     NodeStatus,
     compare,
     everyone_joined,
+    host_of,
     with_cards,
 )
 
@@ -58,7 +60,7 @@ def observe(
 
 def _look(classroom: Classroom, cards: Sequence[PiReport], timeout_seconds: float) -> Observation:
     state = gather(classroom, timeout_seconds=timeout_seconds)
-    warning = _manager_warning(classroom, state) if state.engines is None else ""
+    warning = _manager_warning(classroom, state)
     return Observation(state, compare(classroom, state, cards), warning)
 
 
@@ -72,5 +74,18 @@ def _without_shack(
 def _manager_warning(classroom: Classroom, state: ClusterState) -> str:
     # Nodes do not run consul in swarm mode: without the manager nothing is known of them.
     swarm_mode = classroom.shack is not None and classroom.shack.kind == "swarm-mode"
-    words = "the manager does not answer" if swarm_mode else "only consul was queried"
-    return f"{words}: {state.manager_error}"
+    if state.engines is None:
+        words = "the manager does not answer" if swarm_mode else "only consul was queried"
+        return f"{words}: {state.manager_error}"
+    if classroom.shack is None or swarm_mode:
+        return ""
+    image = manager_image(classroom, classroom.shack)
+    registered = {host_of(address) for address in state.registered}
+    there = {member.address for member in state.members if member.alive} & registered
+    unknown = sorted(there - {engine.address for engine in state.engines})
+    if follows_addresses(image) or not unknown:
+        return ""
+    return (
+        f"{image} does not follow a change of address, here {', '.join(unknown)}: "
+        "run `docker restart swarmmanager` on the shack"
+    )

@@ -160,6 +160,11 @@ def manager_image(classroom: Classroom, shack: Shack) -> str:
     return shack.swarm_image or (_MANAGER_OF_OLD_DOCKER if old else _MANAGER)
 
 
+def follows_addresses(image: str) -> bool:
+    """Return whether a classic manager follows a node's address: 1.1.3 does, 0.2.0 does not."""
+    return image_version(image) >= _SWARM_KV_MOVED
+
+
 def _joining(classroom: Classroom) -> list[NodeSettings]:
     return [node for node in classroom.nodes if node.cluster.enabled]
 

@@ -102,6 +102,20 @@ def test_gaps_and_the_odd_end_are_written_and_the_rest_is_left(
 
 
 @pytest.mark.root
+def test_a_card_of_another_class_keeps_none_of_its_secrets_on_the_boot_partition(
+    tmp_path: Path, small: SmallImage
+) -> None:
+    """Where files of a node can have been: up to 16 MiB after the last used cluster."""
+    with card(tmp_path, CARD_BYTES) as device:
+        assert flash(device, "--image", small.path, *SAFE).returncode == 0
+        boot = cut(tmp_path, device, BOOT_START, BOOT_MIB)
+    run("fsck.vfat", "-n", boot)
+    should = small.path.read_bytes()[BOOT_START * MIB : (BOOT_START + BOOT_MIB) * MIB]
+    assert boot.read_bytes() == should
+    assert GARBAGE[:251] not in should
+
+
+@pytest.mark.root
 def test_full_writes_every_byte(tmp_path: Path, small: SmallImage) -> None:
     with card(tmp_path, CARD_BYTES) as device:
         assert flash(device, "--image", small.path, "--full", *SAFE).returncode == 0

@@ -47,10 +47,13 @@ class _Layout:
         return 12 if self.clusters < _FAT12_BELOW else 16
 
 
-def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Extent, ...] | None:
+def used_extents(
+    disk: ReadAt, start_bytes: int, size_bytes: int, *, reach_bytes: int = 0
+) -> tuple[Extent, ...] | None:
     """Return the used byte ranges, from the start of the disk; None if this is not FAT.
 
-    A cluster counts as used if it is so in any copy of the table.
+    A cluster counts as used if it is so in any copy of the table, and with `reach_bytes` also if it
+    is free and ends at most so far after the last used one.
     """
     layout = _layout_of(disk.read_at(start_bytes, SECTOR_BYTES))
     if layout is None or not _sound(layout, size_bytes):
@@ -63,6 +66,9 @@ def used_extents(disk: ReadAt, start_bytes: int, size_bytes: int) -> tuple[Exten
         return None
     marks = [bytes(map(bool, _entries(table, layout))) for table in set(tables)]
     used = bytearray(map(max, marks[0], marks[-1]))
+    if reach_bytes:
+        reached = min(used.rfind(1) + 1 + reach_bytes // layout.cluster_bytes, len(used))
+        used[:reached] = b"\1" * reached
     return tuple(_to_extents(used, layout, start_bytes, size_bytes))
 
 

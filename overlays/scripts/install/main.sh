@@ -122,6 +122,7 @@ end_failed() {
 install_all() {
     say "installing $NODE_HOSTNAME ($RPI_IMAGE_HASH)"
     start_clean
+    mark_free_space
     if [ "$(text_of "$state/installed")" != "$RPI_IMAGE_HASH" ]; then
         step card take_card
         steps # of install.parts

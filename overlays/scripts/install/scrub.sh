@@ -4,7 +4,7 @@
 # cmdline.txt: without it nothing boots.
 # Reads: no setting.
 # Writes: on the boot partition rpi-image/node.env, rpi-image/wifi, occidentalis.txt,
-# device-init.yaml, private keys.
+# device-init.yaml, private keys; /var/lib/rpi-image/free_due.
 
 # scrub: a flush has to follow, and then remove_wiped
 scrub() {
@@ -38,6 +38,15 @@ remove_wiped() {
         "$here"/ssh/ssh_host_*_key; do
         [ ! -f "$secret" ] || has_text "$secret" || rm -f "$secret"
     done
+}
+
+# mark_free_space: versions before the list of owned settings did not overwrite what they removed; the
+# node script clears the free clusters. It is flushed before there is a list.
+mark_free_space() {
+    # what the node script has left when the power was cut
+    rm -f "$here/zeros"
+    [ -f "$root$state/installed" ] && [ ! -f "$root$state/owned" ] || return 0
+    note "$state/free_due" "$(now)"
 }
 
 # has_text FILE: it does not begin with a zero byte, so it was not overwritten

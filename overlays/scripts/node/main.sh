@@ -8,6 +8,7 @@ pass() {
     floor_clock
     same_name
     after_vendor
+    clear_free_space
     todo
     find_address || return 1
     jobs_once
@@ -104,6 +105,7 @@ main() {
     floor_clock
     booted=$(now)
     find_boot
+    drop_zeros
     mismatch=
     if wrong_machine; then
         mismatch=$last_said

@@ -50,12 +50,14 @@ installed ${install_time:-never}, started $booted"
 ERROR: $problem"
     put "$state/status.json" "$status_json"
     fields_written=$fields
-    card_status
+    card_status || fields_written=
 } 2>/dev/null
 
-# card_status: write what `rpi-image inspect` shows when the card is back in a reader
+# card_status: fail while the free space is overwritten; a file that comes and goes meanwhile would
+# keep its clusters from it. Else write what `rpi-image inspect` shows when the card is back in a reader
 card_status() {
     [ -n "$boot" ] || return 0
+    ! is_filling || return 1
     (: >"$boot/rpi-image/.try") || on_machine mount -n -o remount,rw "${boot#"$root"}"
     rm -f "$boot/rpi-image/.try"
     card=$boot/rpi-image
@@ -70,5 +72,6 @@ card_status() {
         sync
     else
         rm -f "$card/node.log.new" "$card/status.new" "$card/status.json.new"
+        return 1
     fi
 }

@@ -456,6 +456,25 @@ def test_make_status_asks_the_services_and_no_proxy(
     assert done.stdout.splitlines() == ["consul up", "manager up", "registry up"]
 
 
+@pytest.mark.parametrize(("image", "told"), [("swarm:0.2.0", True), ("swarm:1.1.3", False)])
+def test_make_status_names_what_an_old_manager_has_not_followed(
+    image: str, told: bool, templates: tuple[OverlayFile, ...], tmp_path: Path
+) -> None:
+    need("make", "curl")
+    keys = b'["swarm/192.168.2.101:2375","swarm/192.168.2.150:2375"]'
+    answers = {"/v1/status/leader": b'"127.0.0.1:8300"', "/v1/kv/swarm/?keys": keys}
+    info = b'{"DriverStatus": [["\\bNodes", "1"], ["pi-01", "192.168.2.101:2375"]]}'
+    with answering(answers) as consul, answering({"/info": info}) as manager:
+        shack = Shack(
+            "127.0.0.1", services=(), consul_port=consul, swarm_port=manager, swarm_image=image
+        )
+        folder = written(make_classroom(tmp_path, shack=shack), templates, tmp_path / "shack")
+        said = run("make", "-s", "status", cwd=folder).splitlines()
+    command = "if that node is up, run: docker restart swarmmanager"
+    unknown = [f"manager does not know 192.168.2.150:2375; {command}"] if told else []
+    assert said == ["consul up", "manager up", *unknown]
+
+
 @pytest.mark.parametrize(("state", "said"), [("running", "time up"), ("restarting", "time DOWN")])
 def test_a_service_that_only_restarts_is_down(
     state: str, said: str, templates: tuple[OverlayFile, ...], tmp_path: Path

@@ -107,6 +107,24 @@ def test_every_cluster_of_every_file_is_in_use_and_no_free_one(tmp_path: Path, k
     assert clusters == owned
 
 
+@pytest.mark.parametrize("reach", [1, 3, 100])
+def test_free_clusters_are_reached_before_and_after_the_last_used_one(
+    tmp_path: Path, reach: int
+) -> None:
+    volume = fat(tmp_path, *FATS["FAT16"])
+    with open_raw(volume) as disk:
+        layout = usage._layout_of(disk.read_at(0, 512))
+        assert layout is not None
+        reach_bytes = min(reach * layout.cluster_bytes, disk.size_bytes)
+        found = usage.used_extents(disk, 0, disk.size_bytes, reach_bytes=reach_bytes)
+    assert found is not None
+    shown = run("mshowfat", "-i", volume, "::*")
+    last = max(int(number) for number in re.findall(r"(\d+)>", shown))
+    end = layout.data_start + min(last - 1 + reach, layout.clusters) * layout.cluster_bytes
+    covered = {extent.end_bytes for extent in found if extent.start_bytes <= layout.data_start}
+    assert max(covered) == end
+
+
 def put(volume: Path, *edits: BootEdit) -> None:
     """Edit a volume; mtools takes a FAT32 with few clusters for a FAT16."""
     with open_raw(volume) as disk:
