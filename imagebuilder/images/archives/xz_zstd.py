@@ -178,7 +178,8 @@ def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBloc
         raise EOFError("the index is damaged")
     sizes = _xz_index(os.pread(descriptor, index_bytes, index_at), most_blocks)
     start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
-    if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
+    # The flags are those of the header, too (2.1.2.4).
+    if start < 0 or os.pread(descriptor, len(_XZ_MAGIC) + 2, start) != _XZ_MAGIC + flags:
         raise EOFError("the index is damaged")
     return list(_placed(sizes, start + len(_XZ_MAGIC) + 6, flags)), start
 
@@ -194,14 +195,17 @@ def _padded(size_bytes: int) -> int:
 
 
 def _xz_index(index: bytes, most_blocks: int) -> list[tuple[int, int]]:
-    if isal_zlib.crc32(index[:-4]) != int.from_bytes(index[-4:], "little"):
+    checksum = int.from_bytes(index[-4:], "little")
+    # Blocks begin with another byte (4.1); a decoder takes the rest for one.
+    if index[:1] != b"\0" or isal_zlib.crc32(index[:-4]) != checksum:
         raise EOFError("the index is damaged")
     numbers = _varints(index[1:-4])
     count = next(numbers, 0)
     if count > most_blocks:
         raise _too_many_blocks()
     sizes = list(itertools.islice(numbers, 2 * count))
-    if len(sizes) < 2 * count:
+    padding = list(itertools.islice(numbers, 4))
+    if len(sizes) < 2 * count or any(padding) or len(padding) > 3:  # noqa: PLR2004 - of 4 bytes
         raise EOFError("the index is damaged")
     return list(zip(sizes[::2], sizes[1::2], strict=True))
 
