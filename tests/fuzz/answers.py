@@ -65,8 +65,10 @@ _NAMES = (
 )  # fmt: skip
 _VALUES = (
     b"gzip", b"deflate", b"chunked", b"bytes 0-9/10", b"bytes 3-9/10", b"bytes */*", b"close",
-    b'"a"', b"/x", b"//", b"http://[", b"http://[::1]/", b"https://h/x", b"ftp://h/", b"a=b; Expires=x",
-    b"Mon, 01 Jan 2024 00:00:00 GMT", b"\xb2", b"-1", b"", b" ", b"10", b"0", b"%", b"\xc3\xa9/\xff",
+    b'"a"', b"/x", b"//", b"http://[", b"http://[::1]/", b"https://h/x", b"ftp://h/",
+    b"a=b; Expires=x",
+    b"Mon, 01 Jan 2024 00:00:00 GMT", b"\xb2", b"-1", b"", b" ", b"10", b"0", b"%",
+    b"\xc3\xa9/\xff",
 )  # fmt: skip
 _BODIES = (
     b"", b"0123456789", b"a\r\n0123456789\r\n0\r\n\r\n", b"-1\r\n", b"a;b\r\n01", b"<html>",

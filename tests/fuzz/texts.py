@@ -79,12 +79,17 @@ nodes:
   - {hostname: old, <<: *lab, labels: {a: b}, serial: 00000000abcdef01, mac: "b8:27:eb:00:00:01"}
 """
 _YAML_WORDS = (
-    b"&a", b"*a", b"*lab", b"<<: *lab", b"<<", b"- ", b"? ", b": ", b"[", b"]", b"{", b"}", b"|", b">-",
-    b"---", b"...", b"!!int", b"!!binary", b"!csv", b"!csv room.yml", b"!!python/object:x.Y {}", b"%TAG ! x",
+    b"&a", b"*a", b"*lab", b"<<: *lab", b"<<", b"- ", b"? ", b": ", b"[", b"]", b"{", b"}", b"|",
+    b">-",
+    b"---", b"...", b"!!int", b"!!binary", b"!csv", b"!csv room.yml", b"!!python/object:x.Y {}",
+    b"%TAG ! x",
     b"pi-[1-9]", b"pi-[1-99999999999999999999]", b"[01-30]", b"[1-3,7]", b"nodes:", b"nodes_from:",
-    b"shack:", b"wifi:", b"network:", b"docker:", b"user:", b"image:", b"set:", b"labels:", b"address:",
-    b"hostname:", b"{env: HOME}", b"{file: room.yml}", b"0.0.0.0/0", b"fe80::1%eth0", b"::ffff:1.2.3.4",
-    b"2001:db8::1/64", b"swarm-mode", b"1e400", b".inf", b".nan", b"2015-13-45", b"~", b"null", b"9" * 5000,
+    b"shack:", b"wifi:", b"network:", b"docker:", b"user:", b"image:", b"set:", b"labels:",
+    b"address:",
+    b"hostname:", b"{env: HOME}", b"{file: room.yml}", b"0.0.0.0/0", b"fe80::1%eth0",
+    b"::ffff:1.2.3.4",
+    b"2001:db8::1/64", b"swarm-mode", b"1e400", b".inf", b".nan", b"2015-13-45", b"~", b"null",
+    b"9" * 5000,
     b"a" * 9000, b"[" * 60, b"*a, " * 200,
 )  # fmt: skip
 
@@ -121,8 +126,10 @@ _TABLES = (
     "Class 3b\nHostname\tMAC\tserial\npi-1\tb8:27:eb:00:00:01\t0000\n".encode("utf-16"),
 )
 _TABLE_WORDS = (
-    b'"', b'""', b",", b";", b"\t", b"sep=;\n", b"sep=\xff\n", b"hostname", b"label.x", b"labels", b"pi-[1-9999]",
-    b"[1-10001]", b"[1-3]", b"a=b", b"=", b"\xff\xfe", b"," * 300, b"x" * 9000, b"image", b"profile",
+    b'"', b'""', b",", b";", b"\t", b"sep=;\n", b"sep=\xff\n", b"hostname", b"label.x",
+    b"labels", b"pi-[1-9999]",
+    b"[1-10001]", b"[1-3]", b"a=b", b"=", b"\xff\xfe", b"," * 300, b"x" * 9000, b"image",
+    b"profile",
 )  # fmt: skip
 
 
@@ -139,10 +146,13 @@ def read_table(data: bytes, folder: Path) -> None:
 _HEAD = b"== "
 _BOOT_WORDS = (
     *_YAML_WORDS, b"users:", b"chpasswd:", b"list:", b"runcmd:", b"version: 1", b"version: 2", b"ethernets:",
-    b"wifis:", b"access-points:", b"config: disabled", b"network: {config: disabled}", b"#cloud-config",
-    b"## template: jinja\n", b"#include", b"include config.txt", b"cmdline=", b"os_prefix=", b"[pi4]", b"[all]",
+    b"wifis:", b"access-points:", b"config: disabled", b"network: {config: disabled}",
+    b"#cloud-config",
+    b"## template: jinja\n", b"#include", b"include config.txt", b"cmdline=", b"os_prefix=",
+    b"[pi4]", b"[all]",
     b"[none]", b"== user-data\n", b"== network-config\n", b"== config.txt\n", b"== cmdline.txt\n",
-    b"== firstrun.sh\n", b"== custom.toml\n", b"== userconf.txt\n", b"== meta-data\n", b"init=/bin/sh",
+    b"== firstrun.sh\n", b"== custom.toml\n", b"== userconf.txt\n", b"== meta-data\n",
+    b"init=/bin/sh",
     b"systemd.run=/boot/firstrun.sh", b'"', b"== rpi-image/made.json\n", b'{"files": ["x"]}',
 )  # fmt: skip
 
