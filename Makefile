@@ -7,7 +7,9 @@ LOCK := .ci/requirements.lock
 WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
 PYTEST ?= $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 BOOT ?= tests/boot
-COVERED ?= tests/unit tests/image tests/device
+COVERED ?= tests/unit tests/image tests/device tests/fuzz
+FUZZ_LOCK := .ci/fuzz.lock
+SECONDS ?= 60
 SLOW ?= 1
 .DEFAULT_GOAL := help
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -31,6 +33,8 @@ lock: ## renew the lock: the newest of everything that pyproject.toml allows
 	build/lock/bin/pip install -qq uv
 	build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --extra dev \
 	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(LOCK) pyproject.toml
+	build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --group fuzz \
+	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(FUZZ_LOCK)
 
 pythons: $(VENV)/.stamp ## run the unit tests on the other Pythons here; for one that is not, look up its wheels
 	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) .ci/pythons
@@ -52,7 +56,7 @@ tools-boot: tools ## install what booting needs, too
 	sh tests/install-tools tests/boot/packages.txt
 
 test: $(VENV)/.stamp tools ## run every test that takes minutes
-	$(PYTEST) tests/unit tests/image tests/device
+	$(PYTEST) tests/unit tests/image tests/device tests/fuzz
 
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
 coverage: $(VENV)/.stamp tools ## run what `make test` runs and show by room what it reaches
@@ -69,6 +73,11 @@ test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes); S
 
 test-boot-all: $(VENV)/.stamp tools-boot ## boot every case (hours); goes on where it was stopped
 	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --every-case --go-on tests/boot || [ $$? = 5 ]
+
+# Not in the lock of all: there are wheels of atheris for some systems only.
+fuzz: $(VENV)/.stamp tools ## try hostile inputs, guided by coverage: SECONDS=60, TARGETS="zip fat"
+	$(BIN)/pip install -qq --require-hashes --only-binary=:all: -r $(FUZZ_LOCK) || echo "no atheris here: by chance"
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(TARGETS)
 
 check: $(VENV)/.stamp ## lint, types, floors
 	$(BIN)/ruff check .
@@ -96,4 +105,4 @@ wheel: $(VENV)/.stamp ## build the wheel into dist/
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all check format bench golden sample wheel clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden sample wheel clean

@@ -173,6 +173,11 @@ class Network:
         return tuple(str(ipaddress.IPv4Address(n)) for n in range(int(first), int(last) + 1))
 
 
+def url_host(name: str) -> str:
+    """Return a name or address for a URL: IPv6 in brackets (RFC 3986, 3.2.2)."""
+    return f"[{name}]" if ":" in name else name
+
+
 @dataclass(frozen=True, slots=True)
 class Shack:
     """The instructor's machine: the ports and the container images of its services.
@@ -201,8 +206,8 @@ class Shack:
 
     @property
     def url_host(self) -> str:
-        """The address for a URL: IPv6 in brackets (RFC 3986, 3.2.2)."""
-        return f"[{self.address}]" if ":" in self.address else self.address
+        """The address for a URL."""
+        return url_host(self.address)
 
 
 @dataclass(frozen=True, slots=True)

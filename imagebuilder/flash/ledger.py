@@ -135,7 +135,14 @@ def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
         found = load_plain(text, loader=LOADER, most_values=MOST_VALUES)
         cards: list[dict[str, Any]] = (found or {"cards": []})["cards"] or []
         return tuple(_parse_entry({k: v for k, v in c.items() if k in known}) for c in cards)
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        yaml.YAMLError,
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        OverflowError,
+    ) as error:
         raise _no_ledger(name) from error
 
 

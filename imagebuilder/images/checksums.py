@@ -55,7 +55,7 @@ def parse_checksums(text: str, names: set[str], where: str) -> str:
         if digest := _find(named, name, where):
             return digest
     wanted = " or ".join(sorted(names))
-    others = sorted({_last_part(_plain(entry.name)) for entry in named})
+    others = sorted({_last_part(_plain(entry.name))[:_LONGEST_SHOWN] for entry in named})
     what = f"lists {', '.join(others[:3])}" if others else "is not a SHA-256 file"
     raise SourceError(f"{where} {what}: no checksum for {wanted}", _HINT)
 

@@ -24,6 +24,7 @@ from imagebuilder.images.deadline import Deadline, watch
 from imagebuilder.images.foreign import PARSING_ERRORS
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator, Mapping
     from typing import Self
 
@@ -82,7 +83,7 @@ class Client:
         self._told: set[str] = set()
         self._session = _NoRedirectSession()
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _WatchedAdapter())
+            self._session.mount(scheme, WatchedAdapter())
         self._session.headers["User-Agent"] = f"rpi-image/{__version__}"
         # The digest is that of the file on the server, so it must not be compressed in transfer.
         self._session.headers["Accept-Encoding"] = "identity"
@@ -309,15 +310,19 @@ class _NoRedirectSession(requests.Session):
 
 
 class _PlainConnection(urllib3.connection.HTTPConnection):
+    def _new_conn(self) -> socket.socket:
+        new = super()._new_conn()
+        watch(new.fileno())
+        return new
+
     def getresponse(self) -> Any:
+        # A connection may be one of an earlier request, with another deadline.
         watch(self.sock.fileno())
         return super().getresponse()
 
 
-class _SecureConnection(urllib3.connection.HTTPSConnection):
-    def getresponse(self) -> Any:
-        watch(self.sock.fileno())
-        return super().getresponse()
+class _SecureConnection(_PlainConnection, urllib3.connection.HTTPSConnection):
+    pass
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):
@@ -331,12 +336,16 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 _POOLS = {"http": _PlainPool, "https": _SecurePool}
 
 
-class _WatchedAdapter(HTTPAdapter):
+class WatchedAdapter(HTTPAdapter):
+    """Connections that the deadline of their thread can end, also during a TLS handshake."""
+
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Use our connections."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """Use our connections, except through SOCKS."""
         manager = super().proxy_manager_for(proxy, **options)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS

@@ -12,10 +12,14 @@ TOO_DEEP = "nested too deeply"
 ENDLESS = "an alias is inside its own anchor"
 TOO_MANY = "too many values"
 TOO_LONG = "the value is too long"
+NOT_A_NUMBER = "a number has too many digits"
 # Deeper than any settings; the composers and writers of PyYAML are recursive.
 MAX_DEPTH = 50
 # Budget, in keys and values, those that aliases and merges repeat counted each time: some seconds.
 MAX_VALUES = 20_000
+# Those of a sexagesimal number (`1:1:1`) take a time that grows with their square.
+MOST_DIGITS = 1_000
+_NUMBERS = frozenset({"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"})
 
 
 def load_plain(
@@ -74,6 +78,8 @@ class _Weight:
             children = [part for pair in node.value for part in pair]
         elif isinstance(node, yaml.SequenceNode):
             children = node.value
+        elif node.tag in _NUMBERS and len(node.value) > MOST_DIGITS:
+            raise yaml.MarkedYAMLError(problem=NOT_A_NUMBER, problem_mark=node.start_mark)
         total, deepest = 1, 0
         for child in children:
             size, depth = self.add(child)

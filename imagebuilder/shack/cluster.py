@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests  # noqa: TID251 - one of the two modules that use HTTP
@@ -13,6 +13,8 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import SourceError
+from imagebuilder.images.deadline import Deadline
+from imagebuilder.images.http_client import WatchedAdapter
 from imagebuilder.plan.card_layout import STATUS
 from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.keystore import client_bundle
@@ -20,14 +22,20 @@ from imagebuilder.shack.services import swarm_path, uses_tls
 from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from imagebuilder.model import Classroom, Shack
 
 T = TypeVar("T")
+Entry = TypeVar("Entry", Member, Engine)
 TIMEOUT_SECONDS = 5.0
-MOST_BYTES = 32 * 1024 * 1024  # an answer of the shack
+# All queries of the shack together take at most this many times the time limit of one.
+DEADLINE_TIMES = 3
+# All answers of the shack together, and the lists, objects and values in each: some hundred MB in
+# memory. 10,000 nodes in swarm mode have 30 MB with 1.5 million values.
+MOST_BYTES = 32 << 20
+MOST_VALUES = 2_000_000
 
 # Results for a 404: a key that does not exist yet, or a path that a replacement of consul lacks.
 _NOBODY: tuple[str, ...] = ()
@@ -58,10 +66,16 @@ def ask_shack(
     Raise SourceError if consul does not answer or has no leader. A replacement of consul may have
     no path for leader or checks: then the leader is empty, and no node counts as lost. If the
     manager does not answer, `manager_error` is set: consul alone shows which nodes have booted.
+    `timeout_seconds` is for each wait; all queries together have some times as long.
     """
-    with requests.Session() as session:
+    with (
+        requests.Session() as session,
+        Deadline(DEADLINE_TIMES * timeout_seconds) as deadline,
+    ):
         session.trust_env = False  # ignore HTTP_PROXY: the shack is on the local network
-        http = _JsonClient(session, timeout_seconds)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, WatchedAdapter())
+        http = _JsonClient(session, timeout_seconds, deadline)
         cluster_state = _ask_consul(
             http, f"http://{shack.url_host}:{shack.consul_port}", swarm_path
         )
@@ -114,6 +128,8 @@ class _JsonClient:
 
     session: requests.Session
     timeout_seconds: float
+    deadline: Deadline
+    left_bytes: int = MOST_BYTES
 
     def authenticate(self, client: ClientCertificate) -> None:
         folder = client.folder
@@ -129,36 +145,36 @@ class _JsonClient:
                 if answer.status_code == requests.codes.not_found and absent is not None:
                     return absent
                 return parse(self._json(url + path, answer))
-        except (requests.RequestException, OSError) as error:
-            raise _unreachable(url, error) from error
-        except _MALFORMED as error:
+        except (requests.RequestException, OSError, *_MALFORMED) as error:
+            if self.deadline.expired or isinstance(error, (requests.RequestException, OSError)):
+                raise _unreachable(url, error, late=self.deadline.expired) from error
             raise SourceError(
                 f"unexpected answer from {url}{path}",
                 "check the address and ports of the shack: another program may listen there",
             ) from error
 
     def _json(self, url: str, answer: requests.Response) -> Any:
-        data = b"".join(_bounded(answer.iter_content(65536)))
+        data = b"".join(self._bounded(answer.iter_content(65536)))
         if answer.status_code != requests.codes.ok:
             words = " ".join(data.decode("utf-8", "replace").split())[:200]
             raise SourceError(
                 f"{url} answered {answer.status_code}: {words}",
                 "check the log of the service on the shack",
             )
+        if sum(map(data.count, (b",", b"[", b"{"))) > MOST_VALUES:
+            raise ValueError("too many values")
         return json.loads(data)
 
-
-def _bounded(chunks: Iterable[bytes]) -> Iterable[bytes]:
-    total = 0
-    for chunk in chunks:
-        total += len(chunk)
-        if total > MOST_BYTES:
-            raise ValueError("too many bytes")
-        yield chunk
+    def _bounded(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self.left_bytes -= len(chunk)
+            if self.left_bytes < 0:
+                raise ValueError("too many bytes")
+            yield chunk
 
 
-def _unreachable(url: str, error: Exception) -> SourceError:
-    if isinstance(error, requests.Timeout):
+def _unreachable(url: str, error: Exception, *, late: bool) -> SourceError:
+    if late or isinstance(error, requests.Timeout):
         reason = "no answer in time"
     elif isinstance(error, requests.exceptions.SSLError):
         return SourceError(
@@ -190,7 +206,17 @@ def parse_members(nodes: list[dict[str, Any]], checks: list[dict[str, Any]]) -> 
         for check in checks
         if check["CheckID"] == "serfHealth" and check["Status"] != "passing"
     }
-    return tuple(Member(node["Node"], node["Address"], node["Node"] not in lost) for node in nodes)
+    return tuple(
+        _of_texts(Member(node["Node"], node["Address"], node["Node"] not in lost)) for node in nodes
+    )
+
+
+def _of_texts(found: Entry) -> Entry:
+    """Return the entry. Raise TypeError if one of its values is neither a text nor a flag."""
+    values = (getattr(found, field.name) for field in fields(found))
+    if not all(isinstance(value, str | bool) for value in values):
+        raise TypeError(type(found).__name__)
+    return found
 
 
 def parse_registered(entries: list[dict[str, Any]]) -> tuple[str, ...]:
@@ -214,7 +240,7 @@ def parse_manager_info(info: dict[str, Any]) -> tuple[Engine, ...]:
             groups[-1].append((key.replace("└", "").strip(), value))
         else:
             groups.append([("Name", key.strip()), ("Address", value)])
-    return tuple(_engine(dict(group)) for group in groups)
+    return tuple(_of_texts(_engine(dict(group))) for group in groups)
 
 
 def _engine(row: dict[str, str]) -> Engine:
@@ -233,7 +259,7 @@ def _engine(row: dict[str, str]) -> Engine:
 
 def parse_swarm_nodes(nodes: list[dict[str, Any]]) -> tuple[Engine, ...]:
     """Return the engines in /nodes of a manager in swarm mode (Docker API)."""
-    return tuple(_swarm_engine(node) for node in nodes)
+    return tuple(_of_texts(_swarm_engine(node)) for node in nodes)
 
 
 def _swarm_engine(node: dict[str, Any]) -> Engine:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagebuilder.files import write_text
+from imagebuilder.model import url_host
 from imagebuilder.shack.encoders import (
     AnsibleText,
     ansible_yaml,
@@ -82,7 +83,7 @@ def hosts(classroom: Classroom, folder: Path) -> str:
     """Return lines for /etc/hosts: the shack and the nodes with a fixed address."""
     del folder
     rows = [(node.network.fixed_address, node.hostname) for node in classroom.nodes]
-    if classroom.shack and _is_address(classroom.shack.address):
+    if classroom.shack:
         rows.insert(0, (classroom.shack.address, classroom.shack.hostname))
     lines = [f"{address}\t{name}\n" for address, name in rows if address]
     return _head(classroom, "#") + "".join(lines)
@@ -93,7 +94,8 @@ def dnsmasq(classroom: Classroom, folder: Path) -> str:
     del folder
     lines = []
     for node in classroom.nodes:
-        parts = [node.mac.lower(), node.network.fixed_address, node.hostname]
+        # IPv6 in brackets (dnsmasq(8), --dhcp-host).
+        parts = [node.mac.lower(), url_host(node.network.fixed_address), node.hostname]
         if node.mac or node.network.fixed_address:
             lines.append(f"dhcp-host={','.join(filter(None, parts))}\n")
     return _head(classroom, "#") + _dnsmasq_network(classroom) + "".join(lines)
@@ -107,11 +109,11 @@ def docker_contexts(classroom: Classroom, folder: Path) -> str:
     if classroom.shack:
         # In swarm mode this port is a read-only view over plain HTTP.
         tls = classroom.shack.kind == "classic" and any(node.docker.tls for node in classroom.nodes)
-        endpoint = f"tcp://{classroom.shack.address}:{classroom.shack.swarm_port}"
+        endpoint = f"tcp://{classroom.shack.url_host}:{classroom.shack.swarm_port}"
         text += _context(classroom.shack.hostname, endpoint, certificates if tls else None)
     for node in classroom.nodes:
         if node.docker.tcp or node.docker.tls:
-            endpoint = f"tcp://{reachable_name(node)}:{node.docker.port}"
+            endpoint = f"tcp://{url_host(reachable_name(node))}:{node.docker.port}"
             text += _context(node.hostname, endpoint, certificates if node.docker.tls else None)
     return text
 
@@ -166,17 +168,19 @@ def _dnsmasq_network(classroom: Classroom) -> str:
     ranges = dict.fromkeys(network.dhcp_range for network in networks if network.dhcp_range)
     gateways = dict.fromkeys(network.gateway for network in networks if network.gateway)
     text = "".join(f"dhcp-range={','.join(re.split('[-, ]+', text))},12h\n" for text in ranges)
-    if len(gateways) == 1:
-        text += f"dhcp-option=option:router,{next(iter(gateways))}\n"
+    # DHCPv6 has no option for a router (RFC 8415): it is announced by itself.
+    if len(gateways) == 1 and not _is_ipv6(gateway := next(iter(gateways))):
+        text += f"dhcp-option=option:router,{gateway}\n"
     shack = classroom.shack
-    if shack and _is_address(shack.address):
+    if shack:
+        option = "option6" if _is_ipv6(shack.address) else "option"
         text += f"host-record={shack.hostname},{shack.address}\n"
-        text += f"dhcp-option=option:ntp-server,{shack.address}\n" if shack.ntp else ""
+        text += f"dhcp-option={option}:ntp-server,{shack.url_host}\n" if shack.ntp else ""
     return text
 
 
-def _is_address(text: str) -> bool:
-    return re.fullmatch(r"[0-9.]+", text) is not None
+def _is_ipv6(address: str) -> bool:
+    return ":" in address
 
 
 def _group_name(text: str) -> str:

@@ -15,6 +15,7 @@ import segno
 
 from imagebuilder.errors import InputError, WriteError
 from imagebuilder.files import make_folder, write_file, write_text
+from imagebuilder.model import url_host
 from imagebuilder.progress import SILENT
 from imagebuilder.shack.exports import reachable_name
 
@@ -93,9 +94,9 @@ def link_of(classroom: Classroom, node: NodeSettings) -> str:
     """Return the URL for the QR code: the node on the class page, else an ssh:// URL."""
     shack = classroom.shack
     if shack and "web" in shack.services:
-        return f"http://{shack.address}:{shack.web_port}/#{node.hostname}"
+        return f"http://{shack.url_host}:{shack.web_port}/#{node.hostname}"
     login = f"{node.user.name}@" if node.user else ""
-    return f"ssh://{login}{reachable_name(node)}"
+    return f"ssh://{login}{url_host(reachable_name(node))}"
 
 
 def _sheet(cells: Sequence[str]) -> str:

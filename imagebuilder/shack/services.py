@@ -136,7 +136,7 @@ def _digest(text: str) -> str:
 def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
     """Return the container images that nodes pull from elsewhere, each once, in roster order."""
     names = [name for node in _joining(classroom) for name in _images_of(node, shack)]
-    own = tuple(f"{host}:{shack.registry_port}/" for host in (shack.address, shack.hostname))
+    own = tuple(f"{host}:{shack.registry_port}/" for host in (shack.url_host, shack.hostname))
     return tuple(dict.fromkeys(name for name in names if name and not name.startswith(own)))
 
 
@@ -231,7 +231,7 @@ def _manage_command(classroom: Classroom, shack: Shack, *, tls: bool) -> tuple[s
 
     Raise SettingsError if the manager cannot find them.
     """
-    path, store = swarm_path(classroom), f"consul://{shack.address}:{shack.consul_port}"
+    path, store = swarm_path(classroom), f"consul://{shack.url_host}:{shack.consul_port}"
     nodes = {image_version(f":{n.cluster.swarm_version}") for n in _joining(classroom)}
     old_nodes = {version < _SWARM_KV_MOVED for version in nodes}
     image = manager_image(classroom, shack)

@@ -279,8 +279,11 @@ def _is_link(entry: zipfile.ZipInfo) -> bool:
 
 
 def _supported(entry: zipfile.ZipInfo, name: str) -> zipfile.ZipInfo:
-    if entry.flag_bits & 0x1:
+    # Bits 0, 5 and 6 (APPNOTE.TXT 4.4.4).
+    if entry.flag_bits & 0x41:
         _refuse_form(name, "is encrypted")
+    if entry.flag_bits & 0x20:
+        _refuse_form(name, "holds a patch of a file")
     if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
         _refuse_form(name, f"uses zip method {entry.compress_type}")
     return entry

@@ -169,10 +169,16 @@ def _xz_stream(descriptor: int, end: int, most_blocks: int) -> tuple[list[XzBloc
     if index_at < 0:
         raise EOFError("the index is damaged")
     sizes = _xz_index(os.pread(descriptor, index_bytes, index_at), most_blocks)
-    start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(_XZ_MAGIC) - 6
-    if start < 0 or os.pread(descriptor, len(_XZ_MAGIC), start) != _XZ_MAGIC:
+    # The header has the same flags as the footer (2.1.2.4).
+    header = _xz_header(flags)
+    start = index_at - sum(_padded(unpadded) for unpadded, _ in sizes) - len(header)
+    if start < 0 or os.pread(descriptor, len(header), start) != header:
         raise EOFError("the index is damaged")
-    return list(_placed(sizes, start + len(_XZ_MAGIC) + 6, flags)), start
+    return list(_placed(sizes, start + len(header), flags)), start
+
+
+def _xz_header(flags: bytes) -> bytes:
+    return _XZ_MAGIC + flags + _crc(flags)
 
 
 def _placed(sizes: list[tuple[int, int]], at: int, flags: bytes) -> Iterator[XzBlock]:
@@ -193,9 +199,16 @@ def _xz_index(index: bytes, most_blocks: int) -> list[tuple[int, int]]:
     if count > most_blocks:
         raise _too_many_blocks()
     sizes = list(itertools.islice(numbers, 2 * count))
-    if len(sizes) < 2 * count:
+    # It begins with a zero and is padded with zeros (4.1, 4.4), as xz demands.
+    if len(sizes) < 2 * count or _written_index(sizes) != index:
         raise EOFError("the index is damaged")
     return list(zip(sizes[::2], sizes[1::2], strict=True))
+
+
+def _written_index(sizes: list[int]) -> bytes:
+    index = b"\0" + b"".join(map(_varint, (len(sizes) // 2, *sizes)))
+    index += bytes(-len(index) % 4)
+    return index + _crc(index)
 
 
 def _too_many_blocks() -> LimitError:
@@ -255,7 +268,7 @@ def _decode_block(descriptor: int, block: XzBlock) -> deque[bytes]:
 
 
 def _framed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
-    yield _XZ_MAGIC + block.flags + _crc(block.flags)
+    yield _xz_header(block.flags)
     end = block.offset_bytes + block.padded_bytes
     for at in range(block.offset_bytes, end, INPUT_BYTES):
         yield os.pread(descriptor, min(INPUT_BYTES, end - at), at)
@@ -263,9 +276,7 @@ def _framed(descriptor: int, block: XzBlock) -> Iterator[bytes]:
 
 
 def _xz_tail(block: XzBlock) -> bytes:
-    index = b"\0\1" + _varint(block.unpadded_bytes) + _varint(block.raw_bytes)
-    index += bytes(-len(index) % 4)
-    index += _crc(index)
+    index = _written_index([block.unpadded_bytes, block.raw_bytes])
     fields = struct.pack("<I2s", len(index) // 4 - 1, block.flags)
     return index + _crc(fields) + fields + b"YZ"
 

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import ssl
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from imagebuilder.errors import SourceError
 from imagebuilder.model import Classroom, Shack
-from imagebuilder.shack.cluster import ClientCertificate, ask_shack
+from imagebuilder.shack.cluster import MOST_BYTES, MOST_VALUES, ClientCertificate, ask_shack
 from imagebuilder.shack.keystore import client_bundle, shack_certificate
 from imagebuilder.shack.status import ClusterState, Member
 from tests.lib.classroom_samples import make_classroom
-from tests.lib.shack_server import Answer, answering, consul_answers, manager_answers
+from tests.lib.shack_server import RECORDINGS, Answer, answering, consul_answers, manager_answers
+from tests.lib.webserver import talking
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -225,3 +228,123 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port: int = taken.getsockname()[1]
     return port
+
+
+def dripping(prefix: bytes) -> Callable[[socket.socket, bytes], None]:
+    """Send `prefix`, then a byte in less time than any wait may take, for ever."""
+
+    def talk(client: socket.socket, _request: bytes) -> None:
+        client.sendall(prefix)
+        while True:
+            client.sendall(b" ")
+            time.sleep(0.05)
+
+    return talk
+
+
+@pytest.mark.parametrize(
+    "prefix", [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nX: a\r\n\r\n["]
+)
+def test_a_shack_that_drips_is_given_up(prefix: bytes) -> None:
+    begun = time.monotonic()
+    with (
+        talking(dripping(prefix)) as (url, _),
+        pytest.raises(SourceError, match="no answer in time"),
+    ):
+        ask_shack(Shack("127.0.0.1", consul_port=int(url.rpartition(":")[2])), timeout_seconds=0.5)
+    assert 1 < time.monotonic() - begun < 15
+
+
+def test_the_deadline_is_for_all_queries_together() -> None:
+    def late(client: socket.socket, request: bytes) -> None:
+        time.sleep(0.6)
+        body = b'"a"' if b"/v1/status/leader" in request else b"[]"
+        client.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
+
+    begun = time.monotonic()
+    with talking(late) as (url, seen), pytest.raises(SourceError, match="no answer in time"):
+        port = int(url.rpartition(":")[2])
+        ask_shack(Shack("127.0.0.1", consul_port=port, swarm_port=port), timeout_seconds=0.7)
+    assert time.monotonic() - begun < 15
+    assert len(seen) > 1
+
+
+def test_a_handshake_that_drips_is_given_up(tmp_path: Path) -> None:
+    bundle = client_bundle(make_classroom(tmp_path))
+    # The header of a record of 16 KiB (RFC 8446, 5.1), of which bytes come one by one.
+    handshake = b"\x16\x03\x03\x40\x00"
+    begun = time.monotonic()
+
+    def talk(client: socket.socket) -> None:
+        dripping(handshake)(client, b"")
+
+    with (
+        answering(consul_answers("0.5.0")) as consul_port,
+        accepting(talk) as port,
+    ):
+        there = Shack("127.0.0.1", consul_port=consul_port, swarm_port=port)
+        found = ask_shack(there, client=ClientCertificate(bundle), timeout_seconds=0.5)
+    assert "no answer in time" in found.manager_error
+    assert time.monotonic() - begun < 15
+
+
+@contextmanager
+def accepting(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """Let `talk` speak first on the one connection that comes."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            with suppress(OSError), listener.accept()[0] as client:
+                talk(client)
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+    thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "body", [b"[" + b"7," * (MOST_VALUES + 1) + b"7]", b'"' + b"x" * MOST_BYTES]
+)
+def test_too_much_of_an_answer_is_refused(body: bytes) -> None:
+    with pytest.raises(SourceError, match="unexpected answer"):
+        ask(consul_answers("0.5.0") | {"/v1/catalog/nodes": body})
+
+
+def test_the_answers_together_have_a_limit() -> None:
+    half = b"[" + b" " * (MOST_BYTES // 2) + b"]"
+    with pytest.raises(SourceError, match="unexpected answer"):
+        ask(consul_answers("0.5.0") | {"/v1/catalog/nodes": half, "/v1/health/state/any": half})
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/catalog/nodes", b'[{"Node": {}, "Address": "a"}]'),
+        ("/v1/catalog/nodes", b'[{"Node": "a", "Address": ["b"]}]'),
+        ("/v1/catalog/nodes", b'[{"Node": null, "Address": "a"}]'),
+        ("/info", b'{"DriverStatus": [["Nodes", "1"], ["a", 7]]}'),
+        (
+            "/info",
+            b'{"DriverStatus": [["Nodes", "1"], ["a", "b:1"], ["  \xe2\x94\x94 Error", {}]]}',
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_unexpected(path: str, body: bytes) -> None:
+    if path == "/info":
+        assert "unexpected answer" in ask(consul_answers("0.5.0"), {path: body}).manager_error
+        return
+    with pytest.raises(SourceError, match="unexpected answer"):
+        ask(consul_answers("0.5.0") | {path: body})
+
+
+def test_a_node_of_swarm_mode_with_a_value_of_another_type() -> None:
+    (node,) = json.loads((RECORDINGS / "docker-20.10" / "nodes.json").read_bytes())[:1]
+    for part, name in (("Status", "Addr"), ("Status", "State"), ("Description", "Hostname")):
+        odd = node | {part: node[part] | {name: ["x"]}}
+        with (
+            answering(consul_answers("1.8.7")) as consul_port,
+            answering({"/nodes": json.dumps([odd]).encode()}) as port,
+        ):
+            there = Shack("127.0.0.1", kind="swarm-mode", consul_port=consul_port, swarm_port=port)
+            assert "unexpected answer" in ask_shack(there).manager_error

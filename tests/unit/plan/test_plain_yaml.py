@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagebuilder.errors import RpiImageError
+from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.flash.ledger import parse_ledger
 from imagebuilder.plan.boot_texts import parse_mapping
 from imagebuilder.plan.generations import parse_generation
@@ -17,12 +18,15 @@ from imagebuilder.plan.plain_yaml import (
     ENDLESS,
     MAX_DEPTH,
     MAX_VALUES,
+    MOST_DIGITS,
+    NOT_A_NUMBER,
     TOO_DEEP,
     TOO_MANY,
     load_plain,
     yaml_reason,
 )
 from imagebuilder.settings.yaml_reader import parse_yaml
+from tests.lib.plan_samples import boot_of, plain_node, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,3 +133,52 @@ def test_what_grows_without_end_is_refused(reader: str, text: str, said: str) ->
         load_plain(text)
     with pytest.raises(RpiImageError):
         READERS[reader](text)
+
+
+# Numbers as long as a text on a boot partition may be: PyYAML computes the first for a minute,
+# and Python writes none of the others as a text.
+LONG = {
+    "sexagesimal": "1" + ":1" * (1 << 18),
+    "negative": "-1" + ":59" * 100_000,
+    "hexadecimal": "0x" + "f" * 100_000,
+    "binary": "0b" + "1" * 100_000,
+    "octal": "0" + "7" * 100_000,
+    "tagged": "!!int 0x" + "f" * 5_000,
+    "float": "1" + ":1" * 100_000 + ".5",
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize("name", LONG)
+def test_a_number_with_too_many_digits_is_refused_soon(reader: str, name: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(yaml.YAMLError, match=NOT_A_NUMBER):
+        load_plain(f"a: {LONG[name]}")
+    with pytest.raises(RpiImageError):
+        READERS[reader](f"a: {LONG[name]}")
+    assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize("number", ["9" * MOST_DIGITS, "1:30:00", "0x" + "f" * 64, "1e3", "1_000"])
+def test_other_numbers_are_those_of_safe_load(number: str) -> None:
+    assert load_plain(number) == yaml.safe_load(number)
+
+
+@pytest.mark.parametrize("path", ["user-data", "network-config"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        LAUGHS,
+        MERGED,
+        "a: &a [*a]",
+        "a: " + "[" * 9_999,
+        *(f"a: {number}" for number in LONG.values()),
+    ],
+)
+def test_a_bomb_on_the_base_image_is_refused_by_the_name_of_its_file(path: str, text: str) -> None:
+    begun = time.process_time()
+    with pytest.raises(ImageError, match=f"^{path} is not a single YAML mapping: ") as caught:
+        plan(plain_node(), boot_of("cloud-init-trixie", **{path: text.encode()}))
+    assert caught.value.hint
+    assert len(caught.value.message) < 200
+    assert time.process_time() - begun < 5

@@ -138,6 +138,42 @@ def test_docker_takes_the_certificates_along(tmp_path: Path) -> None:
     assert kept == ["ca.pem", "ca.pem", "cert.pem", "cert.pem", "key.pem", "key.pem"]
 
 
+def ipv6_room(folder: Path) -> Classroom:
+    network = Network(address="2001:db8::101/64", gateway="2001:db8::1")
+    shack = replace(SHACK, address="2001:db8::1")
+    return make_classroom(folder, node(1, network=network), shack=shack)
+
+
+def test_docker_takes_ipv6_addresses(tmp_path: Path) -> None:
+    need("docker")
+    script = written(ipv6_room(tmp_path), tmp_path, "docker-contexts")
+    made = contexts(script, tmp_path / "home")
+    assert made["shack"] == "tcp://[2001:db8::1]:10000"
+    assert made["pi-01"] == "tcp://[2001:db8::101]:2375"
+
+
+def test_dnsmasq_takes_ipv6_addresses(tmp_path: Path) -> None:
+    (dnsmasq,) = need("dnsmasq")
+    file = written(ipv6_room(tmp_path), tmp_path, "dnsmasq")
+    done = subprocess.run(
+        [dnsmasq, "--test", "-C", file], capture_output=True, text=True, check=True
+    )
+    assert "syntax check OK" in done.stderr
+    lines = file.read_text().splitlines()
+    assert "dhcp-host=b8:27:eb:00:00:01,[2001:db8::101],pi-01" in lines
+    assert "host-record=shack,2001:db8::1" in lines
+    assert "dhcp-option=option6:ntp-server,[2001:db8::1]" in lines
+    assert not any("option:" in line for line in lines)
+
+
+def test_hosts_and_ssh_take_ipv6_addresses(tmp_path: Path) -> None:
+    need("ssh")
+    text = EXPORTS["hosts"].render(ipv6_room(tmp_path), tmp_path)
+    assert "2001:db8::1\tshack\n2001:db8::101\tpi-01\n" in text
+    file = written(ipv6_room(tmp_path), tmp_path, "ssh-config")
+    assert "hostname 2001:db8::101\n" in run("ssh", "-G", "-F", file, "pi-01")
+
+
 @pytest.mark.parametrize(("kind", "shown"), [("classic", True), ("swarm-mode", False)])
 def test_only_a_classic_manager_asks_for_a_certificate(
     kind: Literal["classic", "swarm-mode"], shown: bool, tmp_path: Path

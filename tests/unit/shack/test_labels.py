@@ -62,6 +62,10 @@ def test_the_code_leads_to_the_class_page_or_to_ssh() -> None:
     assert link_of(make_classroom(Path("/r")), first) == "http://192.168.2.1:8080/#pi-01"
     off = make_classroom(Path("/r"), shack=Shack("192.168.2.1", services=("registry",)))
     assert link_of(off, first) == "ssh://pi@192.168.2.101"
+    ipv6 = node(1, network=Network(address="2001:db8::101/64"))
+    assert link_of(off, ipv6) == "ssh://pi@[2001:db8::101]"
+    there = make_classroom(Path("/r"), shack=Shack("2001:db8::1"))
+    assert link_of(there, ipv6) == "http://[2001:db8::1]:8080/#pi-01"
     loose = node(1, network=Network(), user=None)
     assert link_of(make_classroom(Path("/r"), shack=None), loose) == "ssh://pi-01.local"
 
