@@ -12,10 +12,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 from unittest import mock
 
-import urllib3.connection
+import urllib3.util.connection
 
+from imagebuilder.images.deadline import Patience
 from imagebuilder.images.download import download, find_published_checksum
-from imagebuilder.images.http_client import LONGEST_PAUSE_SECONDS, Patience
+from imagebuilder.images.http_client import LONGEST_PAUSE_SECONDS
 from imagebuilder.model import ImageSource, Shack
 from imagebuilder.shack.cluster import ask_shack, parse_card_report
 from imagebuilder.shack.status import compare, summarise
@@ -52,7 +53,7 @@ def served(answers: list[bytes]) -> Iterator[None]:
             theirs.shutdown(socket.SHUT_WR)
             return ours
 
-        with mock.patch.object(urllib3.connection.connection, "create_connection", connect):
+        with mock.patch.object(urllib3.util.connection, "create_connection", connect):
             yield
 
 
@@ -184,14 +185,26 @@ def _other(value: object, rng: Random) -> object:
     if isinstance(value, list | dict) and value and rng.random() < 0.9:
         place = rng.choice(list(value)) if isinstance(value, dict) else rng.randrange(len(value))
         if rng.random() < 0.1:
-            del value[place]  # type: ignore[arg-type]
+            del value[place]
         elif isinstance(value, list) and rng.random() < 0.1:
-            value += [value[place]] * rng.choice((1, 2, 100))  # type: ignore[index]
+            value += [value[place]] * rng.choice((1, 2, 100))
         else:
-            value[place] = _other(value[place], rng)  # type: ignore[index]
+            value[place] = _other(value[place], rng)
         return value
     texts = ("", ":", "a:b", "Nodes", "  \u2514 Status", "(unknown)", "gIGC", "192.168.2.101:2375")
-    others = (None, True, 0, -1, 1.5, number(rng), [], {}, [[]], [value], {"": value})
+    others: tuple[object, ...] = (
+        None,
+        True,
+        0,
+        -1,
+        1.5,
+        number(rng),
+        [],
+        {},
+        [[]],
+        [value],
+        {"": value},
+    )
     return rng.choice((*others, *texts, *rng.sample(NASTY, 5)))
 
 

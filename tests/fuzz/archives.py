@@ -147,7 +147,7 @@ def _local_name(data: bytes, entry: zipfile.ZipInfo) -> str:
 # ---- xz (file format 1.2.1)
 
 
-def crc(data: bytes) -> bytes:
+def crc(data: bytes | bytearray) -> bytes:
     return struct.pack("<I", zlib.crc32(data))
 
 

@@ -10,20 +10,20 @@ if TYPE_CHECKING:
 
 EDGES = (0, 1, 2, 3, 7, 8, 255, 256, 65_535, 65_536, 100_000)
 BITS = (15, 16, 31, 32, 40, 62, 63, 64)
-NEAR = {edge for bit in BITS for edge in (2**bit - 1, 2**bit, 2**bit + 1)}
-NUMBERS = tuple(sorted(number for number in {*NEAR, *EDGES} if number < 2**64))
+NEAR: set[int] = {edge for bit in BITS for edge in (2**bit - 1, 2**bit, 2**bit + 1)}
+NUMBERS: tuple[int, ...] = tuple(sorted(number for number in {*NEAR, *EDGES} if number < 2**64))
 
 
 def number(rng: Random, bits: int = 64) -> int:
     """Return a number that programs get wrong, or any."""
     if rng.random() < 0.7:
-        return rng.choice(NUMBERS) % (1 << bits)
+        return rng.choice(NUMBERS) & ((1 << bits) - 1)
     return rng.getrandbits(rng.randint(1, bits))
 
 
 def put(data: bytearray, at: int, size: int, value: int) -> None:
     """Write a little-endian number where there is room for it."""
-    if 0 <= at and at + size <= len(data):
+    if at >= 0 and at + size <= len(data):
         data[at : at + size] = (value % (1 << 8 * size)).to_bytes(size, "little")
 
 

@@ -146,11 +146,15 @@ def starts(disks: Callable[[], list[Sound]]) -> Callable[[], list[bytes]]:
 
 _TABLES = (
     "label: dos\nlabel-id: 0\nstart=64, size=64, type=c\nstart=128, size=200, type=83\n",
-    "label: dos\nlabel-id: 0\nstart=64, size=64, type=c\nstart=130, size=500, type=5\n"
-    "start=140, size=50, type=83\nstart=200, size=50, type=83\nstart=300, size=50, type=83\n",
-    "label: gpt\nlabel-id: 01234567-0123-4567-89AB-0123456789AB\nfirst-lba: 34\n"
-    "start=64, size=64, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n"
-    "start=128, size=200, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4\n",
+    (
+        "label: dos\nlabel-id: 0\nstart=64, size=64, type=c\nstart=130, size=500, type=5\n"
+        "start=140, size=50, type=83\nstart=200, size=50, type=83\nstart=300, size=50, type=83\n"
+    ),
+    (
+        "label: gpt\nlabel-id: 01234567-0123-4567-89AB-0123456789AB\nfirst-lba: 34\n"
+        "start=64, size=64, type=EBD0A0A2-B9E5-4433-87C0-68B6B72699C7\n"
+        "start=128, size=200, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4\n"
+    ),
 )
 _DISK_SECTORS = 700
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from random import Random
 
-# Far from both are honest inputs of this size; the limits of the program itself are 20 s and 400 MB.
+# Honest inputs of this size are far from both; the program's own limits are 20 s and 400 MB.
 MOST_SECONDS = 5.0
 MOST_GROWTH_BYTES = 400 << 20
 MOST_INPUT_BYTES = 1 << 14
