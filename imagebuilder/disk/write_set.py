@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 << 20
 GRAIN_BYTES = 1 << 20
 # As far as files of a node can have reached on a card that served another class: they follow the
-# image's own, and Linux takes the next free clusters for each file that it writes anew.
+# image's own, and Linux takes the next free clusters for each file that it writes again.
 REACH_BYTES = 16 << 20
 
 
