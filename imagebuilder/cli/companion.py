@@ -54,6 +54,7 @@ class Companion:
                 given = [theirs.fileno(), *descriptors]
                 socket.send_fds(self._channel, [os.fsencode(message)], given)
             text, found, _, _ = socket.recv_fds(ours, 16, 1)
+            ours.recv(1)  # its end: the opener has closed what it sent
         if code := int(text) if text else errno.EPIPE:
             raise OSError(code, os.strerror(code))
         return found[0] if found else -1

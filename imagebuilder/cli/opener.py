@@ -74,10 +74,11 @@ def answer(message: bytes, given: list[int]) -> None:
         opened = perform(deed, int(number), rest, given[1])
     except (OSError, ValueError, subprocess.CalledProcessError) as error:
         code = getattr(error, "errno", errno.EBUSY)
-    with suppress(OSError), socket.socket(fileno=given.pop(0)) as reply:
-        socket.send_fds(reply, [b"%d" % code], opened)
-    for descriptor in (*given, *opened):
-        os.close(descriptor)
+    with socket.socket(fileno=given.pop(0)) as reply:
+        with suppress(OSError):
+            socket.send_fds(reply, [b"%d" % code], opened)
+        for descriptor in (*given, *opened):  # before the reply ends, or a disk stays in use
+            os.close(descriptor)
 
 
 def connected(path: str) -> socket.socket:

@@ -87,7 +87,7 @@ def test_what_only_root_may_read_is_not_read(user: Teacher) -> None:
     for name, code in (("secret.yml", 3), ("link.yml", 3)):
         done = sudo(user, "check", name)
         assert done.returncode == code
-        assert "ermission denied" in done.stderr
+        assert "ermission denied" in done.stdout + done.stderr
 
 
 def test_a_program_that_the_user_cannot_read_is_said(user: Teacher) -> None:
