@@ -93,6 +93,7 @@ def teacher() -> Iterator[Teacher]:
         }
         for name, line in lines.items():
             (system / name).write_text(Path("/etc", name).read_text() + line)
+            (system / name).chmod(0o600 if name == "shadow" else 0o644)
         made = Teacher(home, system)
         made.may("")
         yield made
