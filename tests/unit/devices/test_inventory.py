@@ -258,3 +258,20 @@ def test_on_a_mac_unmounting_answers_in_words(
     assert said.read_text() == "unmountDisk /dev/disk4\n"
     with pytest.raises(RefusedError, match="unmountDisk failed"):
         macos.unmount("/dev/disk5")
+
+
+def test_on_a_mac_disks_are_listed_and_found_by_either_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "diskutil").write_text(
+        f"#!/bin/sh\ncd {RECORDINGS / 'macos'}\n"
+        'case $1 in list) exec cat list.plist ;; info) exec cat "$3.plist" ;; esac\n'
+    )
+    (tmp_path / "diskutil").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    expected = recorded_mac()
+    assert {device.path: device for device in macos.list_devices()} == expected
+    assert macos.load_device("/dev/disk4") == macos.load_device("/dev/rdisk4")
+    assert macos.load_device("/dev/disk4") == expected["/dev/disk4"]
+    # a partition is no whole disk
+    assert macos.load_device("/dev/disk4s1").kind == "part"
