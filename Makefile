@@ -3,9 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
-# Two workers a processor: many tests wait for a program, a socket or a clock.
-WORKERS ?= $$((2 * $$(getconf _NPROCESSORS_ONLN)))
-PYTEST ?= $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
+PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
 BOOT ?= tests/boot
 COVERED ?= tests/unit tests/image tests/device tests/fuzz
 FUZZ_LOCK := .ci/fuzz.lock

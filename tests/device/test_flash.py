@@ -76,7 +76,8 @@ def test_a_card_full_of_garbage_becomes_clean(tmp_path: Path, layout: str) -> No
         report = json.loads(done.stdout)["cards"][0]
         boot = cut(tmp_path, device, BOOT_START, BOOT_MIB)
         root = cut(tmp_path, device, ROOT_START, ROOT_MIB)
-    assert report["written_bytes"] == report["set_bytes"] < IMAGE_BYTES * 0.8
+    # All clusters of this small boot partition are written: secrets of others may be in them.
+    assert report["written_bytes"] == report["set_bytes"] < IMAGE_BYTES * 0.9
     run("e2fsck", "-fn", root)
     run("fsck.vfat", "-n", boot)
     assert same_tree(image.tree, root, tmp_path / "out")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 # A process that outlives its parent; its name would not give away that it is ours.
-ORPHAN = "sleep 100 >/dev/null & echo $!"
+ORPHAN = "sleep 900 >/dev/null & echo $!"
 WAYS = {
     "plain": ["sh", "-c", ORPHAN],
     "own session": ["setsid", "sh", "-c", ORPHAN],
@@ -43,7 +43,7 @@ def found(pid: int) -> Process | None:
 def test_an_orphan_is_found_until_it_ends(orphan: int) -> None:
     process = found(orphan)
     assert process is not None
-    assert process.command == "sleep 100"
+    assert process.command == "sleep 900"
     assert process.test in {"", os.environ["PYTEST_CURRENT_TEST"].replace("call", "setup")}
     os.kill(orphan, signal.SIGKILL)
     end = time.monotonic() + 10
@@ -74,5 +74,5 @@ def test_a_run_that_leaves_a_process_behind_fails(workers: str, tmp_path: Path) 
     pid = int((tmp_path / "pid").read_text())
     os.kill(pid, signal.SIGKILL)
     assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert f"{pid}: sleep 100\nstarted by test_it.py::test_it (call)" in done.stdout
+    assert f"{pid}: sleep 900\nstarted by test_it.py::test_it (call)" in done.stdout
     assert done.stdout.splitlines()[-1].startswith("1 passed")
