@@ -285,13 +285,14 @@ def parse_card_report(data: bytes, place: str) -> PiReport:
     """
     try:
         values = json.loads(data)
-        words = {key: _word(values.get(key)) for key in _REPORT_KEYS}
-    except (ValueError, AttributeError) as error:
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+    except (ValueError, RecursionError) as error:
         raise SourceError(
             f"the status file of {place} is incomplete",
             "boot the Pi again: it may have lost power while writing",
         ) from error
-    return PiReport(**words, place=place)
+    return PiReport(**{key: _word(values.get(key)) for key in _REPORT_KEYS}, place=place)
 
 
 def _word(value: object) -> str:
