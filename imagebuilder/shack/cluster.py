@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -283,15 +284,14 @@ def parse_card_report(data: bytes, place: str) -> PiReport:
 
     Raise SourceError if it is not complete JSON.
     """
-    try:
+    values = None
+    with suppress(ValueError, RecursionError):
         values = json.loads(data)
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-    except (ValueError, RecursionError) as error:
+    if not isinstance(values, dict):
         raise SourceError(
             f"the status file of {place} is incomplete",
             "boot the Pi again: it may have lost power while writing",
-        ) from error
+        )
     return PiReport(**{key: _word(values.get(key)) for key in _REPORT_KEYS}, place=place)
 
 
