@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 
 import pytest
 
@@ -17,9 +17,10 @@ from tests.fuzz.target import FindingError, Judge, Target
 from tests.fuzz.targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
-# All targets together have 10 seconds in `make test`.
+# All targets together have 10 seconds in `make test`. Each run tries the same, and fails by no
+# chance; `make fuzz` takes another seed each time.
 SECONDS = 10 / len(TARGETS)
-SEED = SystemRandom().randrange(1, 1 << 31)
+SEED = 1
 
 
 @pytest.mark.parametrize("name", TARGETS)
