@@ -213,10 +213,10 @@ def parse_members(nodes: list[dict[str, Any]], checks: list[dict[str, Any]]) -> 
 
 
 def _of_texts(found: Entry) -> Entry:
-    """Return the entry. Raise TypeError if one of its values is neither a text nor a flag."""
-    values = (getattr(found, field.name) for field in fields(found))
-    if not all(isinstance(value, str | bool) for value in values):
-        raise TypeError(type(found).__name__)
+    """Return the entry. Raise TypeError if one of its values is not of the field's type."""
+    for field in fields(found):
+        if not isinstance(getattr(found, field.name), bool if field.type == "bool" else str):
+            raise TypeError(f"{type(found).__name__}.{field.name}")
     return found
 
 
