@@ -27,12 +27,20 @@ def press_ctrl_c(times: int) -> threading.Thread:
 
 def test_running_work_has_ended_and_waiting_work_is_dropped() -> None:
     ended: list[int] = []
+    begun, pressed = threading.Event(), threading.Event()
 
     def work(number: int) -> None:
-        time.sleep(0.6)
+        begun.set()
+        pressed.wait(60)
         ended.append(number)
 
-    pressing = press_ctrl_c(4)
+    def press() -> None:
+        begun.wait(60)
+        press_ctrl_c(4).join()
+        pressed.set()
+
+    pressing = threading.Thread(target=press)
+    pressing.start()
     with pytest.raises(KeyboardInterrupt), worker_pool(1, "test") as pool:
         list(pool.map(work, range(3)))
     assert ended == [0]
