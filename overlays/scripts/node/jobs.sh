@@ -1,7 +1,7 @@
 # Jobs in the background, once per configuration: the upgrade, and the user's own scripts.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_ADDRESS, UPGRADE.
 # Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error,
-# /run/rpi-image-jobs.pid.
+# /var/lib/rpi-image/upgrade, /var/lib/rpi-image/update.log, /run/rpi-image-jobs.pid.
 
 jobs_once() {
     [ "$jobs_started" = 0 ] || return 0
@@ -10,6 +10,7 @@ jobs_once() {
     jobs_started=1
     done_folder=$state/done/$RPI_IMAGE_HASH
     rm -f "$state/job_error"
+    [ "$UPGRADE" = 1 ] || rm -f "$state/upgrade"
     (
         if [ "$UPGRADE" = 1 ] && [ ! -e "$done_folder/upgrade" ]; then
             sync_time
@@ -28,13 +29,37 @@ upgrade() {
     DEBIAN_FRONTEND=noninteractive
     export DEBIAN_FRONTEND
     on_machine dpkg --configure -a
-    if on_machine apt-get update && on_machine apt-get -y -o Dpkg::Options::=--force-confdef \
+    update_lists
+    if [ "$lists" = gone ]; then
+        put "$done_folder/upgrade" 'no archive'
+        put "$state/upgrade" "not possible, no archive of this image is left: $lists_fault"
+    elif [ "$lists" != failed ] && on_machine apt-get -y -o Dpkg::Options::=--force-confdef \
         -o Dpkg::Options::=--force-confold dist-upgrade; then
         put "$done_folder/upgrade" "$(now)"
-        say 'the packages are up to date'
+        put "$state/upgrade" "done${lists_fault:+, but an archive is gone: $lists_fault}"
     else
         printf 'the package upgrade failed; it is tried again at the next boot\n' >>"$state/job_error"
-        say 'the package upgrade failed'
+        put "$state/upgrade" "failed${lists_fault:+: $lists_fault}"
+    fi
+    say "package upgrade $(content "$state/upgrade")"
+}
+
+# update_lists: set $lists to `fetched`, `gone` (the publisher has removed all of them, so trying
+# again is useless) or `failed`, and $lists_fault to apt's own line. Its exit code does not tell:
+# offline it is 0 (apt-get(8), APT::Update::Error-Mode), and one dead list makes it 100. A suite
+# changes its name with each release of Debian, which is no fault (apt-secure(8)).
+update_lists() {
+    lists=fetched
+    lists_log=$state/update.log
+    on_machine env LC_ALL=C apt-get -o Acquire::AllowReleaseInfoChange::Suite=true update \
+        >"$lists_log" 2>&1 || lists=failed
+    lists_fault=$(grep '^[EW]: .*Failed to fetch' "$lists_log" | grep -v ' 404 ' | head -n 1)
+    if [ -n "$lists_fault" ]; then
+        lists=failed
+    elif grep -q ' 404 ' "$lists_log"; then
+        lists_fault=$(grep -e '^[EW]: .* 404 ' -e '^E: The repository' "$lists_log" | head -n 1)
+        lists=gone
+        ! grep -q -e '^Get:' -e '^Hit' "$lists_log" || lists=fetched
     fi
 }
 

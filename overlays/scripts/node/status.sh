@@ -36,7 +36,7 @@ write_status() {
  \"installed\": $installed, \"install\": $(json "$install_result"),
  \"booted\": $(json "$booted"), \"address\": $(json "$address"), \"arch\": $(json "$(uname -m)"),
  \"docker\": $(json "$docker_state"), \"consul\": $(json "$consul_state"), \"swarm\": $(json "$swarm_state"),
- \"error\": $(json "$problem")"
+ \"upgrade\": $(json "$(content "$state/upgrade")"), \"error\": $(json "$problem")"
     if [ "$problem" = '' ]; then
         light ok
     else
@@ -46,6 +46,8 @@ write_status() {
     status_json="{$fields, \"updated\": $(json "$(now)")}"
     status_words="$NODE_HOSTNAME at ${address:-no address yet}: docker ${docker_state:-not ready}, consul ${consul_state:-not started}, swarm ${swarm_state:-not joined}
 installed ${install_time:-never}, started $booted"
+    [ ! -s "$state/upgrade" ] || status_words="$status_words
+package upgrade $(content "$state/upgrade")"
     [ -z "$problem" ] || status_words="$status_words
 ERROR: $problem"
     put "$state/status.json" "$status_json"

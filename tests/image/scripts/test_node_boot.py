@@ -139,7 +139,7 @@ def test_own_scripts_run_once_the_network_is_there(pi: Pi) -> None:
     (pi.card / "scripts" / "2").write_text(f"#!/bin/sh\necho two >>{out}\nexit 4\n")
     for _ in range(2):
         once(pi)
-        _wait(pi, f"{STATE}/done/{HASH}/scripts/2")
+        wait_for(pi, f"{STATE}/done/{HASH}/scripts/2")
     assert out.read_text().splitlines() == ["pi-03 192.168.2.103", "two"]
     assert pi.read(f"{STATE}/done/{HASH}/scripts/2") == "4\n"
     assert "scripts/2 ended with 4" in pi.read("var/log/rpi-image.log")
@@ -150,11 +150,11 @@ def test_the_upgrade_runs_once(pi: Pi) -> None:
     pi.fake("timedatectl", "echo 'System clock synchronized: yes'")
     for _ in range(2):
         once(pi)
-        _wait(pi, f"{STATE}/done/{HASH}/upgrade")
+        wait_for(pi, f"{STATE}/done/{HASH}/upgrade")
     upgrades = [call for call in pi.calls() if call.startswith(("apt-get", "dpkg"))]
     assert upgrades == [
         "dpkg --configure -a",
-        "apt-get update",
+        "apt-get -o Acquire::AllowReleaseInfoChange::Suite=true update",
         (
             "apt-get -y -o Dpkg::Options::=--force-confdef "
             "-o Dpkg::Options::=--force-confold dist-upgrade"
@@ -162,7 +162,8 @@ def test_the_upgrade_runs_once(pi: Pi) -> None:
     ]
 
 
-def _wait(pi: Pi, name: str) -> None:
+def wait_for(pi: Pi, name: str) -> None:
+    """Wait until the Pi has a file of that name."""
     script = (
         f'n=0; while [ ! -e "{pi.path(name)}" ] && [ $n -lt 100 ]; do sleep 0.1; n=$((n+1)); done'
     )
@@ -276,7 +277,8 @@ def test_docker_that_comes_later(cluster: str, tmp_path: Path) -> None:
 def test_a_pass_by_hand_beside_the_service_says_why_there_is_none(systemd: bool, pi: Pi) -> None:
     if systemd:
         pi.path("run/systemd/system").mkdir(parents=True)
-    with subprocess.Popen(["sh", "-c", "sleep 50; exit", str(pi.path(NODE))]) as service:
+    waiting = ["sh", "-c", "read line", str(pi.path(NODE))]  # without a child that would outlive it
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE) as service:
         pi.write("run/rpi-image-node.pid", f"{service.pid}\n")
         by_hand, by_init = once(pi), pi.run(NODE)
         service.kill()
