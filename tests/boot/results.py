@@ -96,7 +96,7 @@ def table(results: Iterable[Result]) -> str:
 
 def _row_of(case: str) -> str:
     name = case.removeprefix("tests/boot/")
-    return re.sub(r"\[\d+\]$", "[…]", name)
+    return re.sub(r"(?<=[\[-])\d+\]$", "…]", name)
 
 
 def _line(name: str, results: list[Result]) -> str:

@@ -236,27 +236,3 @@ def joined(pi: Pi, address: str) -> None:
     assert "-server" not in consul
     swarm = pi.tell("docker logs swarm").split("argv: ")[1].split("\n")[0]
     assert swarm == f"/bin/swarm join --addr {address}:2375 consul://{address}:8500/swarm"
-
-
-def test_changed_configuration_is_applied_to_the_same_card(start: StartPi, tmp_path: Path) -> None:
-    image = nodes.build(nodes.Node("occidentalis-jessie", settings=ALONE), tmp_path / "first")
-    pi = start(image)
-    pi.tell_until("cat /var/lib/rpi-image/installed", "[0-9a-f]{64}", seconds=UP_SECONDS)
-    keys = pi.tell_until("cat /etc/ssh/ssh_host_ed25519_key.pub", "ssh-ed25519", 240)
-    pi.halt()
-    moved = {**ALONE, "network": {**STATIC, "address": "10.0.2.60/24"}}
-    again = nodes.build(
-        nodes.Node("occidentalis-jessie", hostname="pi-04", settings=moved),
-        tmp_path / "second",
-        base=pi.raw(),
-    )
-    pi = start(again)
-    pi.wait_for(b"pi-04 login: ", UP_SECONDS)
-    assert pi.tell("hostname").strip() == "pi-04"
-    assert re.findall(r"inet ([0-9./]+)", pi.tell("ip -4 addr show eth0")) == ["10.0.2.60/24"]
-    hosts = pi.tell("cat /etc/hosts")
-    assert "pi-04" in hosts
-    assert "pi-03" not in hosts
-    assert pi.tell("cat /etc/ssh/ssh_host_ed25519_key.pub") != keys, "another node, the same keys"
-    installed = pi.tell("cat /var/lib/rpi-image/installed").strip()
-    assert installed == json.loads(again.with_suffix(".json").read_text())["config_hash"]

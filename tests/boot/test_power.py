@@ -1,24 +1,31 @@
-"""The power is cut during the first boot; the next one ends fully configured, on a sound card."""
+"""The power is cut while a card becomes a node; the next boot ends configured, on a sound card.
+
+It is cut in three stages: in the first boot, when the card becomes another node, and when a card of
+an earlier version of this program is configured by this one.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.boot import nodes
+from tests.boot import images, nodes
 from tests.boot.pi import Pi
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
-CUTS = 20
-IN_CI = range(2, CUTS, 5)
+GENERATION = "occidentalis-jessie"
+CUTS = {"first boot": 20, "another node": 15, "upgrade": 15}
+IN_CI = [("first boot", cut) for cut in range(2, 20, 5)]
 MARK = "-- next --"
 SETTINGS = {
     "cluster": {"enabled": False},
@@ -32,15 +39,15 @@ def ready(pi: Pi) -> None:
     pi.tell("true", seconds=300)
 
 
-def settled(pi: Pi) -> None:
-    """Wait until the vendor's first boot is over."""
-    pi.tell_until("systemctl is-active rc-local", "^(active|failed)", seconds=300)
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cut")
-    return nodes.build(nodes.Node("occidentalis-jessie", settings=SETTINGS), folder)
+# The card becomes a node without wifi, with another name, address, login and password.
+OTHER = {
+    **SETTINGS,
+    "network": {"address": "10.0.2.60/24", "gateway": "10.0.2.2"},
+    "user": {"name": "pupil", "password_hash": nodes.PASSWORD_HASH.replace("$w8O", "$x9P")},
+    "wifi": {},
+}
+# What 0.1.0 kept beside its marker was this, and no list of what the node owns.
+OF_THIS_VERSION = ("owned", "vendor_done")
 
 
 def state_of(pi: Pi) -> dict[str, str]:
@@ -49,9 +56,9 @@ def state_of(pi: Pi) -> dict[str, str]:
         "hostname": "hostname",
         "docker": "grep ^DOCKER_OPTS /etc/default/docker",
         "wifi": "cat /etc/wpa_supplicant/wpa_supplicant.conf",
-        "shadow": "getent shadow teacher | cut -d: -f2",
+        "shadow": "getent shadow teacher pupil | cut -d: -f1,2",
         "host keys": "find /etc/ssh -name 'ssh_host_*' -size +0 | sort",
-        "keys": "cat /home/teacher/.ssh/authorized_keys",
+        "keys": "cat /home/*/.ssh/authorized_keys",
         "network": "cat /etc/network/interfaces /etc/network/interfaces.d/* 2>/dev/null",
         "hosts": "cat /etc/hosts",
         "zone": "readlink -f /etc/localtime",
@@ -59,23 +66,51 @@ def state_of(pi: Pi) -> dict[str, str]:
         "node": "md5sum </var/lib/rpi-image/node",
         "marker": "cat /var/lib/rpi-image/installed",
     }
-    settled(pi)
+    # Its vendor's first boot comes after the answer to the first question.
+    pi.tell_until("systemctl is-active rc-local", "^(active|failed)", seconds=300)
     said = pi.tell(f"; echo {MARK}; ".join(reads.values()))
     return dict(zip(reads, said.split(f"{MARK}\n"), strict=True))
 
 
 @dataclass(frozen=True)
 class Whole:
-    """An undisturbed first boot: what it made, and the instants to cut others at."""
+    """A boot without a cut: of which image, what it made, and the instants to cut others at."""
 
+    image: Path
     made: dict[str, str]
     instants: tuple[float, ...]
 
 
 @pytest.fixture(scope="module")
-def whole(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """Boot once undisturbed, and spread the cuts: most into the installer, some around it."""
-    pi = Pi(image, tmp_path_factory.mktemp("whole") / "pi")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Whole]:
+    """Return what boots a stage without a cut, once."""
+    done: dict[str, Whole] = {}
+
+    def _whole(stage: str) -> Whole:
+        if stage not in done:
+            done[stage] = boot_whole(stage, tmp_path_factory.mktemp("cut"))
+        return done[stage]
+
+    return _whole
+
+
+def boot_whole(stage: str, folder: Path) -> Whole:
+    """Boot once without a cut, and spread the cuts: most into the installer, some around it."""
+    node = nodes.Node(GENERATION, settings=SETTINGS)
+    image = nodes.build(node, folder / "first")
+    if stage != "first boot":
+        pi = Pi(image, folder / "earlier")
+        pi.power_on()
+        state_of(pi)
+        pi.halt()
+        card = pi.raw().rename(folder / "earlier.img")
+        pi.throw_away()
+        if stage == "upgrade":
+            age(card)
+        else:
+            node = nodes.Node(GENERATION, hostname="pi-04", settings=OTHER)
+        image = nodes.build(node, folder / "then", base=card)
+    pi = Pi(image, folder / "pi")
     try:
         begun = time.monotonic()
         pi.power_on()
@@ -87,40 +122,61 @@ def whole(image: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
         ):
             pi.wait_for(seen, 180)
             passed.append(time.monotonic() - begun)
-        ready(pi)
+        pi.tell("true", seconds=300)
         kernel, first, last, up = (*passed, time.monotonic() - begun)
         made = state_of(pi)
     finally:
         pi.throw_away()
-    assert made["marker"].strip() == _manifest(image)["config_hash"]
-    assert made["hostname"].strip() == "pi-03"
-    assert made["shadow"].strip() == nodes.PASSWORD_HASH
-    inside = [first + (last - first) * step / 14 for step in range(15)]
+    assert made["marker"].strip() == manifest(image)["config_hash"]
+    assert made["hostname"].strip() == node.hostname
+    user = node.settings["user"]
+    assert made["shadow"].splitlines()[-1] == f"{user['name']}:{user['password_hash']}"
+    count = CUTS[stage] - 5
+    inside = [first + (last - first) * step / (count - 1) for step in range(count)]
     around = [kernel, (kernel + first) / 2, (last + up) / 2, up, up + 3]
-    return Whole(made, tuple(sorted([*inside, *around])))
+    return Whole(image, made, tuple(sorted([*inside, *around])))
 
 
-def _manifest(image: Path) -> dict[str, str]:
+def age(card: Path) -> None:
+    """Make a card of this version one of 0.1.0, configured from other settings."""
+    vendor = images.GENERATIONS[GENERATION].fat
+    offset = vendor.start_sectors * images.SECTOR_BYTES + vendor.size_mib * images.MIB
+    marker = card.with_name("installed")
+    marker.write_text("0" * 64 + "\n")
+    commands = [f"rm /var/lib/rpi-image/{name}" for name in (*OF_THIS_VERSION, "installed")]
+    commands.append(f"write {marker} /var/lib/rpi-image/installed")
+    debugfs = ["debugfs", "-w", "-f", "-", f"{card}?offset={offset}"]
+    subprocess.run(debugfs, input="\n".join(commands), text=True, check=True, capture_output=True)
+
+
+def manifest(image: Path) -> dict[str, str]:
     found: dict[str, str] = json.loads(image.with_suffix(".json").read_text())
     return found
 
 
 @pytest.mark.parametrize(
-    "cut",
-    [pytest.param(cut, marks=() if cut in IN_CI else pytest.mark.full) for cut in range(CUTS)],
+    ("stage", "cut"),
+    [
+        pytest.param(stage, cut, marks=() if (stage, cut) in IN_CI else pytest.mark.full)
+        for stage, count in CUTS.items()
+        for cut in range(count)
+    ],
 )
-def test_power_cut_in_the_first_boot(cut: int, image: Path, whole: Whole, tmp_path: Path) -> None:
-    pi = Pi(image, tmp_path / "pi")
+def test_power_cut(stage: str, cut: int, whole: Callable[[str], Whole], tmp_path: Path) -> None:
+    undisturbed = whole(stage)
+    pi = Pi(undisturbed.image, tmp_path / "pi")
     try:
         pi.power_on()
-        pi.let_run(whole.instants[cut])
+        pi.let_run(undisturbed.instants[cut])
         pi.cut()
         pi.power_on()
-        ready(pi)
-        assert state_of(pi) == whole.made
-        leftovers = pi.tell("find /etc /home /root /var/lib/rpi-image -name '*.rpi-image'")
-        assert leftovers == ""
+        pi.tell("true", seconds=300)
+        assert state_of(pi) == undisturbed.made
+        half = r"\( -name '*.rpi-image' -o -name '*.new' \)"
+        assert pi.tell(f"find /etc /home /root /boot /var/lib/rpi-image {half}") == ""
         pi.halt()
         pi.expect_sound()
+        boot, _ = pi.partitions()
+        assert nodes.PASSPHRASE.encode() not in boot.read_bytes()
     finally:
         pi.throw_away()

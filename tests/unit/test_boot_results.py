@@ -11,7 +11,7 @@ from tests.boot import results
 if TYPE_CHECKING:
     from pathlib import Path
 
-CUT = "tests/boot/test_power.py::test_power_cut_in_the_first_boot"
+CUT = "tests/boot/test_power.py::test_power_cut"
 CARD = "tests/boot/test_generations.py::test_card_makes_the_node[cloud-init-1.12]"
 
 
@@ -26,9 +26,9 @@ def test_what_passed_with_these_files_is_left_out(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results.add(CARD, "passed", 60, 50)
-    results.add(f"{CUT}[0]", "passed", 60, 50)
-    results.add(f"{CUT}[0]", "failed", 60, 50)
-    results.add(f"{CUT}[1]", "skipped", 60, 50)
+    results.add(f"{CUT}[upgrade-0]", "passed", 60, 50)
+    results.add(f"{CUT}[upgrade-0]", "failed", 60, 50)
+    results.add(f"{CUT}[upgrade-1]", "skipped", 60, 50)
     assert results.passed() == {CARD}
     monkeypatch.setattr(results, "tested", lambda: "another state")
     assert results.passed() == set()
@@ -36,14 +36,14 @@ def test_what_passed_with_these_files_is_left_out(
 
 def test_a_line_that_was_cut_off_is_a_case_to_run_again(file: Path) -> None:
     results.add(CARD, "passed", 60, 50)
-    results.add(f"{CUT}[0]", "passed", 60, 50)
+    results.add(f"{CUT}[upgrade-0]", "passed", 60, 50)
     file.write_text(file.read_text()[:-20])
     assert results.passed() == {CARD}
 
 
 def test_the_page_has_a_row_for_each_test(file: Path, tmp_path: Path) -> None:
     for number, outcome in enumerate(("passed", "failed", "passed")):
-        results.add(f"{CUT}[{number}]", outcome, 60, 30)
+        results.add(f"{CUT}[upgrade-{number}]", outcome, 60, 30)
     results.add(CARD, "passed", 90, 45)
     page = tmp_path / "boot.md"
     page.write_text(f"before\n{results.BEGIN}\nold\n{results.END}\nafter\n")
@@ -55,6 +55,6 @@ def test_the_page_has_a_row_for_each_test(file: Path, tmp_path: Path) -> None:
         assert [[row[0], row[1], *row[3:]] for row in rows] == [
             ["`test_generations.py::test_card_makes_the_node[cloud-init-1.12]`", "passed", "1.5",
              "0.8"],
-            ["`test_power.py::test_power_cut_in_the_first_boot[…]`", "1 failed, 2 passed", "3.0",
+            ["`test_power.py::test_power_cut[upgrade-…]`", "1 failed, 2 passed", "3.0",
              "1.5"],
         ]  # fmt: skip
