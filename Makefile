@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
 PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
-BOOT ?= tests/boot
+BOOT ?= tests/boot tests/image tests/device
 COVERED ?= tests/unit tests/image tests/device tests/fuzz
 FUZZ_LOCK := .ci/fuzz.lock
 SECONDS ?= 60
@@ -54,23 +54,23 @@ tools-boot: tools ## install what booting needs, too
 	sh tests/install-tools tests/boot/packages.txt
 
 test: $(VENV)/.stamp tools ## run every test that takes minutes
-	$(PYTEST) tests/unit tests/image tests/device tests/fuzz
+	$(PYTEST) -m 'not long' tests/unit tests/image tests/device tests/fuzz
 
 coverage: export COVERAGE_FILE := $(CURDIR)/build/coverage/data
 coverage: $(VENV)/.stamp tools ## run what `make test` runs and show by room what it reaches
 	rm -rf build/coverage
 	mkdir -p build/coverage
-	$(BIN)/coverage run -m $(PYTEST:$(BIN)/%=%) $(COVERED) || touch build/coverage/failed
+	$(BIN)/coverage run -m $(PYTEST:$(BIN)/%=%) -m 'not long' $(COVERED) || touch build/coverage/failed
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage json -q -o build/coverage/coverage.json
 	$(BIN)/python tests/coverage_by_room.py build/coverage/coverage.json
 	test ! -e build/coverage/failed
 
-test-boot: $(VENV)/.stamp tools-boot ## boot what was built (tens of minutes); SLOW=3: at a third of the speed
-	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 $(BOOT)
+test-boot: $(VENV)/.stamp tools-boot ## boot what was built, and other long tests (tens of minutes); SLOW=3: at a third of the speed
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 -m 'boot or long' $(BOOT)
 
 test-boot-all: $(VENV)/.stamp tools-boot ## boot every case (hours); goes on where it was stopped
-	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --every-case --go-on tests/boot || [ $$? = 5 ]
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --every-case --go-on -m 'boot or long' $(BOOT) || [ $$? = 5 ]
 
 # Not in the lock of all: there are wheels of atheris for some systems only.
 fuzz: $(VENV)/.stamp tools ## try hostile inputs, guided by coverage: SECONDS=60, TARGETS="zip fat"

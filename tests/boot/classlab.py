@@ -20,7 +20,7 @@ import pytest
 
 from tests.boot import roots
 from tests.boot.pi import Pi
-from tests.device.shacklab import CONSUL_IMAGE, SWARM_IMAGE
+from tests.device.shacklab import CONSUL_IMAGE, START, SWARM_IMAGE
 from tests.device.swarmlab import SWARM
 from tests.lib.real_consul import SUITE
 from tests.lib.tools import run
@@ -127,8 +127,10 @@ def import_arm_images(docker: Docker) -> None:
         (tree / "lib").mkdir()
         for name in LIBRARIES:
             shutil.copy(programs / "lib/arm-linux-gnueabihf" / name, tree / "lib" / name)
-        entry = '["consul", "agent", "-data-dir", "/tmp", "-client", "0.0.0.0"]'
-        _import(docker, tree, CONSUL_IMAGE, entry)
+        shutil.copy(programs / "bin/busybox", tree / "bin/sh")
+        (tree / "bin/start").write_text(START)
+        (tree / "bin/start").chmod(0o755)
+        _import(docker, tree, CONSUL_IMAGE, '["/bin/start"]')
     with _tree(docker) as tree:
         (tree / "bin").mkdir()
         shutil.copy(programs / "bin/busybox", tree / "bin/busybox")

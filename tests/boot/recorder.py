@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 CONSUL = "dduportal/arm-consul:0.5.0"
 SWARM = "dduportal/arm-swarm:0.2.0"
 
-# Started as `consul agent …`: logs its words, then answers for a leader, logging each request.
+# The entrypoint of dduportal/arm-consul:0.5.0 (its Dockerfile), as of progrium/docker-consul.
+START = """#!/bin/sh
+exec consul agent -config-dir=/config $@
+"""
+# Logs its words, then answers for a leader, logging each request.
 _CONSUL = """#!/bin/sh
 echo "argv: $0 $*"
 exec nc -ll -p 8500 -e /bin/answer
@@ -47,7 +51,7 @@ def make_tarball(path: Path) -> Path:
     """Write a docker-archive with both images, which share their only layer."""
     layer = _layer()
     images = {
-        CONSUL: ["/bin/consul", "agent", "-config-dir=/config"],
+        CONSUL: ["/bin/start"],
         SWARM: ["/bin/swarm"],
     }
     with tarfile.open(path, "w") as archive:
@@ -70,7 +74,12 @@ def _layer() -> bytes:
             link = tarfile.TarInfo(f"bin/{applet}")
             link.type, link.linkname = tarfile.SYMTYPE, "busybox"
             layer.addfile(link)
-        for name, script in (("consul", _CONSUL), ("answer", _ANSWER), ("swarm", _SWARM)):
+        for name, script in (
+            ("start", START),
+            ("consul", _CONSUL),
+            ("answer", _ANSWER),
+            ("swarm", _SWARM),
+        ):
             _add(layer, f"bin/{name}", script.encode(), 0o755)
     return packed.getvalue()
 

@@ -187,10 +187,16 @@ def import_images(docker: Docker) -> None:
                    entrypoint=["/bin/swarm"])  # fmt: skip
 
 
+# Like the entrypoint of dduportal/arm-consul:0.5.0, whose configuration says the rest.
+START = """#!/bin/sh
+exec consul agent -data-dir /tmp -client 0.0.0.0 $@
+"""
+
+
 def import_card_images(docker: Docker) -> None:
     """Make what the cards run: a real consul under its name of 2015, and swarm's stand-in."""
-    agent = ["consul", "agent", "-data-dir", "/tmp", "-client", "0.0.0.0"]
-    import_program(docker, CONSUL_IMAGE, consul_program(), entrypoint=agent)
+    import_program(docker, CONSUL_IMAGE, consul_program(), files={"/bin/start": START},
+                   entrypoint=["/bin/start"])  # fmt: skip
     import_program(docker, SWARM_IMAGE, Path("/bin/busybox"), files={"/bin/swarm": SWARM},
                    entrypoint=["/bin/swarm"])  # fmt: skip
 
@@ -239,7 +245,8 @@ def import_program(  # noqa: PLR0917 - the parts of an image
         (root / path.lstrip("/")).parent.mkdir(parents=True, exist_ok=True)
         (root / path.lstrip("/")).write_text(text)
         (root / path.lstrip("/")).chmod(0o755)
-    if program.name == "busybox":
+    if any(text.startswith("#!/bin/sh") for text in (files or {}).values()):
+        _copy(Path("/bin/busybox"), root / "bin/busybox")
         for applet in ("sh", "nc", "wget", "tr", "sed", "cat", "chmod", "grep", "sleep"):
             (root / "bin" / applet).symlink_to("busybox")
     _import(docker, root, name, entrypoint, command)

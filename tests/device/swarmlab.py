@@ -38,6 +38,11 @@ CONSUL_IMAGE = "standin/arm-consul:0.5.0"
 SWARM_IMAGE = "standin/arm-swarm:0.2.0"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# The entrypoint of dduportal/arm-consul:0.5.0, in its Dockerfile.
+START = """#!/bin/sh
+exec consul agent -config-dir=/config $@
+"""
+
 CONSUL = """#!/bin/sh
 echo "argv $*"
 while [ $# -gt 0 ]; do
@@ -391,13 +396,12 @@ def import_images(node: Node) -> None:
     shutil.copy("/bin/busybox", folder / "bin" / "busybox")
     for applet in ("sh", "nc", "sleep", "cat", "grep", "chmod", "echo"):
         (folder / "bin" / applet).symlink_to("busybox")
-    for name, text in (("consul", CONSUL), ("swarm", SWARM)):
+    for name, text in (("start", START), ("consul", CONSUL), ("swarm", SWARM)):
         (folder / "bin" / name).write_text(text)
         (folder / "bin" / name).chmod(0o755)
     tar = node.folder / "busybox.tar"
     subprocess.run(["tar", "-C", folder, "-cf", tar, "."], check=True)
-    consul = 'ENTRYPOINT ["/bin/consul", "agent", "-config-dir=/config"]'
-    node.docker("import", "--change", consul, tar, CONSUL_IMAGE)
+    node.docker("import", "--change", 'ENTRYPOINT ["/bin/start"]', tar, CONSUL_IMAGE)
     node.docker("import", "--change", 'ENTRYPOINT ["/bin/swarm"]', tar, SWARM_IMAGE)
 
 

@@ -403,6 +403,7 @@ for last in range(1, instants + 1):
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_killed_at_fifty_instants_it_never_boots_half_written(
     tmp_path: Path, small: SmallImage
 ) -> None:
@@ -420,6 +421,7 @@ def test_killed_at_fifty_instants_it_never_boots_half_written(
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_killed_from_outside_on_a_slow_card(tmp_path: Path, small: SmallImage) -> None:
     with served(tmp_path, "memory", str(CARD_BYTES), speed=24) as device:
         command = [*RPI_IMAGE, "flash", device, "--image", str(small.path), *SAFE]

@@ -22,7 +22,7 @@ from tests.lib.tools import need, need_root
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.long]
 
 SERVICES = 7
 ROSTER = "hostname,address\npi-01,10.77.0.11/24\npi-02,10.77.0.12/24\npi-03,10.77.0.13/24\n"

@@ -130,6 +130,8 @@ def repair_zip(data: bytes, rng: Random) -> bytes:
         put(found, end + 12, 4, end - first)
         put(found, end + 16, 4, first)
     start = found.rfind(b"PK\3\4") if rng.random() < 0.8 else 0
+    if start + 30 > len(found):
+        return data
     body = start + 30 + sum(struct.unpack_from("<HH", found, start + 26))
     packed = bytes(found[body:first])
     if rng.random() < 0.8:

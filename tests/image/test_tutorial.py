@@ -225,6 +225,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
         yield Reader(tmp_path, device, stack.enter_context(class_of_three()))
 
 
+@pytest.mark.long
 def test_a_teacher_can_follow_the_page(reader: Reader) -> None:
     page = blocks()
     said: list[str] = []

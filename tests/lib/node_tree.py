@@ -61,7 +61,7 @@ def run_docker(pi: Pi) -> None:
     docker = pi.folder / "docker"
     docker.mkdir()
     (docker / "images").write_text(f"{SETTINGS['CONSUL_IMAGE']}\n{SETTINGS['SWARM_IMAGE']}\n")
-    (docker / "entrypoint").write_text("[consul agent -config-dir=/config]\n")
+    (docker / "entrypoint").write_text("[/bin/start]\n")
     (docker / "failures").write_text("0\n")
     (pi.folder / "leader").write_text('"192.168.2.1:8300"')
     pi.fake("docker", DOCKER.format(folder=pi.folder, sleep=SLEEP))

@@ -76,24 +76,29 @@ def node_env(image: Path) -> dict[str, str]:
 
 
 def fsck(image: Path, folder: Path) -> None:
-    """Check the boot partition of the sample's geometry with fsck.vfat."""
+    """Check the boot partition, the first one, with fsck.vfat."""
+    table = json.loads(run("sfdisk", "--json", image))["partitiontable"]
+    start, size = (table["partitions"][0][key] for key in ("start", "size"))
     part = folder / f"{image.name}.boot"
-    run("dd", f"if={image}", f"of={part}", "bs=1M", "skip=1", "count=64", "status=none")
+    run("dd", f"if={image}", f"of={part}", f"skip={start}", f"count={size}", "status=none")
     run("fsck.vfat", "-n", part)
     part.unlink()
 
 
 def small_base(folder: Path) -> Path:
-    """Make a base of 72 MiB with the stock files of the sample, by sfdisk, mkfs.vfat and mtools."""
-    unpacked = folder / "sample.img"
+    """Make a base of 24 MiB with the stock files of the sample, by sfdisk, mkfs.vfat and mtools."""
+    unpacked, stock, boot, path = (folder / name for name in ("all", "stock", "boot", "small.img"))
     run("zstd", "-dqf", SAMPLE, "-o", unpacked)
-    path = folder / "small.img"
-    run("truncate", "-s", "72M", path)
-    table = "label: dos\nstart=2048, size=131072, type=c\nstart=133120, type=83\n"
-    run("sfdisk", "--quiet", path, input=table)
-    run("dd", f"if={unpacked}", f"of={path}", "bs=1M", "skip=1", "seek=1", "count=64",
-        "conv=notrunc,sparse", "status=none")  # fmt: skip
-    run("dd", "if=/dev/urandom", f"of={path}", "bs=1M", "seek=66", "count=4", "conv=notrunc",
-        "status=none")  # fmt: skip
+    stock.mkdir()
+    run("mcopy", "-s", "-m", "-i", f"{unpacked}@@{BOOT_OFFSET_BYTES}", "::", stock)
     unpacked.unlink()
+    run("truncate", "-s", "16M", boot)
+    run("mkfs.vfat", "--invariant", "-F", "16", "-s", "4", "-R", "4", "-r", "512", boot)
+    run("mcopy", "-s", "-m", "-i", boot, *sorted(stock.iterdir()), "::")
+    run("truncate", "-s", "24M", path)
+    table = "label: dos\nstart=2048, size=32768, type=c\nstart=34816, type=83\n"
+    run("sfdisk", "--quiet", path, input=table)
+    run("dd", f"if={boot}", f"of={path}", "bs=1M", "seek=1", "conv=notrunc,sparse", "status=none")
+    run("dd", "if=/dev/urandom", f"of={path}", "bs=1M", "seek=18", "count=4", "conv=notrunc",
+        "status=none")  # fmt: skip
     return path

@@ -67,7 +67,8 @@ def test_a_run_that_leaves_a_process_behind_fails(workers: str, tmp_path: Path) 
         f"    subprocess.run(['sh', '-c', '{ORPHAN} >{tmp_path}/pid'])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider", tmp_path],
+        [sys.executable, "-m", "pytest", "-q", "-n", workers, "-p", "no:cacheprovider",
+         f"--basetemp={tmp_path / 'base'}", tmp_path],
         capture_output=True, text=True, check=False, cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip

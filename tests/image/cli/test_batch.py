@@ -138,7 +138,7 @@ def test_a_cut_off_image_is_built_again(
     assert states(succeed(program("batch", classroom, "--nodes", "pi-02", "--json"))) == {
         "pi-02": "built"
     }
-    assert image.stat().st_size == 72 << 20
+    assert image.stat().st_size == 24 << 20
 
 
 def test_diff_names_the_files_that_change(

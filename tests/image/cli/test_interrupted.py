@@ -40,7 +40,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a base image with 40 MiB of data."""
     need("sfdisk", "zstd")
     path = small_base(tmp_path_factory.mktemp("base"))
-    fill = ("bs=1M", "seek=66", "count=40", "conv=notrunc", "status=none")
+    fill = ("bs=1M", "seek=18", "count=40", "conv=notrunc", "status=none")
     run("dd", "if=/dev/urandom", f"of={path}", *fill)
     return path
 

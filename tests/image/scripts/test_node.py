@@ -54,6 +54,7 @@ def test_a_pass(shell: str, pi: Pi) -> None:
         "docker": "19.03.13",
         "consul": "joined, leader 192.168.2.1:8300",
         "swarm": "joined as 192.168.2.103:2375",
+        "upgrade": "",
         "error": "",
         "updated": pi.status()["updated"],
     }
@@ -84,6 +85,7 @@ def test_a_second_pass_writes_nothing_onto_the_card(pi: Pi) -> None:
 @pytest.mark.parametrize(
     ("entrypoint", "words"),
     [
+        ("[/bin/start]", "IMAGE -node"),
         ("[consul agent -config-dir=/config]", "IMAGE -node"),
         ("[docker-entrypoint.sh]", "IMAGE agent -node"),
         ("[/bin/consul]", "IMAGE agent -node"),
