@@ -354,6 +354,7 @@ def test_a_large_dictionary_of_xz_is_refused_as_such(tmp_path: Path, *, wrapped:
     assert "damaged" not in error
 
 
+@pytest.mark.long
 def test_windows_up_to_256_mib_are_used_within_the_memory_that_is_promised(tmp_path: Path) -> None:
     big = repeating(tmp_path / "big")
     shell("zstd -q --long=28 -3 -c <big >out.zst; xz -0k big", tmp_path)
