@@ -69,12 +69,6 @@ class Seat(Pi):
         return f"tap{self.number}"
 
 
-def make_a_switch(bridge: Machine) -> None:
-    """Let br0 pass what goes from Pi to Pi: the shack's dockerd tells iptables to drop it."""
-    file = "/proc/sys/net/bridge/bridge-nf-call-iptables"
-    bridge.run("sh", "-c", f"[ ! -e {file} ] || echo 0 >{file}")
-
-
 @contextmanager
 def switched_on(seats: Sequence[Seat]) -> Iterator[list[Future[None]]]:
     """Let all Pis run at once for the length of the block, each followed by a thread of its own.

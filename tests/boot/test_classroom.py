@@ -57,7 +57,6 @@ def lab() -> Iterator[ShackLab]:
     consul_program()
     classlab.consul_of_arm()
     with open_shack_lab([]) as made:
-        classlab.make_a_switch(made.shack)
         yield made
 
 
@@ -96,7 +95,7 @@ def seats(lab: ShackLab, shack: Path, room: Path, tmp_path: Path) -> Iterator[li
     rpi_image(lab, "batch", room, "-o", out)
     assert sorted(path.stem for path in out.glob("*.img")) == sorted(NODES)
     made = [
-        Seat(out / f"{name}.img", tmp_path / name, bridge=lab.shack, number=number)
+        Seat(out / f"{name}.img", tmp_path / name, bridge=lab.switch, number=number)
         for number, name in enumerate(NODES, start=1)
     ]
     try:
@@ -158,7 +157,8 @@ def expect_real(seat: Seat, name: str, address: str) -> None:
     assert seat.tell("hostname; uname -m").split() == [name, "armv7l"]
     members = seat.tell("docker exec consul consul members").splitlines()[1:]
     rows = [line.split() for line in members]
-    alive = {row[0]: row[1].partition(":")[0] for row in rows if row[2] == "alive"}
+    assert {row[0]: row[2] for row in rows if row[2] != "alive"} == {}
+    alive = {row[0]: row[1].partition(":")[0] for row in rows}
     assert NODES.items() <= alive.items()
     assert SHACK in alive.values()
     assert {row[0]: row[3] for row in rows}[name] == "client"

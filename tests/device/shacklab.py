@@ -20,7 +20,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.device.swarmlab import SHACK, SWARM, Docker, Machine, Node, wait_for
+from tests.device.swarmlab import (
+    SHACK,
+    SWARM,
+    Docker,
+    Machine,
+    Node,
+    open_switch,
+    plug_in,
+    wait_for,
+)
 from tests.lib.real_consul import consul_program
 
 if TYPE_CHECKING:
@@ -94,9 +103,10 @@ def serve_engine(machine: Machine, arch: str = "armv7") -> None:
 
 @dataclass(frozen=True)
 class ShackLab:
-    """The instructor's machine and the nodes of its class."""
+    """The instructor's machine, the nodes of its class, and the switch between them."""
 
     shack: Docker
+    switch: Machine
     pupils: tuple[Pupil, ...]
 
     def make(self, folder: Path, target: str, *, check: bool = True) -> str:
@@ -124,28 +134,17 @@ def open_shack_lab(names: Sequence[str]) -> Iterator[ShackLab]:
             Pupil(lab, name, folder / name, address=f"10.77.0.{10 + n}")
             for n, name in enumerate(names, start=1)
         )
+        switch = stack.enter_context(open_switch(lab))
         for machine in (shack, *pupils):
             machine.folder.mkdir()
             stack.callback(close, machine)
-            subprocess.run(["ip", "netns", "add", machine.namespace], check=True)
-            machine.run("ip", "link", "set", "lo", "up")
-        _connect(shack, pupils)
+            plug_in(machine, switch)
+        shack.run("ip", "addr", "add", f"{SHACK}/24", "dev", "eth0")
+        for pupil in pupils:
+            pupil.run("ip", "addr", "add", f"{pupil.address}/24", "dev", "eth0")
         shack.start_docker()
         import_images(shack)
-        yield ShackLab(shack, pupils)
-
-
-def _connect(shack: Machine, pupils: tuple[Pupil, ...]) -> None:
-    shack.run("ip", "link", "add", "br0", "type", "bridge")
-    shack.run("ip", "addr", "add", f"{SHACK}/24", "dev", "br0")
-    shack.run("ip", "link", "set", "br0", "up")
-    for number, pupil in enumerate(pupils):
-        port = f"port{number}"
-        peer = ["type", "veth", "peer", "name", "eth0", "netns", pupil.namespace]
-        shack.run("ip", "link", "add", port, *peer)
-        shack.run("ip", "link", "set", port, "master", "br0", "up")
-        pupil.run("ip", "link", "set", "eth0", "up")
-        pupil.run("ip", "addr", "add", f"{pupil.address}/24", "dev", "eth0")
+        yield ShackLab(shack, switch, pupils)
 
 
 def close(machine: Machine) -> None:

@@ -422,11 +422,14 @@ def open_lab() -> Iterator[Lab]:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         shack = Shack(lab, "shack", folder / "s")
         nodes = (Node(lab, "pi-01", folder / "1"), Node(lab, "pi-02", folder / "2"))
+        switch = stack.enter_context(open_switch(lab))
         for machine in (shack, *nodes):
             machine.folder.mkdir()
             stack.callback(_close, machine)
-            _open_namespace(machine)
-        _connect(shack, nodes)
+            plug_in(machine, switch)
+        shack.run("ip", "addr", "add", f"{SHACK}/24", "dev", "eth0")
+        for number, node in enumerate(nodes, 1):
+            node.set_address(f"10.77.0.{10 + number}")
         shack.refuse_pulls(0)
         shack.start_registry()
         shack.start_server()
@@ -437,22 +440,35 @@ def open_lab() -> Iterator[Lab]:
         yield Lab(shack, nodes)
 
 
+@contextmanager
+def open_switch(lab: str) -> Iterator[Machine]:
+    """Make a switch: br0 in a namespace of its own.
+
+    In the shack's it would obey the shack's iptables, where dockerd sets the policy of FORWARD to
+    DROP: nodes could not reach each other.
+    """
+    switch = Machine(lab, "switch", Path())
+    _open_namespace(switch)
+    try:
+        switch.run("ip", "link", "add", "br0", "type", "bridge")
+        switch.run("ip", "link", "set", "br0", "up")
+        yield switch
+    finally:
+        subprocess.run(["ip", "netns", "del", switch.namespace], check=False)
+
+
+def plug_in(machine: Machine, switch: Machine) -> None:
+    """Make the namespace of a machine, with a cable from its eth0 to the switch."""
+    _open_namespace(machine)
+    peer = ["type", "veth", "peer", "name", "eth0", "netns", machine.namespace]
+    switch.run("ip", "link", "add", machine.name, *peer)
+    switch.run("ip", "link", "set", machine.name, "master", "br0", "up")
+    machine.run("ip", "link", "set", "eth0", "up")
+
+
 def _open_namespace(machine: Machine) -> None:
     subprocess.run(["ip", "netns", "add", machine.namespace], check=True)
     machine.run("ip", "link", "set", "lo", "up")
-
-
-def _connect(shack: Shack, nodes: tuple[Node, ...]) -> None:
-    shack.run("ip", "link", "add", "br0", "type", "bridge")
-    shack.run("ip", "addr", "add", f"{SHACK}/24", "dev", "br0")
-    shack.run("ip", "link", "set", "br0", "up")
-    for number, node in enumerate(nodes, 1):
-        port = f"port{number}"
-        peer = ["type", "veth", "peer", "name", "eth0", "netns", node.namespace]
-        shack.run("ip", "link", "add", port, *peer)
-        shack.run("ip", "link", "set", port, "master", "br0", "up")
-        node.run("ip", "link", "set", "eth0", "up")
-        node.set_address(f"10.77.0.{10 + number}")
 
 
 def _close(machine: Docker) -> None:

@@ -130,6 +130,12 @@ def test_status_shows_three_joined_nodes(lab: ShackLab, shack: Path) -> None:
         (pupil.name, pupil.address, "armv7") for pupil in lab.pupils
     ]
     assert "3 joined" in shown
+    members = json.loads(lab.get(f"http://{SHACK}:8500/v1/agent/members"))
+    alive, left = 1, 3  # serf's MemberStatus; a node that left is not missed
+    assert {m["Name"] for m in members if m["Status"] not in (alive, left)} == set()
+    assert {pupil.name for pupil in lab.pupils} < {
+        m["Name"] for m in members if m["Status"] == alive
+    }
 
 
 def json_of(text: str) -> str:
