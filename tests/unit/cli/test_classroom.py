@@ -365,7 +365,7 @@ def test_the_schema_agrees_with_check(classroom: Path, rest: str) -> None:
 def test_profiles_lists_both(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profiles"]) == 0
     said = capsys.readouterr().out
-    for name in ("armv6", "armv7", "hypriotos-1.12.3", "hypriot-20150416", "raspios-lite-trixie"):
+    for name in ("armv6", "armv7", "hypriotos-1.12.3", "hypriot-20150416", "raspios-lite-bookworm"):
         assert f"\n{name} " in f"\n{said}"
 
 
