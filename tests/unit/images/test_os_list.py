@@ -116,7 +116,8 @@ def test_the_depth_of_groups_has_a_limit() -> None:
 
 def test_the_number_of_entries_has_a_limit() -> None:
     assert len(parse({"os_list": [{}] * MOST_LISTED}).entries) == MOST_LISTED
-    for listed in ([{}] * (MOST_LISTED + 1), [{"subitems": [{}] * MOST_LISTED}]):
+    wrong: list[list[Any]] = [[{}] * (MOST_LISTED + 1), [{"subitems": [{}] * MOST_LISTED}]]
+    for listed in wrong:
         with pytest.raises(SourceError, match="more than"):
             parse({"os_list": listed})
 
