@@ -94,6 +94,11 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.budgets
 	git diff --stat -- tests/unit/golden
 
+snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)
+	rm -rf build/snapshot
+	RPI_IMAGE_CACHE=build/snapshot $(BIN)/rpi-image images --json --quiet > /dev/null
+	cp build/snapshot/lists/*.json profiles/published.json
+
 sample: ## make the embedded sample image anew
 	profiles/sample/make-sample
 
@@ -103,4 +108,4 @@ wheel: $(VENV)/.stamp ## build the wheel into dist/
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden sample wheel clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden snapshot sample wheel clean

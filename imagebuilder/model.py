@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
 MOST_ADDRESSES = 256  # addresses of a DHCP range, in a certificate
 
+# 256 GiB, more than usual cards: a larger image is a decompression bomb.
+LARGEST_IMAGE_BYTES = 1 << 38
+
 # The unit of partition tables on cards; devices with larger sectors are refused.
 SECTOR_BYTES = 512
 
@@ -69,8 +72,9 @@ class ImageSource:
 
     `sha256` is of the download (the zip), `raw_sha256` of the unpacked image if the publisher
     states it. `checksum_url` is a checksum file; None means "<url>.sha256". `machines` are the
-    `uname -m` values it boots on, empty if unknown. `hint` is shown if it cannot be fetched. With
-    `allow_http` a redirect from https to http is followed.
+    `uname -m` values it boots on, empty if unknown. `init_format` is how the publisher says
+    that it takes settings. `hint` is shown if it cannot be fetched. With `allow_http` a redirect
+    from https to http is followed.
     """
 
     name: str
@@ -83,6 +87,7 @@ class ImageSource:
     generation: str | None = None
     unchecked: bool = False
     machines: tuple[str, ...] = ()
+    init_format: str = ""
     hint: str = ""
     allow_http: bool = False
 

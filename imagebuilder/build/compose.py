@@ -12,7 +12,7 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, reading
 from imagebuilder.files import read_file
-from imagebuilder.model import BaseImage, NodePlan, NodeSettings, OverlayFile
+from imagebuilder.model import BaseImage, ImageSource, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
@@ -129,8 +129,22 @@ class Composer:
                 if not settings.image.generation:
                     raise
                 found = named_generation(generations, settings.image.generation)
+            _refuse_other(settings.image, found)
             self._detected[settings.overlays] = found
         return self._detected[settings.overlays]
+
+
+def _refuse_other(image: ImageSource, found: Generation) -> None:
+    """Raise ImageError if an image shows another generation than its publisher says.
+
+    It would ignore the files of the other one without a word.
+    """
+    if image.init_format and image.generation and found.name != image.generation:
+        raise ImageError(
+            f"{image.name} is of generation `{found.name}`, but its publisher's list says "
+            f"`{image.generation}` (init_format {image.init_format})",
+            f"use another image, or --generation {found.name} (`generation:` in a file)",
+        )
 
 
 def plan_without_base(settings: NodeSettings, epoch: int) -> NodePlan:

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with_console
+from imagebuilder.cli.options import (
+    PATH,
+    classroom_file,
+    profile_folders,
+    published_list,
+    with_console,
+)
+from imagebuilder.cli.session import Session
 from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.progress import counted
-from imagebuilder.settings.catalog import checksum_of, load_catalogue, load_profiles
+from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.load import read_classroom
 from imagebuilder.settings.starter import classroom_schema, make_starter
 
@@ -19,16 +26,20 @@ if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.model import NodeSettings
     from imagebuilder.settings.load import ClassroomReading
-    from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
+    from imagebuilder.settings.schema.documents import ProfileDocument
 
 
 @click.command()
 @classroom_file
+@published_list
 @profile_folders
 @with_console
-def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
+def check(console: Console, file: Path, catalog: str | None, folders: tuple[Path, ...]) -> int:
     """List all errors and warnings in a classroom FILE, with line and hint."""
-    reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
+    lists = Session(console=console).lists(catalog or "")
+    reading = read_classroom(
+        file, environment=os.environ, profile_folders=folders, checking=True, lists=lists
+    )
     if console.as_json:
         console.emit(_report(file, reading))
     else:
@@ -108,28 +119,18 @@ def schema(console: Console) -> None:
 @profile_folders
 @with_console
 def profiles(console: Console, folders: tuple[Path, ...]) -> None:
-    """List the profiles and the catalogue of base images."""
-    known, images = load_profiles(folders), load_catalogue(folders)
+    """List the profiles: families of boards, with their image and settings."""
+    known = load_profiles(folders)
     if console.as_json:
-        console.emit({"profiles": list(map(_profile, known)), "images": list(map(_image, images))})
+        console.emit({"profiles": list(map(_profile, known))})
         return
     console.table(("PROFILE", "ARCH", "IMAGE", "BOARDS"), [_profile_row(p) for p in known])
-    console.result("")
-    console.table(("IMAGE", "GENERATION", "CHECKSUM", "WHAT"), [_image_row(i) for i in images])
 
 
 def _profile(profile: ProfileDocument) -> dict[str, Any]:
     return {"name": profile.name, **profile.model_dump(mode="json", exclude_unset=True)}
 
 
-def _image(image: CatalogueEntry) -> dict[str, Any]:
-    return {"name": image.name, **image.model_dump(mode="json", exclude_unset=True)}
-
-
 def _profile_row(profile: ProfileDocument) -> tuple[str, ...]:
     image = profile.image.name or "own" if profile.image else ""
     return profile.name, profile.arch, image, ", ".join(profile.boards)
-
-
-def _image_row(image: CatalogueEntry) -> tuple[str, ...]:
-    return image.name, image.generation or "", checksum_of(image), image.description

@@ -1,4 +1,4 @@
-"""The commands `fetch` and `cache`."""
+"""The commands `fetch`, `images` and `cache`."""
 
 from __future__ import annotations
 
@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import allow_http, dry_run, profile_folders, with_console
+from imagebuilder.cli.options import (
+    allow_http,
+    dry_run,
+    profile_folders,
+    published_list,
+    with_console,
+)
 from imagebuilder.cli.session import Session
 from imagebuilder.images.cache import refuse_damaged
+from imagebuilder.images.list_snapshot import age_in_words
 from imagebuilder.images.obtain import fetch_base
-from imagebuilder.progress import human_bytes
-from imagebuilder.settings.catalog import find_image
+from imagebuilder.progress import counted, human_bytes
+from imagebuilder.settings.catalog import checksum_of, find_image, list_images
+from imagebuilder.settings.schema.published import PublishedEntry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +29,8 @@ if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.images.cache import Cached
     from imagebuilder.model import BaseImage
+    from imagebuilder.settings.catalog import ImageListing, PublishedList
+    from imagebuilder.settings.schema.catalogue import CatalogueEntry
 
 
 def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
@@ -34,24 +44,28 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 @click.argument("image")
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
+@published_list
 @allow_http
 @profile_folders
 @with_console
 def fetch(
     console: Console,
     image: str,
+    catalog: str | None,
     sha256: str,
     no_checksum: bool,
     allow_http: bool,
     folders: tuple[Path, ...],
 ) -> None:
-    """Download, check and unpack IMAGE: a catalogue name, a file or a URL.
+    """Download, check and unpack IMAGE: a name of `images`, a file or a URL.
 
     Print the path of the raw image. An image in the cache is not downloaded again.
     """
-    source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=folders)
+    session = Session(console=console, allow_http=allow_http)
+    lists = session.lists(catalog or "")
+    source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=folders, lists=lists)
     wanted = replace(source, allow_http=allow_http)
-    base, from_cache = fetch_base(wanted, Session(console=console).cache, console)
+    base, from_cache = fetch_base(wanted, session.cache, console)
     if console.as_json:
         console.emit(_fetched(base, from_cache=from_cache))
         return
@@ -68,6 +82,74 @@ def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
         "source_sha256": base.source_sha256,
         "from_cache": from_cache,
     }
+
+
+@click.command()
+@published_list
+@click.option("--board", metavar="BOARD", default="", help="Only for this board, such as pi4.")
+@click.option("--search", metavar="TEXT", default="", help="Only with these words.")
+@allow_http
+@profile_folders
+@with_console
+def images(
+    console: Console,
+    catalog: str | None,
+    board: str,
+    search: str,
+    allow_http: bool,
+    folders: tuple[Path, ...],
+) -> None:
+    """List the base images: ours, and those of a published list.
+
+    The list is fetched if it has changed; without network, its last state is used.
+    """
+    lists = Session(console=console, allow_http=allow_http).lists(catalog or "")
+    listing = list_images(lists, folders, board=board, search=search)
+    if console.as_json:
+        console.emit(_report(listing))
+        return
+    rows = [_image_row(image) for image in listing.images]
+    console.table(("IMAGE", "GENERATION", "CHECKSUM", "WHAT"), rows)
+    if listing.published:
+        _say_state(console, listing.published)
+
+
+def _say_state(console: Console, published: PublishedList) -> None:
+    snapshot = published.snapshot
+    age = age_in_words(snapshot.age_seconds())
+    console.note(f"{counted(len(published.entries), 'image')} in {snapshot.shown}, {age} old")
+    for note in published.notes:
+        console.detail(note)
+    if published.notes and not console.verbose:
+        console.note(f"{counted(len(published.notes), 'note')} about the list: see -v")
+
+
+def _image_row(image: CatalogueEntry) -> tuple[str, ...]:
+    generation, what = image.generation or "", image.description
+    if isinstance(image, PublishedEntry):
+        generation = generation if image.supported else f"{image.init_format}: not supported"
+        what = f"{image.title}: {what}" if what else image.title
+    return image.name, generation, checksum_of(image), what
+
+
+def _report(listing: ImageListing) -> dict[str, Any]:
+    report: dict[str, Any] = {"images": list(map(_image, listing.images)), "catalog": None}
+    if published := listing.published:
+        snapshot = published.snapshot
+        report["catalog"] = {
+            "url": snapshot.shown,
+            "fetched": snapshot.fetched,
+            "age_seconds": snapshot.age_seconds(),
+            "stale": snapshot.stale,
+            "notes": list(published.notes),
+        }
+    return report
+
+
+def _image(image: CatalogueEntry) -> dict[str, Any]:
+    published = isinstance(image, PublishedEntry)
+    shown = image.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return {"name": image.name, "published": published, **shown}
 
 
 @click.group()

@@ -17,6 +17,13 @@ from imagebuilder.settings.flags import NodeFlags
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+
+def list_place(context: click.Context, option: click.Parameter, text: str | None) -> str | None:
+    """Return the URL of a list, or the absolute path of its file."""
+    del context, option
+    return text if text is None or "://" in text else str(Path(text).absolute())
+
+
 # readable=False: the reader itself reports unreadable files, with its own exit code.
 PATH = click.Path(path_type=Path, readable=False)
 classroom_file = click.argument("file", type=PATH)
@@ -28,6 +35,10 @@ profile_folders = click.option(
     help="Folder of your own profiles and images.",
 )
 allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
+
+published_list = click.option(
+    "--catalog", metavar="URL|FILE", callback=list_place, help="Published list of images to use."
+)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -41,7 +52,8 @@ def _pair(text: str) -> tuple[str, str]:
 _FLAGS = (
     click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
     click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
-    click.option("--image", metavar="IMAGE", help="Base image: catalogue name, file or URL."),
+    click.option("--image", metavar="IMAGE", help="Base image: name, file or URL (see `images`)."),
+    published_list,
     click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
     allow_http,

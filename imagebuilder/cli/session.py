@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.cli.console import Console
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+    from imagebuilder.settings.catalog import PublishedLists
 
 
 @dataclass(kw_only=True)
@@ -48,6 +49,14 @@ class Session:
         folder = self.environment.get("RPI_IMAGE_CACHE", "")
         return Cache(Path(folder) if folder else default_folder())
 
+    def lists(self, place: str = "", *, offline: bool = False) -> PublishedLists:
+        """Return access to published lists of images; `place` overrides that of the settings."""
+        from imagebuilder.settings.catalog import PublishedLists
+
+        return PublishedLists(
+            self.cache, self.console, place=place, offline=offline, allow_http=self.allow_http
+        )
+
     def obtain(self, source: ImageSource) -> BaseImage:
         """Return the unpacked base image, from the cache or downloaded.
 
@@ -71,12 +80,12 @@ class Session:
 
         Missing keys are made, and stored if `write` is set.
         """
-        classroom = classroom_from_flags(flags, self.console, self.environment)
+        classroom = classroom_from_flags(flags, self.console, self.environment, self.lists())
         return _with_keys(classroom, write=write)
 
     def node(self, flags: NodeFlags, *, write: bool = True) -> NodeSettings:
         """Return the one node of the flags, with its keys."""
-        classroom, node = node_from_flags(flags, self.console, self.environment)
+        classroom, node = node_from_flags(flags, self.console, self.environment, self.lists())
         return _with_keys(replace(classroom, nodes=(node,)), write=write).nodes[0]
 
 

@@ -18,6 +18,7 @@ from imagebuilder.cli.options import (
     profile_folders,
     with_console,
 )
+from imagebuilder.cli.session import Session
 from imagebuilder.settings.load import load_classroom, load_roster, with_whole_paths
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
@@ -28,6 +29,7 @@ from imagebuilder.shack.status import summarise
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
+    from imagebuilder.model import Classroom
     from imagebuilder.shack.folder import Kind
     from imagebuilder.shack.observe import Observation
     from imagebuilder.shack.status import ClusterState, NodeStatus
@@ -37,6 +39,12 @@ _kind = click.option(
     type=click.Choice(["classic", "swarm-mode"]),
     help="consul and classic Swarm, or Docker's swarm mode; default: as in FILE.",
 )
+
+
+def _roster(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroom:
+    """Return the classroom, without network: the list of its nodes needs no image."""
+    lists = Session(console=console).lists(offline=True)
+    return load_roster(file, environment=os.environ, profile_folders=folders, lists=lists)
 
 
 @click.command()
@@ -56,7 +64,11 @@ def shack(
 ) -> None:
     """Write the services of the instructor's machine for FILE; start them with `make up`."""
     classroom = load_classroom(
-        file, environment=os.environ, ask=console.ask_secret, profile_folders=folders
+        file,
+        environment=os.environ,
+        ask=console.ask_secret,
+        profile_folders=folders,
+        lists=Session(console=console).lists(offline=True),
     )
     whole = with_whole_paths(classroom)
     _list_files(console, make_shack(whole, output, kind, console, write=not dry_run))
@@ -82,7 +94,7 @@ def export(
     folders: tuple[Path, ...],
 ) -> None:
     """Write the roster of FILE for other tools; a single format without -o to stdout."""
-    roster = load_roster(file, environment=os.environ, profile_folders=folders)
+    roster = _roster(console, file, folders)
     classroom = with_client_keys(roster)
     if len(formats) == 1 and output is None:
         console.out.write(EXPORTS[formats[0]].render(classroom, Path.cwd()))
@@ -108,7 +120,7 @@ def labels(
     console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
 ) -> None:
     """Write a sheet of labels with QR codes for the cards of FILE, in real size."""
-    roster = load_roster(file, environment=os.environ, profile_folders=folders)
+    roster = _roster(console, file, folders)
     search_path = os.environ.get("PATH", os.defpath)
     sheet = SHEETS[paper]
     write_labels(roster, output, sheet, skip, search_path=search_path, reporter=console)
@@ -145,7 +157,7 @@ def status(
     folders: tuple[Path, ...],
 ) -> None:
     """Show which nodes of FILE have joined the shack, are missing or have a problem."""
-    roster = load_roster(file, environment=os.environ, profile_folders=folders)
+    roster = _roster(console, file, folders)
     reports = tuple(map(read_card, cards))
     classroom = replace(roster, shack=shack_of(roster, kind))
     pause = interval if watch else None

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
+    from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.flags import NodeFlags
 
     Obtain = Callable[[ImageSource], BaseImage]
+    Lists = Callable[[str], PublishedLists]
 
 BUILD_FOLDER = Path("build")
 
@@ -34,7 +36,9 @@ def choose_card_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, .
     return nodes
 
 
-def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseImage:
+def choose_image(
+    flags: NodeFlags, obtain: Obtain, prompter: Prompter, lists: Lists | None = None
+) -> BaseImage:
     """Return the image to write: a raw file itself, any other image unpacked in the cache.
 
     --image is a file, else a catalogue name or a URL, as for `build`. Without it, use the only
@@ -42,7 +46,7 @@ def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseIm
     """
     path = Path(flags.image) if flags.image else _only_build(prompter)
     if not has_file(path):
-        return obtain(_source_elsewhere(flags, path))
+        return obtain(_source_elsewhere(flags, path, lists))
     sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
         unchecked = flags.no_checksum
@@ -53,7 +57,7 @@ def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter) -> BaseIm
     return BaseImage(path, "", size_bytes, path.name)
 
 
-def _source_elsewhere(flags: NodeFlags, path: Path) -> ImageSource:
+def _source_elsewhere(flags: NodeFlags, path: Path, lists: Lists | None) -> ImageSource:
     """Return the source of an image that is not a local file."""
     # Imported here because pydantic is slow and not needed for a local file.
     from imagebuilder.settings.catalog import find_image  # noqa: PLC0415
@@ -65,7 +69,11 @@ def _source_elsewhere(flags: NodeFlags, path: Path) -> ImageSource:
     if classify_image(text) == "file":
         raise InputError(f"no image {path}", "use --image FILE, or build one")
     return find_image(
-        text, sha256=flags.sha256 or "", unchecked=flags.no_checksum, folders=flags.profiles
+        text,
+        sha256=flags.sha256 or "",
+        unchecked=flags.no_checksum,
+        folders=flags.profiles,
+        lists=lists(flags.catalog or "") if lists else None,
     )
 
 

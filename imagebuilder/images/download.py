@@ -71,7 +71,7 @@ def find_published_checksum(source: ImageSource, reporter: Reporter, patience: P
     """Return the SHA-256 that the publisher states next to the image; empty if there is none."""
     url = source.checksum_url or beside(source.url)
     with _parsing(url), Client(patience, reporter, allow_http=source.allow_http) as client:
-        got = _patiently(
+        got = patiently(
             lambda: _small_file(client, url), lambda: 0, redacted(url), reporter, patience
         )
     if got is None:
@@ -169,7 +169,7 @@ class _Download:
     def run(self) -> Written:
         """Return the digest and size after as many attempts as needed."""
         if not self._have or self._have != self._state.total_bytes:
-            _patiently(
+            patiently(
                 self._attempt,
                 lambda: self._have,
                 redacted(self._url),
@@ -296,7 +296,7 @@ def _validator(answer: Answer) -> str:
 # ---- retries
 
 
-def _patiently(
+def patiently(
     attempt: Callable[[], _T],
     progress: Callable[[], int],
     what: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -257,6 +258,8 @@ def _expected_of_url(job: _Job) -> _Expected:
         return _Expected(source.sha256.lower(), "given")
     if source.unchecked:
         return _Expected("", "none")
+    if source.raw_sha256 and source.checksum_url is None:
+        return _Expected("", "raw")
     from imagebuilder.images.download import find_published_checksum  # noqa: PLC0415 - as above
 
     published = find_published_checksum(source, job.reporter, job.patience)
@@ -305,9 +308,36 @@ def _unpack(job: _Job, path: Path, part: Path) -> Written:
             raw = write_raw(stream, part, f"unpacking {source.name}", job.reporter)
         _check_raw(source, raw)
         job.cache.adopt(part, raw.sha256)
+    except ImageError as error:
+        if changed := _other_image(source, path):
+            raise changed from error
+        raise
     finally:
         part.unlink(missing_ok=True)
     return raw
+
+
+def _other_image(source: ImageSource, path: Path) -> SourceError | None:
+    """Return the error for an intact image of another size than expected: both digests.
+
+    None if no digest of the image is known, or if it is damaged or much larger.
+    """
+    if not source.raw_sha256 or source.raw_size_bytes is None:
+        return None
+    digest, have = hashlib.sha256(), 0
+    try:
+        with open_stream(path, None, source.name) as stream:
+            for chunk in stream:
+                digest.update(chunk)
+                have += len(chunk)
+                if have > 2 * source.raw_size_bytes + _BESIDE_BYTES:
+                    return None
+        _compare(f"the unpacked {source.name}", digest.hexdigest(), source.raw_sha256.lower())
+    except ImageError:
+        return None
+    except SourceError as error:
+        return error
+    return None
 
 
 def _check_raw(source: ImageSource, raw: Written) -> None:

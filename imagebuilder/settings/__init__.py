@@ -2,5 +2,5 @@
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan.
-Entry points: `load.read_classroom`, `lint.lint_classroom`, `catalog.load_catalogue`.
+Entry points: `load.read_classroom`, `lint.lint_classroom`, `catalog.list_images`.
 """

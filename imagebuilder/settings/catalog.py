@@ -1,31 +1,42 @@
-"""Read profiles and the catalogue of base images: the shipped ones and those of the user."""
+"""Read profiles and the catalogue of base images: ours, those of the user, and published ones."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
-from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.errors import InputError, Problem, SettingsError, SourceError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.checksums import SUFFIX, redacted
+from imagebuilder.images.list_snapshot import ListSnapshot, fetch_snapshot, load_snapshot
 from imagebuilder.model import ImageSource
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.schema.catalogue import CatalogueDocument, CatalogueEntry
 from imagebuilder.settings.schema.diagnostics import did_you_mean, with_path
 from imagebuilder.settings.schema.documents import (
-    CatalogueDocument,
-    CatalogueEntry,
     Document,
     ImageDocument,
     ProfileDocument,
     classify_image,
     parse_document,
 )
+from imagebuilder.settings.schema.published import (
+    PublishedEntry,
+    find_published,
+    generation_by,
+    published_entries,
+)
 from imagebuilder.settings.yaml_reader import load_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from imagebuilder.images.cache import Cache
+    from imagebuilder.images.os_list import ListedDevice
+    from imagebuilder.progress import Reporter
 
 CATALOGUES = ("images.yml", "images.yaml")
 AnyDocument = TypeVar("AnyDocument", bound=Document)
@@ -44,11 +55,22 @@ def load_profiles(folders: Sequence[Path] = ()) -> tuple[ProfileDocument, ...]:
 def load_catalogue(folders: Sequence[Path] = ()) -> tuple[CatalogueEntry, ...]:
     """Return all catalogue entries in order; a later folder's entry replaces one of its name."""
     found: dict[str, CatalogueEntry] = {}
+    for document in _catalogues(folders):
+        images = document.images
+        found |= {k: entry.model_copy(update={"name": k}) for k, entry in images.items()}
+    return tuple(found.values())
+
+
+def list_place(folders: Sequence[Path] = ()) -> str:
+    """Return the URL or path of the published list; that of a later folder replaces ours."""
+    places = [document.catalog for document in _catalogues(folders) if document.catalog]
+    return places[-1] if places else ""
+
+
+def _catalogues(folders: Sequence[Path]) -> Iterator[CatalogueDocument]:
     for path in _yaml_files(folders):
         if path.name in CATALOGUES:
-            images = load_document(CatalogueDocument, path).images
-            found |= {k: entry.model_copy(update={"name": k}) for k, entry in images.items()}
-    return tuple(found.values())
+            yield load_document(CatalogueDocument, path)
 
 
 def find_profile(profiles: Sequence[ProfileDocument], name: str) -> ProfileDocument:
@@ -71,8 +93,11 @@ def find_image(
     unchecked: bool = False,
     folders: Sequence[Path] = (),
     folder: Path = Path(),
+    lists: PublishedLists | None = None,
 ) -> ImageSource:
     """Return a base image by catalogue name, local path (relative to `folder`) or URL.
+
+    A name that is not in our catalogue is looked up in the published list of `lists`.
 
     Raise SettingsError if the text is not valid or not in the catalogue.
     """
@@ -82,11 +107,19 @@ def find_image(
         # Do not show a URL that cannot be parsed: it may contain a password.
         with_path = "image" if "://" in text else f"image {text}"
         raise SettingsError(f"{with_path}: {diagnostics[0].message}", diagnostics[0].hint)
-    return source_of(document, load_catalogue(folders))
+    find = lists.finder(folders) if lists else None
+    return source_of(document, load_catalogue(folders), find)
 
 
-def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> ImageSource:
-    """Return the source of an image document; its keys override those of the catalogue."""
+def source_of(
+    image: ImageDocument, catalogue: Sequence[CatalogueEntry], find: Finder | None = None
+) -> ImageSource:
+    """Return the source of an image document; its keys override those of the catalogue.
+
+    A name that is not in `catalogue` is looked up with `find`.
+    """
+    if image.url and image.name:
+        return _with_overrides(image, ImageSource(name=image.name, url=image.url))
     if image.url:
         name = Path(urlsplit(image.url).path).name or redacted(image.url)
         known = _generation_of(name, catalogue)
@@ -96,7 +129,9 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
         hint = "" if has_file(image.file) else _hint_for_missing(image.file, catalogue)
         source = ImageSource(name=name, file=image.file, generation=known, hint=hint)
         return _with_overrides(image, source)
-    entry = next((e for e in catalogue if e.name == image.name), None)
+    entry: CatalogueEntry | None = next((e for e in catalogue if e.name == image.name), None)
+    if entry is None and find:
+        entry = find(str(image.name))
     if entry is None:
         hint = did_you_mean(str(image.name), [e.name for e in catalogue])
         raise SettingsError(
@@ -104,6 +139,154 @@ def source_of(image: ImageDocument, catalogue: Sequence[CatalogueEntry]) -> Imag
             f"{hint} (a local file needs `./` or a suffix like .img or .zip)",
         )
     return _with_overrides(image, _from_catalogue(entry))
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedList:
+    """A published list: its entries, its boards, and notes about what was skipped."""
+
+    snapshot: ListSnapshot
+    entries: tuple[PublishedEntry, ...]
+    devices: tuple[ListedDevice, ...]
+    notes: tuple[str, ...]
+
+
+Finder: TypeAlias = "Callable[[str], PublishedEntry | None]"
+
+
+@dataclass
+class PublishedLists:
+    """Access to published lists; each is fetched at most once.
+
+    `place` is used instead of that in the settings. With `offline`, only snapshots are used.
+    """
+
+    cache: Cache
+    reporter: Reporter
+    place: str = ""
+    offline: bool = False
+    allow_http: bool = False
+    _fetched: dict[str, PublishedList] = field(init=False, default_factory=dict)
+
+    def fetch(self, place: str) -> PublishedList:
+        """Return a list as it is now, or its last state. Raise SourceError if there is none."""
+        if place not in self._fetched:
+            found = fetch_snapshot(place, self.cache, self.reporter, allow_http=self.allow_http)
+            self._fetched[place] = published_list(found)
+        return self._fetched[place]
+
+    def finder(self, folders: Sequence[Path], place: str = "") -> Finder:
+        """Return a function that finds an entry by name; `place` overrides that of `folders`."""
+
+        def find(name: str) -> PublishedEntry | None:
+            wanted = self.place or place
+            try:
+                return self._find(name, wanted or list_place(folders))
+            except SourceError as error:
+                # A name without a date is more likely a typing error in a name of ours.
+                if wanted or "@" in name:
+                    raise
+                self.reporter.warn(error.message)
+                return None
+
+        return find
+
+    def _find(self, name: str, place: str) -> PublishedEntry | None:
+        """Return an entry; one with a date is not fetched if the last state has it."""
+        if self.offline or "@" in name:
+            known = load_snapshot(place, self.cache)
+            found = find_published(published_list(known).entries, name) if known else None
+            if found or self.offline or not place:
+                return found
+        return find_published(self.fetch(place).entries, name) if place else None
+
+
+def published_list(snapshot: ListSnapshot) -> PublishedList:
+    """Return the content of a snapshot."""
+    pages = snapshot.parsed()
+    entries, skipped = published_entries(entry for page in pages for entry in page.entries)
+    devices = tuple(device for page in pages for device in page.devices)
+    notes = (*snapshot.notes, *(note for page in pages for note in page.notes), *skipped)
+    return PublishedList(snapshot, entries, devices, notes)
+
+
+# ---- the listing
+
+
+@dataclass(frozen=True, slots=True)
+class ImageListing:
+    """Base images, ours first, and the published list that they are from; None without it."""
+
+    images: tuple[CatalogueEntry, ...]
+    published: PublishedList | None
+
+
+def list_images(
+    lists: PublishedLists, folders: Sequence[Path] = (), *, board: str = "", search: str = ""
+) -> ImageListing:
+    """Return the base images for a board and with all words of `search`; by default all of them.
+
+    Raise SourceError if a list that was asked for cannot be used; of another one only warn.
+    """
+    published = None
+    if place := lists.place or list_place(folders):
+        try:
+            published = lists.fetch(place)
+        except SourceError as error:
+            if lists.place:
+                raise
+            lists.reporter.warn(f"{error.message}; only our own images are listed")
+    images = [*load_catalogue(folders), *(published.entries if published else ())]
+    if board:
+        devices = published.devices if published else ()
+        able = fits_board(board, load_profiles(folders), devices, images)
+        images = [image for image in images if able(image)]
+    words = search.lower().split()
+    return ImageListing(tuple(i for i in images if _has_words(i, words)), published)
+
+
+def _has_words(image: CatalogueEntry, words: Sequence[str]) -> bool:
+    title = image.title if isinstance(image, PublishedEntry) else ""
+    text = f"{image.name} {title} {image.description}".lower()
+    return all(word in text for word in words)
+
+
+def fits_board(
+    board: str,
+    profiles: Sequence[ProfileDocument],
+    devices: Sequence[ListedDevice],
+    images: Sequence[CatalogueEntry],
+) -> Callable[[CatalogueEntry], bool]:
+    """Return a function that says whether an image is for `board` (`pi4`, `Zero 2 W`, a tag).
+
+    A published image is by its tags, another one by its `machines`. Raise InputError if neither
+    the profiles nor the list know the board.
+    """
+    word, published = board_key(board), [i for i in images if isinstance(i, PublishedEntry)]
+    same = [device for device in devices if board_key(device.name) == word]
+    every = {tag for device in devices for tag in device.tags}
+    every |= {tag for image in published for tag in image.devices}
+    tags = {tag for device in same for tag in device.tags}
+    tags |= {tag for tag in every if tag == board.lower() or board_key(tag.split("-")[0]) == word}
+    known = [p for p in profiles if any(board_key(name) == word for name in p.boards)]
+    machines = {machine for profile in known for machine in profile.machines}
+    if not tags and not machines:
+        names = {name for p in profiles for name in p.boards} | {d.name for d in devices}
+        raise InputError(f"no board `{board}`", did_you_mean(board, names))
+
+    def fits(image: CatalogueEntry) -> bool:
+        if isinstance(image, PublishedEntry) and tags:
+            untagged = not image.devices and any(device.inclusive for device in same)
+            return untagged or not tags.isdisjoint(image.devices)
+        return not image.machines or not machines.isdisjoint(image.machines)
+
+    return fits
+
+
+def board_key(name: str) -> str:
+    """Return the family of a board: `4` for `Raspberry Pi 4`, `4B` and `pi4`; `zero2w`."""
+    plain = re.sub(r"[^a-z0-9]", "", name.lower().replace("raspberry pi", ""))
+    return re.sub(r"(?<=[0-9])[ab]$", "", plain.removeprefix("pi"))
 
 
 def checksum_of(image: CatalogueEntry) -> str:
@@ -127,6 +310,7 @@ def _hint_for_missing(path: Path, catalogue: Sequence[CatalogueEntry]) -> str:
 
 
 def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
+    word = entry.init_format if isinstance(entry, PublishedEntry) else ""
     return ImageSource(
         name=entry.name,
         url=entry.url or "",
@@ -138,12 +322,17 @@ def _from_catalogue(entry: CatalogueEntry) -> ImageSource:
         generation=entry.generation,
         machines=entry.machines,
         hint=entry.hint,
+        init_format=word,
     )
 
 
 def _with_overrides(image: ImageDocument, source: ImageSource) -> ImageSource:
+    word = image.init_format or source.init_format
     return replace(
         source,
+        init_format=word,
+        generation=generation_by(word, source.name) if word else source.generation,
+        raw_size_bytes=image.raw_size_bytes or source.raw_size_bytes,
         sha256=image.sha256 or source.sha256,
         raw_sha256=image.raw_sha256 or source.raw_sha256,
         checksum_url=image.checksum_url or source.checksum_url,

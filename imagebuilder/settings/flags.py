@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
+    from imagebuilder.settings.catalog import PublishedLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +26,7 @@ class NodeFlags:
     profile: str | None = None
     hostname: str | None = None
     image: str | None = None
+    catalog: str | None = None
     sha256: str | None = None
     no_checksum: bool = False
     allow_http: bool = False
@@ -56,6 +58,7 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
     document: dict[str, object | None] = {
         "profile": flags.profile,
         "image": _image(flags),
+        "catalog": flags.catalog,
         "generation": flags.generation,
         "wifi": _wifi(flags),
         "shack": _shack(flags),
@@ -130,7 +133,10 @@ def _docker(flags: NodeFlags) -> dict[str, object]:
 
 
 def classroom_from_flags(
-    flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
+    flags: NodeFlags,
+    prompter: Prompter,
+    environment: Mapping[str, str],
+    lists: PublishedLists | None = None,
 ) -> Classroom:
     """Return the classroom of the flags and their --config; warn of doubtful settings.
 
@@ -145,6 +151,7 @@ def classroom_from_flags(
         environment=environment,
         ask=prompter.ask_secret,
         profile_folders=flags.profiles,
+        lists=lists,
     )
     if reading.classroom is None:
         raise refusal(flags.config, reading.problems)
@@ -154,10 +161,13 @@ def classroom_from_flags(
 
 
 def node_from_flags(
-    flags: NodeFlags, prompter: Prompter, environment: Mapping[str, str]
+    flags: NodeFlags,
+    prompter: Prompter,
+    environment: Mapping[str, str],
+    lists: PublishedLists | None = None,
 ) -> tuple[Classroom, NodeSettings]:
     """Return the one node of the flags. Raise InputError if the file has several."""
-    classroom = classroom_from_flags(flags, prompter, environment)
+    classroom = classroom_from_flags(flags, prompter, environment, lists)
     if len(classroom.nodes) > 1:
         names = ", ".join(node.hostname for node in classroom.nodes[:3])
         raise InputError(

@@ -21,6 +21,7 @@ from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.resolve import Resolved
     from imagebuilder.settings.schema.documents import ClassroomDocument
 
@@ -40,6 +41,7 @@ def load_classroom(
     environment: Mapping[str, str],
     ask: Callable[[str], str] | None = None,
     profile_folders: Sequence[Path] = (),
+    lists: PublishedLists | None = None,
 ) -> Classroom:
     """Return a resolved classroom. Raise SettingsError with all errors.
 
@@ -52,6 +54,7 @@ def load_classroom(
         environment=environment,
         ask=ask,
         profile_folders=profile_folders,
+        lists=lists,
     )
     if reading.classroom is None:
         raise refusal(path, reading.problems)
@@ -59,17 +62,25 @@ def load_classroom(
 
 
 def load_roster(
-    path: Path, *, environment: Mapping[str, str], profile_folders: Sequence[Path] = ()
+    path: Path,
+    *,
+    environment: Mapping[str, str],
+    profile_folders: Sequence[Path] = (),
+    lists: PublishedLists | None = None,
 ) -> Classroom:
     """Return a classroom with absolute paths; secrets may be missing and are not asked for.
 
     Raise SettingsError with all problems.
     """
     reading = read_classroom(
-        path, environment=environment, profile_folders=profile_folders, checking=True
+        path,
+        environment=environment,
+        profile_folders=profile_folders,
+        checking=True,
+        lists=lists,
     )
     classroom = reading.classroom or load_classroom(
-        path, environment=environment, profile_folders=profile_folders
+        path, environment=environment, profile_folders=profile_folders, lists=lists
     )
     return with_whole_paths(classroom)
 
@@ -115,8 +126,12 @@ def read_classroom(
     ask: Callable[[str], str] | None = None,
     profile_folders: Sequence[Path] = (),
     checking: bool = False,
+    lists: PublishedLists | None = None,
 ) -> ClassroomReading:
-    """Return a resolved classroom and all problems; with `checking`, secrets may be missing."""
+    """Return a resolved classroom and all problems; with `checking`, secrets may be missing.
+
+    Without `lists`, images of published lists are errors.
+    """
     source = ClassroomFile(path, environment.get("HOME", ""))
     with reading(str(path or "the settings"), SettingsError):
         classroom, flags = source.classroom(), source.flags(dict(overrides or {}))
@@ -125,7 +140,14 @@ def read_classroom(
     try:
         # Do not ask for secrets if there are errors already.
         lenient = checking or source.fatal
-        references = References(environment, ask, profile_folders, checking=lenient)
+        references = References(
+            environment,
+            ask,
+            profile_folders,
+            checking=lenient,
+            lists=lists,
+            list_place=flags.catalog or classroom.catalog or "",
+        )
     except SettingsError as error:
         return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
     with reading(str(path or "the settings"), SettingsError):

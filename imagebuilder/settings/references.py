@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
-from imagebuilder.model import Secret
+from imagebuilder.model import ImageSource, Secret
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.catalog import find_profile, load_catalogue, load_profiles, source_of
 from imagebuilder.settings.schema.diagnostics import did_you_mean
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from imagebuilder.model import ImageSource
+    from imagebuilder.settings.catalog import PublishedLists
+    from imagebuilder.settings.schema.catalogue import CatalogueEntry
     from imagebuilder.settings.schema.documents import (
-        CatalogueEntry,
         ImageDocument,
         ProfileDocument,
         SecretDocument,
@@ -41,11 +41,14 @@ class References:
     ask: Callable[[str], str] | None
     folders: Sequence[Path]
     checking: bool = False
+    lists: PublishedLists | None = None
+    list_place: str = ""
     profiles: tuple[ProfileDocument, ...] = ()
     catalogue: tuple[CatalogueEntry, ...] = ()
     secrets: dict[tuple[SecretDocument, str], Secret | None] = field(default_factory=dict)
     keys: dict[Path, tuple[str, ...]] = field(default_factory=dict)
     checked: set[Path] = field(default_factory=set)
+    images: dict[ImageDocument, ImageSource] = field(default_factory=dict)
     generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,8 +60,19 @@ class References:
         return find_profile(self.profiles, name)
 
     def image(self, document: ImageDocument) -> ImageSource:
-        """Return the source of a base image."""
-        return source_of(document, self.catalogue)
+        """Return the source of a base image.
+
+        Offline, a published image that no snapshot has is only a name, good for a roster.
+        """
+        if document not in self.images:
+            find = self.lists.finder(self.folders, self.list_place) if self.lists else None
+            try:
+                self.images[document] = source_of(document, self.catalogue, find)
+            except SettingsError:
+                if not (self.lists and self.lists.offline and "@" in (document.name or "")):
+                    raise
+                self.images[document] = ImageSource(name=document.name or "")
+        return self.images[document]
 
     def secret(self, document: SecretDocument, what: str) -> Secret | None:
         """Return a secret; None if it is missing and `checking` is set."""

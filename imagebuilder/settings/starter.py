@@ -73,7 +73,7 @@ def _quoted(text: str) -> str:
 def _image(image: str) -> str:
     said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
     return f"""
-# The base image: a name of `rpi-image profiles`, or {{file: …}} or {{url: …}} with its sha256.
+# The base image: a name of `rpi-image images`, or {{file: …}} or {{url: …}} with its sha256.
 # Without it, the image of the profile is used.
 {said}
 """

@@ -34,6 +34,7 @@ from imagebuilder.images.archives.xz_zstd import (
     zst_size,
 )
 from imagebuilder.images.foreign import PARSING_ERRORS
+from imagebuilder.model import LARGEST_IMAGE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
 
     from imagebuilder.images.archives.formats import Kind
 
-
-# 256 GiB, more than usual cards: a larger image is a decompression bomb.
-LARGEST_IMAGE_BYTES = 1 << 38
 
 # An entry has 46 bytes and its name (APPNOTE.TXT 4.3.12), and some hundred in memory.
 LARGEST_DIRECTORY_BYTES = 4 << 20

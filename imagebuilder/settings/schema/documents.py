@@ -7,9 +7,7 @@ passphrase does not make an open network). Paths are relative to the file that c
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -27,6 +25,8 @@ from imagebuilder.settings.schema.diagnostics import Diagnostic, explain, invali
 from imagebuilder.settings.schema.json_schema import SCALAR, one_or_many_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
     from pydantic_core import CoreSchema
@@ -122,16 +122,21 @@ def classify_image(text: str) -> Literal["url", "file", "name"]:
 
 
 class ImageDocument(TextOrDocument):
-    """A base image: by name from the catalogue, from a local file, or from a URL."""
+    """A base image: by name from the catalogue, from a local file, or from a URL.
+
+    A name with a URL is a pinned image of a published list: it is not looked up again.
+    """
 
     whole: ClassVar[bool] = True
 
-    name: f.Slug | None = None
+    name: f.ImageName | None = None
     file: f.HostPath | None = None
     url: f.Url | None = None
     sha256: f.Sha256 | None = Field(None, description="of the file as downloaded (the zip)")
     raw_sha256: f.Sha256 | None = Field(None, description="of the unpacked image")
+    raw_size_bytes: f.ImageSize | None = Field(None, description="of the unpacked image")
     checksum_url: f.Url | None = None
+    init_format: f.Word | None = Field(None, description="how a published image takes settings")
     unchecked: bool = Field(default=False, description="use the image without any checksum")
 
     @model_validator(mode="before")
@@ -148,7 +153,8 @@ class ImageDocument(TextOrDocument):
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageDocument:
-        if sum(bool(source) for source in (self.name, self.file, self.url)) != 1:
+        sources = (self.name if not self.url else None, self.file, self.url)
+        if sum(bool(source) for source in sources) != 1:
             raise invalid("an image needs exactly one of name, file and url", "keep one of them")
         return self
 
@@ -356,6 +362,7 @@ class ClassroomDocument(SettingsDocument):
 
     name: f.Text | None = None
     profile: f.Slug | None = None
+    catalog: f.ListPlace | None = Field(None, description="a published list of images")
     secrets: f.HostPath | None = None
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
@@ -369,40 +376,6 @@ class ProfileDocument(SettingsDocument):
     arch: f.Word
     machines: tuple[f.Word, ...] = Field(description="values of `uname -m`")
     boards: tuple[f.Text, ...] = ()
-
-
-class CatalogueEntry(Document):
-    """A base image with a name; `file` is relative to the catalogue."""
-
-    name: str = ""
-    description: f.Text = ""
-    url: f.Url | None = None
-    file: f.HostPath | None = None
-    sha256: f.Sha256 | None = None
-    raw_sha256: f.Sha256 | None = None
-    raw_size_bytes: int | None = None
-    checksum_url: f.Url | None = None
-    generation: f.Slug | None = None
-    machines: tuple[f.Word, ...] = ()
-    released: f.Text = ""
-    hint: f.Text = ""
-
-    @model_validator(mode="after")
-    def _one_source(self) -> CatalogueEntry:
-        if (self.url is None) == (self.file is None):
-            raise invalid("an image needs exactly one of file and url", "keep one of them")
-        return self
-
-    @property
-    def basename(self) -> str:
-        """The name of the file to download."""
-        return Path(urlsplit(self.url).path).name if self.url else Path(self.file or "").name
-
-
-class CatalogueDocument(Document):
-    """A catalogue of base images, by name."""
-
-    images: dict[f.Slug, CatalogueEntry]
 
 
 AnyDocument = TypeVar("AnyDocument", bound=Document)

@@ -12,9 +12,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, ValidationInfo
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 
-from imagebuilder.model import HOSTNAME, RESERVED_VARIABLES, SSID_BYTES
+from imagebuilder.model import HOSTNAME, LARGEST_IMAGE_BYTES, RESERVED_VARIABLES, SSID_BYTES
 from imagebuilder.settings.schema.addresses import (
     host_port,
     ip_address,
@@ -224,6 +224,14 @@ def host_path(text: str, folder: Path | str, home: str) -> Path:
     return Path(folder) / text
 
 
+def _list_place(value: Any, info: ValidationInfo) -> Any:
+    """Return the URL of a published list, or its path relative to the file with the setting."""
+    if isinstance(value, str) and re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+        return url(value)
+    path = _against_folder(value, info)
+    return str(path) if isinstance(path, Path) else path
+
+
 def _as_is(value: Any) -> Any:
     return value
 
@@ -269,6 +277,7 @@ PasswordHash = Annotated[str, AfterValidator(password_hash)]
 Labels = Annotated[dict[str, Word], AfterValidator(_one_by_one)]
 Variables = Annotated[dict[str, Text], AfterValidator(_variable_names)]
 Question = Annotated[Text, BeforeValidator(_as_is, json_schema_input_type=str | bool)]
+ListPlace = Annotated[str, BeforeValidator(_list_place, json_schema_input_type=str)]
 HostPath = Annotated[Path, BeforeValidator(_against_folder, json_schema_input_type=str)]
 Sha256 = Annotated[
     str,
@@ -325,5 +334,15 @@ KeyValuePath = Annotated[
 Version = Annotated[
     str,
     Pattern(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "not a version", "for example 0.5.0"),
+    SCALAR,
+]
+ImageSize = Annotated[int, Field(gt=0, le=LARGEST_IMAGE_BYTES)]
+ImageName = Annotated[
+    str,
+    Pattern(
+        r"[A-Za-z0-9][A-Za-z0-9._-]*(?:@[0-9]{4}-[0-9]{2}-[0-9]{2})?",
+        "not a plain name",
+        "use letters, digits, `.`, `_`, `-`, and for a published image its date: NAME@2026-06-18",
+    ),
     SCALAR,
 ]

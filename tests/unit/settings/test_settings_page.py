@@ -10,8 +10,8 @@ import pytest
 
 from imagebuilder.cli.options import _FLAGS, node_options
 from imagebuilder.settings.roster import COLUMNS
+from imagebuilder.settings.schema.catalogue import CatalogueDocument
 from imagebuilder.settings.schema.documents import (
-    CatalogueDocument,
     ClassroomDocument,
     ClusterDocument,
     DockerDocument,
