@@ -12,11 +12,11 @@ from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.checksums import SUFFIX, redacted
 from imagebuilder.model import ImageSource
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.schema.base import Document
 from imagebuilder.settings.schema.diagnostics import did_you_mean, with_path
 from imagebuilder.settings.schema.documents import (
     CatalogueDocument,
     CatalogueEntry,
-    Document,
     ImageDocument,
     ProfileDocument,
     classify_image,

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.model import ImageSource
+    from imagebuilder.settings.schema.base import SecretDocument
     from imagebuilder.settings.schema.documents import (
         CatalogueEntry,
         ImageDocument,
         ProfileDocument,
-        SecretDocument,
     )
 
 
