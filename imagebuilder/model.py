@@ -244,7 +244,10 @@ class Docker:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The consul and Swarm agents of a node: container images and versions."""
+    """The consul and Swarm agents of a node: container images and versions.
+
+    Without a `swarm_image` the node joins consul alone.
+    """
 
     enabled: bool = True
     consul_image: str = "dduportal/arm-consul:0.5.0"
@@ -307,6 +310,7 @@ class NodeSettings:
     upgrade: bool = False
     overlays: tuple[Path, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
+    board: str = ""
     serial: str = ""
     mac: str = ""
     seat: str = ""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.errors import ImageError
-from imagebuilder.plan.boot_config import BootConfig, read_config
 from imagebuilder.plan.boot_files import BootFiles, read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE
+from imagebuilder.plan.vendor.boot_config import BootConfig, read_config
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -51,6 +51,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 _FLAGS = (
     click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
+    click.option("--board", metavar="WORD", help="Board, for example pi4; chooses the profile."),
     click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
     click.option("--image", metavar="IMAGE", help="Base image: name, file or URL (see `images`)."),
     published_list,

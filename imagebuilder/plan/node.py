@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import RESERVED_VARIABLES, BootEdit, NodePlan, NodeSettings, OverlayFile
-from imagebuilder.plan.boot_config import cmdline_path
 from imagebuilder.plan.boot_files import BootFiles, EditedBootFiles, read_boot_text
 from imagebuilder.plan.boot_texts import (
     add_config_lines,
@@ -25,6 +24,7 @@ from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmd
 from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
 from imagebuilder.plan.vendor.ability import check_password, joinable
+from imagebuilder.plan.vendor.boot_config import cmdline_path
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
 from imagebuilder.plan.vendor.stock import Record, StockBoot
 

@@ -14,10 +14,10 @@ from imagebuilder.images.checksums import SUFFIX, redacted
 from imagebuilder.images.list_snapshot import ListSnapshot, fetch_snapshot, load_snapshot
 from imagebuilder.model import ImageSource
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.schema.base import Document
 from imagebuilder.settings.schema.catalogue import CatalogueDocument, CatalogueEntry
 from imagebuilder.settings.schema.diagnostics import did_you_mean, with_path
 from imagebuilder.settings.schema.documents import (
-    Document,
     ImageDocument,
     ProfileDocument,
     classify_image,

@@ -24,6 +24,7 @@ class NodeFlags:
     """What the flags of one command line say; None and empty where they say nothing."""
 
     profile: str | None = None
+    board: str | None = None
     hostname: str | None = None
     image: str | None = None
     catalog: str | None = None
@@ -46,7 +47,7 @@ class NodeFlags:
     @property
     def describe_nodes(self) -> bool:
         """Whether the flags describe nodes; otherwise an image is used as it is."""
-        return bool(self.config or self.hostname or self.profile)
+        return bool(self.config or self.hostname or self.profile or self.board)
 
 
 def document_from_flags(flags: NodeFlags) -> dict[str, object]:
@@ -57,6 +58,7 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
     _check_partners(flags)
     document: dict[str, object | None] = {
         "profile": flags.profile,
+        "board": flags.board,
         "image": _image(flags),
         "catalog": flags.catalog,
         "generation": flags.generation,
@@ -80,11 +82,13 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
     if flags.hostname is None and flags.config is None:
         raise InputError("the node has no hostname", "use --hostname NAME or --config FILE")
-    if flags.profile is None and flags.config is None:
+    if flags.profile is None and flags.board is None and flags.config is None:
         from imagebuilder.settings.catalog import load_profiles  # noqa: PLC0415 - slow, see below
 
         known = ", ".join(profile.name for profile in load_profiles(flags.profiles))
-        raise InputError("the node has no profile", f"use --profile with one of: {known}")
+        raise InputError(
+            "the node has no profile", f"use --board, or --profile with one of: {known}"
+        )
 
 
 def _image(flags: NodeFlags) -> dict[str, object] | None:

@@ -34,7 +34,7 @@ SourcedNode = tuple["NodeSources", "NodeSettings"]
 def lint_classroom(resolved: Resolved) -> tuple[Diagnostic, ...]:
     """Return errors (duplicates, addresses outside the subnet) and warnings for a classroom."""
     nodes = list(zip(resolved.node_sources, resolved.nodes, strict=True))
-    found = [*_duplicates(nodes), *_labels(nodes), *_machines(nodes)]
+    found = [*_duplicates(nodes), *_labels(nodes)]
     found += _once(diagnostic for rule in _RULES for diagnostic in rule(nodes))
     return tuple(dict.fromkeys(found))
 
@@ -171,7 +171,7 @@ def _ports(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
 
 def _swarm(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     for sources, node in nodes:
-        if _runs_consul(node) and not node.docker.tcp:
+        if _runs_consul(node) and node.cluster.swarm_image and not node.docker.tcp:
             message = "the Docker API is closed: the swarm manager cannot reach the nodes"
             hint = "set `docker: {tls: true}` to open it for the class only"
             yield Diagnostic(sources.at(("docker", "tcp")), message, hint, severe=False)
@@ -241,17 +241,6 @@ def _labels(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
             message = f"label arch={said} on a node of profile `{node.profile}` ({node.arch})"
             hint = "remove the label: the profile sets it"
             yield Diagnostic((*sources.loc, "labels"), message, hint)
-
-
-def _machines(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
-    for sources, node in nodes:
-        able = node.image.machines
-        if able and node.machines and not set(able) & set(node.machines):
-            message = (
-                f"image `{node.image.name}` does not boot on the boards of profile `{node.profile}`"
-            )
-            hint = f"it boots on {', '.join(able)}"
-            yield Diagnostic((*sources.loc, "profile"), message, hint, severe=False)
 
 
 def _wifi(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagebuilder.settings.schema.base import Document
 from imagebuilder.settings.schema.documents import (
     DockerDocument,
-    Document,
     NetworkDocument,
     NodeDocument,
     SettingsDocument,

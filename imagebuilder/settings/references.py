@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.catalog import PublishedLists
+    from imagebuilder.settings.schema.base import SecretDocument
     from imagebuilder.settings.schema.catalogue import CatalogueEntry
     from imagebuilder.settings.schema.documents import (
         ImageDocument,
         ProfileDocument,
-        SecretDocument,
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import ImageSource, NodeSettings, Shack
+from imagebuilder.settings.fits import check_fit, profile_for
 from imagebuilder.settings.merge import NodeSources, SettingsSource, merge_documents, settings_part
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import (
@@ -136,7 +137,10 @@ class _Resolver:
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
     def node(self, selected: _SelectedNode) -> tuple[NodeSettings, NodeSources]:
-        profile, loc = self._profile_name(selected)
+        board, board_loc = self._named("board", selected)
+        profile, loc = self._named("profile", selected)
+        if board and not profile:
+            profile, loc = self._profile_of(board, selected), board_loc
         try:
             document, merged = self._base(profile)
         except SettingsError as error:
@@ -154,7 +158,10 @@ class _Resolver:
         node = UnresolvedNode(
             tuple(sources), merged, self.references, self.diagnostics.append, salt
         )
-        return _settings(node, selected, document), NodeSources(selected.loc, node.sources)
+        settings = _settings(node, selected, document)
+        settings = replace(settings, board=board)
+        check_fit(node, settings, document)
+        return settings, NodeSources(selected.loc, node.sources)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
         if profile not in self.bases:
@@ -163,17 +170,30 @@ class _Resolver:
             self.bases[profile] = document, merged
         return self.bases[profile]
 
-    def _profile_name(self, selected: _SelectedNode) -> tuple[str, Loc]:
-        said = (
-            (selected.from_flags, (FLAGS, "profile")),
-            (self.flags.document, (FLAGS, "profile")),
-            (selected.from_roster, (*selected.loc, "profile")),
-            (self.classroom.document, ("profile",)),
-        )
-        for document, loc in said:
-            if document is not None and (name := getattr(document, "profile", None)):
-                return str(name), loc
+    def _named(self, key: Literal["profile", "board"], selected: _SelectedNode) -> tuple[str, Loc]:
+        for document, loc in self._documents(selected):
+            if name := getattr(document, key, None):
+                return str(name), (*loc, key)
         return "", (FLAGS,) if selected.loc[0] == FLAGS else ("nodes",)
+
+    def _documents(self, selected: _SelectedNode) -> Iterator[tuple[SettingsDocument, Loc]]:
+        """Yield the documents of a node with their paths, from high to low priority."""
+        said: tuple[tuple[SettingsDocument | None, Loc], ...] = (
+            (selected.from_flags, (FLAGS,)),
+            (self.flags.document, (FLAGS,)),
+            (selected.from_roster, selected.loc),
+            (self.classroom.document, ()),
+        )
+        yield from ((document, loc) for document, loc in said if document is not None)
+
+    def _profile_of(self, board: str, selected: _SelectedNode) -> str:
+        named = (document.image for document, _ in self._documents(selected))
+        image = next(filter(None, named), None)
+        try:
+            source = self.references.image(image) if image else None
+        except SettingsError:
+            source = None  # reported with the settings of the node
+        return profile_for(board, self.references.profiles, source)
 
 
 def _image(node: UnresolvedNode) -> ImageSource | None:
@@ -188,8 +208,9 @@ def _settings(
     merged = node.merged
     shack = shack_of(merged)
     image = _image(node)
-    network, docker, wifi = network_of(node), docker_of(node, shack), wifi_of(node)
+    network, wifi = network_of(node), wifi_of(node)
     cluster, user = cluster_of(node, shack), user_of(node)
+    docker = docker_of(node, shack, cluster)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
     generation = generation_of(node, image, overlays)
     likely = generation or (image.generation if image else None)

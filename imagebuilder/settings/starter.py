@@ -144,6 +144,9 @@ _MORE = """
 """
 
 
+_BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit"
+
+
 def make_starter(
     path: Path,
     given: Mapping[str, str | None],
@@ -173,7 +176,7 @@ def ask_answers(
         return _asked(prompter, key, question, default, environment) if text is None else text
 
     hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
-    profile = answer("profile", "Boards (armv6: Pi 1 and Zero; armv7: Pi 2 and later)", "armv7")
+    profile = answer("profile", f"Boards ({_BOARDS})", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
     country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
     return StarterAnswers(

@@ -45,9 +45,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.settings.references import References
+    from imagebuilder.settings.schema.base import SecretDocument
     from imagebuilder.settings.schema.documents import (
         KeyDocument,
-        SecretDocument,
         SettingsDocument,
         WifiNetworkDocument,
     )
@@ -118,12 +118,17 @@ def shack_of(merged: SettingsDocument) -> Shack | None:
     return Shack(**plain, **ports, **images, services=services, ntp="ntp" in services)
 
 
-def docker_of(node: UnresolvedNode, shack: Shack | None) -> Docker:
-    """Return dockerd's options; registry and mirror are those of the shack unless set."""
+def docker_of(node: UnresolvedNode, shack: Shack | None, cluster: Cluster) -> Docker:
+    """Return dockerd's options; registry and mirror are those of the shack unless set.
+
+    Docker listens on TCP where that is set, with TLS, and for a swarm manager of the shack.
+    """
     document = node.merged.docker
     values = given(document)
     if values.get("tls"):
         values.setdefault("port", DOCKER_TLS_PORT)
+    managed = shack is not None and bool(cluster.swarm_image)
+    values.setdefault("tcp", bool(values.get("tls")) or managed)
     if shack and "registry" in shack.services:
         values.setdefault("insecure_registries", (f"{shack.url_host}:{shack.registry_port}",))
     if shack and "mirror" in shack.services:
@@ -193,6 +198,8 @@ def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:
 def _swarm(node: UnresolvedNode) -> dict[str, Any]:
     values = given(node.merged.cluster.swarm if node.merged.cluster else None)
     _version_of_tag(values)
+    if not values.pop("enabled", True):
+        values["image"] = ""
     return {f"swarm_{name}": value for name, value in values.items()}
 
 

@@ -190,7 +190,7 @@ def _node_status(
 ) -> NodeStatus:
     notes = (
         *_member_notes(member),
-        *(_engine_notes(member, engine) if cluster_state.engines is not None else ()),
+        *(_engine_notes(member, engine) if _has_engine(node, cluster_state) else ()),
         *_arch_notes(node, engine),
         *_address_notes(node, member, engine),
     )
@@ -244,6 +244,11 @@ def _member_notes(member: Member | None) -> list[StatusNote]:
     if member is None:
         return [StatusNote("missing", "not in consul")]
     return [] if member.alive else [StatusNote("missing", "failed in consul")]
+
+
+def _has_engine(node: NodeSettings, cluster_state: ClusterState) -> bool:
+    """Return whether the manager should know the Docker of a node."""
+    return cluster_state.engines is not None and bool(node.cluster.swarm_image)
 
 
 def _engine_notes(member: Member | None, engine: Engine | None) -> list[StatusNote]:

@@ -7,9 +7,9 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
-from imagebuilder.settings.schema import fields as f  # noqa: TC001 - pydantic needs the types
+from imagebuilder.settings.schema import fields as f
+from imagebuilder.settings.schema.base import Document
 from imagebuilder.settings.schema.diagnostics import invalid
-from imagebuilder.settings.schema.documents import Document
 
 
 class CatalogueEntry(Document):

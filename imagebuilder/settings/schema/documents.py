@@ -7,29 +7,20 @@ passphrase does not make an open network). Paths are relative to the file that c
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from imagebuilder.model import WifiSecurity
 from imagebuilder.settings.schema import fields as f
+from imagebuilder.settings.schema.base import Document, SecretDocument, TextOrDocument
 from imagebuilder.settings.schema.diagnostics import Diagnostic, explain, invalid
-from imagebuilder.settings.schema.json_schema import SCALAR, one_or_many_of
+from imagebuilder.settings.schema.json_schema import one_or_many_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pydantic import GetJsonSchemaHandler
-    from pydantic.json_schema import JsonSchemaValue
-    from pydantic_core import CoreSchema
 
 Service = Literal["registry", "mirror", "apt", "ntp", "web"]
 SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
@@ -37,79 +28,6 @@ SERVICES: tuple[Service, ...] = ("registry", "mirror", "apt", "ntp", "web")
 # Prefix of top-level keys that are ignored, for anchors; as in compose files.
 ASIDE = "x-"
 IMAGE_SUFFIXES = (".img", ".zip", ".gz", ".xz", ".zst", ".bz2", ".raw", ".iso")
-
-
-class Document(BaseModel):
-    """A mapping of the file; frozen, without unknown keys; errors do not show its values."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-    # Whether a node's section replaces that of the class, instead of being merged key by key.
-    whole: ClassVar[bool] = False
-    # Groups of keys: a layer that sets one of them removes the others.
-    exclusive: ClassVar[tuple[frozenset[str], ...]] = ()
-    # Pairs of keys: setting the first removes the second: another image has another version.
-    renews: ClassVar[tuple[tuple[str, str], ...]] = ()
-    # The hint if a file does not hold a mapping.
-    begins: ClassVar[str] = "write `key: value` lines"
-    # Keys that are an error if they are empty.
-    never_empty: ClassVar[frozenset[str]] = frozenset()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _empty_is_unset(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        known = cls.model_fields.keys() - cls.never_empty
-        return {k: v for k, v in f.uncrowded(data) if v is not None or k not in known}
-
-
-class TextOrDocument(Document):
-    """A section that may be written as a string; `short` is the JSON Schema of that."""
-
-    short: ClassVar[dict[str, Any]] = {"type": "string"}
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        """Return the JSON Schema, which also allows a string."""
-        section = handler.resolve_ref_schema(handler(core_schema))
-        section["properties"].pop("inline", None)
-        return {"anyOf": [dict(cls.short), section]}
-
-
-class SecretDocument(TextOrDocument):
-    """A secret: a string, or its source ({file}, {env} or {prompt})."""
-
-    whole: ClassVar[bool] = True
-    short: ClassVar[dict[str, Any]] = SCALAR.keywords
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
-
-    file: f.HostPath | None = None
-    env: f.VariableName | None = None
-    prompt: f.Question | None = Field(None, description="true, or the question to ask")
-    inline: SecretStr | None = Field(None, exclude=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _text_or_source(cls, data: Any) -> Any:
-        if isinstance(data, str):
-            return {"inline": data}
-        # Do not show keys or values: a secret in the wrong place looks like a key.
-        sources = data.keys() & {"file", "env", "prompt"} if isinstance(data, dict) else ()
-        if len(sources) != 1 or len(data) != 1 or data[next(iter(sources))] in (None, ""):
-            raise invalid(
-                "expected a string or one of {file: PATH}, {env: NAME}, {prompt: true}",
-                "quote a secret that begins with { or [",
-            )
-        return {"prompt": "true"} if data.get("prompt") is True else data
-
-    @field_validator("prompt")
-    @classmethod
-    def _asks(cls, value: str) -> str:
-        if value.lower() in ("no", "false", "off"):
-            raise invalid("prompt must be true or a question", "write {prompt: true}")
-        return "" if value.lower() in ("yes", "true", "on") else value
 
 
 def classify_image(text: str) -> Literal["url", "file", "name"]:
@@ -263,8 +181,9 @@ class ConsulDocument(Document):
 class SwarmDocument(Document):
     """The Swarm agent of a node."""
 
-    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"),)
+    renews: ClassVar[tuple[tuple[str, str], ...]] = (("image", "version"), ("image", "enabled"))
 
+    enabled: bool | None = None
     image: f.ImageReference | None = None
     version: f.Version | None = None
     path: f.KeyValuePath | None = None
@@ -347,6 +266,7 @@ class NodeDocument(SettingsDocument):
 
     hostname: f.Hostname
     profile: f.Slug | None = None
+    board: f.BoardWord | None = None
     address: f.Interface | None = Field(None, description="short for network: {address: …}")
     labels: f.Labels | None = Field(None, description="short for docker: {labels: …}")
     serial: f.Serial | None = None
@@ -363,6 +283,7 @@ class ClassroomDocument(SettingsDocument):
     name: f.Text | None = None
     profile: f.Slug | None = None
     catalog: f.ListPlace | None = Field(None, description="a published list of images")
+    board: f.BoardWord | None = None
     secrets: f.HostPath | None = None
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")

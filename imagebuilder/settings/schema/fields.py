@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 
 from imagebuilder.model import HOSTNAME, LARGEST_IMAGE_BYTES, RESERVED_VARIABLES, SSID_BYTES
+from imagebuilder.plan.vendor.boards import WORDS
 from imagebuilder.settings.schema.addresses import (
     host_port,
     ip_address,
@@ -117,6 +118,13 @@ def storage_driver(value: str) -> str:
     """Check the name of a storage driver of dockerd; `default` lets dockerd choose."""
     if value not in STORAGE_DRIVERS:
         raise invalid(f"no storage driver `{value}`", did_you_mean(value, STORAGE_DRIVERS))
+    return value
+
+
+def board_word(value: str) -> str:
+    """Check the word of a board."""
+    if value not in WORDS:
+        raise invalid(f"no board `{value}`", did_you_mean(value, WORDS))
     return value
 
 
@@ -271,6 +279,7 @@ Port = Annotated[int, AfterValidator(port)]
 HostPort = Annotated[str, AfterValidator(host_port)]
 Url = Annotated[str, AfterValidator(url)]
 Mirror = Annotated[str, AfterValidator(mirror)]
+BoardWord = Annotated[str, AfterValidator(board_word), SchemaKeywords({"enum": [*WORDS]})]
 StorageDriver = Annotated[str, AfterValidator(storage_driver)]
 Proxy = Annotated[str, AfterValidator(proxy)]
 PasswordHash = Annotated[str, AfterValidator(password_hash)]

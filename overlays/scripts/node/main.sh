@@ -27,7 +27,7 @@ pass() {
         return
     fi
     # shellcheck disable=SC2086 # a list
-    images "$CONSUL_IMAGE" "$SWARM_IMAGE" $CLUSTER_IMAGES || return 1
+    images "$CONSUL_IMAGE" ${SWARM_IMAGE:+"$SWARM_IMAGE"} $CLUSTER_IMAGES || return 1
     consul && leader && swarm
 }
 

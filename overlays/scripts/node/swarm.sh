@@ -47,6 +47,10 @@ is_registered() {
 
 swarm() {
     here=$(in_url "$address"):${DOCKER_PORT:-2375}
+    if [ -z "$SWARM_IMAGE" ]; then
+        swarm_state='not joined: no swarm image is set'
+        return 0
+    fi
     if [ "$DOCKER_TCP" = 0 ]; then
         swarm_state='not joined: docker listens on no TCP port'
         return 0

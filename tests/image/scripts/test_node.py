@@ -240,6 +240,17 @@ def test_ipv6(pi: Pi) -> None:
     assert runs[1].endswith("join --addr [fd00::103]:2375 consul://[fd00::103]:8500/swarm")
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_a_swarm_image_it_joins_consul_alone(shell: str, pi: Pi) -> None:
+    set_env(pi, SWARM_IMAGE="")
+    done = once(pi, shell)
+    assert done.returncode == 0, done.stderr
+    assert [call.split()[4] for call in docker_calls(pi, "run")] == ["consul"]
+    assert not docker_calls(pi, "pull")
+    assert pi.status()["swarm"] == "not joined: no swarm image is set"
+    assert pi.status()["error"] == ""
+
+
 def test_a_daemon_without_tcp_is_not_announced(pi: Pi) -> None:
     set_env(pi, DOCKER_TCP="0")
     assert once(pi).returncode == 0

@@ -375,7 +375,7 @@ def test_profiles_as_json_with_a_folder_of_ones_own(
     (tmp_path / "pi5.yml").write_text("arch: arm64\nmachines: [aarch64]\n")
     assert run(["profiles", "--json", "--profiles", str(tmp_path)]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert [profile["name"] for profile in report["profiles"]] == ["armv6", "armv7", "pi5"]
+    assert [profile["name"] for profile in report["profiles"]] == ["arm64", "armv6", "armv7", "pi5"]
     assert set(report) == {"profiles"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from imagebuilder.errors import ImageError
-from imagebuilder.plan.boot_config import BOARDS, MOST_INCLUDES, cmdline_path, read_config
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.cmdline import merge_cmdline
+from imagebuilder.plan.vendor.boot_config import BOARDS, MOST_INCLUDES, cmdline_path, read_config
 from tests.lib.plan_samples import after, boot_of, plain_node, plan
 from tests.lib.plans import files_of, text_of
 

@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 
 def test_our_profiles() -> None:
-    armv6, armv7 = load_profiles()
+    arm64, armv6, armv7 = load_profiles()
+    assert (arm64.name, arm64.arch, arm64.machines) == ("arm64", "arm64", ("aarch64",))
     assert (armv6.name, armv6.arch, armv6.machines) == ("armv6", "armv6", ("armv6l",))
     assert (armv7.name, armv7.arch) == ("armv7", "armv7")
     assert "armv7l" in armv7.machines
     assert "2B" in armv7.boards
 
 
-def test_every_profile_gives_a_node_with_the_seeds_images() -> None:
-    for profile in load_profiles():
-        node = from_flags(profile=profile.name, shack={"address": "10.0.0.1"}).nodes[0]
+def test_the_seeds_profiles_give_a_node_with_the_seeds_images() -> None:
+    for name in ("armv6", "armv7"):
+        node = from_flags(profile=name, shack={"address": "10.0.0.1"}).nodes[0]
         assert node.cluster.consul_image == "dduportal/arm-consul:0.5.0"
         assert node.cluster.swarm_image == "dduportal/arm-swarm:0.2.0"
         assert (node.docker.storage_driver, node.docker.debug) == ("", True)
@@ -78,7 +79,8 @@ def test_profiles_of_ones_own_add_and_override(tmp_path: Path) -> None:
         f"images:\n  mine: {{file: my.img, sha256: {CHECKSUM}}}\n"
         "  sample: {url: 'https://example.org/s.zip'}\n"
     )
-    assert [profile.name for profile in load_profiles([tmp_path])] == ["armv6", "armv7", "pi5"]
+    names = [profile.name for profile in load_profiles([tmp_path])]
+    assert names == ["arm64", "armv6", "armv7", "pi5"]
     assert find_image("mine", folders=[tmp_path]).file == tmp_path / "my.img"
     assert find_image("sample", folders=[tmp_path]).url == "https://example.org/s.zip"
     (tmp_path / "class").mkdir()

@@ -28,7 +28,7 @@ from imagebuilder.settings.yaml_reader import parse_yaml
 from tests.lib.classrooms import WrittenClassroom
 
 if TYPE_CHECKING:
-    from imagebuilder.settings.schema.documents import Document
+    from imagebuilder.settings.schema.base import Document
 
 PAGE = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)

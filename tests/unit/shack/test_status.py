@@ -72,6 +72,13 @@ def test_one_never_came_and_one_was_lost() -> None:
     assert (rows["pi-03"].state, rows["pi-03"].detail) == ("missing", "not in consul")
 
 
+def test_a_node_without_a_swarm_image_joins_consul_alone() -> None:
+    room = make_classroom(Path("/r"))
+    alone = tuple(replace(n, cluster=replace(n.cluster, swarm_image="")) for n in room.nodes)
+    rows = compare(replace(room, nodes=alone), gathered(member(1)))
+    assert {row.hostname: row.state for row in rows}["pi-01"] == "joined"
+
+
 def test_in_consul_but_not_in_swarm() -> None:
     row = judged(gathered(member(1)))["pi-01"]
     assert (row.state, row.detail) == ("unhealthy", "not known to the swarm manager")

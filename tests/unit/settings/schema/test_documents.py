@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -15,13 +15,15 @@ from imagebuilder.model import HOSTNAME
 from imagebuilder.settings.schema.diagnostics import Diagnostic, did_you_mean, dotted
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
-    Document,
     ProfileDocument,
     classify_image,
     parse_document,
 )
 from imagebuilder.settings.schema.fields import COUNTRIES
 from tests.lib.tools import need, run
+
+if TYPE_CHECKING:
+    from imagebuilder.settings.schema.base import Document
 
 FOLDER = Path("/class")
 
