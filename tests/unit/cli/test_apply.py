@@ -183,7 +183,7 @@ def test_without_a_folder_the_only_card_is_taken(card: Path, room: Path, tmp_pat
 
 
 WITHOUT_POSIX = """
-import importlib.abc, os, sys
+import importlib.abc, os, sys, types
 # Libraries have their own code for Windows, chosen by what is missing when they are imported.
 import click, cryptography.hazmat.primitives.asymmetric.ed25519, filelock, jinja2, passlib.hash
 import platformdirs, pyfatfs.PyFat, pydantic, requests, shutil, subprocess, tempfile, tqdm, yaml
@@ -195,12 +195,15 @@ class Missing(importlib.abc.MetaPathFinder):
 for name in missing:
     sys.modules.pop(name, None)
 sys.meta_path.insert(0, Missing())
+statvfs = os.statvfs
 for name in ("geteuid getuid uname pread pwrite preadv pwritev fchmod fchown posix_fadvise statvfs "
              "posix_fallocate getgrouplist O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK O_NOCTTY "
              "O_PATH O_DIRECT").split():
     if hasattr(os, name):
         delattr(os, name)
 os.supports_dir_fd = set()
+filelock.FileLock = filelock.SoftFileLock
+shutil.disk_usage = lambda path, ask=statvfs: types.SimpleNamespace(free=ask(path).f_bavail * 4096)
 from imagebuilder.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
