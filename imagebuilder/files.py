@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import secrets
@@ -29,9 +28,19 @@ _MOST_LINKS = 40  # as in the kernel (path_resolution(7))
 _STAT_BLOCK_BYTES = 512
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+
+def _flags(*names: str) -> int:
+    """Return the flags of open(2) that this system has; Windows has none of the POSIX ones."""
+    return sum(getattr(os, name, 0) for name in names)
+
+
 # O_PATH needs no read permission on the folders of the path; macOS does not have it.
-_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = getattr(os, "O_PATH", os.O_RDONLY) | _flags("O_DIRECTORY", "O_NOFOLLOW", "O_CLOEXEC")
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | _flags("O_NOFOLLOW", "O_CLOEXEC", "O_BINARY")
+_SETTING = os.O_RDONLY | _flags("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
+
+# Windows cannot open a folder: there, paths are used.
+_HAS_DESCRIPTORS = os.open in os.supports_dir_fd
 
 # The folders of the kernel with regular files of unknown size.
 _KERNEL_FOLDERS = (Path("/proc"), Path("/sys"))
@@ -60,7 +69,7 @@ def read_file(path: Path, what: str, most_bytes: int) -> bytes:
     be endless), is in /proc or /sys, or has more than `most_bytes`.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        descriptor = os.open(path, _SETTING)
         with os.fdopen(descriptor, "rb") as file:
             is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
             if not is_file or any(map(path.resolve().is_relative_to, _KERNEL_FOLDERS)):
@@ -144,6 +153,8 @@ def hand_over(path: Path) -> None:
 
     Do nothing if not run as root, or if the file system has no owners (FAT).
     """
+    if not _HAS_DESCRIPTORS:
+        return
     with contextlib.suppress(OSError), open_folder(path.parent) as folder:
         kind = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path.name, os.O_RDONLY | kind, dir_fd=folder)
@@ -170,6 +181,9 @@ def make_folder(path: Path, mode: int = 0o777) -> None:
         return
     if not path.parent.is_dir():
         make_folder(path.parent)
+    if not _HAS_DESCRIPTORS:
+        path.mkdir(mode, exist_ok=True)
+        return
     with open_folder(path.parent) as parent:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path.name, mode, dir_fd=parent)
@@ -185,6 +199,9 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
 
     The mode is set before the first byte is written; under sudo see `hand_over`.
     """
+    if not _HAS_DESCRIPTORS:
+        _write_by_path(path, data)
+        return
     with open_folder(path.parent) as folder:
         name = f".{path.name[:100]}.{secrets.token_hex(8)}.part"
         descriptor = os.open(name, _NEW, 0o600, dir_fd=folder)
@@ -202,8 +219,25 @@ def write_file(path: Path, data: bytes, mode: int = 0o644) -> None:
             raise
 
 
+def _write_by_path(path: Path, data: bytes) -> None:
+    """Replace `path` on Windows, where a new file has the permissions of its folder."""
+    part = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}.part")
+    try:
+        with os.fdopen(os.open(part, _NEW), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def remove_file(path: Path) -> None:
     """Remove a file if it exists, durably. Raise OSError on failure."""
+    if not _HAS_DESCRIPTORS:
+        path.unlink(missing_ok=True)
+        return
     with open_folder(path.parent) as folder:
         try:
             os.unlink(path.name, dir_fd=folder)
@@ -275,6 +309,8 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
 @contextlib.contextmanager
 def _claimed(folder: int, part: str) -> Iterator[int]:
     """Yield a new file locked by this process; remove it at the end if it still has this name."""
+    import fcntl  # noqa: PLC0415 - Windows does not have it, and writes no images
+
     _remove_stale(folder, part)
     descriptor = os.open(part, _NEW, 0o600, dir_fd=folder)
     try:
@@ -290,6 +326,8 @@ def _claimed(folder: int, part: str) -> Iterator[int]:
 
 def _remove_stale(folder: int, part: str) -> None:
     """Remove an unfinished file that no process has locked."""
+    import fcntl  # noqa: PLC0415 - as above
+
     kind = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
         status = os.stat(part, dir_fd=folder, follow_symlinks=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol
 
+from imagebuilder.errors import InputError, RefusedError
+
 if TYPE_CHECKING:
     from imagebuilder.errors import RpiImageError
 
@@ -52,6 +54,16 @@ class Prompter(Reporter, Protocol):
 
     def confirm_by_name(self, question: str, name: str) -> bool:
         """Return whether the user typed `name`. Raise InputError without a terminal."""
+
+
+def agree(question: str, name: str, prompter: Prompter) -> None:
+    """Ask the user to type `name`. Raise RefusedError for another answer or no terminal."""
+    try:
+        typed = prompter.confirm_by_name(question, name)
+    except InputError as error:
+        raise RefusedError(error.message, error.hint) from error
+    if not typed:
+        raise RefusedError(f"{name} was not confirmed", "nothing was written: try again")
 
 
 class SilentMeter:

@@ -2,5 +2,6 @@
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan, settings.
-Entry points: `compose.open_composer`, `image.write_image`, `batch.Batch`, `inspect.inspect_disk`.
+Entry points: `compose.open_composer`, `image.write_image`, `batch.Batch`, `inspect.inspect_disk`,
+`apply.plan_apply`.
 """

@@ -14,7 +14,7 @@ from imagebuilder.cli.cards import (
     show_owner,
     show_refusal,
 )
-from imagebuilder.cli.options import chosen_nodes, node_options, not_empty, with_console, yes
+from imagebuilder.cli.options import chosen_nodes, node_option, node_options, with_console, yes
 from imagebuilder.cli.process import allow_helpers
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.safety import WritePolicy
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.settings.flags import NodeFlags
 
-node_option = click.option(
-    "--node", default="", callback=not_empty, help="Node of the classroom to write."
-)
 allow_loop = click.option("--allow-loop", is_flag=True, help="Allow loop devices.")
 allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over 256 GB.")
 

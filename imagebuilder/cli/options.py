@@ -165,3 +165,6 @@ def not_empty(context: click.Context, option: click.Parameter, value: str) -> st
 chosen_nodes = click.option(
     "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
 )
+node_option = click.option(
+    "--node", default="", callback=not_empty, help="Node of the classroom to write."
+)

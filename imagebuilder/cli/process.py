@@ -30,7 +30,8 @@ def interrupt_on_termination() -> None:
         if len(received) == 1:
             raise KeyboardInterrupt
 
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, signal.SIGTERM)  # Windows has no SIGHUP
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, end)
 
@@ -95,7 +96,7 @@ def act_as_caller() -> None:
     (cache, `~/`) of the user. Raise RefusedError if that user cannot run the program.
     """
     caller, group = (os.environ.get(name, "") for name in ("SUDO_UID", "SUDO_GID"))
-    if sys.platform == "win32" or os.geteuid() != 0 or not caller.isdecimal() or not int(caller):
+    if not hasattr(os, "geteuid") or os.geteuid() != 0 or not caller.isdecimal() or not int(caller):
         return
     import pwd
 

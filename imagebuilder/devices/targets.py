@@ -17,7 +17,8 @@ from imagebuilder.devices.safety import (
     refusals,
     refuse,
 )
-from imagebuilder.errors import InputError, RefusedError
+from imagebuilder.errors import RefusedError
+from imagebuilder.progress import agree
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,16 +90,6 @@ def confirm(targets: Sequence[tuple[Device, str]], prompter: Prompter, *, yes: b
     if not yes:
         names = " ".join(device.path for device, _ in targets)
         agree(f"All data on it will be lost. Type {names} to continue:", names, prompter)
-
-
-def agree(question: str, name: str, prompter: Prompter) -> None:
-    """Ask the user to type `name`. Raise RefusedError for another answer or no terminal."""
-    try:
-        typed = prompter.confirm_by_name(question, name)
-    except InputError as error:
-        raise RefusedError(error.message, error.hint) from error
-    if not typed:
-        raise RefusedError(f"{name} was not confirmed", "nothing was written: try again")
 
 
 def judge_devices(policy: WritePolicy) -> list[tuple[Device, tuple[str, ...]]]:

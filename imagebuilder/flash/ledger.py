@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
-_HEAD = "# The cards of nodes, written by `rpi-image flash`. Delete an entry to forget a card.\n"
+_HEAD = "# The cards of nodes, written by `rpi-image`. Delete an entry to forget a card.\n"
 _LOCK_SECONDS = 10
 MOST_VALUES = 400_000  # budget, in keys and values: 10,000 nodes of 15 fields
 
@@ -170,8 +172,10 @@ def is_alive(entry: LedgerEntry) -> bool:
     if entry.state != WRITING:
         return False
     host, _, pid = entry.by.rpartition(":")
-    if host != os.uname().nodename or not pid.isdigit():
-        return bool(host) and host != os.uname().nodename
+    if host != platform.node() or not pid.isdigit():
+        return bool(host) and host != platform.node()
+    if sys.platform == "win32":
+        return False  # os.kill would end the process; `apply` takes seconds only
     try:
         os.kill(int(pid), 0)
     except ProcessLookupError:
@@ -208,4 +212,4 @@ def _put(entries: list[LedgerEntry], entry: LedgerEntry) -> None:
 
 
 def _myself() -> str:
-    return f"{os.uname().nodename}:{os.getpid()}"
+    return f"{platform.node()}:{os.getpid()}"

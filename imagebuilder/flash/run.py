@@ -14,7 +14,6 @@ from imagebuilder.devices.hotplug import open_uevents
 from imagebuilder.devices.inventory import list_devices
 from imagebuilder.devices.safety import WritePolicy, refuse
 from imagebuilder.devices.targets import (
-    agree,
     choose_targets,
     confirm,
     prepare_access,
@@ -31,6 +30,7 @@ from imagebuilder.flash.ledger import Ledger, NodeTakenError
 from imagebuilder.flash.station import Station
 from imagebuilder.flash.verify import build_time_of, compare, open_medium
 from imagebuilder.flash.writer import CardOptions
+from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
 if TYPE_CHECKING:

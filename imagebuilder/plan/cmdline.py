@@ -47,6 +47,20 @@ class CmdlineEdit:
 NO_EDIT = CmdlineEdit()
 
 
+def both_edits(earlier: CmdlineEdit, later: CmdlineEdit) -> CmdlineEdit:
+    """Return the record of a line that may have either change, or both.
+
+    A word that was replaced and is still there would be recorded twice; the kernel takes the last.
+    """
+    if NO_EDIT in {earlier, later}:
+        return later if earlier == NO_EDIT else earlier
+    if earlier.path != later.path:
+        return earlier
+    added = dict.fromkeys(earlier.added + later.added)
+    replaced = dict.fromkeys(earlier.replaced + later.replaced)
+    return CmdlineEdit(tuple(added), tuple(replaced), later.path)
+
+
 def groups_of(text: str) -> list[str]:
     """Return the words on the lines of a user or a generation; `init=` stays with its arguments."""
     lines = [line.strip() for line in split_lines(text)]
@@ -131,6 +145,14 @@ def without_hooks(words: list[str]) -> list[str]:
         else:
             kept.append(rest.pop(0))
     return kept
+
+
+def stopped(text: str) -> str:
+    """Return the text of cmdline.txt without the words that start our installer."""
+    first, end, others = text.partition("\n")
+    words = split_words(first)
+    kept = without_hooks(words)
+    return text if kept == words else f"{' '.join(kept)}{end}{others}"
 
 
 def _is_init_hook(words: list[str]) -> bool:

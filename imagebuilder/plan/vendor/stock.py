@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import ImageError
 from imagebuilder.plan.boot_files import decode_boot_text, read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, FOLDER, NODE_ENV, RECORD, STOCK
-from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, merge_cmdline
+from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, both_edits, merge_cmdline
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -51,6 +51,11 @@ class Record:
     def worth_keeping(self) -> bool:
         """Whether the record has an entry."""
         return bool(self.files or self.cmdline.added or self.cmdline.replaced)
+
+    def with_later(self, later: Record) -> Record:
+        """Return the record of a partition while it changes from this one to `later`."""
+        files = sorted({*self.files, *later.files})
+        return Record(tuple(files), both_edits(self.cmdline, later.cmdline))
 
     def as_bytes(self) -> bytes:
         """Return the record as JSON."""

@@ -1,0 +1,109 @@
+"""Where cards are mounted, and which folders are never written."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imagebuilder.devices import volumes
+from imagebuilder.devices.volumes import Volume, parse_mounts, refuse_volume
+from imagebuilder.errors import RefusedError
+from tests.lib.tools import need_root, run, small_tmpfs
+
+# As a desktop with two readers has it; a blank in a name is \040 (fstab(5)).
+MOUNTS = r"""/dev/nvme0n1p2 / ext4 rw,relatime 0 0
+/dev/nvme0n1p1 /boot/efi vfat rw,relatime,errors=remount-ro 0 0
+/dev/sdb1 /media/ann/boot\040fs vfat rw,nosuid,nodev,uid=1000,errors=remount-ro 0 0
+/dev/sdc1 /media/ann/bootfs vfat ro,nosuid,nodev,errors=remount-ro 0 0
+fusefat /home/ann/card fuse.fusefat rw,user_id=1000 0 0
+/dev/sdb2 /media/ann/rootfs ext4 rw 0 0
+"""
+
+
+def test_fat_partitions_are_found_in_the_list_of_mounts() -> None:
+    assert parse_mounts(MOUNTS) == (
+        Volume(Path("/boot/efi"), "/dev/nvme0n1p1", "vfat"),
+        Volume(Path("/media/ann/boot fs"), "/dev/sdb1", "vfat"),
+        Volume(Path("/media/ann/bootfs"), "/dev/sdc1", "vfat", read_only=True),
+        Volume(Path("/home/ann/card"), "fusefat", "fuse.fusefat"),
+    )
+
+
+def test_only_the_drivers_of_the_kernel_keep_the_clusters_of_a_replaced_file() -> None:
+    kept = [volume.keeps_unlinked for volume in parse_mounts(MOUNTS)]
+    assert kept == [True, True, True, False]
+
+
+def test_the_boot_partition_of_this_computer_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "boot"
+    own.mkdir()
+    (tmp_path / "link").symlink_to(own)
+    for folder in (own, tmp_path / "link", own / "." / ".." / "boot"):
+        with pytest.raises(RefusedError, match="of this computer"):
+            refuse_volume(Volume(folder), system_boot=(own,))
+        with pytest.raises(RefusedError, match="of this computer"):
+            refuse_volume(Volume(folder), system_boot=(own,), this_machine=True)
+    model = tmp_path / "model"
+    model.write_bytes(b"Raspberry Pi 4 Model B Rev 1.1\0")
+    monkeypatch.setattr(volumes, "_MODEL", model)
+    with pytest.raises(RefusedError) as caught:
+        refuse_volume(Volume(own), system_boot=(own,))
+    assert "--this-machine" in caught.value.hint
+    refuse_volume(Volume(own), system_boot=(own,), this_machine=True)
+
+
+def test_the_real_boot_folder_is_refused() -> None:
+    with pytest.raises(RefusedError, match="of this computer"):
+        refuse_volume(Volume(Path("/boot")))
+
+
+def test_a_read_only_card_says_how_to_repair_it_on_each_system(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="read-only") as caught:
+        refuse_volume(Volume(tmp_path, read_only=True))
+    for word in ("lock switch", "fsck.vfat", "First Aid", "chkdsk"):
+        assert word in caught.value.hint
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match="is not a folder"):
+        refuse_volume(Volume(tmp_path / "nowhere"))
+
+
+@pytest.mark.root
+def test_a_file_system_that_is_mounted_read_only_is_seen(tmp_path: Path) -> None:
+    need_root()
+    with small_tmpfs(tmp_path / "card", "1m") as folder:
+        refuse_volume(Volume(folder))
+        run("mount", "-o", "remount,ro", folder)
+        with pytest.raises(RefusedError, match="read-only"):
+            refuse_volume(Volume(folder))
+
+
+@pytest.mark.root
+def test_a_bind_mount_of_the_own_boot_partition_is_refused(tmp_path: Path) -> None:
+    need_root()
+    with small_tmpfs(tmp_path / "boot", "1m") as own:
+        other = tmp_path / "other"
+        other.mkdir()
+        (own / "below").mkdir()
+        run("mount", "--bind", own, other)
+        try:
+            for folder in (other, own / "below"):
+                with pytest.raises(RefusedError, match="of this computer"):
+                    refuse_volume(Volume(folder), system_boot=(own,))
+        finally:
+            run("umount", other)
+
+
+@pytest.mark.root
+def test_eject_unmounts_a_folder(tmp_path: Path) -> None:
+    need_root()
+    folder = tmp_path / "card"
+    with small_tmpfs(folder, "1m"):
+        assert volumes.eject(Volume(folder))
+        assert not os.path.ismount(folder)
+        assert not volumes.eject(Volume(folder))
