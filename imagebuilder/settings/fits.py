@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
     from imagebuilder.model import ImageSource, NodeSettings
     from imagebuilder.plan.vendor.boards import Board
+    from imagebuilder.settings.schema.catalogue import CatalogueEntry
     from imagebuilder.settings.schema.diagnostics import Loc
-    from imagebuilder.settings.schema.documents import CatalogueEntry, ProfileDocument
+    from imagebuilder.settings.schema.documents import ProfileDocument
     from imagebuilder.settings.values import UnresolvedNode
 
 _MOST_NAMES = 4

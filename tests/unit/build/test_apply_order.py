@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.model import Cluster, User
-from imagebuilder.plan.boot_config import cmdline_path
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.generations import detect
+from imagebuilder.plan.vendor.boot_config import cmdline_path
 from tests.lib.boot_folders import Tree, applied, each_state, put_tree, tree_of
 from tests.lib.plan_samples import BUILD_TIME, STOCK, full_node, generations, plain_node
 
