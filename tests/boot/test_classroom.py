@@ -23,6 +23,7 @@ import yaml
 
 from tests.boot import classlab, images
 from tests.boot.classlab import Seat
+from tests.boot.pi import PATIENCE
 from tests.device.shacklab import CONSUL_IMAGE, SWARM_IMAGE, ShackLab, open_shack_lab
 from tests.device.swarmlab import SHACK, wait_for
 from tests.lib.real_consul import consul_program
@@ -37,7 +38,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.root]
 
 # The generation that boots fastest.
 GENERATION = "occidentalis-jessie"
-JOIN_SECONDS = 1500.0
+JOIN_SECONDS = 1500.0 * PATIENCE
 NODES = {f"pi-0{number}": f"10.77.0.{10 + number}" for number in (1, 2, 3)}
 ROOM: dict[str, Any] = {
     "name": "three Pis",
