@@ -20,9 +20,12 @@ from imagebuilder.errors import Problem, SettingsError
 from imagebuilder.progress import counted
 from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.load import read_classroom
+from imagebuilder.settings.pin import pin_images
 from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagebuilder.cli.console import Console
     from imagebuilder.model import NodeSettings
     from imagebuilder.settings.load import ClassroomReading
@@ -31,19 +34,25 @@ if TYPE_CHECKING:
 
 @click.command()
 @classroom_file
+@click.option("--pin", is_flag=True, help="Write what published images are today into FILE.")
 @published_list
 @profile_folders
 @with_console
-def check(console: Console, file: Path, catalog: str | None, folders: tuple[Path, ...]) -> int:
+def check(
+    console: Console, file: Path, pin: bool, catalog: str | None, folders: tuple[Path, ...]
+) -> int:
     """List all errors and warnings in a classroom FILE, with line and hint."""
     lists = Session(console=console).lists(catalog or "")
+    names = pin_images(file, lists, folders, home=os.environ.get("HOME", "")) if pin else ()
     reading = read_classroom(
         file, environment=os.environ, profile_folders=folders, checking=True, lists=lists
     )
     if console.as_json:
-        console.emit(_report(file, reading))
+        console.emit(_report(file, reading, names))
     else:
         _say_problems(console, reading)
+        for name in names:
+            console.note(f"pinned {name}")
     return SettingsError.exit_code if reading.classroom is None else 0
 
 
@@ -72,10 +81,11 @@ def _line(problem: Problem) -> str:
     return f"{where}warning: {problem.message}"
 
 
-def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
+def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,
+        "pinned": list(pinned),
         "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
         "problems": [
             {

@@ -16,13 +16,12 @@ from imagebuilder.settings.flags import choose_nodes
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from imagebuilder.images.cache import Cache
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
-    from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.flags import NodeFlags
 
     Obtain = Callable[[ImageSource], BaseImage]
-    Lists = Callable[[str], PublishedLists]
 
 BUILD_FOLDER = Path("build")
 
@@ -36,9 +35,7 @@ def choose_card_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, .
     return nodes
 
 
-def choose_image(
-    flags: NodeFlags, obtain: Obtain, prompter: Prompter, lists: Lists | None = None
-) -> BaseImage:
+def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter, cache: Cache) -> BaseImage:
     """Return the image to write: a raw file itself, any other image unpacked in the cache.
 
     --image is a file, else a catalogue name or a URL, as for `build`. Without it, use the only
@@ -46,7 +43,7 @@ def choose_image(
     """
     path = Path(flags.image) if flags.image else _only_build(prompter)
     if not has_file(path):
-        return obtain(_source_elsewhere(flags, path, lists))
+        return obtain(_source_elsewhere(flags, path, cache, prompter))
     sha256 = flags.sha256 or ""
     if sha256 or is_compressed(path):
         unchecked = flags.no_checksum
@@ -57,10 +54,12 @@ def choose_image(
     return BaseImage(path, "", size_bytes, path.name)
 
 
-def _source_elsewhere(flags: NodeFlags, path: Path, lists: Lists | None) -> ImageSource:
+def _source_elsewhere(
+    flags: NodeFlags, path: Path, cache: Cache, prompter: Prompter
+) -> ImageSource:
     """Return the source of an image that is not a local file."""
     # Imported here because pydantic is slow and not needed for a local file.
-    from imagebuilder.settings.catalog import find_image  # noqa: PLC0415
+    from imagebuilder.settings.catalog import PublishedLists, find_image  # noqa: PLC0415
     from imagebuilder.settings.schema.documents import classify_image  # noqa: PLC0415
 
     text = flags.image or ""
@@ -68,12 +67,13 @@ def _source_elsewhere(flags: NodeFlags, path: Path, lists: Lists | None) -> Imag
         raise InputError(f"{path} is a device, not an image", "copy it to a file first")
     if classify_image(text) == "file":
         raise InputError(f"no image {path}", "use --image FILE, or build one")
+    lists = PublishedLists(cache, prompter, place=flags.catalog or "", allow_http=flags.allow_http)
     return find_image(
         text,
         sha256=flags.sha256 or "",
         unchecked=flags.no_checksum,
         folders=flags.profiles,
-        lists=lists(flags.catalog or "") if lists else None,
+        lists=lists,
     )
 
 

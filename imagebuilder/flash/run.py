@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from imagebuilder.images.cache import Cache
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
     from imagebuilder.progress import Prompter, Reporter
-    from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.flags import NodeFlags
 
 
@@ -61,9 +60,6 @@ class Workspace(Protocol):
 
     def obtain(self, source: ImageSource) -> BaseImage:
         """Return the unpacked base image."""
-
-    def lists(self, place: str = "") -> PublishedLists:
-        """Return access to published lists; `place` overrides that of the settings."""
 
     def classroom(self, flags: NodeFlags) -> Classroom:
         """Return the classroom of the flags and their --config."""
@@ -164,7 +160,7 @@ class FlashRun:
             return self._write_image(devices, contents)
 
     def _write_image(self, devices: tuple[Device, ...], contents: CardContents) -> FlashResult:
-        base = choose_image(self.flags, self.workspace.obtain, self.prompter, self.workspace.lists)
+        base = choose_image(self.flags, self.workspace.obtain, self.prompter, self.workspace.cache)
         content = contents.image(base)
         policy = replace(self._policy(base.path), image_bytes=content.source.size_bytes)
         for device in devices:
@@ -356,7 +352,7 @@ def compare_target(
             content = contents.node(nodes[0], workspace.obtain)
         else:
             content = contents.image(
-                choose_image(flags, workspace.obtain, prompter, workspace.lists)
+                choose_image(flags, workspace.obtain, prompter, workspace.cache)
             )
         with open_medium(target) as (medium, disk):
             return compare(medium, disk, content.source, content.write_set, prompter)

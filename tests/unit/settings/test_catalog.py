@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from imagebuilder.errors import SettingsError
+from imagebuilder.flash.choice import choose_image
+from imagebuilder.images.cache import Cache
+from imagebuilder.model import BaseImage, ImageSource
+from imagebuilder.progress import SilentReporter
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.catalog import find_image, load_catalogue, load_profiles
+from imagebuilder.settings.flags import NodeFlags
 from imagebuilder.settings.load import load_classroom
 from tests.lib.classrooms import CHECKSUM, WrittenClassroom, from_flags
+from tests.lib.published_lists import listed, write_list
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from imagebuilder.progress import Prompter
 
 
 def test_our_profiles() -> None:
@@ -168,3 +176,20 @@ def test_the_vendors_file_name_leads_to_the_catalogue(tmp_path: Path) -> None:
 def test_shipped_files_are_where_the_wheel_puts_them() -> None:
     names = {path.name for path in shipped_folder("profiles").iterdir()}
     assert {"armv6.yml", "armv7.yml", "images.yml", "classroom.schema.json"} <= names
+
+
+def test_flash_takes_a_published_image_as_it_is(tmp_path: Path) -> None:
+    path = write_list(tmp_path / "list.json", listed())
+    sources: list[ImageSource] = []
+
+    def obtain(source: ImageSource) -> BaseImage:
+        sources.append(source)
+        return BaseImage(tmp_path / "x", source.raw_sha256, 1, source.name)
+
+    flags = NodeFlags(image="raspios-lite-arm64@2026-06-18", catalog=str(path))
+    prompter = cast("Prompter", SilentReporter())
+    base = choose_image(flags, obtain, prompter, Cache(tmp_path / "cache"))
+    assert base.name == "raspios-lite-arm64@2026-06-18"
+    (source,) = sources
+    assert (source.sha256, source.raw_sha256) == ("cd" * 32, "ab" * 32)
+    assert source.raw_size_bytes == 2977955840
