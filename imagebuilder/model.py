@@ -260,11 +260,15 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user account; `password_hash` is in crypt(3) format ($6$…)."""
+    """A user account; `password_hash` is in crypt(3) format ($6$…).
+
+    With `pending_password` there is a password, which was not read: the settings are only checked.
+    """
 
     name: str
     password_hash: Secret | None = None
     groups: tuple[str, ...] = ()
+    pending_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,7 +282,10 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """All settings of one node: profile, class and node merged and validated."""
+    """All settings of one node: profile, class and node merged and validated.
+
+    `allow` are the words of acknowledged warnings (errors.WARNINGS).
+    """
 
     hostname: str
     profile: str
@@ -306,6 +313,7 @@ class NodeSettings:
     overlays: tuple[Path, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     board: str = ""
+    allow: tuple[str, ...] = ()
     serial: str = ""
     mac: str = ""
     seat: str = ""
@@ -333,7 +341,8 @@ class NodePlan:
     """The files to write to the boot partition of one node.
 
     `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time;
-    `cmdline` the file from which the firmware reads the command line.
+    `cmdline` the file from which the firmware reads the command line, `reach` how the card is
+    reached, in one line.
     """
 
     hostname: str
@@ -342,6 +351,7 @@ class NodePlan:
     edits: tuple[BootEdit, ...]
     cmdline: str
     warnings: tuple[str, ...] = ()
+    reach: str = ""
 
 
 # Names that every template has; a user's variables must not hide them.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with_console
+from imagebuilder.cli.options import PATH, allowed, classroom_file, profile_folders, with_console
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.plan.reach import reach_lines
 from imagebuilder.progress import counted
 from imagebuilder.settings.catalog import checksum_of, load_catalogue, load_profiles
 from imagebuilder.settings.load import read_classroom
@@ -25,10 +26,17 @@ if TYPE_CHECKING:
 @click.command()
 @classroom_file
 @profile_folders
+@allowed
 @with_console
-def check(console: Console, file: Path, folders: tuple[Path, ...]) -> int:
+def check(console: Console, file: Path, folders: tuple[Path, ...], allow: tuple[str, ...]) -> int:
     """List all errors and warnings in a classroom FILE, with line and hint."""
-    reading = read_classroom(file, environment=os.environ, profile_folders=folders, checking=True)
+    reading = read_classroom(
+        file,
+        overrides={"allow": list(allow)} if allow else None,
+        environment=os.environ,
+        profile_folders=folders,
+        checking=True,
+    )
     if console.as_json:
         console.emit(_report(file, reading))
     else:
@@ -45,6 +53,8 @@ def _say_problems(console: Console, reading: ClassroomReading) -> None:
     counts = f"{counted(errors, 'error')}, {counted(len(reading.problems) - errors, 'warning')}"
     nodes = f"{counted(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
     console.note(f"{nodes}{counts}")
+    for line in reach_lines(reading.reaches):
+        console.note(line)
     if reading.classroom and (locked := sum(map(_locks_logins, reading.classroom.nodes))):
         hint = "`keep_vendor_login: true` keeps them"
         console.note(f"the image's own logins are locked on {counted(locked, 'node')}; {hint}")
@@ -58,13 +68,14 @@ def _line(problem: Problem) -> str:
     if problem.severe:
         return str(problem)
     where = str(problem)[: -len(problem.message)]
-    return f"{where}warning: {problem.message}"
+    return f"{where}warning: {problem.message} [{problem.word}]"
 
 
 def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,
+        "reach": {reach.hostname: reach.sentence for reach in reading.reaches},
         "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
         "problems": [
             {
@@ -73,6 +84,7 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
                 "message": problem.message,
                 "hint": problem.hint,
                 "severe": problem.severe,
+                "word": problem.word,
             }
             for problem in reading.problems
         ],

@@ -29,6 +29,10 @@ profile_folders = click.option(
 )
 allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
 
+allowed = click.option(
+    "--allow", multiple=True, metavar="WORD", help="Acknowledge a warning (see docs/settings.md)."
+)
+
 
 def _pair(text: str) -> tuple[str, str]:
     """Split KEY=VALUE at the first `=`."""
@@ -73,6 +77,7 @@ _FLAGS = (
     ),
     click.option("-c", "--config", type=PATH, help="Classroom file to start from."),
     click.option("--profiles", type=PATH, multiple=True, help="Folder of your own profiles."),
+    allowed,
 )
 
 

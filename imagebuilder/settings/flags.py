@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from imagebuilder.errors import Problem
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
 
@@ -41,6 +42,7 @@ class NodeFlags:
     set_: tuple[tuple[str, str], ...] = ()
     config: Path | None = None
     profiles: tuple[Path, ...] = ()
+    allow: tuple[str, ...] = ()
 
     @property
     def describe_nodes(self) -> bool:
@@ -65,6 +67,7 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
         "ssh_keys": [{"file": str(path)} for path in flags.ssh_key],
         "overlays": [str(path) for path in flags.overlay],
         "set": dict(flags.set_),
+        "allow": list(flags.allow),
         "nodes": [{"hostname": flags.hostname}] if flags.hostname is not None else None,
     }
     return {key: value for key, value in document.items() if value not in (None, [], {})}
@@ -153,8 +156,13 @@ def classroom_from_flags(
     if reading.classroom is None:
         raise refusal(flags.config, reading.problems)
     for problem in reading.problems:
-        prompter.warn(str(problem))
+        prompter.warn(worded(problem))
     return reading.classroom
+
+
+def worded(problem: Problem) -> str:
+    """Return a warning with the word that acknowledges it."""
+    return f"{problem} [{problem.word}]" if problem.word else str(problem)
 
 
 def node_from_flags(

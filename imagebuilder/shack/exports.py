@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.files import write_text
 from imagebuilder.model import url_host
+from imagebuilder.plan.reach import mdns_name, reachable_name
 from imagebuilder.shack.encoders import (
     AnsibleText,
     ansible_yaml,
@@ -31,11 +32,6 @@ class Export:
     file: str
     render: Callable[[Classroom, Path], str]
     reader: str
-
-
-def reachable_name(node: NodeSettings) -> str:
-    """Return the name for clients: the fixed address, else the mDNS name."""
-    return node.network.fixed_address or f"{node.hostname}.local"
 
 
 def ansible_inventory(classroom: Classroom, folder: Path) -> str:
@@ -72,7 +68,7 @@ def known_hosts(classroom: Classroom, folder: Path) -> str:
     del folder
     lines = []
     for node in classroom.nodes:
-        names = [node.hostname, f"{node.hostname}.local", node.network.fixed_address]
+        names = [node.hostname, mdns_name(node.hostname), node.network.fixed_address]
         for key in node.host_keys:
             kind, blob = key.public.split()[:2]
             lines.append(f"{','.join(filter(None, names))} {kind} {blob}\n")

@@ -16,8 +16,8 @@ import segno
 from imagebuilder.errors import InputError, WriteError
 from imagebuilder.files import make_folder, write_file, write_text
 from imagebuilder.model import url_host
+from imagebuilder.plan.reach import reachable_name
 from imagebuilder.progress import SILENT
-from imagebuilder.shack.exports import reachable_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

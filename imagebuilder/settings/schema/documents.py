@@ -275,6 +275,7 @@ class ClassroomDocument(SettingsDocument):
     profile: f.Slug | None = None
     board: f.BoardWord | None = None
     secrets: f.HostPath | None = None
+    allow: tuple[f.WarningWord, ...] | None = Field(None, description="warnings to acknowledge")
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
 
