@@ -34,6 +34,13 @@ class NodeFlags:
     wifi_ssid: str | None = None
     wifi_passphrase_file: Path | None = None
     wifi_country: str | None = None
+    wifi_open: bool = False
+    address: str | None = None
+    user: str | None = None
+    user_password_file: Path | None = None
+    timezone: str | None = None
+    locale: str | None = None
+    keyboard: str | None = None
     shack: str | None = None
     registry: str | None = None
     label: tuple[tuple[str, str], ...] = ()
@@ -62,6 +69,11 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
         "image": _image(flags),
         "generation": flags.generation,
         "wifi": _wifi(flags),
+        "network": {} if flags.address is None else {"address": flags.address},
+        "user": _user(flags),
+        "timezone": flags.timezone,
+        "locale": flags.locale,
+        "keyboard": flags.keyboard,
         "shack": _shack(flags),
         "docker": _docker(flags),
         "ssh_keys": [{"file": str(path)} for path in flags.ssh_key],
@@ -78,8 +90,9 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError("--sha256 and --no-checksum exclude each other", "use one of them")
     if (flags.sha256 or flags.no_checksum) and not flags.image:
         raise InputError("--sha256 and --no-checksum need --image", "use --image as well")
-    if flags.wifi_passphrase_file and flags.wifi_ssid is None:
-        raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
+    _check_wifi(flags)
+    if flags.user_password_file and flags.user is None and flags.config is None:
+        raise InputError("--user-password-file needs --user", "use --user as well")
     if flags.hostname is None and flags.config is None:
         raise InputError("the node has no hostname", "use --hostname NAME or --config FILE")
     if flags.profile is None and flags.board is None and flags.config is None:
@@ -89,6 +102,32 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError(
             "the node has no profile", f"use --board, or --profile with one of: {known}"
         )
+
+
+def _check_wifi(flags: NodeFlags) -> None:
+    secret, is_open = flags.wifi_passphrase_file, flags.wifi_open
+    if secret and flags.wifi_ssid is None:
+        raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
+    if is_open and flags.wifi_ssid is None:
+        raise InputError("--wifi-open needs --wifi-ssid", "use --wifi-ssid as well")
+    if is_open and secret:
+        raise InputError(
+            "--wifi-open and --wifi-passphrase-file exclude each other", "use one of them"
+        )
+    if flags.wifi_ssid is not None and not secret and not is_open:
+        raise InputError(
+            "--wifi-ssid without a passphrase",
+            "use --wifi-passphrase-file FILE, or --wifi-open for an open network",
+        )
+
+
+def _user(flags: NodeFlags) -> dict[str, object]:
+    document: dict[str, object] = {}
+    if flags.user is not None:
+        document["name"] = flags.user
+    if flags.user_password_file:
+        document["password"] = {"file": str(flags.user_password_file)}
+    return document
 
 
 def _image(flags: NodeFlags) -> dict[str, object] | None:
