@@ -68,11 +68,11 @@ class Reach:
         """All of it in one line, without the name of the card."""
         return "; ".join((self.login, *self.parts))
 
-    def of_class(self, name: str) -> str:
-        """Return the sentence with `name` in place of the hostname, to compare nodes."""
-        address = self.address
-        if address == mdns_name(self.hostname):
-            address = mdns_name(name)
+    @property
+    def of_class(self) -> str:
+        """The sentence for several cards: NAME and ADDRESS in place of what differs."""
+        own = self.address == mdns_name(self.hostname)
+        address = mdns_name("NAME") if own else "ADDRESS"
         return self.sentence.replace(f"@{self.address} ", f"@{address} ", 1)
 
 
@@ -127,10 +127,17 @@ def reach_of(settings: NodeSettings, vendor: VendorState) -> Reach:
 
 
 def reach_lines(reaches: Sequence[Reach]) -> tuple[str, ...]:
-    """Return one line for all cards if they are alike, else one for each."""
-    if len(reaches) > 1 and len({reach.of_class("NAME") for reach in reaches}) == 1:
-        return (f"each of {len(reaches)} nodes: {reaches[0].of_class('NAME')}",)
-    return tuple(f"{reach.hostname}: {reach.sentence}" for reach in reaches)
+    """Return one line for all cards that are alike."""
+    groups: dict[str, list[Reach]] = {}
+    for reach in reaches:
+        groups.setdefault(reach.of_class, []).append(reach)
+    return tuple(_line(sentence, group) for sentence, group in groups.items())
+
+
+def _line(sentence: str, group: Sequence[Reach]) -> str:
+    if len(group) == 1:
+        return f"{group[0].hostname}: {group[0].sentence}"
+    return f"{group[0].hostname} to {group[-1].hostname} ({len(group)} nodes): {sentence}"
 
 
 # ---- login

@@ -44,7 +44,7 @@ def test_check_of_a_good_file(classroom: Path, capsys: pytest.CaptureFixture[str
     login = "ssh pi@NAME.local by the image's password"
     assert said.err.splitlines() == [
         "3 nodes, no errors, no warnings",
-        f"each of 3 nodes: {login}; Docker in the image",
+        f"pi-1 to pi-3 (3 nodes): {login}; Docker in the image",
     ]
 
 

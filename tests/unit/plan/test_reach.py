@@ -140,12 +140,22 @@ def test_a_cluster_needs_docker() -> None:
     assert reach_of(replace(joining, cluster=Cluster(enabled=False)), RASPIOS).findings == ()
 
 
-def test_one_line_for_a_class_that_is_alike() -> None:
-    names = [f"pi-{number:02}" for number in range(1, 31)]
-    nodes = [reach_of(node(hostname=name), PIRATE) for name in names]
-    assert reach_lines(nodes) == (
-        "each of 30 nodes: ssh pirate@NAME.local by the image's password; Docker in the image",
+def test_one_line_for_the_nodes_that_are_alike() -> None:
+    nodes = [reach_of(node(hostname=f"pi-{n:02}"), PIRATE) for n in range(1, 31)]
+    alike = (
+        "pi-01 to pi-30 (30 nodes): ssh pirate@NAME.local by the image's password; "
+        "Docker in the image"
     )
+    assert reach_lines(nodes) == (alike,)
     other = reach_of(node(hostname="teacher", ssh_keys=(KEY,)), RASPIOS)
-    assert len(reach_lines([*nodes, other])) == 31
+    assert reach_lines([*nodes, other]) == (alike, f"teacher: {other.sentence}")
     assert reach_lines(nodes[:1])[0].startswith("pi-01: ssh pirate@pi-01.local")
+
+
+def test_fixed_addresses_are_alike_as_well() -> None:
+    nodes = [
+        reach_of(node(hostname=f"a{n}", network=Network(address=f"10.0.0.{n}/24")), PIRATE)
+        for n in (1, 2)
+    ]
+    (line,) = reach_lines(nodes)
+    assert line.startswith("a1 to a2 (2 nodes): ssh pirate@ADDRESS by")

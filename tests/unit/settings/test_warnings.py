@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ import pytest
 
 from imagebuilder.cli.main import run
 from imagebuilder.errors import WARNINGS, SettingsError
+from imagebuilder.settings.starter import StarterAnswers, render_starter
 from tests.lib.classrooms import CHECKSUM, WrittenClassroom, from_flags
 from tests.lib.plan_samples import boot_of, plain_node, plan
 from tests.lib.warning_words import PAGE, with_table
@@ -182,3 +184,38 @@ def test_acknowledged_notes_of_a_plan_are_silent() -> None:
     files = boot_of("firstrun-bookworm", **{"custom.toml": b"x"})
     assert len(plan(node, files).warnings) == 1
     assert plan(replace(node, allow=(*node.allow, "image-files")), files).warnings == ()
+
+
+ROOT = PACKAGE.parent
+EXAMPLES = [
+    (page.name, text)
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for text in re.findall(r"```yaml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    if "\nnodes" in text
+]
+
+
+@pytest.mark.parametrize(("page", "text"), EXAMPLES)
+def test_the_examples_of_the_documentation_give_no_warning(
+    page: str, text: str, classroom: WrittenClassroom
+) -> None:
+    for name in ("wifi.txt", "classroom.secrets/wifi"):
+        (classroom.folder / name).parent.mkdir(exist_ok=True)
+        (classroom.folder / name).write_text("correct horse\n")
+    (classroom.folder / "hypriot-rpi-20150416-201537.img.zip").touch()
+    (classroom.folder / "nodes.csv").write_text("hostname;address\npi-01;192.168.2.101/24\n")
+    classroom.environment["CLASS_WIFI"] = "correct horse"
+    assert classroom.write(text.replace("<64 hex>", CHECKSUM)).said() == [], page
+
+
+def test_there_are_examples_on_several_pages() -> None:
+    assert {page for page, _ in EXAMPLES} >= {"README.md", "classroom.md", "settings.md"}
+
+
+@pytest.mark.parametrize("profile", ["armv6", "armv7"])
+def test_the_starter_gives_no_warning(profile: str, classroom: WrittenClassroom) -> None:
+    answers = StarterAnswers(
+        profile=profile, wifi_ssid="shack", wifi_country="FR", shack="192.168.2.1"
+    )
+    classroom.environment["CLASS_WIFI"] = "correct horse"
+    assert classroom.write(render_starter(answers)).said() == []
