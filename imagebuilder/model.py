@@ -284,7 +284,8 @@ class HostKey:
 class NodeSettings:
     """All settings of one node: profile, class and node merged and validated.
 
-    `allow` are the words of acknowledged warnings (errors.WARNINGS).
+    `allow` are the words of acknowledged warnings (errors.WARNINGS), `login` is the user to log in
+    as, that of the settings or of the image; empty if it is not known.
     """
 
     hostname: str
@@ -313,6 +314,7 @@ class NodeSettings:
     overlays: tuple[Path, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     board: str = ""
+    login: str = ""
     allow: tuple[str, ...] = ()
     serial: str = ""
     mac: str = ""

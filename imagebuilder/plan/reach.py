@@ -86,6 +86,11 @@ def reachable_name(node: NodeSettings) -> str:
     return node.network.fixed_address or mdns_name(node.hostname)
 
 
+def login_name(node: NodeSettings) -> str:
+    """Return the user to log in as; empty if it is not known."""
+    return node.login or (node.user.name if node.user else "")
+
+
 def facts_by_name(generation: Generation, image: ImageSource) -> dict[str, bool] | None:
     """Return the facts of an image that its name tells; None if it tells nothing."""
     name = image.name.lower()

@@ -169,7 +169,9 @@ class _Resolver:
         settings = _settings(node, selected, document)
         settings = replace(settings, board=board, allow=self.allow)
         check_fit(node, settings, document)
-        self.reaches.append(check_reach(node, settings))
+        reach = check_reach(node, settings)
+        self.reaches.append(reach)
+        settings = replace(settings, login=reach.user or "")
         return settings, NodeSources(selected.loc, node.sources)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
