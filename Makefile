@@ -92,6 +92,7 @@ bench: $(VENV)/.stamp tools ## measure, side by side with what a user would run 
 golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.make_golden
 	$(BIN)/python -m tests.lib.budgets
+	$(BIN)/python -m tests.lib.warning_words
 	git diff --stat -- tests/unit/golden
 
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)

@@ -16,15 +16,48 @@ if TYPE_CHECKING:
 _PACKAGE = "imagebuilder/"
 
 
+# The word of each warning, for `allow:` and --allow, and what it means. The first two are errors.
+WARNINGS = {
+    "no-login": "nobody can log into the card (an error)",
+    "no-network": "the board has no way onto a network (an error)",
+    "no-docker": "the image has no Docker, which the cluster needs",
+    "no-radio": "the board has no wifi radio for the networks",
+    "no-country": "wifi without a country: the radio may stay off",
+    "open-docker": "the Docker API is open to the network, without TLS",
+    "closed-docker": "the Docker API is closed, but the swarm manager of the shack needs it",
+    "certificate": "TLS for the swarm manager without a fixed address or `dhcp_range`",
+    "old-docker": "swarm mode, or Swarm from 1.2 on, for the Docker 1.6 of `occidentalis`",
+    "docker-label": "a label that Docker 1.6 rejects",
+    "consul-servers": "an even number of consul servers (the shack counts as one), or more than 7",
+    "dhcp-range": "an address in the DHCP range",
+    "no-prefix": "addresses without a prefix length",
+    "unreachable": "a gateway or shack that static addresses cannot reach",
+    "loopback-shack": "the shack has a loopback address",
+    "ssid-space": "an SSID that begins or ends with a space",
+    "no-checksum": "an image without a checksum",
+    "no-image": "an image file that does not exist yet",
+    "plain-secret": "a secret in the file as plain text",
+    "unset-secret": "a variable with a secret that is not set, so that it was not checked",
+    "timezone": "a time zone that is not known on this machine",
+    "image-files": "a file of the image that the settings replace, run or do not use",
+    "replaced-file": "an overlay that replaces a file of the generation",
+    "line-ends": "a script with Windows line ends, which are converted",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One error or warning in a settings file, with its place and a hint; `line` counts from 1."""
+    """One error or warning in a settings file, with its place and a hint; `line` counts from 1.
+
+    `word` is the one of WARNINGS that acknowledges it, empty if nothing does.
+    """
 
     message: str
     hint: str = ""
     file: Path | None = None
     line: int | None = None
     severe: bool = True
+    word: str = ""
 
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""

@@ -265,11 +265,15 @@ class Cluster:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user account; `password_hash` is in crypt(3) format ($6$…)."""
+    """A user account; `password_hash` is in crypt(3) format ($6$…).
+
+    With `pending_password` there is a password, which was not read: the settings are only checked.
+    """
 
     name: str
     password_hash: Secret | None = None
     groups: tuple[str, ...] = ()
+    pending_password: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +287,11 @@ class HostKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSettings:
-    """All settings of one node: profile, class and node merged and validated."""
+    """All settings of one node: profile, class and node merged and validated.
+
+    `allow` are the words of acknowledged warnings (errors.WARNINGS), `login` is the user to log in
+    as, that of the settings or of the image; empty if it is not known.
+    """
 
     hostname: str
     profile: str
@@ -311,6 +319,8 @@ class NodeSettings:
     overlays: tuple[Path, ...] = ()
     variables: tuple[tuple[str, str], ...] = ()
     board: str = ""
+    login: str = ""
+    allow: tuple[str, ...] = ()
     serial: str = ""
     mac: str = ""
     seat: str = ""
@@ -338,7 +348,8 @@ class NodePlan:
     """The files to write to the boot partition of one node.
 
     `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time;
-    `cmdline` the file from which the firmware reads the command line.
+    `cmdline` the file from which the firmware reads the command line, `reach` how the card is
+    reached, in one line.
     """
 
     hostname: str
@@ -347,6 +358,7 @@ class NodePlan:
     edits: tuple[BootEdit, ...]
     cmdline: str
     warnings: tuple[str, ...] = ()
+    reach: str = ""
 
 
 # Names that every template has; a user's variables must not hide them.

@@ -189,6 +189,7 @@ def plan_as_json(plan: NodePlan) -> dict[str, Any]:
         "files": _files(plan),
         "removed": [edit.path for edit in plan.edits if edit.data is None],
         "warnings": list(plan.warnings),
+        "reach": plan.reach,
     }
 
 

@@ -10,6 +10,7 @@ from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of,
 from imagebuilder.build.manifest import plan_as_json
 from imagebuilder.cli.options import (
     allow_http,
+    allowed,
     chosen_nodes,
     classroom_file,
     dry_run,
@@ -48,6 +49,7 @@ out_folder = output_option("Folder for the images.", "build")
     "--one-image", is_flag=True, help="One image for all nodes; each Pi finds its own settings."
 )
 @allow_http
+@allowed
 @dry_run
 @with_console
 def batch(
@@ -58,12 +60,14 @@ def batch(
     folders: Sequence[Path],
     jobs: int,
     allow_http: bool,
+    allow: tuple[str, ...],
     one_image: bool,
     dry_run: bool,
 ) -> int:
     """Write OUTPUT/<hostname>.img for every node of FILE that is not up to date."""
     session = Session(console=console, allow_http=allow_http)
-    run = _batch(session, file, output, folders, write=not dry_run)
+    flags = NodeFlags(config=file, profiles=tuple(folders), allow=allow)
+    run = _batch(session, flags, output, write=not dry_run)
     run.jobs = jobs
     if one_image:
         return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
@@ -78,7 +82,8 @@ def batch(
 @with_console
 def diff(console: Console, file: Path, output: Path, nodes: str, folders: Sequence[Path]) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT."""
-    run = _batch(Session(console=console), file, output, folders, write=False)
+    flags = NodeFlags(config=file, profiles=tuple(folders))
+    run = _batch(Session(console=console), flags, output, write=False)
     plans = run.plan(run.roster(nodes))
     changed = [plan for plan in plans if plan.state != "unchanged"]
     if not changed and not console.as_json:
@@ -86,10 +91,7 @@ def diff(console: Console, file: Path, output: Path, nodes: str, folders: Sequen
     return _show(console, changed, _diff_row)
 
 
-def _batch(
-    session: Session, file: Path, output: Path, folders: Sequence[Path], *, write: bool
-) -> Batch:
-    flags = NodeFlags(config=file, profiles=tuple(folders))
+def _batch(session: Session, flags: NodeFlags, output: Path, *, write: bool) -> Batch:
     return Batch(
         classroom=session.classroom(flags, write=write),
         folder=output,

@@ -10,6 +10,7 @@ import click
 
 from imagebuilder.cli.options import (
     PATH,
+    allowed,
     classroom_file,
     profile_folders,
     published_list,
@@ -17,6 +18,7 @@ from imagebuilder.cli.options import (
 )
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import Problem, SettingsError
+from imagebuilder.plan.reach import reach_lines
 from imagebuilder.progress import counted
 from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.load import read_classroom
@@ -37,15 +39,26 @@ if TYPE_CHECKING:
 @click.option("--pin", is_flag=True, help="Write what published images are today into FILE.")
 @published_list
 @profile_folders
+@allowed
 @with_console
 def check(
-    console: Console, file: Path, pin: bool, catalog: str | None, folders: tuple[Path, ...]
+    console: Console,
+    file: Path,
+    pin: bool,
+    catalog: str | None,
+    folders: tuple[Path, ...],
+    allow: tuple[str, ...],
 ) -> int:
     """List all errors and warnings in a classroom FILE, with line and hint."""
     lists = Session(console=console).lists(catalog or "")
     names = pin_images(file, lists, folders, home=os.environ.get("HOME", "")) if pin else ()
     reading = read_classroom(
-        file, environment=os.environ, profile_folders=folders, checking=True, lists=lists
+        file,
+        overrides={"allow": list(allow)} if allow else None,
+        environment=os.environ,
+        profile_folders=folders,
+        checking=True,
+        lists=lists,
     )
     if console.as_json:
         console.emit(_report(file, reading, names))
@@ -65,6 +78,8 @@ def _say_problems(console: Console, reading: ClassroomReading) -> None:
     counts = f"{counted(errors, 'error')}, {counted(len(reading.problems) - errors, 'warning')}"
     nodes = f"{counted(len(reading.classroom.nodes), 'node')}, " if reading.classroom else ""
     console.note(f"{nodes}{counts}")
+    for line in reach_lines(reading.reaches):
+        console.note(line)
     if reading.classroom and (locked := sum(map(_locks_logins, reading.classroom.nodes))):
         hint = "`keep_vendor_login: true` keeps them"
         console.note(f"the image's own logins are locked on {counted(locked, 'node')}; {hint}")
@@ -78,7 +93,7 @@ def _line(problem: Problem) -> str:
     if problem.severe:
         return str(problem)
     where = str(problem)[: -len(problem.message)]
-    return f"{where}warning: {problem.message}"
+    return f"{where}warning: {problem.message} [{problem.word}]"
 
 
 def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dict[str, Any]:
@@ -86,6 +101,7 @@ def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dic
         "file": str(file),
         "ok": reading.classroom is not None,
         "pinned": list(pinned),
+        "reach": {reach.hostname: reach.sentence for reach in reading.reaches},
         "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
         "problems": [
             {
@@ -94,6 +110,7 @@ def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dic
                 "message": problem.message,
                 "hint": problem.hint,
                 "severe": problem.severe,
+                "word": problem.word,
             }
             for problem in reading.problems
         ],

@@ -91,6 +91,7 @@ def _show_plan(console: Console, plan: NodePlan) -> None:
         console.result(f"{plan.hostname}: generation not known yet")
         return
     console.result(f"{plan.hostname}: {plan.generation}, configuration {plan.config_hash[:12]}")
+    console.result(f"{plan.hostname}: {plan.reach}")
     rows = [
         (edit.path, "remove" if edit.data is None else f"{len(edit.data)} B") for edit in plan.edits
     ]

@@ -39,6 +39,9 @@ allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects f
 published_list = click.option(
     "--catalog", metavar="URL|FILE", callback=list_place, help="Published list of images to use."
 )
+allowed = click.option(
+    "--allow", multiple=True, metavar="WORD", help="Acknowledge a warning (see docs/settings.md)."
+)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -59,11 +62,18 @@ _FLAGS = (
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
     allow_http,
     click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
-    click.option("--wifi-ssid", metavar="SSID", help="Wireless network; open without passphrase."),
+    click.option("--wifi-ssid", metavar="SSID", help="Wireless network."),
     click.option("--wifi-passphrase-file", type=PATH, help="File with the passphrase."),
     click.option(
         "--wifi-country", metavar="CC", help="Country of the radio rules, for example FR."
     ),
+    click.option("--wifi-open", is_flag=True, help="The wireless network has no passphrase."),
+    click.option("--address", metavar="ADDRESS", help="Fixed address; without it DHCP."),
+    click.option("--user", metavar="NAME", help="User to create."),
+    click.option("--user-password-file", type=PATH, help="File with the password of the user."),
+    click.option("--timezone", metavar="ZONE", help="Time zone, for example Europe/Paris."),
+    click.option("--locale", metavar="LOCALE", help="Locale, for example fr_FR.UTF-8."),
+    click.option("--keyboard", metavar="LAYOUT", help="Layout of the keyboard, for example fr."),
     click.option("--shack", metavar="ADDRESS", help="Instructor's machine to join."),
     click.option("--registry", metavar="HOST:PORT", help="Registry and mirror over plain HTTP."),
     click.option(
@@ -85,6 +95,7 @@ _FLAGS = (
     ),
     click.option("-c", "--config", type=PATH, help="Classroom file to start from."),
     click.option("--profiles", type=PATH, multiple=True, help="Folder of your own profiles."),
+    allowed,
 )
 
 

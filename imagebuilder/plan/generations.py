@@ -80,6 +80,8 @@ class _GenerationDocument(BaseModel):
     without: list[str] = []
     crypt: str = ""
     wifi: str = ""
+    login: str | None = None
+    docker: str | None = None
     notes: list[str] = []
     refused: list[str] = []
 
@@ -101,8 +103,10 @@ class Generation:
     conditions holds. `cmdline` are templates of words for the kernel. `without` are patterns of
     node files that this generation does not need. `storage_driver` is a template of its Docker's
     default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
-    of the kinds of wifi that it can join; None for all. `notes` and `refused` are templates of
-    warnings and errors about the content of an image.
+    of the kinds of wifi that it can join; None for all. `login` is a template of the image's first
+    user, with the word `password` if everyone knows it and SSH is on, or `?` if the image has other
+    logins; `docker` is one that is not empty if the image has Docker; None if that is not known.
+    `notes` and `refused` are templates of warnings and errors about the content of an image.
     """
 
     name: str
@@ -115,6 +119,8 @@ class Generation:
     storage_driver: str = ""
     crypt: Template | None = None
     wifi: Template | None = None
+    login: Template | None = None
+    docker: Template | None = None
     notes: tuple[Template, ...] = ()
     refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
@@ -172,6 +178,8 @@ def parse_generation(
         storage_driver=document.storage_driver,
         crypt=compile_template(document.crypt, origin) if document.crypt else None,
         wifi=compile_template(document.wifi, origin) if document.wifi else None,
+        login=None if document.login is None else compile_template(document.login, origin),
+        docker=None if document.docker is None else compile_template(document.docker, origin),
         notes=tuple(compile_template(note, origin) for note in document.notes),
         refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),

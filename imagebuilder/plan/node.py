@@ -23,6 +23,7 @@ from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECOR
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
+from imagebuilder.plan.reach import facts_by_name, reach_of, vendor_state
 from imagebuilder.plan.vendor.ability import check_password, joinable
 from imagebuilder.plan.vendor.boot_config import cmdline_path
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from imagebuilder.plan.generations import Generation
+    from imagebuilder.plan.reach import Reach
 
 
 # A template with such a name is rendered once for each item of a list.
@@ -57,6 +59,7 @@ def plan_node(
     first = planner.context("", 0, plaintext=False)
     notes = tuple(planner.notes(first))
     planner.check_ability(first)
+    reach = planner.reach()
     draft = planner.render(first, None)
     config_hash = draft.digest(generation.name)
     final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
@@ -77,6 +80,7 @@ def plan_node(
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
         warnings=(*planner.warnings(), *notes),
         cmdline=cmdline.path,
+        reach=reach.sentence,
     )
 
 
@@ -225,7 +229,8 @@ class _Planner:
         for fault in self.generation.refused:
             if text := fault.render(context.public).strip():
                 raise ImageError(text, "remove it from the image, or change the settings")
-        for note in self.generation.notes:
+        acknowledged = "image-files" in self.settings.allow
+        for note in () if acknowledged else self.generation.notes:
             if text := note.render(context.public).strip():
                 yield text
 
@@ -236,12 +241,23 @@ class _Planner:
             methods = self.generation.able("crypt", context.public)
             check_password(user.name, user.password_hash.reveal(), methods)
 
+    def reach(self) -> Reach:
+        """Return how the card is reached. Raise SettingsError if it cannot be."""
+        named = facts_by_name(self.generation, self.settings.image)
+        facts = self.generation.facts_of(self.stock) if self.boot.names() else named
+        found = reach_of(self.settings, vendor_state(self.generation, facts))
+        for finding in found.findings:
+            if finding.severe and finding.word not in self.settings.allow:
+                raise SettingsError(finding.message, finding.hint)
+        return found
+
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""
-        for origin in sorted(self._converted):
+        allow = self.settings.allow
+        for origin in sorted(self._converted) if "line-ends" not in allow else ():
             yield f"{origin} is a script with Windows line ends (CRLF), which are converted"
         theirs = {file.path.removesuffix(".j2").lower() for file in self.generation.files}
-        for file in self.overlays:
+        for file in self.overlays if "replaced-file" not in allow else ():
             if not file.secrets and file.path.removesuffix(".j2").lower() in theirs:
                 yield f"{file.origin} replaces a file of generation {self.generation.name}"
 

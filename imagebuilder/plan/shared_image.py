@@ -82,6 +82,8 @@ def unclaimed_node(nodes: Sequence[NodeSettings]) -> NodeSettings:
         variables=_agreed_variables(nodes),
         host_keys=(),
         docker_tls=None,
+        # A board that is not in the roster may have no login: it only waits to be claimed.
+        allow=(*first.allow, "no-login", "no-network"),
         serial="",
         mac="",
         seat="",

@@ -252,21 +252,23 @@ class ClassroomFile:
             message = with_path(loc, diagnostic.message)
             where = (self.path, self.parsed.line(loc) if self.parsed else None)
         file, line = where
-        self.problems.append(Problem(message, diagnostic.hint, file, line, diagnostic.severe))
+        self.problems.append(_problem(diagnostic, message, file, line))
 
     def _add_flag(self, diagnostic: Diagnostic) -> None:
         loc = diagnostic.loc[1:]
         loc = loc[2:] if loc[:1] == ("nodes",) else loc
-        self.problems.append(
-            Problem(
-                with_path(loc, diagnostic.message), diagnostic.hint, None, None, diagnostic.severe
-            )
-        )
+        self.problems.append(_problem(diagnostic, with_path(loc, diagnostic.message)))
 
     def sorted_problems(self) -> tuple[Problem, ...]:
         """Return each problem once, in file order."""
         unique = dict.fromkeys(self.problems)
         return tuple(sorted(unique, key=lambda p: (str(p.file or ""), p.line or 0)))
+
+
+def _problem(
+    found: Diagnostic, message: str, file: Path | None = None, line: int | None = None
+) -> Problem:
+    return Problem(message, found.hint, file, line, found.severe, found.word)
 
 
 def _entries(value: Any) -> int:

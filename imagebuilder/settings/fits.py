@@ -1,10 +1,11 @@
-"""Report a profile, board, image and containers that do not fit each other, and what would fit."""
+"""Report a profile, board, image and containers that do not fit, and cards out of reach."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
 
+from imagebuilder.plan.reach import reach_of
 from imagebuilder.plan.vendor.boards import find_board
 from imagebuilder.settings.merge import find_setting
 from imagebuilder.settings.schema.diagnostics import Diagnostic
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from imagebuilder.model import ImageSource, NodeSettings
+    from imagebuilder.plan.reach import Reach
     from imagebuilder.plan.vendor.boards import Board
     from imagebuilder.settings.schema.catalogue import CatalogueEntry
     from imagebuilder.settings.schema.diagnostics import Loc
@@ -57,6 +59,26 @@ def check_fit(node: UnresolvedNode, settings: NodeSettings, profile: ProfileDocu
     ]
     for diagnostic in found:
         node.say(diagnostic)
+
+
+def check_reach(node: UnresolvedNode, settings: NodeSettings) -> Reach:
+    """Report why a card could not be reached; return how it is."""
+    reach = reach_of(settings, node.references.vendor(settings))
+    if settings.profile and settings.image.name:
+        for found in reach.findings:
+            if found.word == "no-login" and _login_is_faulty(node, settings):
+                continue
+            keys = ("wifi",) if found.word in {"no-radio", "no-network"} else ("user", "image")
+            loc = _place(node, *keys, "profile")
+            node.say(Diagnostic(loc, found.message, found.hint, found.severe, found.word))
+    return reach
+
+
+def _login_is_faulty(node: UnresolvedNode, settings: NodeSettings) -> bool:
+    """Return whether a user or keys are set, but could not be read, which is reported already."""
+    merged = node.merged
+    no_keys = bool(merged.ssh_keys) and not settings.ssh_keys
+    return no_keys or (merged.user is not None and settings.user is None)
 
 
 def _board_faults(

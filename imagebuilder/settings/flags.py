@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from imagebuilder.errors import Problem
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.catalog import PublishedLists
@@ -35,6 +36,13 @@ class NodeFlags:
     wifi_ssid: str | None = None
     wifi_passphrase_file: Path | None = None
     wifi_country: str | None = None
+    wifi_open: bool = False
+    address: str | None = None
+    user: str | None = None
+    user_password_file: Path | None = None
+    timezone: str | None = None
+    locale: str | None = None
+    keyboard: str | None = None
     shack: str | None = None
     registry: str | None = None
     label: tuple[tuple[str, str], ...] = ()
@@ -43,6 +51,7 @@ class NodeFlags:
     set_: tuple[tuple[str, str], ...] = ()
     config: Path | None = None
     profiles: tuple[Path, ...] = ()
+    allow: tuple[str, ...] = ()
 
     @property
     def describe_nodes(self) -> bool:
@@ -63,11 +72,17 @@ def document_from_flags(flags: NodeFlags) -> dict[str, object]:
         "catalog": flags.catalog,
         "generation": flags.generation,
         "wifi": _wifi(flags),
+        "network": {} if flags.address is None else {"address": flags.address},
+        "user": _user(flags),
+        "timezone": flags.timezone,
+        "locale": flags.locale,
+        "keyboard": flags.keyboard,
         "shack": _shack(flags),
         "docker": _docker(flags),
         "ssh_keys": [{"file": str(path)} for path in flags.ssh_key],
         "overlays": [str(path) for path in flags.overlay],
         "set": dict(flags.set_),
+        "allow": list(flags.allow),
         "nodes": [{"hostname": flags.hostname}] if flags.hostname is not None else None,
     }
     return {key: value for key, value in document.items() if value not in (None, [], {})}
@@ -78,8 +93,9 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError("--sha256 and --no-checksum exclude each other", "use one of them")
     if (flags.sha256 or flags.no_checksum) and not flags.image:
         raise InputError("--sha256 and --no-checksum need --image", "use --image as well")
-    if flags.wifi_passphrase_file and flags.wifi_ssid is None:
-        raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
+    _check_wifi(flags)
+    if flags.user_password_file and flags.user is None and flags.config is None:
+        raise InputError("--user-password-file needs --user", "use --user as well")
     if flags.hostname is None and flags.config is None:
         raise InputError("the node has no hostname", "use --hostname NAME or --config FILE")
     if flags.profile is None and flags.board is None and flags.config is None:
@@ -89,6 +105,32 @@ def _check_partners(flags: NodeFlags) -> None:
         raise InputError(
             "the node has no profile", f"use --board, or --profile with one of: {known}"
         )
+
+
+def _check_wifi(flags: NodeFlags) -> None:
+    secret, is_open = flags.wifi_passphrase_file, flags.wifi_open
+    if secret and flags.wifi_ssid is None:
+        raise InputError("--wifi-passphrase-file needs --wifi-ssid", "use --wifi-ssid as well")
+    if is_open and flags.wifi_ssid is None:
+        raise InputError("--wifi-open needs --wifi-ssid", "use --wifi-ssid as well")
+    if is_open and secret:
+        raise InputError(
+            "--wifi-open and --wifi-passphrase-file exclude each other", "use one of them"
+        )
+    if flags.wifi_ssid is not None and not secret and not is_open:
+        raise InputError(
+            "--wifi-ssid without a passphrase",
+            "use --wifi-passphrase-file FILE, or --wifi-open for an open network",
+        )
+
+
+def _user(flags: NodeFlags) -> dict[str, object]:
+    document: dict[str, object] = {}
+    if flags.user is not None:
+        document["name"] = flags.user
+    if flags.user_password_file:
+        document["password"] = {"file": str(flags.user_password_file)}
+    return document
 
 
 def _image(flags: NodeFlags) -> dict[str, object] | None:
@@ -160,8 +202,13 @@ def classroom_from_flags(
     if reading.classroom is None:
         raise refusal(flags.config, reading.problems)
     for problem in reading.problems:
-        prompter.warn(str(problem))
+        prompter.warn(worded(problem))
     return reading.classroom
+
+
+def worded(problem: Problem) -> str:
+    """Return a warning with the word that acknowledges it."""
+    return f"{problem} [{problem.word}]" if problem.word else str(problem)
 
 
 def node_from_flags(

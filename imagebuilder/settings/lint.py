@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.files import has_file
 from imagebuilder.images.checksums import SUFFIX
 from imagebuilder.model import image_version
-from imagebuilder.settings.schema.diagnostics import Diagnostic
+from imagebuilder.settings.schema.diagnostics import Diagnostic, warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,7 +91,7 @@ def _addresses(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
             fact = f"is in the DHCP range {network.dhcp_range}"
             hint = "use an address outside: the router may assign this one to another machine"
             message = f"{address.ip} of `{node.hostname}` {fact}"
-            yield Diagnostic(where, message, hint, severe=False)
+            yield warning("dhcp-range", where, message, hint)
 
 
 def _off_subnet(
@@ -143,7 +143,7 @@ def _shack_address(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
         )
     elif address.is_loopback:
         message = f"{address} is a loopback address: no node can reach the shack there"
-        yield Diagnostic(where, message, "use an address that the nodes can reach", severe=False)
+        yield warning("loopback-shack", where, message, "use an address that the nodes can reach")
 
 
 def _runs_consul(node: NodeSettings) -> bool:
@@ -174,7 +174,7 @@ def _swarm(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         if _runs_consul(node) and node.cluster.swarm_image and not node.docker.tcp:
             message = "the Docker API is closed: the swarm manager cannot reach the nodes"
             hint = "set `docker: {tls: true}` to open it for the class only"
-            yield Diagnostic(sources.at(("docker", "tcp")), message, hint, severe=False)
+            yield warning("closed-docker", sources.at(("docker", "tcp")), message, hint)
 
 
 def _generations(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
@@ -189,12 +189,12 @@ def _generations(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
             where = sources.at(("shack", "kind"), ("generation",), ("image",))
             message = f"{old} has no swarm mode, which needs 1.12"
             hint = "set `kind: classic`, or use a newer base image"
-            yield Diagnostic(where, message, hint, severe=False)
+            yield warning("old-docker", where, message, hint)
         elif manager and image_version(manager) >= SWARM_OF_DOCKER_1_8:
             where = sources.at(("shack", "images", "swarm"), ("generation",), ("image",))
             message = f"`{manager}` cannot manage {old}"
             hint = "remove the image: the default, Swarm 1.1.3, can"
-            yield Diagnostic(where, message, hint, severe=False)
+            yield warning("old-docker", where, message, hint)
 
 
 def _certificates(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
@@ -209,7 +209,7 @@ def _certificates(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         fact = f"no known address for the Docker certificate of `{node.hostname}`{more}"
         message = f"{fact}: the swarm manager will reject it"
         hint = "set `network.address` or `network.dhcp_range`"
-        yield Diagnostic(sources.at(("docker", "tls")), message, hint, severe=False)
+        yield warning("certificate", sources.at(("docker", "tls")), message, hint)
 
 
 def _unreachable(
@@ -221,12 +221,12 @@ def _unreachable(
     if gateway and ipaddress.ip_address(gateway) not in address.network:
         where = sources.at(("network", "gateway"))
         message = f"the gateway {gateway} is not in {address.network}"
-        yield Diagnostic(where, message, "change the gateway or the addresses", severe=False)
+        yield warning("unreachable", where, message, "change the gateway or the addresses")
     if shack and not gateway and ipaddress.ip_address(shack.address) not in address.network:
         where = sources.at(("shack", "address"))
         message = f"the shack {shack.address} is not in {address.network}, and there is no gateway"
         hint = "change the addresses, or add `network.gateway`"
-        yield Diagnostic(where, message, hint, severe=False)
+        yield warning("unreachable", where, message, hint)
 
 
 def _within(address: ipaddress.IPv4Address | ipaddress.IPv6Address, dhcp_range: str) -> bool:
@@ -248,12 +248,12 @@ def _wifi(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         if node.wifi.networks and not node.wifi.country:
             message = "wifi without a country: the radio may stay off"
             hint = "add `country:`, for example FR or US"
-            yield Diagnostic(sources.at(("wifi",)), message, hint, severe=False)
+            yield warning("no-country", sources.at(("wifi",)), message, hint)
         for network in node.wifi.networks:
             if network.ssid != network.ssid.strip():
                 where = sources.at(("wifi", "networks"))
                 message = "an SSID begins or ends with a space"
-                yield Diagnostic(where, message, "check if this is intended", severe=False)
+                yield warning("ssid-space", where, message, "check if this is intended")
 
 
 def _docker(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
@@ -261,12 +261,12 @@ def _docker(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
         if node.docker.tcp and not node.docker.tls:
             where = sources.at(("docker", "tcp"), ("docker", "tls"))
             message = "the Docker API is open: everyone on the network is root on every node"
-            yield Diagnostic(where, message, "set `docker: {tls: true}`", severe=False)
+            yield warning("open-docker", where, message, "set `docker: {tls: true}`")
         for name, value in node.docker.labels:
             if "=" in value:  # ValidateLabel of dockerd 1.6 (opts/opts.go) allows one only
                 where = sources.at(("docker", "labels"))
                 message = f"label `{name}` has a `=` in its value: Docker 1.6 rejects it"
-                yield Diagnostic(where, message, "use another character", severe=False)
+                yield warning("docker-label", where, message, "use another character")
 
 
 def _consul(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
@@ -278,10 +278,10 @@ def _consul(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     where = servers[0].at(("cluster", "consul", "server"))
     if total % 2 == 0:
         message = f"{total} consul servers with that of the shack: an even number adds no safety"
-        yield Diagnostic(where, message, "use 1, 3 or 5", severe=False)
+        yield warning("consul-servers", where, message, "use 1, 3 or 5")
     elif total > MOST_SERVERS:
         message = f"{total} consul servers: unplugged nodes may lose the quorum"
-        yield Diagnostic(where, message, "use 1, 3 or 5", severe=False)
+        yield warning("consul-servers", where, message, "use 1, 3 or 5")
 
 
 def _images(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
@@ -298,7 +298,7 @@ def _images(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
             message, hint = f"image `{image.name}` has no checksum{told}", image.hint
         else:
             continue
-        yield Diagnostic(sources.at(("image",)), message, hint or "add `sha256:`", severe=False)
+        yield warning("no-checksum", sources.at(("image",)), message, hint or "add `sha256:`")
 
 
 def _has_checksum_beside(image: Path) -> bool:

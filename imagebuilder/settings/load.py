@@ -16,22 +16,25 @@ from imagebuilder.settings.classroom_file import ClassroomFile
 from imagebuilder.settings.lint import lint_classroom
 from imagebuilder.settings.references import References
 from imagebuilder.settings.resolve import FLAGS, resolve_classroom
-from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
+from imagebuilder.settings.schema.diagnostics import warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from imagebuilder.plan.reach import Reach
     from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.resolve import Resolved
+    from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
     from imagebuilder.settings.schema.documents import ClassroomDocument
 
 
 @dataclass(frozen=True, slots=True)
 class ClassroomReading:
-    """A classroom, None if there is an error, and all problems in file order."""
+    """A classroom, None if there is an error; all problems in file order; how cards are reached."""
 
     classroom: Classroom | None
     problems: tuple[Problem, ...]
+    reaches: tuple[Reach, ...] = ()
 
 
 def load_classroom(
@@ -152,10 +155,13 @@ def read_classroom(
         return ClassroomReading(None, (*source.sorted_problems(), *problems_of(error)))
     with reading(str(path or "the settings"), SettingsError):
         resolved = resolve_classroom(classroom, flags, references)
-        source.note(resolved.diagnostics)
-        source.note(lint_classroom(resolved))
-        source.note(_timezone_diagnostics(classroom, flags))
-        source.note(_absent_images(resolved))
+        found = [
+            *resolved.diagnostics,
+            *lint_classroom(resolved),
+            *_timezone_diagnostics(classroom, flags),
+            *_absent_images(resolved),
+        ]
+        source.note([each for each in found if each.word not in resolved.allow])
     problems = source.sorted_problems()
     if any(problem.severe for problem in problems):
         return ClassroomReading(None, problems)
@@ -166,7 +172,7 @@ def read_classroom(
         shack=resolved.shack,
         secrets=flags.secrets or classroom.secrets or _secrets_beside(path),
     )
-    return ClassroomReading(result, problems)
+    return ClassroomReading(result, problems, resolved.reaches)
 
 
 def _secrets_beside(path: Path | None) -> Path:
@@ -180,7 +186,7 @@ def _absent_images(resolved: Resolved) -> list[Diagnostic]:
         node.image.file: (node.image.hint, sources) for node, sources in nodes if node.image.file
     }
     return [
-        Diagnostic(sources.at(("image",)), f"no image file {file} yet", hint, severe=False)
+        warning("no-image", sources.at(("image",)), f"no image file {file} yet", hint)
         for file, (hint, sources) in files.items()
         if not has_file(file)
     ]
@@ -198,8 +204,8 @@ def _timezone_diagnostics(
         said.setdefault(node.timezone or "", ("nodes", i, "timezone"))
     said |= {classroom.timezone or "": ("timezone",), flags.timezone or "": (FLAGS, "timezone")}
     return [
-        Diagnostic(
-            loc, f"time zone `{zone}` is not known on this machine", _near_zone(zone), severe=False
+        warning(
+            "timezone", loc, f"time zone `{zone}` is not known on this machine", _near_zone(zone)
         )
         for zone, loc in said.items()
         if zone and not _zone_known(zone) and available_timezones()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.model import ImageSource, Secret
+from imagebuilder.plan.reach import VendorState, facts_by_name, vendor_state
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.catalog import find_profile, load_catalogue, load_profiles, source_of
 from imagebuilder.settings.schema.diagnostics import did_you_mean
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
+    from imagebuilder.model import NodeSettings
     from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.schema.base import SecretDocument
     from imagebuilder.settings.schema.catalogue import CatalogueEntry
@@ -50,6 +52,7 @@ class References:
     checked: set[Path] = field(default_factory=set)
     images: dict[ImageDocument, ImageSource] = field(default_factory=dict)
     generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
+    vendors: dict[tuple[str, str, tuple[Path, ...]], VendorState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.profiles = load_profiles(self.folders)
@@ -135,6 +138,14 @@ class References:
         words = generation.crypt if kind == "crypt" else generation.wifi
         return None if words and words.names else generation.able(kind, {})
 
+    def vendor(self, settings: NodeSettings) -> VendorState:
+        """Return what the image of a node brings, as far as that is known without it."""
+        name = settings.generation or settings.image.generation or ""
+        key = (name, settings.image.name, settings.overlays)
+        if key not in self.vendors:
+            self.vendors[key] = _vendor(name, settings)
+        return self.vendors[key]
+
     def folder(self, path: Path) -> Path:
         """Return `path` if the folder exists; with `checking`, compile its templates as well."""
         if not has_folder(path):
@@ -151,6 +162,19 @@ class References:
         if not has_file(path):
             raise SettingsError(f"no file {path}", "check the path")
         return path
+
+
+def _vendor(name: str, settings: NodeSettings) -> VendorState:
+    from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415 - as above
+
+    folders = (shipped_folder("overlays"), *settings.overlays)
+    try:
+        known = {generation.name: generation for generation in load_generations(folders)}
+    except SettingsError:
+        return VendorState()  # reported with the overlay
+    if name not in known:
+        return VendorState()
+    return vendor_state(known[name], facts_by_name(known[name], settings.image))
 
 
 def _read_keys(path: Path) -> tuple[str, ...]:

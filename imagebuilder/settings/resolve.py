@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import ImageSource, NodeSettings, Shack
-from imagebuilder.settings.fits import check_fit, profile_for
+from imagebuilder.settings.fits import check_fit, check_reach, profile_for
 from imagebuilder.settings.merge import NodeSources, SettingsSource, merge_documents, settings_part
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import (
@@ -38,6 +38,7 @@ from imagebuilder.settings.values import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from imagebuilder.plan.reach import Reach
     from imagebuilder.settings.references import References
 
 DEFAULT_IMAGE = "hypriotos-1.12.3"
@@ -61,6 +62,8 @@ class Resolved:
     node_sources: tuple[NodeSources, ...]
     shack: Shack | None
     diagnostics: tuple[Diagnostic, ...]
+    allow: tuple[str, ...] = ()
+    reaches: tuple[Reach, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,8 @@ def resolve_classroom(
 
     A node of `flags` that is not in the roster is a new one with the settings of the class.
     """
-    resolver = _Resolver(_source(classroom), _source(flags, FLAGS), references)
+    allow = tuple(dict.fromkeys((*(classroom.allow or ()), *(flags.allow or ()))))
+    resolver = _Resolver(_source(classroom), _source(flags, FLAGS), references, allow)
     made = [resolver.node(selected) for selected in _select_nodes(classroom.nodes, flags.nodes)]
     if not made:
         resolver.diagnostics.append(
@@ -100,6 +104,8 @@ def resolve_classroom(
         tuple(sources for _, sources in made),
         shack,
         tuple(dict.fromkeys(resolver.diagnostics)),
+        allow=resolver.allow,
+        reaches=tuple(resolver.reaches),
     )
 
 
@@ -133,7 +139,9 @@ class _Resolver:
     classroom: SettingsSource
     flags: SettingsSource
     references: References
+    allow: tuple[str, ...] = ()
     diagnostics: list[Diagnostic] = field(default_factory=list)
+    reaches: list[Reach] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
 
     def node(self, selected: _SelectedNode) -> tuple[NodeSettings, NodeSources]:
@@ -159,8 +167,11 @@ class _Resolver:
             tuple(sources), merged, self.references, self.diagnostics.append, salt
         )
         settings = _settings(node, selected, document)
-        settings = replace(settings, board=board)
+        settings = replace(settings, board=board, allow=self.allow)
         check_fit(node, settings, document)
+        reach = check_reach(node, settings)
+        self.reaches.append(reach)
+        settings = replace(settings, login=reach.user or "")
         return settings, NodeSources(selected.loc, node.sources)
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:

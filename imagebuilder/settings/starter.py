@@ -129,8 +129,9 @@ _HEAD = """
 # A classroom of Raspberry Pis. Check it with `rpi-image check`, build it with `rpi-image batch`.
 """
 _MORE = """
-# The Docker API of the nodes is open to the network of the class, because Swarm needs it.
-# With `tls: true` only holders of a certificate may use it.
+# The Docker API of the nodes is open to the network of the class, because Swarm needs it: everyone
+# there is root on every node. With `tls: true` only holders of a certificate may use it.
+allow: [open-docker]
 # docker:
 #   tls: true
 #   labels: {room: b12}

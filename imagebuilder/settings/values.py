@@ -37,7 +37,7 @@ from imagebuilder.plan.vendor.ability import (
     wifi_fault,
 )
 from imagebuilder.settings.merge import SettingsSource, find_setting, given
-from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
+from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc, warning
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
 
 if TYPE_CHECKING:
@@ -72,9 +72,9 @@ class UnresolvedNode:
         """Return the path of `loc` in the highest layer that sets it."""
         return find_setting(self.sources, loc) or self.sources[-1].loc
 
-    def invalid(self, loc: Loc, message: str, hint: str = "", *, severe: bool = True) -> None:
-        """Report a diagnostic at `loc` of the highest layer that sets it."""
-        self.say(Diagnostic(self.at(*loc), message, hint, severe))
+    def invalid(self, loc: Loc, message: str, hint: str = "") -> None:
+        """Report an error at `loc` of the highest layer that sets it."""
+        self.say(Diagnostic(self.at(*loc), message, hint))
 
     def attempt(self, loc: Loc, ask: Callable[[], Result]) -> Result | None:
         """Return the result of `ask`; report a SettingsError at `loc` and return None."""
@@ -89,7 +89,8 @@ class UnresolvedNode:
         """Return a secret; warn if it is in the file itself. None if it cannot be read."""
         if document.inline is not None:
             hint = "use {file: …}, {env: …} or {prompt: true} instead"
-            self.invalid(loc, f"the {what} is in the file as plain text", hint, severe=False)
+            fact = f"the {what} is in the file as plain text"
+            self.say(warning("plain-secret", self.at(*loc), fact, hint))
             return Secret(document.inline.get_secret_value())
         try:
             found = self.references.secret(document, what)
@@ -99,7 +100,7 @@ class UnresolvedNode:
             return None
         if found is None and document.env:
             message = f"${document.env} is not set: the {what} was not checked"
-            self.invalid(loc, message, "set it before building", severe=False)
+            self.say(warning("unset-secret", self.at(*loc), message, "set it before building"))
         return found
 
 
@@ -283,11 +284,8 @@ def _with_prefix(
     # Rosters rarely have a prefix length; the router of a classroom usually uses /24.
     prefix = 24 if plain.version == 4 else 64  # noqa: PLR2004 - IPv4
     hint = "set it, for example `network: {subnet: 192.168.2.0/24}`"
-    node.say(
-        Diagnostic(
-            ("nodes",), f"no prefix length for addresses: using /{prefix}", hint, severe=False
-        )
-    )
+    fact = f"no prefix length for addresses: using /{prefix}"
+    node.say(warning("no-prefix", ("nodes",), fact, hint))
     return f"{plain}/{prefix}"
 
 
@@ -306,7 +304,8 @@ def user_of(node: UnresolvedNode) -> User | None:
     if document.name is None:
         node.invalid(("user",), "the user has no name", "add `name:`")
         return None
-    return User(document.name, hashed, document.groups or ())
+    pending = hashed is None and document.password is not None
+    return User(document.name, hashed, document.groups or (), pending)
 
 
 def _hash(node: UnresolvedNode, user: str, password: Secret) -> Secret | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.files import write_text
 from imagebuilder.model import url_host
+from imagebuilder.plan.reach import login_name, mdns_name, reachable_name
 from imagebuilder.shack.encoders import (
     AnsibleText,
     ansible_yaml,
@@ -33,11 +34,6 @@ class Export:
     reader: str
 
 
-def reachable_name(node: NodeSettings) -> str:
-    """Return the name for clients: the fixed address, else the mDNS name."""
-    return node.network.fixed_address or f"{node.hostname}.local"
-
-
 def ansible_inventory(classroom: Classroom, folder: Path) -> str:
     """Return an Ansible inventory in YAML: all nodes, and a group for each profile and label."""
     del folder
@@ -56,8 +52,8 @@ def ssh_config(classroom: Classroom, folder: Path) -> str:
     text = _head(classroom, "#")
     for node in classroom.nodes:
         text += f"\nHost {node.hostname}\n    HostName {reachable_name(node)}\n"
-        if node.user:
-            text += f"    User {node.user.name}\n"
+        if login := login_name(node):
+            text += f"    User {login}\n"
         if node.host_keys:
             text += (
                 f"    HostKeyAlias {node.hostname}\n"
@@ -72,7 +68,7 @@ def known_hosts(classroom: Classroom, folder: Path) -> str:
     del folder
     lines = []
     for node in classroom.nodes:
-        names = [node.hostname, f"{node.hostname}.local", node.network.fixed_address]
+        names = [node.hostname, mdns_name(node.hostname), node.network.fixed_address]
         for key in node.host_keys:
             kind, blob = key.public.split()[:2]
             lines.append(f"{','.join(filter(None, names))} {kind} {blob}\n")
@@ -149,8 +145,8 @@ def _context(name: str, endpoint: str, certificates: Path | None) -> str:
 
 def _host_variables(node: NodeSettings) -> dict[str, object]:
     variables: dict[str, object] = {"ansible_host": reachable_name(node)}
-    if node.user:
-        variables["ansible_user"] = AnsibleText(node.user.name)
+    if login := login_name(node):
+        variables["ansible_user"] = AnsibleText(login)
     attributes = {
         "profile": node.profile,
         "arch": node.arch,

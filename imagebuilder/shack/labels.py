@@ -16,8 +16,8 @@ import segno
 from imagebuilder.errors import InputError, WriteError
 from imagebuilder.files import make_folder, write_file, write_text
 from imagebuilder.model import url_host
+from imagebuilder.plan.reach import login_name, reachable_name
 from imagebuilder.progress import SILENT
-from imagebuilder.shack.exports import reachable_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,8 +95,8 @@ def link_of(classroom: Classroom, node: NodeSettings) -> str:
     shack = classroom.shack
     if shack and "web" in shack.services:
         return f"http://{shack.url_host}:{shack.web_port}/#{node.hostname}"
-    login = f"{node.user.name}@" if node.user else ""
-    return f"ssh://{login}{url_host(reachable_name(node))}"
+    login = login_name(node)
+    return f"ssh://{login}{'@' * bool(login)}{url_host(reachable_name(node))}"
 
 
 def _sheet(cells: Sequence[str]) -> str:
@@ -107,7 +107,9 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
     code = segno.make(link_of(classroom, node), error="m", micro=False)
     picture = code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
     lines = [f'<div class="host">{html.escape(node.hostname)}</div>']
-    lines.append(f"<div>{html.escape(reachable_name(node))}</div>")
+    login = login_name(node)
+    where = f"{login}{'@' * bool(login)}{reachable_name(node)}"
+    lines.append(f"<div>{html.escape(where)}</div>")
     seat = f"seat {node.seat}" if node.seat not in ("", str(number)) else ""
     lines += [f"<div>{html.escape(text)}</div>" for text in (node.owner, seat) if text]
     lines.append(f'<div class="small">{html.escape(f"{classroom.name} · {node.profile}")}</div>')

@@ -61,9 +61,8 @@ def test_on_cloud_init_it_restarts_once_into_its_address(start: StartPi, tmp_pat
     others = {"hostname": "pi-01", "mac": "b8:27:eb:00:00:01", "address": "10.0.2.49/24"}
     mine = {"hostname": "pi-02", "mac": QEMU_MAC, "address": "10.0.2.50/24"}
     network, alone = {"gateway": "10.0.2.2"}, {"enabled": False}
-    image = one_image(
-        tmp_path, {}, "cloud-init-trixie", nodes=[others, mine], network=network, cluster=alone
-    )
+    room = {"network": network, "cluster": alone, "allow": ["no-login"]}
+    image = one_image(tmp_path, {}, "cloud-init-trixie", nodes=[others, mine], **room)
     pi = start(image)
     pi.tell_until("cat /boot/firmware/rpi-image/status", r"^pi-02 at 10\.0\.2\.50", 600)
     addresses = re.findall(r"inet ([0-9./]+)", pi.tell("ip -4 addr show eth0"))

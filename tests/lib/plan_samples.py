@@ -165,6 +165,7 @@ def plain_node() -> NodeSettings:
             registry_mirrors=("http://192.168.2.1:5000",),
         ),
         wifi=Wifi("FR", (WifiNetwork("Shack", Secret("correct horse battery")),)),
+        allow=("no-login",),
     )
 
 

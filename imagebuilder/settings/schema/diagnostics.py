@@ -39,12 +39,21 @@ _MESSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One error or warning at `loc`, a path of keys and list indices in a document."""
+    """One error or warning at `loc`, a path of keys and list indices in a document.
+
+    `word` is the one of WARNINGS that acknowledges it, empty if nothing does.
+    """
 
     loc: Loc
     message: str
     hint: str = ""
     severe: bool = True
+    word: str = ""
+
+
+def warning(word: str, loc: Loc, message: str, hint: str = "") -> Diagnostic:
+    """Return a warning; `word` is the one of WARNINGS that acknowledges it."""
+    return Diagnostic(loc, message, hint, severe=False, word=word)
 
 
 def invalid(fact: str, hint: str = "") -> PydanticCustomError:

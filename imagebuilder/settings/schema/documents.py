@@ -285,6 +285,7 @@ class ClassroomDocument(SettingsDocument):
     catalog: f.ListPlace | None = Field(None, description="a published list of images")
     board: f.BoardWord | None = None
     secrets: f.HostPath | None = None
+    allow: tuple[f.WarningWord, ...] | None = Field(None, description="warnings to acknowledge")
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")
 

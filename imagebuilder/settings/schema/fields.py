@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, ValidationInfo
 
+from imagebuilder.errors import WARNINGS
 from imagebuilder.model import HOSTNAME, LARGEST_IMAGE_BYTES, RESERVED_VARIABLES, SSID_BYTES
 from imagebuilder.plan.vendor.boards import WORDS
 from imagebuilder.settings.schema.addresses import (
@@ -125,6 +126,13 @@ def board_word(value: str) -> str:
     """Check the word of a board."""
     if value not in WORDS:
         raise invalid(f"no board `{value}`", did_you_mean(value, WORDS))
+    return value
+
+
+def warning_word(value: str) -> str:
+    """Check the word of a warning."""
+    if value not in WARNINGS:
+        raise invalid(f"no warning `{value}`", did_you_mean(value, WARNINGS))
     return value
 
 
@@ -280,6 +288,7 @@ HostPort = Annotated[str, AfterValidator(host_port)]
 Url = Annotated[str, AfterValidator(url)]
 Mirror = Annotated[str, AfterValidator(mirror)]
 BoardWord = Annotated[str, AfterValidator(board_word), SchemaKeywords({"enum": [*WORDS]})]
+WarningWord = Annotated[str, AfterValidator(warning_word), SchemaKeywords({"enum": [*WARNINGS]})]
 StorageDriver = Annotated[str, AfterValidator(storage_driver)]
 Proxy = Annotated[str, AfterValidator(proxy)]
 PasswordHash = Annotated[str, AfterValidator(password_hash)]

@@ -304,7 +304,8 @@ def test_overlays_variables_and_keys_arrive(
         (("--hostname", "pi", "--profile", "armv7", "--label", "x"), 2, "KEY=VALUE"),
         ((*NODE, "--generation", "windows"), 3, "windows"),
         ((*NODE, "--overlay", "nowhere"), 3, "nowhere"),
-        ((*NODE, "--wifi-ssid", "x" * 33), 3, "33"),
+        ((*NODE, "--wifi-open", "--wifi-ssid", "x" * 33), 3, "33"),
+        ((*NODE, "--wifi-ssid", "x"), 2, "--wifi-open"),
         ((*NODE, "-o", "/proc/nothing/pi.img"), 7, "/proc/nothing"),
     ],
 )

@@ -41,14 +41,18 @@ def test_check_of_a_good_file(classroom: Path, capsys: pytest.CaptureFixture[str
     assert run(["check", str(classroom)]) == 0
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err == "3 nodes, no errors, no warnings\n"
+    login = "ssh pi@NAME.local by the image's password"
+    assert said.err.splitlines() == [
+        "3 nodes, no errors, no warnings",
+        f"pi-1 to pi-3 (3 nodes): {login}; Docker in the image",
+    ]
 
 
 @pytest.mark.parametrize(
     ("lines", "locked"),
     [
         ("", False),
-        ("user: {name: ada}\n", True),
+        ("user: {name: ada, password: {prompt: true}}\n", True),
         ("user: {name: ada}\nkeep_vendor_login: true\n", False),
     ],
 )
@@ -85,7 +89,7 @@ def test_check_marks_warnings_and_passes(
     assert run(["check", str(classroom)]) == 0
     said = capsys.readouterr()
     assert said.out.startswith(f"{classroom}:1: warning: docker.tcp: ")
-    assert said.err == "1 node, no errors, 1 warning\n"
+    assert said.err.splitlines()[0] == "1 node, no errors, 1 warning"
 
 
 def test_check_as_json(classroom: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,13 +98,17 @@ def test_check_as_json(classroom: Path, capsys: pytest.CaptureFixture[str]) -> N
     report = json.loads(capsys.readouterr().out)
     assert report["ok"] is False
     assert [problem["line"] for problem in report["problems"]] == [3, 4]
-    assert set(report["problems"][0]) == {"file", "line", "message", "hint", "severe"}
+    assert set(report["problems"][0]) == {"file", "line", "message", "hint", "severe", "word"}
     classroom.write_text(GOOD)
     assert run(["check", str(classroom), "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report == {
         "file": str(classroom),
         "ok": True,
+        "reach": {
+            f"pi-{number}": f"ssh pi@pi-{number}.local by the image's password; Docker in the image"
+            for number in (1, 2, 3)
+        },
         "nodes": ["pi-1", "pi-2", "pi-3"],
         "problems": [],
     }

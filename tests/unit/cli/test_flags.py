@@ -85,9 +85,31 @@ def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert node.variables == (("x", "0123"), ("y", ""))
 
 
+def test_flags_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("secret").write_text("it's $ecret\n")
+    arguments = ["--board", "pi4", "--hostname", "pi-03", "--user", "pupil"]
+    arguments += ["--user-password-file", "secret", "--timezone", "Europe/Paris"]
+    arguments += ["--locale", "fr_FR.UTF-8", "--keyboard", "fr", "--address", "10.0.0.7/24"]
+    arguments += ["--allow", "open-docker", "--allow", "no-radio"]
+    node = node_of(*arguments)
+    assert (node.profile, node.board) == ("arm64", "pi4")
+    assert (node.timezone, node.locale, node.keyboard) == ("Europe/Paris", "fr_FR.UTF-8", "fr")
+    assert node.network.address == "10.0.0.7/24"
+    assert node.user.name == "pupil"
+    assert node.user.password_hash.reveal().startswith("$6$")
+    assert node.allow == ("open-docker", "no-radio")
+
+
+def test_an_open_network_has_its_flag() -> None:
+    arguments = ["--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b", "--wifi-open"]
+    (network,) = node_of(*arguments).wifi.networks
+    assert network.protocol == "open"
+
+
 def test_what_is_doubtful_is_said_loudly(capsys: pytest.CaptureFixture[str]) -> None:
     node_from_flags(
-        flags_of("--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b"),
+        flags_of("--profile", "armv7", "--hostname", "a", "--wifi-ssid", "b", "--wifi-open"),
         Console(quiet=True, no_input=True),
         os.environ,
     )
@@ -130,6 +152,13 @@ def test_flags_over_a_file(tmp_path: Path) -> None:
         (["--hostname", "a"], "no profile"),
         (["--hostname", "a", "--sha256", CHECKSUM], "need --image"),
         (["--hostname", "a", "--wifi-passphrase-file", "x"], "needs --wifi-ssid"),
+        (["--hostname", "a", "--wifi-open"], "needs --wifi-ssid"),
+        (["--hostname", "a", "--wifi-ssid", "x"], "without a passphrase"),
+        (
+            ["--hostname", "a", "--wifi-ssid", "x", "--wifi-passphrase-file", "y", "--wifi-open"],
+            "exclude each other",
+        ),
+        (["--hostname", "a", "--user-password-file", "x"], "needs --user"),
         (
             ["--hostname", "a", "--image", "x.img", "--sha256", CHECKSUM, "--no-checksum"],
             "exclude each other",
@@ -158,7 +187,11 @@ def test_pairs(pair: str) -> None:
         (["--hostname", "a", "--ssh-key", "gone.pub"], "no such file"),
         (["--hostname", "a", "--overlay", "gone"], "no folder"),
         (["--hostname", "a", "--registry", "http://x:1"], "is a URL"),
-        (["--hostname", "a", "--wifi-ssid", "é" * 17], "34 bytes in UTF-8"),
+        (["--hostname", "a", "--wifi-open", "--wifi-ssid", "é" * 17], "34 bytes in UTF-8"),
+        (["--hostname", "a", "--board", "pi55"], "no board `pi55`"),
+        (["--hostname", "a", "--address", "10.0.0.300"], "address"),
+        (["--hostname", "a", "--user", "Ann"], "not a user name"),
+        (["--hostname", "a", "--timezone", "paris"], "timezone"),
         (["--hostname", "a", "--registry", "10.0.0.1:99999"], "99999 is not a port"),
         (["--hostname", "a", "--label", "a=b c"], "has a space"),
         (["--hostname", "a", "--label", "a=b$c"], "has a space"),

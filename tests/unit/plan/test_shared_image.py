@@ -47,6 +47,7 @@ def node(hostname: str, serial: str = "", mac: str = "") -> NodeSettings:
         arch="armv7",
         machines=("armv7l",),
         image=ImageSource("base"),
+        allow=("no-login",),
         serial=serial,
         mac=mac,
     )

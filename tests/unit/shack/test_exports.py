@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import pytest
 
 from imagebuilder.model import Classroom, Docker, Network, User
+from imagebuilder.settings.load import load_roster
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, with_identities
 from tests.lib.classroom_samples import SHACK, make_classroom, node
@@ -207,3 +209,24 @@ def test_a_class_without_a_shack(tmp_path: Path) -> None:
     alone = make_classroom(tmp_path, node(1, shack=None, user=User("pi")), shack=None)
     for export in EXPORTS.values():
         assert "shack" not in export.render(alone, tmp_path)
+
+
+def test_the_login_of_the_image_is_that_of_ssh_and_ansible(tmp_path: Path) -> None:
+    """Only where the settings have no user, and where the login is known."""
+    need("ssh")
+    path = tmp_path / "room.yml"
+    path.write_text(
+        "profile: armv7\nnodes:\n  - hostname: seed\n  - {hostname: own, user: {name: ann,\n"
+        "     password: {env: NOBODY_SETS_THIS}}}\n"
+        "  - {hostname: other, image: {url: 'https://example.org/a.img', unchecked: true}}\n"
+    )
+    room = load_roster(path, environment={})
+    config = written(room, tmp_path, "ssh-config")
+    logins = {}
+    for name in ("seed", "own", "other"):
+        said = run("ssh", "-G", "-F", config, name)
+        logins[name] = dict(line.split(" ", 1) for line in said.splitlines() if " " in line)["user"]
+    assert (logins["seed"], logins["own"]) == ("pirate", "ann")
+    assert logins["other"] == getpass.getuser()
+    inventory = written(room, tmp_path, "ansible").read_text()
+    assert inventory.count("ansible_user") == 2
