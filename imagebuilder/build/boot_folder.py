@@ -157,7 +157,7 @@ class BootFolder:
         self._unfinished.clear()
 
     def write(self, path: str, data: bytes, *, wipe: bool = False, in_use: bool = True) -> None:
-        """Set the content of a file: written beside it, flushed, and renamed.
+        """Write a file: beside its place first, then flushed and renamed.
 
         With `wipe` the old content is overwritten: before the new file takes its place, or after
         it while the file is `in_use`, because a file of zeros must never be the live one.

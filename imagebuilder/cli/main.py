@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "batch": ("imagebuilder.cli.batch", "Write the images of a classroom."),
     "diff": ("imagebuilder.cli.batch", "Show what differs from the last build."),
     "flash": ("imagebuilder.cli.flash", "Write one or many cards."),
-    "apply": ("imagebuilder.cli.apply", "Make a card that is written already a node."),
+    "apply": ("imagebuilder.cli.classroom", "Make a card that is written already a node."),
     "verify": ("imagebuilder.cli.flash", "Compare a card with a node or an image."),
     "devices": ("imagebuilder.cli.flash", "List block devices and why each would be refused."),
     "fetch": ("imagebuilder.cli.fetch", "Download, check and unpack a base image."),
