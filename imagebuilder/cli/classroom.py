@@ -112,7 +112,8 @@ def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dic
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
-    make_starter(file, flags, console, environment=os.environ, force=force)
+    lists = Session(console=console).lists()
+    make_starter(file, flags, console, environment=os.environ, force=force, lists=lists)
     console.note(f"wrote {file}; edit it, then run: rpi-image check {file}")
     if console.as_json:
         console.emit({"file": str(file)})
