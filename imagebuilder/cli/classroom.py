@@ -24,8 +24,6 @@ from imagebuilder.settings.pin import pin_images
 from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from imagebuilder.cli.console import Console
     from imagebuilder.model import NodeSettings
     from imagebuilder.settings.load import ClassroomReading
@@ -48,7 +46,7 @@ def check(
         file, environment=os.environ, profile_folders=folders, checking=True, lists=lists
     )
     if console.as_json:
-        console.emit(_report(file, reading, names))
+        console.emit(_report(file, reading) | ({"pinned": list(names)} if pin else {}))
     else:
         _say_problems(console, reading)
         for name in names:
@@ -81,11 +79,10 @@ def _line(problem: Problem) -> str:
     return f"{where}warning: {problem.message}"
 
 
-def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dict[str, Any]:
+def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,
-        "pinned": list(pinned),
         "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
         "problems": [
             {
