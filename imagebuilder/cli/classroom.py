@@ -30,8 +30,6 @@ from imagebuilder.settings.pin import pin_images
 from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from imagebuilder.cli.console import Console
     from imagebuilder.flash.apply_run import MountedCard
     from imagebuilder.model import NodeSettings
@@ -67,7 +65,7 @@ def check(
         lists=lists,
     )
     if console.as_json:
-        console.emit(_report(file, reading, names))
+        console.emit(_report(file, reading) | ({"pinned": list(names)} if pin else {}))
     else:
         _say_problems(console, reading)
         for name in names:
@@ -102,11 +100,10 @@ def _line(problem: Problem) -> str:
     return f"{where}warning: {problem.message} [{problem.word}]"
 
 
-def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dict[str, Any]:
+def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     return {
         "file": str(file),
         "ok": reading.classroom is not None,
-        "pinned": list(pinned),
         "reach": {reach.hostname: reach.sentence for reach in reading.reaches},
         "nodes": [node.hostname for node in reading.classroom.nodes] if reading.classroom else [],
         "problems": [
@@ -135,7 +132,8 @@ def _report(file: Path, reading: ClassroomReading, pinned: Sequence[str]) -> dic
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
     """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
-    make_starter(file, flags, console, environment=os.environ, force=force)
+    lists = Session(console=console).lists()
+    make_starter(file, flags, console, environment=os.environ, force=force, lists=lists)
     console.note(f"wrote {file}; edit it, then run: rpi-image check {file}")
     if console.as_json:
         console.emit({"file": str(file)})

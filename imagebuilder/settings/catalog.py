@@ -136,7 +136,7 @@ def source_of(
         hint = did_you_mean(str(image.name), [e.name for e in catalogue])
         raise SettingsError(
             f"no base image `{image.name}` in the catalogue",
-            f"{hint} (a local file needs `./` or a suffix like .img or .zip)",
+            f"{hint} (`rpi-image images` lists all; a local file needs `./` or a suffix like .img)",
         )
     return _with_overrides(image, _from_catalogue(entry))
 

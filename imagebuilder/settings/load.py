@@ -109,6 +109,7 @@ def check_classroom(
     environment: Mapping[str, str],
     profile_folders: Sequence[Path] = (),
     overrides: Mapping[str, object] | None = None,
+    lists: PublishedLists | None = None,
 ) -> tuple[Problem, ...]:
     """Return all errors and warnings of a classroom file; secrets may be missing."""
     reading = read_classroom(
@@ -117,6 +118,7 @@ def check_classroom(
         environment=environment,
         profile_folders=profile_folders,
         checking=True,
+        lists=lists,
     )
     return reading.problems
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imagebuilder.progress import Prompter
+    from imagebuilder.settings.catalog import PublishedLists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +156,7 @@ def make_starter(
     *,
     environment: Mapping[str, str],
     force: bool = False,
+    lists: PublishedLists | None = None,
 ) -> None:
     """Write a starter file from the answers; ask for those that are None.
 
@@ -163,7 +165,7 @@ def make_starter(
     if (has_file(path) or has_folder(path)) and not force:
         raise InputError(f"{path} exists already", "use another name or --force")
     answers = ask_answers(given, prompter, environment=environment)
-    write_starter(path, render_starter(answers), environment=environment)
+    write_starter(path, render_starter(answers), environment=environment, lists=lists)
 
 
 def ask_answers(
@@ -218,12 +220,20 @@ def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Proble
         return _severe_in(path, environment)
 
 
-def _severe_in(path: Path, environment: Mapping[str, str]) -> tuple[Problem, ...]:
-    problems = check_classroom(path, environment=environment)
+def _severe_in(
+    path: Path, environment: Mapping[str, str], lists: PublishedLists | None = None
+) -> tuple[Problem, ...]:
+    problems = check_classroom(path, environment=environment, lists=lists)
     return tuple(Problem(p.message, p.hint) for p in problems if p.severe)
 
 
-def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> None:
+def write_starter(
+    path: Path,
+    text: str,
+    *,
+    environment: Mapping[str, str],
+    lists: PublishedLists | None = None,
+) -> None:
     """Check a starter file and write it.
 
     Raise SettingsError if the check fails, and WriteError if the file cannot be written.
@@ -231,5 +241,5 @@ def write_starter(path: Path, text: str, *, environment: Mapping[str, str]) -> N
     with new_file(path, 0o644) as descriptor:
         pwrite_all(descriptor, text.encode(), 0)
         # In its own folder, because its paths are relative to it.
-        if severe := _severe_in(part_of(path), environment):
+        if severe := _severe_in(part_of(path), environment, lists):
             raise SettingsError("the answers are not valid", problems=severe)

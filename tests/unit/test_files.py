@@ -208,7 +208,6 @@ def test_nobody_else_opens_files_for_writing() -> None:
         "build/boot_folder.py": "a mounted card, on any system; links are refused",
         "devices/blockdev.py": "block devices",
         "boot/emulator.py": "a private temporary folder",
-        "build/boot_folder.py": "a mounted card: FAT has no links",
         "shack/labels.py": "a private temporary folder",
         "settings/starter.py": "a private temporary folder",
         "images/archives/compress.py": "an entry of an archive in an open file",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -248,6 +249,20 @@ def test_a_classroom_and_a_catalogue_name_their_list(
     room.write_text(f"profile: armv7\nimage: {NAME}\nnodes: [{{hostname: a}}]\n")
     assert emitted(program("check", room, "--json", "--profiles", mine))["ok"]
     assert NAME in names(program, "--profiles", mine)
+
+
+def test_a_starter_file_may_name_a_published_image(
+    program: Program, publish: Callable[..., str], tmp_path: Path
+) -> None:
+    """It was in the list the last time: a name with a date needs no network."""
+    url = publish()
+    place = "https://downloads.raspberrypi.com/os_list_imagingutility_v4.json"
+    succeed(program("images", "--catalog", url))
+    (stored,) = (tmp_path / "cache" / "lists").iterdir()
+    name = hashlib.sha256(place.encode()).hexdigest()[:32]
+    (stored.parent / f"{name}.json").write_text(stored.read_text().replace(url, place))
+    succeed(program("init", "room.yml", "--image", NAME, "--no-input"))
+    assert f'image: "{NAME}"' in (tmp_path / "room.yml").read_text()
 
 
 def test_an_image_that_is_not_in_the_list_has_its_line(program: Program, tmp_path: Path) -> None:

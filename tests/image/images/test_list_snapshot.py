@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import SourceError
+from imagebuilder.images import list_snapshot
 from imagebuilder.images.cache import Cache
 from imagebuilder.images.deadline import Patience
 from imagebuilder.images.list_snapshot import (
@@ -227,6 +228,28 @@ def test_a_damaged_snapshot_is_fetched_again(
     assert load_snapshot(url, cache) is None
     assert names(fetch_snapshot(url, cache, said, HASTY)) == ["one"]
     assert load_snapshot(url, cache) is not None
+
+
+def test_the_shipped_list_serves_until_one_was_fetched(
+    tmp_path: Path, cache: Cache, said: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make snapshot` copies what the cache has."""
+    path = write_list(tmp_path / "list.json", listed(name="shipped"))
+    place = str(path)
+    fetch_snapshot(place, cache, said, HASTY)
+    (stored,) = (cache.folder / "lists").iterdir()
+    (tmp_path / "profiles").mkdir()
+    stored.rename(tmp_path / "profiles" / "published.json")
+    monkeypatch.setattr(list_snapshot, "shipped_folder", lambda name: tmp_path / name)
+    path.unlink()
+    known = fetch_snapshot(place, cache, said, HASTY)
+    assert (names(known), known.stale) == (["shipped"], True)
+    assert load_snapshot(f"{place}.other", cache) is None
+    write_list(path, listed(name="fetched"))
+    fetch_snapshot(place, cache, said, HASTY)
+    fetched = load_snapshot(place, cache)
+    assert fetched is not None
+    assert names(fetched) == ["fetched"]
 
 
 def test_a_list_is_used_where_the_cache_cannot_be_written(

@@ -175,6 +175,18 @@ def test_a_file_with_errors_is_not_changed(text: str, pin: Pin) -> None:
     assert pin(text, code=3) == text
 
 
+def test_the_report_names_what_was_pinned(
+    pin: Pin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pin("profile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
+    room, catalog = tmp_path / "room.yml", str(tmp_path / "list.json")
+    room.write_text(f"profile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
+    for pinned in ([NAME], []):
+        capsys.readouterr()
+        assert run(["check", "--pin", "--json", "--catalog", catalog, str(room)]) == 0
+        assert json.loads(capsys.readouterr().out)["pinned"] == pinned
+
+
 def test_a_link_stays_a_link(pin: Pin, tmp_path: Path) -> None:
     pin("profile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
     room, real = tmp_path / "room.yml", tmp_path / "real.yml"
