@@ -24,7 +24,7 @@ from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from imagebuilder.disk.extent import Partition
@@ -53,7 +53,8 @@ class WifiReport:
 class ImageReport:
     """The result of an inspection; unknown values are empty.
 
-    `node` holds the values of node.env except secrets, `status` the last status of the Pi.
+    `node` holds the values of node.env except secrets, `status` the last status of the Pi, `reach`
+    how the card is reached until it has booted.
     """
 
     partitions: tuple[Partition, ...]
@@ -65,6 +66,7 @@ class ImageReport:
     wifi: tuple[WifiReport, ...]
     node: Mapping[str, str]
     status: Mapping[str, Any] | None
+    reach: str = ""
 
     @property
     def vendor_logins(self) -> str:
@@ -86,6 +88,7 @@ class ImageReport:
             "cluster": _cluster(node),
             "user": node.get("USER_NAME", ""),
             "vendor_logins": self.vendor_logins,
+            "reach": self.reach,
             "wifi": [
                 {"ssid": net.ssid, "country": net.country, "hidden": net.hidden}
                 for net in self.wifi
@@ -146,7 +149,7 @@ def inspect_disk(image: ReadAt) -> ImageReport:
     partitions = read_partitions(image)
     volume = BootVolume(image, boot_partition(image, partitions))
     node = parse_node_env(read_boot_text(volume, NODE_ENV, errors="replace"))
-    wifi_text = read_boot_text(volume, WIFI, errors="replace")
+    wifi = parse_wpa_supplicant(read_boot_text(volume, WIFI, errors="replace"))
     return ImageReport(
         partitions=partitions,
         fat_type=volume.kind,
@@ -154,9 +157,10 @@ def inspect_disk(image: ReadAt) -> ImageReport:
         fat_clean=volume.clean,
         generation=node.get("NODE_GENERATION", "") or _generation(volume),
         hostname=node.get("NODE_HOSTNAME", "") or _stock_hostname(volume),
-        wifi=parse_wpa_supplicant(wifi_text),
+        wifi=wifi,
         node={name: value for name, value in node.items() if name not in SECRET_NAMES},
         status=_status(volume),
+        reach=_reach(volume, node, wifi),
     )
 
 
@@ -229,6 +233,15 @@ def _generation(volume: BootFiles) -> str:
         return detect(load_generations((shipped_folder("overlays"),)), volume).name
     except RpiImageError:
         return ""
+
+
+def _reach(volume: BootFiles, node: Mapping[str, str], wifi: Sequence[WifiReport]) -> str:
+    """Return how the card is reached; empty once the Pi has taken the secrets off the card."""
+    if not node or volume.exists(STATUS):
+        return ""
+    from imagebuilder.build.card_reach import reach_of_card  # noqa: PLC0415 - as above
+
+    return reach_of_card(volume, node, [network.ssid for network in wifi])
 
 
 def _cluster(node: Mapping[str, str]) -> dict[str, str] | None:

@@ -128,10 +128,12 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
 @click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
 @click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")
+@click.option("--ssh-key", metavar="FILE", help="Public key for the login; empty for none.")
+@click.option("--user", metavar="NAME", help="User to create; empty for none.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:
-    """Write a commented starter FILE (classroom.yml) from five answers or from flags."""
+    """Write a commented starter FILE (classroom.yml) from a few answers or from flags."""
     lists = Session(console=console).lists()
     make_starter(file, flags, console, environment=os.environ, force=force, lists=lists)
     console.note(f"wrote {file}; edit it, then run: rpi-image check {file}")

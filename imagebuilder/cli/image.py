@@ -122,7 +122,7 @@ def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
     state = "clean" if report.fat_clean else "not cleanly unmounted"
     yield "boot", f"{report.fat_type}, {human_bytes(report.fat_free_bytes)} free, {state}"
     names = {"arch": "arch", "docker_opts": "docker opts", "shack": "shack", "address": "address"}
-    names |= {"user": "user", "vendor_logins": "vendor logins"}
+    names |= {"user": "user", "vendor_logins": "vendor logins", "reach": "reach"}
     yield "generation", report.generation or "unknown"
     yield "hostname", report.hostname or "unknown"
     for net in report.wifi:

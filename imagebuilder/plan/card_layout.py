@@ -8,6 +8,9 @@ FOLDER = "rpi-image/"
 # The node's settings as NAME='value' lines, for the installer and the node service.
 NODE_ENV = f"{FOLDER}node.env"
 
+# The SSH keys for the login.
+AUTHORIZED_KEYS = f"{FOLDER}authorized_keys"
+
 # The installer; how it is started depends on the generation.
 INSTALLER = f"{FOLDER}install"
 

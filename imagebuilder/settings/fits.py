@@ -31,6 +31,12 @@ _CONTAINERS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = (
     (re.compile(r"(?:^|/)arm64v8/"), ("arm64",)),
     (re.compile(r"(?:^|/)(?:amd64|i386|ppc64le|riscv64|s390x)/"), ()),
 )
+_REACH_KEYS = {
+    "no-login": ("user", "image"),
+    "no-network": ("wifi",),
+    "no-radio": ("wifi",),
+    "no-docker": ("image",),
+}
 _ARCHS = frozenset({"armv6", "armv7", "arm64"})
 
 
@@ -68,8 +74,7 @@ def check_reach(node: UnresolvedNode, settings: NodeSettings) -> Reach:
         for found in reach.findings:
             if found.word == "no-login" and _login_is_faulty(node, settings):
                 continue
-            keys = ("wifi",) if found.word in {"no-radio", "no-network"} else ("user", "image")
-            loc = _place(node, *keys, "profile")
+            loc = _place(node, *_REACH_KEYS[found.word], "profile")
             node.say(Diagnostic(loc, found.message, found.hint, found.severe, found.word))
     return reach
 

@@ -33,6 +33,8 @@ class StarterAnswers:
     wifi_ssid: str = ""
     wifi_country: str = ""
     shack: str = ""
+    user: str = ""
+    ssh_key: str = ""
 
 
 def render_starter(answers: StarterAnswers) -> str:
@@ -43,6 +45,7 @@ def render_starter(answers: StarterAnswers) -> str:
         _image(answers.image),
         _shack(answers.shack),
         _wifi(answers.wifi_ssid, answers.wifi_country),
+        _login(answers.user, answers.ssh_key),
         _MORE,
         _nodes(answers.hostnames),
     )
@@ -113,6 +116,22 @@ wifi:
 """
 
 
+def _login(user: str, key: str) -> str:
+    """Return the user, who has a password where there is no key."""
+    password = "" if key else ", password: {prompt: true}"
+    users = f"user: {{name: {_quoted(user)}{password}}}" if user else _NO_USER
+    keys = f"ssh_keys: [{{file: {_quoted(key)}}}]" if key else _NO_KEYS
+    return f"""
+# Who logs in. Raspberry Pi OS has no login of its own; with a user, those of HypriotOS are locked.
+{users}
+{keys}
+"""
+
+
+_NO_USER = "# user: {name: pupil, password: {prompt: true}, groups: [docker]}"
+_NO_KEYS = "# ssh_keys: [{file: ~/.ssh/id_ed25519.pub}]"
+
+
 def _nodes(hostnames: str) -> str:
     return f"""
 # The cards to make. A range is expanded; a node may override anything above.
@@ -138,14 +157,14 @@ allow: [open-docker]
 #   labels: {room: b12}
 
 # network: {subnet: 192.168.2.0/24, gateway: 192.168.2.254, dhcp_range: 192.168.2.200-192.168.2.250}
-# user: {name: pupil, password: {prompt: true}, groups: [docker]}
-# ssh_keys: [{file: ~/.ssh/id_ed25519.pub}]
 # timezone: Europe/Paris
 # keyboard: fr
 # locale: fr_FR.UTF-8
 """
 
 
+# The images of this profile have no login of their own.
+_USERS = {"arm64": "pupil"}
 _BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit"
 
 
@@ -182,14 +201,26 @@ def ask_answers(
     profile = answer("profile", f"Boards ({_BOARDS})", "armv7")
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
     country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
+    shack = answer("shack", "Address of your own machine, empty for none")
+    key = answer("ssh_key", "SSH public key for the login, empty for none", _own_key(environment))
     return StarterAnswers(
         hostnames=hostnames,
         profile=profile,
         image=given["image"] or "",
         wifi_ssid=ssid,
         wifi_country=country.upper(),
-        shack=answer("shack", "Address of your own machine, empty for none"),
+        shack=shack,
+        ssh_key=key,
+        user=answer("user", "User to create, empty for none", _USERS.get(profile, "")),
     )
+
+
+def _own_key(environment: Mapping[str, str]) -> str:
+    """Return a public key of the user, empty if there is none."""
+    home = environment.get("HOME", "")
+    names = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
+    found = (name for name in names if home and has_file(Path(home) / ".ssh" / name))
+    return next((f"~/.ssh/{name}" for name in found), "")
 
 
 def _asked(
@@ -206,7 +237,7 @@ def _asked(
 
 def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
     """Return the errors of one answer, checked in a file with valid other answers."""
-    sound = {"wifi_ssid": "shack"} if key == "wifi_country" else {}
+    sound = {"user": "pupil"} | ({"wifi_ssid": "shack"} if key == "wifi_country" else {})
     return starter_faults(
         render_starter(StarterAnswers(**{**sound, key: answer})), environment=environment
     )

@@ -166,12 +166,16 @@ def test_inspect_says_what_a_stock_image_is(
 def test_inspect_says_which_logins_there_are(
     program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    (tmp_path / "room.yml").write_text("user: {name: ada}\nnodes: [{hostname: pi-03}]\n")
+    (tmp_path / "secret").write_text("correct horse\n")
+    (tmp_path / "room.yml").write_text(
+        "user: {name: ada, password: {file: secret}}\nnodes: [{hostname: pi-03}]\n"
+    )
     succeed(program("build", "-c", "room.yml", *NODE))
     report = emitted(program("inspect", "build/pi-03.img", "--json"))
     assert (report["user"], report["vendor_logins"]) == ("ada", "locked")
+    assert report["reach"] == "ssh ada@pi-03.local by password; Docker in the image"
     stock = emitted(program("inspect", SAMPLE, "--json"))
-    assert (stock["user"], stock["vendor_logins"]) == ("", "")
+    assert (stock["user"], stock["vendor_logins"], stock["reach"]) == ("", "", "")
 
 
 def test_inspect_for_people_names_the_facts(

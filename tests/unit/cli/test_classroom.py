@@ -24,6 +24,7 @@ from tests.lib.classrooms import CHECKSUM
 if TYPE_CHECKING:
     from pathlib import Path
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA6FsOm5Mh+NaGTlNLGRmcEPIgAq9jVtJPlAJMbMyH0t ann"
 GOOD = "profile: armv7\nimage: sample\ndocker: {tcp: false}\nnodes: [{hostname: 'pi-[1-3]'}]\n"
 BAD = "profile: armv7\nwifi:\n  contry: FR\nnodes: [{hostname: Pi}]\ndocker: {tcp: false}\n"
 
@@ -141,6 +142,8 @@ def test_check_reads_the_environment(
     [
         [],
         ["--hostnames", "pi-[1-4]", "--profile", "armv6", "--image", "sample"],
+        ["--profile", "arm64"],
+        ["--profile", "arm64", "--user", "ann"],
         ["--wifi-ssid", "Café \"N\" 'x' \\ 📶", "--wifi-country", "fr", "--shack", "10.0.0.1"],
     ],
 )
@@ -159,6 +162,21 @@ def test_init_writes_what_check_takes(
         assert data["shack"] == {"address": "10.0.0.1"}
     assert [entry.name for entry in tmp_path.iterdir()] == ["classroom.yml"]
     capsys.readouterr()
+
+
+def test_init_finds_the_key_of_the_user(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519.pub").write_text(f"{KEY}\n")
+    path = tmp_path / "c.yml"
+    assert run(["init", str(path), "--no-input", "--profile", "arm64"]) == 0
+    data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert data["ssh_keys"] == [{"file": "~/.ssh/id_ed25519.pub"}]
+    assert data["user"] == {"name": "pupil"}
+    assert run(["check", str(path)]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_init_does_not_write_over_a_file(
@@ -204,20 +222,27 @@ def at_a_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
     return process.returncode, said
 
 
-def test_init_asks_five_questions_at_a_terminal(tmp_path: Path) -> None:
-    code, said = at_a_terminal(tmp_path, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n")
+def test_init_asks_its_questions_at_a_terminal(tmp_path: Path) -> None:
+    code, said = at_a_terminal(tmp_path, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n\n\n")
     assert code == 0
-    assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 5
+    assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 7
     data = yaml.safe_load((tmp_path / "c.yml").read_text())
     assert data["nodes"] == [{"hostname": "rpi-[1-5]"}]
     assert (data["profile"], data["wifi"]["country"]) == ("armv6", "FR")
 
 
 def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
-    typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n"
+    typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n\nAnn\nann\n"
     code, said = at_a_terminal(tmp_path, typed)
     assert code == 0
-    hints = ["`pi-1`", "example `pi-[01-30]`", "`armv7`?", "use GB", "instructor's machine"]
+    hints = [
+        "`pi-1`",
+        "example `pi-[01-30]`",
+        "`armv7`?",
+        "use GB",
+        "instructor's machine",
+        "example `pirate`",
+    ]
     found = [line for line in said.splitlines() if line.startswith("hint: ")]
     assert all(hint in line for hint, line in zip(hints, found, strict=True))
     data = yaml.safe_load((tmp_path / "c.yml").read_text())

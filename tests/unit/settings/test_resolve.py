@@ -552,6 +552,7 @@ def test_wpa3_on_a_generation_that_does_not_know_it(
     text = f"""\
 profile: armv7
 generation: {generation}
+allow: [no-login]
 nodes: [{{hostname: pi}}]
 wifi:
   country: FR
@@ -560,5 +561,5 @@ wifi:
     - {{ssid: lab, security: wpa3, passphrase: correct horse}}
 """
     errors = classroom.write(text).errors()
-    said = "8 error: wifi.networks[1].security: the network `lab` is WPA3 only"
+    said = "9 error: wifi.networks[1].security: the network `lab` is WPA3 only"
     assert [line[: len(said)] for line in errors] == ([said] if fails else [])
