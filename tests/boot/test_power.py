@@ -67,7 +67,7 @@ def state_of(pi: Pi) -> dict[str, str]:
         "marker": "cat /var/lib/rpi-image/installed",
     }
     # Its vendor's first boot comes after the answer to the first question.
-    pi.tell_until("systemctl is-active rc-local", "^(active|failed)", seconds=300)
+    pi.tell_until("systemctl is-active rc-local", "^(active|failed)", seconds=600)
     said = pi.tell(f"; echo {MARK}; ".join(reads.values()))
     return dict(zip(reads, said.split(f"{MARK}\n"), strict=True))
 
