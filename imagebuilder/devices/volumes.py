@@ -77,6 +77,8 @@ def _unescaped(field: str) -> str:
 
 def volume_at(folder: Path) -> Volume:
     """Return the volume whose folder this is; without device and kind if none is mounted there."""
+    if sys.platform == "win32" and str(folder) == folder.drive:
+        return Volume(Path(f"{folder}\\"))  # `E:` alone is the current folder of the drive
     if sys.platform == "linux":
         for volume in reversed(mounted_volumes()):
             if volume.folder == folder.resolve():

@@ -139,7 +139,7 @@ class ApplyRun:
         return LedgerEntry(
             node=card.plan.node.hostname,
             state="",
-            device=str(card.volume.folder),
+            device=str(card.volume.folder.absolute()),
             card=card.serial,
             config_hash=card.plan.node.config_hash,
             built=str(self.workspace.epoch),
