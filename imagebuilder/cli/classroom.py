@@ -30,6 +30,8 @@ from imagebuilder.settings.pin import pin_images
 from imagebuilder.settings.starter import classroom_schema, make_starter
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from imagebuilder.cli.console import Console
     from imagebuilder.flash.apply_run import MountedCard
     from imagebuilder.model import NodeSettings
@@ -64,13 +66,20 @@ def check(
         checking=True,
         lists=lists,
     )
+    _show(console, file, reading, names if pin else None)
+    return SettingsError.exit_code if reading.classroom is None else 0
+
+
+def _show(
+    console: Console, file: Path, reading: ClassroomReading, pinned: Sequence[str] | None
+) -> None:
     if console.as_json:
-        console.emit(_report(file, reading) | ({"pinned": list(names)} if pin else {}))
+        more = {} if pinned is None else {"pinned": list(pinned)}
+        console.emit(_report(file, reading) | more)
     else:
         _say_problems(console, reading)
-        for name in names:
+        for name in pinned or ():
             console.note(f"pinned {name}")
-    return SettingsError.exit_code if reading.classroom is None else 0
 
 
 def _say_problems(console: Console, reading: ClassroomReading) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 ROOM = """\
 profile: armv7
+allow: [no-login]
 image: sample
 wifi: {country: FR, networks: [{ssid: shack, passphrase: correct horse battery}]}
 nodes:
@@ -87,7 +88,7 @@ def test_json_lists_the_files_and_no_secret(card: Path, room: Path) -> None:
 
 
 def test_flags_describe_a_node_as_for_build(card: Path) -> None:
-    done = succeed(apply(card, "--profile", "armv7", "--hostname", "pi-09"))
+    done = succeed(apply(card, "--profile", "armv7", "--hostname", "pi-09", "--allow", "no-login"))
     assert "is pi-09" in done.stdout
 
 

@@ -60,6 +60,7 @@ def changed(before: str, after: str) -> list[str]:
     ]
 
 
+CLASS = "allow: [no-login]\nprofile: armv7\n"
 FORMS = {
     "plain": f"image: {SLUG}\n",
     "dated": f"image: {NAME}\n",
@@ -78,7 +79,7 @@ FORMS = {
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_each_form_of_an_image_is_pinned(form: str, newline: str, mark: str, pin: Pin) -> None:
-    head = "# The class of 2026, with é\n\nprofile: armv7   # boards\n"
+    head = "# The class of 2026, with é\n\nallow: [no-login]\nprofile: armv7   # boards\n"
     tail = "\n# the nodes\nnodes:\n  - hostname: a\n"
     before = mark + (head + FORMS[form] + tail).replace("\n", newline)
     after = pin(before)
@@ -93,6 +94,7 @@ def test_each_form_of_an_image_is_pinned(form: str, newline: str, mark: str, pin
 
 def test_only_the_lines_of_images_change(pin: Pin) -> None:
     before = f"""\
+allow: [no-login]
 profile: armv7
 x-lab: &lab {{image: {SLUG}, owner: lab}}   # kept here
 image: hypriotos-1.12.3   # ours
@@ -117,7 +119,7 @@ nodes:
 
 
 def test_an_anchor_on_the_image_is_not_lost(pin: Pin, capsys: pytest.CaptureFixture[str]) -> None:
-    text = f"profile: armv7\nimage: &i {SLUG}\nnodes: [{{hostname: a, image: *i}}]\n"
+    text = f"{CLASS}image: &i {SLUG}\nnodes: [{{hostname: a, image: *i}}]\n"
     assert pin(text, code=3) == text
     said = capsys.readouterr().err
     assert f"image `{SLUG}` cannot be pinned where it is" in said
@@ -127,7 +129,7 @@ def test_an_anchor_on_the_image_is_not_lost(pin: Pin, capsys: pytest.CaptureFixt
 def test_a_pinned_class_needs_no_list(
     pin: Pin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pin(f"profile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
+    pin(f"allow: [no-login]\nprofile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
     (tmp_path / "list.json").unlink()
     capsys.readouterr()
     room = str(tmp_path / "room.yml")
@@ -139,15 +141,15 @@ def test_a_pinned_class_needs_no_list(
 
 
 def test_digests_of_ones_own_stay(pin: Pin) -> None:
-    text = (
-        f"profile: armv7\nimage: {{name: {SLUG}, sha256: {'ef' * 32}}}\nnodes: [{{hostname: a}}]\n"
-    )
+    text = f"{CLASS}image: {{name: {SLUG}, sha256: {'ef' * 32}}}\nnodes: [{{hostname: a}}]\n"
     assert load(pin(text))["image"] == {**PINNED, "sha256": "ef" * 32}
 
 
 def test_a_url_with_letters_of_yaml_is_quoted(pin: Pin) -> None:
     url = "https://example.org/a,b}[c]:#{x.img.xz?a=&*!|>%25"
-    after = pin(f"profile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n", listed(url))
+    after = pin(
+        f"allow: [no-login]\nprofile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n", listed(url)
+    )
     assert load(after)["image"]["url"] == url
 
 
@@ -162,7 +164,7 @@ def test_a_url_with_letters_of_yaml_is_quoted(pin: Pin) -> None:
 def test_what_cannot_be_pinned_leaves_the_file(
     entry: dict[str, Any], words: str, pin: Pin, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = f"profile: armv7\nimage: {NAME}\nnodes: [{{hostname: a}}]\n"
+    text = f"allow: [no-login]\nprofile: armv7\nimage: {NAME}\nnodes: [{{hostname: a}}]\n"
     assert pin(text, entry, code=3) == text
     said = capsys.readouterr()
     assert words in said.err + said.out
@@ -178,9 +180,9 @@ def test_a_file_with_errors_is_not_changed(text: str, pin: Pin) -> None:
 def test_the_report_names_what_was_pinned(
     pin: Pin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pin("profile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
+    pin("allow: [no-login]\nprofile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
     room, catalog = tmp_path / "room.yml", str(tmp_path / "list.json")
-    room.write_text(f"profile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
+    room.write_text(f"allow: [no-login]\nprofile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
     for pinned in ([NAME], []):
         capsys.readouterr()
         assert run(["check", "--pin", "--json", "--catalog", catalog, str(room)]) == 0
@@ -188,11 +190,11 @@ def test_the_report_names_what_was_pinned(
 
 
 def test_a_link_stays_a_link(pin: Pin, tmp_path: Path) -> None:
-    pin("profile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
+    pin("allow: [no-login]\nprofile: armv7\nimage: sample\nnodes: [{hostname: a}]\n")
     room, real = tmp_path / "room.yml", tmp_path / "real.yml"
     room.rename(real)
     room.symlink_to(real)
-    real.write_text(f"profile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
+    real.write_text(f"allow: [no-login]\nprofile: armv7\nimage: {SLUG}\nnodes: [{{hostname: a}}]\n")
     assert run(["check", "--pin", "--catalog", str(tmp_path / "list.json"), str(room)]) == 0
     assert room.is_symlink()
     assert load(real.read_text())["image"] == PINNED
