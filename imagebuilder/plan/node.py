@@ -59,7 +59,7 @@ def plan_node(
     first = planner.context("", 0, plaintext=False)
     notes = tuple(planner.notes(first))
     planner.check_ability(first)
-    reach = planner.reach()
+    reach, doubts = planner.reach()
     draft = planner.render(first, None)
     config_hash = draft.digest(generation.name)
     final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
@@ -78,7 +78,7 @@ def plan_node(
         generation=generation.name,
         config_hash=config_hash,
         edits=tuple(sorted(edits, key=lambda edit: edit.path)),
-        warnings=(*planner.warnings(), *notes),
+        warnings=(*doubts, *planner.warnings(), *notes),
         cmdline=cmdline.path,
         reach=reach.sentence,
     )
@@ -241,15 +241,24 @@ class _Planner:
             methods = self.generation.able("crypt", context.public)
             check_password(user.name, user.password_hash.reveal(), methods)
 
-    def reach(self) -> Reach:
-        """Return how the card is reached. Raise SettingsError if it cannot be."""
+    def reach(self) -> tuple[Reach, tuple[str, ...]]:
+        """Return how the card is reached, and doubts. Raise SettingsError if it cannot be.
+
+        An image file that its user has named may have a login on its root, which the boot
+        partition does not show.
+        """
         named = facts_by_name(self.generation, self.settings.image)
         facts = self.generation.facts_of(self.stock) if self.boot.names() else named
         found = reach_of(self.settings, vendor_state(self.generation, facts))
+        settings = self.settings
+        own = settings.image.file is not None and named is None and settings.user is None
+        doubts = []
         for finding in found.findings:
-            if finding.severe and finding.word not in self.settings.allow:
-                raise SettingsError(finding.message, finding.hint)
-        return found
+            if finding.severe and finding.word not in settings.allow:
+                if not own or finding.word != "no-login":
+                    raise SettingsError(finding.message, finding.hint)
+                doubts.append(f"{finding.message} [{finding.word}]")
+        return found, tuple(doubts)
 
     def warnings(self) -> Iterator[str]:
         """Yield a text for each setting that is valid but may surprise."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -62,6 +63,17 @@ def test_nobody_could_log_in(name: str) -> None:
     with pytest.raises(SettingsError, match="nobody can log in") as caught:
         plan(node(), boot_of(name))
     assert "`allow: [no-login]`" in caught.value.hint
+
+
+@pytest.mark.parametrize("name", ["cloud-init-trixie", "firstrun-bookworm"])
+def test_an_image_of_ones_own_may_have_a_login_on_its_root(name: str) -> None:
+    mine = ImageSource(name="lab.img", file=Path("lab.img"))
+    assert plan(node(image=mine), boot_of(name)).warnings[0].endswith("[no-login]")
+    assert plan(node(image=mine, allow=("no-login",)), boot_of(name)).warnings == ()
+    stock = ImageSource(name="2025-12-04-raspios-trixie-armhf.img", file=Path("x.img"))
+    for refused in (node(image=stock), node(image=mine, user=User("pupil"))):
+        with pytest.raises(SettingsError, match="nobody can log in"):
+            plan(refused, boot_of(name))
 
 
 @pytest.mark.parametrize("name", STOCK)
