@@ -36,7 +36,8 @@ bus=$(dbus-daemon --system --fork --nopidfile --print-pid)
 polkit=$!
 /usr/libexec/udisks2/udisksd >/dev/null 2>&1 &
 udisks=$!
-trap 'kill $udisks $polkit $bus || :' EXIT  # one that ended by itself is no failure of the program
+# udisksd may wait for its own threads for ever when it is asked to end.
+trap 'kill -9 $udisks $polkit $bus || :' EXIT
 i=0
 until busctl call org.freedesktop.UDisks2 /org/freedesktop/UDisks2/Manager \\
     org.freedesktop.UDisks2.Manager GetBlockDevices 'a{{sv}}' 0 | grep -q {name}; do
