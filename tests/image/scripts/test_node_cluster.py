@@ -134,8 +134,9 @@ def test_one_apt_at_a_time(pi: Pi) -> None:
     pi.fake("apt-get", f"while [ ! -e {pi.folder}/go ]; do /bin/sleep 0.1; done")
     for _ in range(3):
         once(pi)
-    assert [call for call in pi.calls() if call.startswith("apt-get")] == ["apt-get update"]
+    calls = [call for call in pi.calls() if call.startswith("apt-get")]
     (pi.folder / "go").touch()
+    assert [call.split()[-1] for call in calls] == ["update"]
     done = pi.path(f"{STATE}/done")
     until = time.monotonic() + 20
     while not list(done.rglob("upgrade")):
