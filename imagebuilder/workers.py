@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -91,6 +92,9 @@ def _join(pool: ThreadPoolExecutor) -> None:
 
     Python regards a thread as ended if its join was interrupted (github.com/python/cpython, 90882).
     """
+    if sys.is_finalizing():  # no thread starts any more, and those of the pool have ended
+        pool.shutdown(wait=False, cancel_futures=True)
+        return
     ended = threading.Event()
 
     def end() -> None:

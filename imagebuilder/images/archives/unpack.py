@@ -6,6 +6,7 @@ import os
 import stat
 import struct
 import zipfile
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, NoReturn
 
@@ -119,19 +120,33 @@ def open_stream(path: Path, size_bytes: int | None = None, name: str = "") -> It
     with open_form(path) as file:
         with _damage_reported(name):
             opened = _OPENERS[kind](file, name)
-        stream = ImageStream(_guarded(opened.chunks, name, file), opened.stated_bytes, name)
-        if kind != "raw":
-            stream = _innermost(stream, opened.inside or name, name)
-        stated = stream.size_bytes
-        if stated is not None and size_bytes is not None and stated != size_bytes:
-            raise ImageError(f"{name} states {stated} bytes instead of {size_bytes}", _DAMAGED_HINT)
-        if stated is not None and stated > LARGEST_IMAGE_BYTES:
-            raise ImageError(
-                f"{name} states {stated} bytes", "do not use it: no card is that large"
-            )
-        if stated is None:
-            stream = ImageStream(iter(stream), size_bytes, name)
-        yield stream
+        with _ended(opened.chunks):
+            stream = ImageStream(_guarded(opened.chunks, name, file), opened.stated_bytes, name)
+            if kind != "raw":
+                stream = _innermost(stream, opened.inside or name, name)
+            _check_size(stream.size_bytes, size_bytes, name)
+            if stream.size_bytes is None:
+                stream = ImageStream(iter(stream), size_bytes, name)
+            yield stream
+
+
+@contextmanager
+def _ended(chunks: Iterator[bytes]) -> Iterator[None]:
+    """End the threads of a decoder with the block: a new thread cannot join them at the exit."""
+    try:
+        yield
+    finally:
+        if isinstance(chunks, Generator):
+            chunks.close()
+
+
+def _check_size(stated: int | None, size_bytes: int | None, name: str) -> None:
+    if stated is None:
+        return
+    if size_bytes is not None and stated != size_bytes:
+        raise ImageError(f"{name} states {stated} bytes instead of {size_bytes}", _DAMAGED_HINT)
+    if stated > LARGEST_IMAGE_BYTES:
+        raise ImageError(f"{name} states {stated} bytes", "do not use it: no card is that large")
 
 
 def _innermost(stream: ImageStream, inside: str, name: str) -> ImageStream:
