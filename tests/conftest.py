@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import settings
 
+from imagebuilder.devices import access
 from tests.lib.leftovers import Process, left_behind, mark_this_run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterator
 
 # Whoever starts the tests in the background or under nohup has signals ignored, and children
 # inherit that.
@@ -30,6 +31,15 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 mark_this_run()
+
+
+@pytest.fixture(autouse=True)
+def _no_helper() -> Iterator[None]:
+    """Forget after a test that ran a command in this process that it allowed sudo to be started."""
+    yield
+    access.allow()
+
+
 _LEFT_BEHIND = pytest.StashKey[list[Process]]()
 
 
