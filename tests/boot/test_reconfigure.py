@@ -85,7 +85,8 @@ def expect_nothing_left(pi: Pi, first: Path, config_hash: str) -> None:
     """Look for what only the first configuration had, wherever the running system keeps files."""
     (key,) = nodes.key(first).read_text().split()[1:2]
     only_first = (
-        "pi-03", "teacher", nodes.PASSWORD_HASH, nodes.psk_of(nodes.SSID, nodes.PASSPHRASE),
+        "pi-03", "teacher:", "teacher ALL", nodes.PASSWORD_HASH,
+        nodes.psk_of(nodes.SSID, nodes.PASSPHRASE),
         nodes.psk_of(nodes.SECOND_SSID, nodes.SECOND_PASSPHRASE), nodes.PASSPHRASE,
         nodes.SECOND_SSID, "10.0.2.50", key, config_hash,
     )  # fmt: skip
