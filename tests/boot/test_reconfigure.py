@@ -33,7 +33,7 @@ IN_CI = "occidentalis-jessie"
 STATUS = "cat /var/lib/rpi-image/status.json"
 # The log tells what was done; the image's own first boot and cloud-init keep what they were given
 # by the first card (docs/first-boot.md); a home is the user's, whoever that was.
-KEPT = r"^(/var/log/|/var/lib/cloud/|/run/|/home/teacher/)"
+KEPT = r"^(/var/log/|/boot/rpi-image/node\.log$|/var/lib/cloud/|/run/|/home/teacher/)"
 
 
 @pytest.mark.parametrize(
