@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import textwrap
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from imagebuilder.plan.overlays import node_overlay
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 # What stands in rpi-image/ on every card, by name: the joined scripts, and templates.
@@ -232,12 +235,7 @@ class Pi:
         path = self.path(script) if script.startswith("/") else self.card / script
         return subprocess.run(
             [*self._shell(shell, path), *words],
-            env={
-                "PATH": f"{self.folder}/fakes:{os.environ['PATH']}:/usr/sbin:/sbin",
-                "RPI_IMAGE_ROOT": str(self.root),
-                "RPI_IMAGE_FAKES": "1",
-                **environment,
-            },
+            env=self._environment(environment),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -245,6 +243,31 @@ class Pi:
             timeout=60,
             start_new_session=True,
         )
+
+    @contextlib.contextmanager
+    def running(self, script: str, **environment: str) -> Iterator[None]:
+        """Run a script of the root as a service runs, with the fakes in place; end it on exit."""
+        service = subprocess.Popen(
+            ["dash", str(self.path(script))],
+            env=self._environment(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        with service:
+            try:
+                yield
+            finally:
+                os.killpg(service.pid, signal.SIGKILL)
+
+    def _environment(self, environment: dict[str, str]) -> dict[str, str]:
+        return {
+            "PATH": f"{self.folder}/fakes:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "RPI_IMAGE_ROOT": str(self.root),
+            "RPI_IMAGE_FAKES": "1",
+            **environment,
+        }
 
     def _shell(self, shell: str, path: Path) -> list[str]:
         """Name the shell; busybox prefers its applets to PATH, but functions to its applets.
