@@ -25,26 +25,35 @@ from imagebuilder.errors import RpiImageError
 
 # The help texts are here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("imagebuilder.cli.image", "Write the image of one node."),
-    "batch": ("imagebuilder.cli.batch", "Write the images of a classroom."),
-    "diff": ("imagebuilder.cli.batch", "Show what differs from the last build."),
-    "flash": ("imagebuilder.cli.flash", "Write one or many cards."),
-    "apply": ("imagebuilder.cli.classroom", "Make a card that is written already a node."),
-    "verify": ("imagebuilder.cli.flash", "Compare a card with a node or an image."),
-    "devices": ("imagebuilder.cli.flash", "List block devices and why each would be refused."),
-    "fetch": ("imagebuilder.cli.fetch", "Download, check and unpack a base image."),
-    "cache": ("imagebuilder.cli.fetch", "List, verify or clean the cache of base images."),
-    "inspect": ("imagebuilder.cli.image", "Show the content of an image or a card."),
-    "boot": ("imagebuilder.cli.image", "Boot an image in QEMU."),
-    "check": ("imagebuilder.cli.classroom", "Check a classroom file."),
-    "init": ("imagebuilder.cli.classroom", "Write a starter classroom file."),
-    "schema": ("imagebuilder.cli.classroom", "Print the JSON Schema of the classroom file."),
-    "profiles": ("imagebuilder.cli.classroom", "List profiles: families of boards."),
-    "images": ("imagebuilder.cli.fetch", "List base images, ours and published ones."),
-    "shack": ("imagebuilder.cli.shack", "Write the services of the instructor's machine."),
-    "export": ("imagebuilder.cli.shack", "Write Ansible inventory, ssh_config, hosts and others."),
-    "labels": ("imagebuilder.cli.shack", "Write printable labels for the cards."),
-    "status": ("imagebuilder.cli.shack", "Show which nodes have joined the shack."),
+    "build": ("image", "Write the image of one node."),
+    "batch": ("batch", "Write the images of a classroom."),
+    "diff": ("batch", "Show what differs from the last build."),
+    "flash": ("flash", "Write one or many cards."),
+    "apply": ("apply", "Make a card that is written already a node."),
+    "verify": ("flash", "Compare a card with a node or an image."),
+    "devices": (
+        "flash",
+        "List block devices and why each would be refused.",
+    ),
+    "fetch": ("fetch", "Download, check and unpack a base image."),
+    "cache": ("fetch", "List, verify or clean the cache of base images."),
+    "inspect": ("image", "Show the content of an image or a card."),
+    "boot": ("image", "Boot an image in QEMU."),
+    "check": ("classroom", "Check a classroom file."),
+    "init": ("classroom", "Write a starter classroom file."),
+    "schema": (
+        "classroom",
+        "Print the JSON Schema of the classroom file.",
+    ),
+    "profiles": ("classroom", "List profiles: families of boards."),
+    "images": ("fetch", "List base images, ours and published ones."),
+    "shack": ("shack", "Write the services of the instructor's machine."),
+    "export": (
+        "shack",
+        "Write Ansible inventory, ssh_config, hosts and others.",
+    ),
+    "labels": ("shack", "Write printable labels for the cards."),
+    "status": ("shack", "Show which nodes have joined the shack."),
 }
 
 
@@ -61,7 +70,7 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
+        module = importlib.import_module(f"imagebuilder.cli.commands.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command
 
