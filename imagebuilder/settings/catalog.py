@@ -228,14 +228,7 @@ def list_images(
 
     Raise SourceError if a list that was asked for cannot be used; of another one only warn.
     """
-    published = None
-    if place := lists.place or list_place(folders):
-        try:
-            published = lists.fetch(place)
-        except SourceError as error:
-            if lists.place:
-                raise
-            lists.reporter.warn(f"{error.message}; only our own images are listed")
+    published = _published(lists, folders)
     images = [*load_catalogue(folders), *(published.entries if published else ())]
     if board:
         devices = published.devices if published else ()
@@ -243,6 +236,21 @@ def list_images(
         images = [image for image in images if able(image)]
     words = search.lower().split()
     return ImageListing(tuple(i for i in images if _has_words(i, words)), published)
+
+
+def _published(lists: PublishedLists, folders: Sequence[Path]) -> PublishedList | None:
+    if not (place := lists.place or list_place(folders)):
+        return None
+    if lists.offline:
+        known = load_snapshot(place, lists.cache)
+        return published_list(known) if known else None
+    try:
+        return lists.fetch(place)
+    except SourceError as error:
+        if lists.place:
+            raise
+        lists.reporter.warn(f"{error.message}; only our own images are listed")
+        return None
 
 
 def _has_words(image: CatalogueEntry, words: Sequence[str]) -> bool:

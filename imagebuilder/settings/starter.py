@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from tzlocal import get_localzone_name
 
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder, new_file, part_of, pwrite_all
+from imagebuilder.plan.vendor.boards import WORDS
+from imagebuilder.settings.catalog import list_images, load_profiles
+from imagebuilder.settings.fits import profile_for
 from imagebuilder.settings.load import check_classroom
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
 
@@ -25,13 +29,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StarterAnswers:
-    """The answers for a starter file; an empty string leaves a section commented out."""
+    """The answers for a starter file; an empty string leaves a section commented out.
+
+    A `board` stands for its profile. The passphrase is for a file of its own, never for this one.
+    """
 
     hostnames: str = "pi-[01-30]"
     profile: str = "armv7"
+    board: str = ""
     image: str = ""
     wifi_ssid: str = ""
     wifi_country: str = ""
+    wifi_passphrase: str = field(default="", repr=False)
+    timezone: str = ""
     shack: str = ""
     user: str = ""
     ssh_key: str = ""
@@ -41,12 +51,13 @@ def render_starter(answers: StarterAnswers) -> str:
     """Return the starter file with comments; answers are quoted, so any text is kept."""
     parts = (
         _HEAD,
-        f"profile: {_quoted(answers.profile)}     # the boards; `rpi-image profiles` lists them",
+        _boards(answers.board, answers.profile),
         _image(answers.image),
         _shack(answers.shack),
-        _wifi(answers.wifi_ssid, answers.wifi_country),
+        _wifi(answers),
         _login(answers.user, answers.ssh_key),
         _MORE,
+        _place(answers.timezone),
         _nodes(answers.hostnames),
     )
     return "\n".join(part.strip("\n") + "\n" for part in parts)
@@ -74,6 +85,12 @@ def _quoted(text: str) -> str:
     return str(written).strip()
 
 
+def _boards(board: str, profile: str) -> str:
+    if board:
+        return f"board: {_quoted(board)}     # it chooses the profile; `rpi-image profiles`"
+    return f"profile: {_quoted(profile)}     # the boards; `rpi-image profiles` lists them"
+
+
 def _image(image: str) -> str:
     said = f"image: {_quoted(image)}" if image else "# image: hypriotos-1.12.3"
     return f"""
@@ -96,23 +113,25 @@ shack:
 """
 
 
-def _wifi(ssid: str, country: str) -> str:
-    if not ssid:
+def _wifi(answers: StarterAnswers) -> str:
+    if not answers.wifi_ssid:
         return """
 # wifi:
 #   country: FR
 #   networks:
 #     - ssid: shack
-#       passphrase: {env: CLASS_WIFI}     # or {file: PATH}, or {prompt: true}
+#       passphrase: {file: wifi-passphrase}     # or {env: NAME}, or {prompt: true}
 """
+    country = answers.wifi_country
     said = f"  country: {_quoted(country)}" if country else "  # country: FR"
+    secret = f"{{file: {PASSPHRASE_FILE}}}" if answers.wifi_passphrase else "{prompt: true}"
     return f"""
-# The passphrase is not in this file: `export CLASS_WIFI=…` before building.
+# The passphrase is not in this file, so it may be shown to others.
 wifi:
 {said}
   networks:
-    - ssid: {_quoted(ssid)}
-      passphrase: {{env: CLASS_WIFI}}     # or {{file: PATH}}, or {{prompt: true}}
+    - ssid: {_quoted(answers.wifi_ssid)}
+      passphrase: {secret}     # or {{file: PATH}}, {{env: NAME}}, {{prompt: true}}
 """
 
 
@@ -157,15 +176,21 @@ allow: [open-docker]
 #   labels: {room: b12}
 
 # network: {subnet: 192.168.2.0/24, gateway: 192.168.2.254, dhcp_range: 192.168.2.200-192.168.2.250}
-# timezone: Europe/Paris
 # keyboard: fr
 # locale: fr_FR.UTF-8
 """
 
 
+def _place(timezone: str) -> str:
+    return f"timezone: {_quoted(timezone)}" if timezone else "# timezone: Europe/Paris"
+
+
+# In the folder of the classroom file, for its owner alone.
+PASSPHRASE_FILE = "wifi-passphrase"  # noqa: S105 - a name of a file
 # The images of this profile have no login of their own.
 _USERS = {"arm64": "pupil"}
-_BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit"
+_BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit; or a board: pi4"
+_MOST_NAMES = 6
 
 
 def make_starter(
@@ -181,38 +206,62 @@ def make_starter(
 
     Raise InputError if the file exists, unless `force` is set.
     """
-    if (has_file(path) or has_folder(path)) and not force:
-        raise InputError(f"{path} exists already", "use another name or --force")
-    answers = ask_answers(given, prompter, environment=environment)
-    write_starter(path, render_starter(answers), environment=environment, lists=lists)
+    for there in (path, path.with_name(PASSPHRASE_FILE)):
+        if (has_file(there) or has_folder(there)) and not force:
+            raise InputError(f"{there} exists already", "use another folder or --force")
+    answers = ask_answers(given, prompter, environment=environment, lists=lists)
+    write_starter(path, answers, environment=environment, lists=lists)
 
 
 def ask_answers(
-    given: Mapping[str, str | None], prompter: Prompter, *, environment: Mapping[str, str]
+    given: Mapping[str, str | None],
+    prompter: Prompter,
+    *,
+    environment: Mapping[str, str],
+    lists: PublishedLists | None = None,
 ) -> StarterAnswers:
     """Return what was given by name, and ask for what is None."""
     plain = StarterAnswers()
 
     def answer(key: str, question: str, default: str = "") -> str:
-        text = given[key]
+        text = given.get(key)
         return _asked(prompter, key, question, default, environment) if text is None else text
 
     hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
-    profile = answer("profile", f"Boards ({_BOARDS})", "armv7")
+    board = given.get("board") or ""
+    profile = "" if board else answer("profile", f"Boards ({_BOARDS})", plain.profile)
+    if profile in WORDS:
+        board, profile = profile, ""
+    image = answer("image", _image_question(board, lists)) if prompter.interactive else None
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
     country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
+    secret = _passphrase(ssid, prompter, environment) if ssid and prompter.interactive else ""
     shack = answer("shack", "Address of your own machine, empty for none")
     key = answer("ssh_key", "SSH public key for the login, empty for none", _own_key(environment))
+    family = profile or profile_for(board, load_profiles())
     return StarterAnswers(
         hostnames=hostnames,
         profile=profile,
-        image=given["image"] or "",
+        board=board,
+        image=given.get("image") or image or "",
         wifi_ssid=ssid,
         wifi_country=country.upper(),
+        wifi_passphrase=secret,
+        timezone=answer("timezone", "Time zone", get_localzone_name()),
         shack=shack,
         ssh_key=key,
-        user=answer("user", "User to create, empty for none", _USERS.get(profile, "")),
+        user=answer("user", "User to create, empty for none", _USERS.get(family, "")),
     )
+
+
+def _image_question(board: str, lists: PublishedLists | None) -> str:
+    """Return the question for the image, with some that run on the board; it uses no network."""
+    if lists is None:
+        return "Base image, empty for that of the boards"
+    known = list_images(replace(lists, offline=True), board=board).images
+    names = ", ".join(image.name or "" for image in known[:_MOST_NAMES])
+    more = ", …" if len(known) > _MOST_NAMES else ""
+    return f"Base image ({names}{more}), empty for that of the boards"
 
 
 def _own_key(environment: Mapping[str, str]) -> str:
@@ -235,19 +284,33 @@ def _asked(
         prompter.fail(SettingsError(faults[0].message, faults[0].hint))
 
 
+def _passphrase(ssid: str, prompter: Prompter, environment: Mapping[str, str]) -> str:
+    """Return a valid passphrase, or an empty one, typed without echo."""
+    while True:
+        typed = prompter.ask_secret(f"Passphrase of {ssid}, empty to be asked when building")
+        faults = _faults_of("wifi_passphrase", typed, environment) if typed else ()
+        if not faults:
+            return typed
+        prompter.fail(SettingsError(faults[0].message, faults[0].hint))
+
+
 def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
     """Return the errors of one answer, checked in a file with valid other answers."""
-    sound = {"user": "pupil"} | ({"wifi_ssid": "shack"} if key == "wifi_country" else {})
-    return starter_faults(
-        render_starter(StarterAnswers(**{**sound, key: answer})), environment=environment
-    )
+    sound = {"user": "pupil"} | ({"wifi_ssid": "shack"} if key.startswith("wifi_") else {})
+    if key == "profile" and answer in WORDS:
+        key = "board"
+    return starter_faults(StarterAnswers(**{**sound, key: answer}), environment=environment)
 
 
-def starter_faults(text: str, *, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+def starter_faults(
+    answers: StarterAnswers, *, environment: Mapping[str, str]
+) -> tuple[Problem, ...]:
     """Return the errors in a starter file; without lines, because the file does not exist yet."""
     with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
         path = Path(folder) / "classroom.yml"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(render_starter(answers), encoding="utf-8")
+        if answers.wifi_passphrase:
+            path.with_name(PASSPHRASE_FILE).write_text(answers.wifi_passphrase, encoding="utf-8")
         return _severe_in(path, environment)
 
 
@@ -260,17 +323,23 @@ def _severe_in(
 
 def write_starter(
     path: Path,
-    text: str,
+    answers: StarterAnswers,
     *,
     environment: Mapping[str, str],
     lists: PublishedLists | None = None,
 ) -> None:
-    """Check a starter file and write it.
+    """Check a starter file and write it, and a passphrase into a file of its own beside it.
 
-    Raise SettingsError if the check fails, and WriteError if the file cannot be written.
+    Raise SettingsError if the check fails, and WriteError if a file cannot be written.
     """
+    secret = path.with_name(PASSPHRASE_FILE)
     with new_file(path, 0o644) as descriptor:
-        pwrite_all(descriptor, text.encode(), 0)
+        pwrite_all(descriptor, render_starter(answers).encode(), 0)
+        if answers.wifi_passphrase:
+            with new_file(secret, 0o600) as kept:
+                pwrite_all(kept, f"{answers.wifi_passphrase}\n".encode(), 0)
         # In its own folder, because its paths are relative to it.
         if severe := _severe_in(part_of(path), environment, lists):
+            if answers.wifi_passphrase:
+                secret.unlink()
             raise SettingsError("the answers are not valid", problems=severe)

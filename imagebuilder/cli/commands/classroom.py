@@ -127,12 +127,14 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
 @click.argument("file", type=PATH, default=Path("classroom.yml"))
 @click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
 @click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
-@click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
+@click.option("--board", metavar="BOARD", help="Board, for example pi4, instead of the profile.")
+@click.option("--image", metavar="IMAGE", help="Base image: name, file or URL.")
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
 @click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
 @click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")
 @click.option("--ssh-key", metavar="FILE", help="Public key for the login; empty for none.")
 @click.option("--user", metavar="NAME", help="User to create; empty for none.")
+@click.option("--timezone", metavar="ZONE", help="Time zone; by default that of this computer.")
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @with_console
 def init(console: Console, file: Path, force: bool, **flags: str | None) -> None:

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from tzlocal import get_localzone_name
 
 from imagebuilder.cli.main import run
 from imagebuilder.resources import shipped_folder
@@ -144,6 +145,8 @@ def test_check_reads_the_environment(
         ["--hostnames", "pi-[1-4]", "--profile", "armv6", "--image", "sample"],
         ["--profile", "arm64"],
         ["--profile", "arm64", "--user", "ann"],
+        ["--board", "pi4", "--timezone", "Europe/Paris"],
+        ["--board", "pi400", "--timezone", ""],
         ["--wifi-ssid", "Café \"N\" 'x' \\ 📶", "--wifi-country", "fr", "--shack", "10.0.0.1"],
     ],
 )
@@ -160,8 +163,10 @@ def test_init_writes_what_check_takes(
         assert data["wifi"]["networks"][0]["ssid"] == flags["--wifi-ssid"]
         assert data["wifi"]["country"] == "FR"
         assert data["shack"] == {"address": "10.0.0.1"}
+    assert data.get("board") == flags.get("--board")
+    assert data.get("timezone", "") == flags.get("--timezone", get_localzone_name())
     assert [entry.name for entry in tmp_path.iterdir()] == ["classroom.yml"]
-    capsys.readouterr()
+    assert capsys.readouterr().out == ""
 
 
 def test_init_finds_the_key_of_the_user(
@@ -209,45 +214,92 @@ def test_init_into_a_folder_that_is_not_there(
     assert "No such file" in capsys.readouterr().err
 
 
-def at_a_terminal(folder: Path, typed: bytes) -> tuple[int, str]:
+def at_a_terminal(folder: Path, answers: str) -> tuple[int, str]:
+    """Answer each question of `init` when it is asked; what was typed before a secret is lost."""
     leader, follower = pty.openpty()
     program = [sys.executable, "-m", "imagebuilder", "init", "c.yml"]
+    said, left = b"", iter(answers.splitlines())
     with subprocess.Popen(
-        program, cwd=folder, stdin=follower, stderr=subprocess.PIPE, text=True
+        program, cwd=folder, stdin=follower, stderr=subprocess.PIPE, start_new_session=True
     ) as process:
         os.close(follower)
-        os.write(leader, typed)
-        _, said = process.communicate(timeout=60)
+        assert process.stderr
+        while piece := os.read(process.stderr.fileno(), 4096):
+            said += piece
+            if said.endswith(b": "):
+                os.write(leader, f"{next(left)}\n".encode())
+        code = process.wait(timeout=60)
     os.close(leader)
-    return process.returncode, said
+    assert list(left) == [], said.decode()
+    return code, said.decode()
 
 
 def test_init_asks_its_questions_at_a_terminal(tmp_path: Path) -> None:
-    code, said = at_a_terminal(tmp_path, b"rpi-[1-5]\narmv6\nshack\nfr\n192.168.2.1\n\n\n")
-    assert code == 0
-    assert said.count("]: ") + said.count("none: ") + said.count("FR: ") + said.count("only: ") == 7
-    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    answers = "rpi-[1-5]\narmv6\n\nshack\nfr\ncorrect horse\n192.168.2.1\n\n\n\n"
+    code, said = at_a_terminal(tmp_path, answers)
+    assert code == 0, said
+    path = tmp_path / "c.yml"
+    data = yaml.safe_load(path.read_text())
     assert data["nodes"] == [{"hostname": "rpi-[1-5]"}]
     assert (data["profile"], data["wifi"]["country"]) == ("armv6", "FR")
+    secret = tmp_path / "wifi-passphrase"
+    assert data["wifi"]["networks"][0]["passphrase"] == {"file": secret.name}
+    assert (secret.read_text(), secret.stat().st_mode & 0o777) == ("correct horse\n", 0o600)
+    assert "correct horse" not in path.read_text() + said
+    assert run(["check", str(path)]) == 0
 
 
 def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
-    typed = b"Pi_1\npi-[3-1]\npi-1\narmv77\n\nshack\nUK\ngb\n0.0.0.0\n10.0.0.1\n\nAnn\nann\n"
+    typed = (
+        "Pi_1\npi-[3-1]\npi-1\npi44\npi4\nhypriotos-1.12\n\nshack\nUK\ngb\nshort\n\n"
+        "0.0.0.0\n10.0.0.1\n\nin Paris\n\nAnn\nann\n"
+    )
     code, said = at_a_terminal(tmp_path, typed)
     assert code == 0
     hints = [
         "`pi-1`",
         "example `pi-[01-30]`",
-        "`armv7`?",
+        "one of: arm64, armv6, armv7",
+        "hypriotos-1.12.3",
         "use GB",
+        "8 to 63",
         "instructor's machine",
+        "for example Europe/Paris",
         "example `pirate`",
     ]
     found = [line for line in said.splitlines() if line.startswith("hint: ")]
-    assert all(hint in line for hint, line in zip(hints, found, strict=True))
+    assert [hint for hint, line in zip(hints, found, strict=True) if hint not in line] == [], found
     data = yaml.safe_load((tmp_path / "c.yml").read_text())
-    assert (data["profile"], data["nodes"]) == ("armv7", [{"hostname": "pi-1"}])
+    assert (data["board"], data["nodes"]) == ("pi4", [{"hostname": "pi-1"}])
     assert (data["wifi"]["country"], data["shack"]["address"]) == ("GB", "10.0.0.1")
+    assert data["wifi"]["networks"][0]["passphrase"] == {"prompt": True}
+
+
+def test_init_offers_images_of_the_board(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def ask(_self: object, question: str, default: str = "") -> str:
+        asked.append(question)
+        return default
+
+    monkeypatch.setattr("imagebuilder.cli.console.Console.interactive", True)
+    monkeypatch.setattr("imagebuilder.cli.console.Console.ask_or_read", ask)
+    assert run(["init", str(tmp_path / "c.yml"), "--board", "pi5", "--wifi-ssid", ""]) == 0
+    (offered,) = (question for question in asked if question.startswith("Base image"))
+    assert "arm64" in offered
+    assert "hypriotos" not in offered
+    capsys.readouterr()
+
+
+def test_init_keeps_a_passphrase_that_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wifi-passphrase").write_text("of another class")
+    assert run(["init", str(tmp_path / "c.yml"), "--no-input"]) == 2
+    assert "wifi-passphrase exists already" in capsys.readouterr().err
+    assert (tmp_path / "wifi-passphrase").read_text() == "of another class"
 
 
 def piped(folder: Path, answers: str, *flags: str) -> subprocess.CompletedProcess[str]:
