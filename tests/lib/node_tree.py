@@ -57,7 +57,7 @@ esac
 
 def run_docker(pi: Pi) -> None:
     """Let docker, the leader and the name of an installed Pi answer."""
-    (pi.folder / "calls").unlink()
+    (pi.folder / "calls").unlink(missing_ok=True)
     docker = pi.folder / "docker"
     docker.mkdir()
     (docker / "images").write_text(f"{SETTINGS['CONSUL_IMAGE']}\n{SETTINGS['SWARM_IMAGE']}\n")

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import textwrap
@@ -213,6 +214,11 @@ class Pi:
         """Write node.env as the plan does; the rest of the card is left alone."""
         head = "# Settings of this node, read by the scripts beside it\n"
         (self.card / "node.env").write_text(head + _env(settings))
+
+    def become(self, other: Pi) -> None:
+        """Replace the root, boot partition included, by a copy of another Pi's."""
+        shutil.rmtree(self.root)
+        run("cp", "-a", str(other.root), str(self.root))
 
     def calls(self) -> list[str]:
         """List the recorded calls of fake commands."""
