@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from imagebuilder.devices import access
 from tests.lib.leftovers import Process, left_behind, mark_this_run
+from tests.lib.program import stop_program
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
@@ -46,6 +47,7 @@ _LEFT_BEHIND = pytest.StashKey[list[Process]]()
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
     """Fail the run where a process outlives it; the workers have ended by now."""
+    stop_program()
     yield
     if not hasattr(session.config, "workerinput"):
         session.config.stash[_LEFT_BEHIND] = left_behind()

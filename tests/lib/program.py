@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.resources import shipped_folder
+from tests.lib.program_server import TIMEOUT_SECONDS, ProgramServer
 from tests.lib.tools import run
 
 if TYPE_CHECKING:
@@ -28,22 +30,41 @@ def rpi_image(
     before: Sequence[str] = (),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run rpi-image (by the command `before` it) with its own cache, no terminal, a fixed time."""
+    """Run rpi-image (by the command `before` it) with its own cache, no terminal, a fixed time.
+
+    It is started anew where `before` or a variable that Python reads at its start is given.
+    """
+    variables = {
+        **os.environ,
+        "RPI_IMAGE_CACHE": str(cache),
+        "SOURCE_DATE_EPOCH": EPOCH,
+        **environment,
+    }
+    words = [str(argument) for argument in arguments]
+    if not before and not any(name.startswith(("PYTHON", "LC_", "LANG")) for name in environment):
+        return _server().run(words, cwd, variables)
     return subprocess.run(
-        [*before, sys.executable, "-m", "imagebuilder", *map(str, arguments)],
+        [*before, sys.executable, "-m", "imagebuilder", *words],
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        timeout=300,
-        env={
-            **os.environ,
-            "RPI_IMAGE_CACHE": str(cache),
-            "SOURCE_DATE_EPOCH": EPOCH,
-            **environment,
-        },
+        timeout=TIMEOUT_SECONDS,
+        env=variables,
     )
+
+
+@functools.cache
+def _server() -> ProgramServer:
+    return ProgramServer.start()
+
+
+def stop_program() -> None:
+    """End what rpi_image has started."""
+    if _server.cache_info().currsize:
+        _server().stop()
+        _server.cache_clear()
 
 
 def succeed(done: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
