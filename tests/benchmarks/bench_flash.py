@@ -24,7 +24,8 @@ from imagebuilder.disk.extent import Patch
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.disk.write_set import plan_write_set
 from tests.benchmarks.table import Row, report
-from tests.device.cards import RPI_IMAGE, served
+from tests.device.cards import served
+from tests.lib.program import RPI_IMAGE
 from tests.lib.tools import run
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from tests.lib.program import run_program
 from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -207,18 +207,7 @@ def flash(*arguments: str | Path, **environment: str) -> subprocess.CompletedPro
 
 def rpi_image(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run any command of `rpi-image` as a program of its own."""
-    return subprocess.run(
-        [*RPI_IMAGE, *(str(word) for word in words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        env={**os.environ, **environment},
-        stdin=subprocess.DEVNULL,
-    )
-
-
-RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
+    return run_program([str(word) for word in words], environment=environment)
 
 
 def state_of_nodes(classroom: Path) -> dict[str, str]:

@@ -29,7 +29,6 @@ from tests.device.cards import (
     MIB,
     ROOT_MIB,
     ROOT_START,
-    RPI_IMAGE,
     SmallImage,
     card,
     flash,
@@ -39,6 +38,7 @@ from tests.device.cards import (
     rpi_image,
     state_of_nodes,
 )
+from tests.lib.program import RPI_IMAGE
 from tests.lib.tools import need, run
 from tests.lib.webserver import Page, misbehaving
 
@@ -170,6 +170,7 @@ def test_a_wrong_checksum_leaves_the_card_alone(tmp_path: Path, small: SmallImag
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_every_node_is_what_batch_would_have_written(tmp_path: Path, classroom: Path) -> None:
     """Golden: composed straight onto a card, or through an image file, is the same."""

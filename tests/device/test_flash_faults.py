@@ -17,7 +17,6 @@ from tests.device.cards import (
     CARD_BYTES,
     IMAGE_BYTES,
     MIB,
-    RPI_IMAGE,
     SmallImage,
     boots,
     card,
@@ -31,6 +30,7 @@ from tests.device.cards import (
     served,
     state_of_nodes,
 )
+from tests.lib.program import RPI_IMAGE
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:

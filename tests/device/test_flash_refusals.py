@@ -22,7 +22,6 @@ from imagebuilder.errors import RefusedError
 from tests.device.cards import (
     CARD_BYTES,
     IMAGE_BYTES,
-    RPI_IMAGE,
     SmallImage,
     card,
     flash,
@@ -30,6 +29,7 @@ from tests.device.cards import (
     head_of,
     loop,
 )
+from tests.lib.program import RPI_IMAGE
 from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:

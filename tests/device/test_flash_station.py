@@ -30,13 +30,13 @@ from tests.device.cards import (
     CARD_BYTES,
     GARBAGE,
     MIB,
-    RPI_IMAGE,
     SmallImage,
     boots,
     card,
     head_of,
     lying_card,
 )
+from tests.lib.program import RPI_IMAGE
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.resources import shipped_folder
@@ -14,13 +15,14 @@ from tests.lib.program_server import TIMEOUT_SECONDS, ProgramServer
 from tests.lib.tools import run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 SAMPLE = shipped_folder("profiles") / "sample" / "hypriot-rpi-sample.img.zst"
 SAMPLE_SHA256 = SAMPLE.with_name(SAMPLE.name + ".sha256").read_text().split()[0]
 BOOT_OFFSET_BYTES = 2048 * 512
 EPOCH = "1700000000"
+RPI_IMAGE = (sys.executable, "-m", "imagebuilder")
 
 
 def rpi_image(
@@ -30,28 +32,38 @@ def rpi_image(
     before: Sequence[str] = (),
     **environment: str,
 ) -> subprocess.CompletedProcess[str]:
-    """Run rpi-image (by the command `before` it) with its own cache, no terminal, a fixed time.
-
-    It is started anew where `before` or a variable that Python reads at its start is given.
-    """
-    variables = {
-        **os.environ,
-        "RPI_IMAGE_CACHE": str(cache),
-        "SOURCE_DATE_EPOCH": EPOCH,
-        **environment,
-    }
+    """Run rpi-image (by the command `before` it) with its own cache, no terminal, a fixed time."""
+    variables = {"RPI_IMAGE_CACHE": str(cache), "SOURCE_DATE_EPOCH": EPOCH, **environment}
     words = [str(argument) for argument in arguments]
-    if not before and not any(name.startswith(("PYTHON", "LC_", "LANG")) for name in environment):
-        return _server().run(words, cwd, variables)
+    if not before:
+        return run_program(words, cwd, variables)
+    return _start([*before, *RPI_IMAGE, *words], cwd, variables)
+
+
+def run_program(
+    words: list[str], cwd: Path | None = None, environment: Mapping[str, str] = MappingProxyType({})
+) -> subprocess.CompletedProcess[str]:
+    """Run rpi-image without a terminal; `environment` is added to that of the tests.
+
+    Python is started anew where a variable is given that it reads at its start.
+    """
+    if any(name.startswith(("PYTHON", "LC_", "LANG")) for name in environment):
+        return _start([*RPI_IMAGE, *words], cwd, environment)
+    return _server().run(words, cwd, {**os.environ, **environment})
+
+
+def _start(
+    command: list[str], cwd: Path | None, environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*before, sys.executable, "-m", "imagebuilder", *words],
+        command,
         capture_output=True,
         text=True,
         check=False,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         timeout=TIMEOUT_SECONDS,
-        env=variables,
+        env={**os.environ, **environment},
     )
 
 

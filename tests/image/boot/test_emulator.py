@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import struct
-import subprocess
-import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,7 +13,11 @@ from imagebuilder.boot import emulator
 from imagebuilder.disk import partitions
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.errors import InputError
+from tests.lib.program import run_program
 from tests.lib.tools import need, run
+
+if TYPE_CHECKING:
+    import subprocess
 
 ROOT = Path(__file__).parents[3]
 START_SECTORS = 2048
@@ -63,17 +65,7 @@ def make_image(folder: Path, *, call: int = POWER_OFF, text: str = GREETING + "\
 
 
 def boot(image: Path, *options: str, path: str = "") -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    if path:
-        environment["PATH"] = path
-    return subprocess.run(
-        [sys.executable, "-m", "imagebuilder", "boot", str(image), *options],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-        env=environment,
-    )
+    return run_program(["boot", str(image), *options], environment={"PATH": path} if path else {})
 
 
 def test_console_comes_to_stdout_and_the_image_stays_as_it_was(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_nothing_outside_the_boot_partition_changes(
     assert sum(extent["size_bytes"] for extent in manifest["patch"]) < 128 << 10
 
 
+@pytest.mark.long
 def test_same_input_gives_same_bytes_and_the_time_only_shows_where_it_must(
     program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -239,6 +240,7 @@ def test_the_plan_is_what_the_build_writes(
         assert hashlib.sha256(data).hexdigest() == file["sha256"], file["path"]
 
 
+@pytest.mark.long
 def test_bmaptool_writes_the_image_by_our_block_map(
     program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ def test_bmaptool_writes_the_image_by_our_block_map(
     fsck(copy, tmp_path)
 
 
+@pytest.mark.long
 def test_bmaptool_finds_no_block_map_of_an_earlier_image(
     program: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
