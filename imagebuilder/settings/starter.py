@@ -191,6 +191,8 @@ PASSPHRASE_FILE = "wifi-passphrase"  # noqa: S105 - a name of a file
 _USERS = {"arm64": "pupil"}
 _BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit; or a board: pi4"
 _MOST_NAMES = 6
+# Warnings of the check that are typing errors in an answer.
+_ASKED_AGAIN = frozenset({"timezone"})
 
 
 def make_starter(
@@ -318,7 +320,8 @@ def _severe_in(
     path: Path, environment: Mapping[str, str], lists: PublishedLists | None = None
 ) -> tuple[Problem, ...]:
     problems = check_classroom(path, environment=environment, lists=lists)
-    return tuple(Problem(p.message, p.hint) for p in problems if p.severe)
+    found = (p for p in problems if p.severe or p.word in _ASKED_AGAIN)
+    return tuple(Problem(p.message, p.hint) for p in found)
 
 
 def write_starter(

@@ -252,7 +252,7 @@ def test_init_asks_its_questions_at_a_terminal(tmp_path: Path) -> None:
 def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
     typed = (
         "Pi_1\npi-[3-1]\npi-1\npi44\npi4\nhypriotos-1.12\n\nshack\nUK\ngb\nshort\n\n"
-        "0.0.0.0\n10.0.0.1\n\nin Paris\n\nAnn\nann\n"
+        "0.0.0.0\n10.0.0.1\n\nEurope/Pari\n\nAnn\nann\n"
     )
     code, said = at_a_terminal(tmp_path, typed)
     assert code == 0
@@ -264,7 +264,7 @@ def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
         "use GB",
         "8 to 63",
         "instructor's machine",
-        "for example Europe/Paris",
+        "did you mean `Europe/Paris`",
         "example `pirate`",
     ]
     found = [line for line in said.splitlines() if line.startswith("hint: ")]
