@@ -279,10 +279,10 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def create_folder(path: Path) -> None:
+def create_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder and its parents. Raise WriteError on failure."""
     try:
-        make_folder(path)
+        make_folder(path, mode)
     except OSError as error:
         raise write_error(path, error) from error
 
