@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagebuilder.disk.fat.names import fold, split_path
 from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES
 from imagebuilder.errors import ImageError, RefusedError, WriteError
+from imagebuilder.files import has_file
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
@@ -58,6 +59,11 @@ REPAIR = (
     "check the lock switch of the card, then repair the partition: `sudo fsck.vfat -a DEVICE` on"
     " Linux, First Aid in Disk Utility on macOS, `chkdsk E: /f` on Windows"
 )
+
+
+def may_be_boot_partition(folder: Path) -> bool:
+    """Return whether a folder has a file of a boot partition, without reading the others."""
+    return any(has_file(folder / name) for name in _FIRMWARE_FILES)
 
 
 class Space(NamedTuple):

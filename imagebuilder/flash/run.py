@@ -238,7 +238,7 @@ class FlashRun:
         readers: Sequence[str],
         contents: CardContents,
         claims: CardClaims,
-    ) -> Station:
+    ) -> Station[CardJob, CardOutcome]:
         settings = {node.hostname: node for node in nodes}
 
         def prepare(name: str, device: Device) -> CardJob:
@@ -249,6 +249,7 @@ class FlashRun:
         return Station(
             nodes=tuple(settings),
             roster=tuple(node.hostname for node in classroom.nodes),
+            owners={node.hostname: node.owner for node in classroom.nodes},
             flasher=Flasher(
                 options=self.options.card,
                 reporter=self.prompter,
