@@ -255,11 +255,16 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
+def _pwrite_by_seeking(descriptor: int, data: memoryview, offset_bytes: int) -> int:
+    os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+    return os.write(descriptor, data)
+
+
 def pwrite_all(descriptor: int, data: bytes | memoryview, offset_bytes: int) -> int:
     """Write all of `data`, in as many calls as needed; return its length."""
-    view = memoryview(data)
+    view, pwrite = memoryview(data), getattr(os, "pwrite", _pwrite_by_seeking)
     while view:
-        written = os.pwrite(descriptor, view, offset_bytes)
+        written = pwrite(descriptor, view, offset_bytes)
         view, offset_bytes = view[written:], offset_bytes + written
     return len(data)
 
@@ -279,10 +284,10 @@ def part_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
 
 
-def create_folder(path: Path) -> None:
+def create_folder(path: Path, mode: int = 0o777) -> None:
     """Make a folder and its parents. Raise WriteError on failure."""
     try:
-        make_folder(path)
+        make_folder(path, mode)
     except OSError as error:
         raise write_error(path, error) from error
 
@@ -296,6 +301,10 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
     """
     part = part_of(path).name
     try:
+        if not _HAS_DESCRIPTORS:
+            with _new_by_path(path) as descriptor:
+                yield descriptor
+            return
         with open_folder(path.parent) as folder, _claimed(folder, part) as descriptor:
             os.fchmod(descriptor, mode)
             _hand_over(descriptor, folder)
@@ -304,6 +313,24 @@ def new_file(path: Path, mode: int = 0o600) -> Iterator[int]:
             os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+@contextlib.contextmanager
+def _new_by_path(path: Path) -> Iterator[int]:
+    """Yield a new file on Windows, which cannot rename or remove a file that is open."""
+    part = part_of(path)
+    part.unlink(missing_ok=True)
+    descriptor = os.open(part, _NEW, 0o600)
+    try:
+        try:
+            yield descriptor
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager

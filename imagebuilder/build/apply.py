@@ -10,7 +10,7 @@ from imagebuilder.build.compose import OverlayFolders
 from imagebuilder.build.inspect import parse_node_env
 from imagebuilder.errors import ImageError, RefusedError, WriteError, reading
 from imagebuilder.plan.boot_files import read_boot_text
-from imagebuilder.plan.card_layout import CMDLINE, CONFIG, NODE_ENV
+from imagebuilder.plan.card_layout import CMDLINE, NODE_ENV
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.progress import SILENT, Reporter
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from imagebuilder.plan.generations import Generation
 
 Status = Literal["new", "changed", "removed", "same"]
-
-# The files by which a boot partition is known: of the firmware, and for it.
-_FIRMWARE_FILES = (CMDLINE, CONFIG, "bootcode.bin", "start.elf", "start4.elf")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,18 @@ def plan_apply(
     generation is unsure.
     """
     check_boot_folder(boot)
+    plan = compare_folder(boot, settings, epoch, overlays)
+    _check_space(boot, [step for phase in plan.phases for step in phase])
+    return plan
+
+
+def compare_folder(
+    boot: BootFolder, settings: NodeSettings, epoch: int, overlays: OverlayFolders | None = None
+) -> ApplyPlan:
+    """Return what `plan_apply` does, of any folder and whatever space it has.
+
+    Raise ImageError if its generation is unsure.
+    """
     overlays = overlays or OverlayFolders()
     with reading(str(boot.root), ImageError):
         card = parse_node_env(read_boot_text(boot, NODE_ENV, errors="replace"))
@@ -72,7 +81,6 @@ def plan_apply(
         changes = tuple(_changes(boot, plan, keep=is_current))
         changed = {change.path for change in changes if change.status != "same"}
         phases = WriteOrder(plan, boot, changed).phases()
-    _check_space(boot, [step for phase in phases for step in phase])
     name, earlier = card.get("NODE_HOSTNAME", ""), card.get("RPI_IMAGE_HASH", "")
     return ApplyPlan(plan, name, earlier, changes, phases, is_current)
 
@@ -96,7 +104,7 @@ def apply_plan(boot: BootFolder, plan: ApplyPlan, reporter: Reporter = SILENT) -
 
 def check_boot_folder(boot: BootFolder) -> None:
     """Raise RefusedError if the folder is not the boot partition of a Raspberry Pi."""
-    if not any(boot.exists(path) for path in _FIRMWARE_FILES):
+    if not boot.is_boot_partition:
         raise RefusedError(
             f"{boot.root} is not the boot partition of a Raspberry Pi",
             f"use the folder or drive that has {CMDLINE} in it; see `rpi-image apply`",

@@ -16,10 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagebuilder.disk.fat.names import fold, split_path
 from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES
 from imagebuilder.errors import ImageError, RefusedError, WriteError
+from imagebuilder.files import has_file
+from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+# The files by which a boot partition is known: of the firmware, and for it.
+_FIRMWARE_FILES = (CMDLINE, CONFIG, "bootcode.bin", "start.elf", "start4.elf")
 
 # The name of a file until it is complete. An interrupted run may leave one.
 UNFINISHED = ".rpi-new"
@@ -56,6 +61,11 @@ REPAIR = (
 )
 
 
+def may_be_boot_partition(folder: Path) -> bool:
+    """Return whether a folder has a file of a boot partition, without reading the others."""
+    return any(has_file(folder / name) for name in _FIRMWARE_FILES)
+
+
 class Space(NamedTuple):
     """The free space of a partition, in clusters."""
 
@@ -84,6 +94,11 @@ class BootFolder:
         self._touched: set[Path] = set()
         with _reading(root):
             self._walk("", MOST_LEVELS)
+
+    @property
+    def is_boot_partition(self) -> bool:
+        """Whether a Raspberry Pi would boot from it, as far as its files show."""
+        return any(self.exists(path) for path in _FIRMWARE_FILES)
 
     # ---- for the planner (plan.boot_files.BootFiles)
 

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, RpiImageError, reading
+from imagebuilder.files import has_folder
 from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.sparse import open_lazily_unpacked
@@ -53,14 +55,15 @@ class WifiReport:
 class ImageReport:
     """The result of an inspection; unknown values are empty.
 
-    `node` holds the values of node.env except secrets, `status` the last status of the Pi, `reach`
-    how the card is reached until it has booted.
+    A mounted boot partition does not show its partitions, its type and whether it is clean. `node`
+    holds the values of node.env except secrets, `status` the last status of the Pi, `reach` how the
+    card is reached until it has booted.
     """
 
     partitions: tuple[Partition, ...]
     fat_type: str
     fat_free_bytes: int
-    fat_clean: bool
+    fat_clean: bool | None
     generation: str
     hostname: str
     wifi: tuple[WifiReport, ...]
@@ -116,7 +119,12 @@ class ImageReport:
 def inspect_file(
     path: Path, cache: Cache, reporter: Reporter = SILENT, opener: Opener = os.open
 ) -> ImageReport:
-    """Return the report of an image, compressed image or device. Raise ImageError on failure."""
+    """Return the report of an image, compressed image, device or mounted boot partition.
+
+    Raise ImageError on failure.
+    """
+    if has_folder(path):
+        return inspect_folder(path)
     with _open_any(path, cache, reporter, opener) as disk, reading(str(path), ImageError):
         return inspect_disk(disk)
 
@@ -129,8 +137,6 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter, opener: Opener) -> I
         raise ImageError(
             f"cannot read {path}: {error.strerror}", "check the path and its permissions"
         ) from error
-    if stat.S_ISDIR(mode):
-        raise ImageError(f"{path} is a folder", "use the path of an image in it")
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path, opener) as raw:
             yield raw
@@ -144,17 +150,36 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter, opener: Opener) -> I
         yield disk
 
 
+def inspect_folder(path: Path) -> ImageReport:
+    """Return the report of a mounted boot partition. Raise ImageError if the folder is none."""
+    folder = BootFolder(path)
+    if not folder.is_boot_partition:
+        raise ImageError(
+            f"{path} is a folder, but not a boot partition", "use the path of an image in it"
+        )
+    space = folder.space()
+    with reading(str(path), ImageError):
+        return _report(folder, (), ("", space.free * space.cluster_bytes, None))
+
+
 def inspect_disk(image: ReadAt) -> ImageReport:
     """Return the report of a disk. Raise ImageError if it has no readable boot partition."""
     partitions = read_partitions(image)
     volume = BootVolume(image, boot_partition(image, partitions))
+    return _report(volume, partitions, (volume.kind, volume.free_bytes, volume.clean))
+
+
+def _report(
+    volume: BootFiles, partitions: tuple[Partition, ...], fat: tuple[str, int, bool | None]
+) -> ImageReport:
+    kind, free_bytes, clean = fat
     node = parse_node_env(read_boot_text(volume, NODE_ENV, errors="replace"))
     wifi = parse_wpa_supplicant(read_boot_text(volume, WIFI, errors="replace"))
     return ImageReport(
         partitions=partitions,
-        fat_type=volume.kind,
-        fat_free_bytes=volume.free_bytes,
-        fat_clean=volume.clean,
+        fat_type=kind,
+        fat_free_bytes=free_bytes,
+        fat_clean=clean,
         generation=node.get("NODE_GENERATION", "") or _generation(volume),
         hostname=node.get("NODE_HOSTNAME", "") or _stock_hostname(volume),
         wifi=wifi,

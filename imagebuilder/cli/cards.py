@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import RpiImageError, WriteError
-from imagebuilder.flash.flasher import reason_of
+from imagebuilder.flash.jobs import reason_of
 from imagebuilder.flash.verify import check_length
 from imagebuilder.progress import human_bytes
 

@@ -21,7 +21,7 @@ from imagebuilder.cli.process import (
     report_bug,
     wrap_streams,
 )
-from imagebuilder.errors import RpiImageError
+from imagebuilder.errors import InputError, RpiImageError
 
 # The help texts are here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -57,6 +57,19 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+# What reads or writes raw images and devices, with calls that only POSIX systems have.
+POSIX_ONLY = frozenset({"batch", "boot", "build", "devices", "fetch", "flash"})
+
+
+def is_posix() -> bool:
+    """Return whether this system has what POSIX_ONLY needs; Windows has not."""
+    try:
+        importlib.import_module("fcntl")
+    except ImportError:
+        return False
+    return sys.platform != "win32"
+
+
 class LazyGroup(click.Group):
     """A group whose commands are in modules that are imported on first use."""
 
@@ -70,6 +83,12 @@ class LazyGroup(click.Group):
         del ctx
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name in POSIX_ONLY and not is_posix():
+            raise InputError(
+                f"`{cmd_name}` does not run on Windows",
+                "write the card with Raspberry Pi Imager and make it a node with `rpi-image apply`"
+                " (docs/any-computer.md), or use WSL2",
+            )
         module = importlib.import_module(f"imagebuilder.cli.commands.{COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name)
         return command

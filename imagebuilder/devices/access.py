@@ -6,8 +6,8 @@ may be started is up to the caller of the library, because both may ask for a pa
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     # Starts a helper for a path ("": for any); returns None if that is not possible.
     Starter = Callable[[str], "Helper | None"]
 
-if sys.platform != "win32":  # the module is imported there, but no device is opened
+with contextlib.suppress(ImportError):  # on Windows the module is imported, but no device is opened
     import fcntl
+
+
+# Windows has no such flag; its descriptors are not inherited.
+_CLOSED_IN_CHILDREN = getattr(os, "O_CLOEXEC", 0)
 
 
 class Helper(Protocol):
@@ -98,14 +102,14 @@ def open_device(path: str | Path, flags: int, *, start: bool = True) -> int:
     Raise OSError. With `start`, start a helper if there is none.
     """
     try:
-        return os.open(path, flags | os.O_CLOEXEC)
+        return os.open(path, flags | _CLOSED_IN_CHILDREN)
     except PermissionError:
         real = os.path.realpath(path)
         is_device = Path(real).is_block_device()
         helper = _access.start(real) if start and is_device else _access.helper
         if helper is None or not is_device:
             raise
-        descriptor = helper.open(real, flags & ~os.O_CLOEXEC)
+        descriptor = helper.open(real, flags & ~_CLOSED_IN_CHILDREN)
         os.set_inheritable(descriptor, False)  # noqa: FBT003 - has no keywords
         return descriptor
 

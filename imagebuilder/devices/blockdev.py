@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.devices.device import Device
 
-if sys.platform != "win32":  # the module is imported there, but no device is opened
+with contextlib.suppress(ImportError):  # on Windows the module is imported, but no device is opened
     import fcntl
 
 # Requests of include/uapi/linux/fs.h, cdrom.h and loop.h.

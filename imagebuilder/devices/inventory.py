@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -23,7 +24,7 @@ from imagebuilder.model import SECTOR_BYTES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-if sys.platform != "win32":  # the module is imported there, but no device is listed
+with contextlib.suppress(ImportError):  # on Windows the module is imported, but no device is listed
     import fcntl
 COLUMNS = "NAME,PATH,MAJ:MIN,SIZE,TYPE,TRAN,RM,HOTPLUG,RO,VENDOR,MODEL,SERIAL,LOG-SEC,MOUNTPOINT"
 CONTENT_COLUMNS = ",FSTYPE,LABEL"

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import string
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MOUNTS = Path("/proc/self/mounts")
 _BY_SERIAL = Path("/dev/disk/by-uuid")
@@ -73,6 +79,52 @@ def parse_mounts(text: str) -> tuple[Volume, ...]:
 def _unescaped(field: str) -> str:
     """Return a field of the list of mounts, where a space is a number in octal."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
+@dataclass
+class VolumeWatch:
+    """Look for mounted volumes, again and again; `wanted` says which folders count.
+
+    A card that was removed and inserted again is another medium: its `sequence` is new. Nothing
+    else tells that on all systems: cards written from one image have the same serial number.
+    """
+
+    wanted: Callable[[Path], bool]
+    volumes: Callable[[], tuple[Volume, ...]] = mounted_volumes
+    _present: dict[tuple[object, ...], tuple[Device, Volume]] = field(
+        init=False, default_factory=dict
+    )
+    _count: int = field(init=False, default=0)
+
+    def look(self) -> tuple[Device, ...]:
+        """Return the volumes that count, as media with the folder as their path."""
+        before, self._present = self._present, {}
+        for volume in self.volumes():
+            try:
+                key = (volume, volume.folder.stat().st_dev, serial_of(volume))
+                if key in before or self.wanted(volume.folder):
+                    self._present[key] = before.get(key) or self._numbered(volume)
+            except OSError:  # removed in the meantime, or an empty reader on Windows
+                continue
+        return tuple(device for device, _ in self._present.values())
+
+    def volume_of(self, device: Device) -> Volume:
+        """Return the volume of a medium. Raise RefusedError if it is gone."""
+        for found, volume in self._present.values():
+            if found == device:
+                return volume
+        raise RefusedError(f"{device.path} was removed", "insert the card again")
+
+    def _numbered(self, volume: Volume) -> tuple[Device, Volume]:
+        self._count += 1
+        device = Device(
+            path=str(volume.folder),
+            major_minor="",
+            size_bytes=shutil.disk_usage(volume.folder).total,
+            model=serial_of(volume),
+            sequence=self._count,
+        )
+        return device, volume
 
 
 def volume_at(folder: Path) -> Volume:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import mmap
 import os
 import shutil
@@ -15,6 +14,9 @@ from imagebuilder.errors import WriteError
 from imagebuilder.files import allocated_bytes, has_folder, pwrite_all, write_error
 from imagebuilder.progress import human_bytes
 from imagebuilder.workers import CancelToken, as_they_end, worker_pool
+
+with contextlib.suppress(ImportError):  # on Windows the module is imported, but writes no image
+    import fcntl
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

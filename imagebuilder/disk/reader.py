@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
@@ -33,7 +34,7 @@ class RawFile:
         # One call returns at most 0x7ffff000 bytes on Linux (read(2)).
         parts = []
         while size_bytes > 0 and (
-            part := os.pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
+            part := _pread(self.descriptor, min(size_bytes, 1 << 30), offset_bytes)
         ):
             parts.append(part)
             offset_bytes += len(part)
@@ -41,11 +42,23 @@ class RawFile:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
+def _pread_by_seeking(descriptor: int, size_bytes: int, offset_bytes: int) -> bytes:
+    with _seeking:
+        os.lseek(descriptor, offset_bytes, os.SEEK_SET)
+        return os.read(descriptor, size_bytes)
+
+
+# Windows has no pread(2), and translates line ends and ^Z unless a file is opened as binary.
+_seeking = threading.Lock()
+_pread = getattr(os, "pread", _pread_by_seeking)
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+
+
 @contextmanager
 def open_raw(path: Path, opener: Opener = os.open) -> Iterator[RawFile]:
     """Open a raw image or block device. Raise ImageError if it cannot be read."""
     try:
-        descriptor = opener(path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = opener(path, _READ)
     except OSError as error:
         raise ImageError(
             f"cannot read {path}: {error.strerror}", "check the path and its permissions"

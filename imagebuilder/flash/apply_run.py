@@ -51,6 +51,8 @@ class ApplyOptions:
     dry_run: bool = False
     eject: bool = False
     this_machine: bool = False
+    queue: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,21 +8,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagebuilder.build.inspect import inspect_folder
 from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
-from imagebuilder.flash.flasher import reason_of
+from imagebuilder.files import has_folder
+from imagebuilder.flash.jobs import reason_of
 from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from imagebuilder.devices.device import Device
-    from imagebuilder.flash.content import CardContent
-    from imagebuilder.flash.flasher import CardOutcome
-    from imagebuilder.flash.writer import CardReport
+    from imagebuilder.flash.jobs import Content, Outcome, Report
     from imagebuilder.model import NodeSettings
     from imagebuilder.progress import Reporter
 
@@ -76,7 +76,7 @@ class CardClaims:
             raise RefusedError(f"{count} devices for {nodes_left}", "use as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
-    def check(self, content: CardContent, device: Device) -> None:
+    def check(self, content: Content, device: Device) -> None:
         """Raise RefusedError if `begin` would, before the user is asked; warn of a second card."""
         if self._ledger is None:
             return
@@ -86,7 +86,7 @@ class CardClaims:
             where = f"{last.card or last.device} on {last.finished}"
             self._reporter.warn(f"{last.node} was written to {where}: it will have two cards")
 
-    def begin(self, content: CardContent, device: Device) -> None:
+    def begin(self, content: Content, device: Device) -> None:
         """Record that a node is being written. Raise RefusedError if node or card is done."""
         if self._ledger is None:
             return
@@ -99,7 +99,7 @@ class CardClaims:
             raise WriteError(error.message, hint) from error
         self._claims[content.node] = _Claim(entry=entry, before=before, owner=owner)
 
-    def _owner_of(self, content: CardContent, device: Device) -> LedgerEntry | None:
+    def _owner_of(self, content: Content, device: Device) -> LedgerEntry | None:
         """Return the owner of a card. Raise RefusedError if it must not be overwritten."""
         owner = self._owner(device)
         if owner and owner.node in self._written:
@@ -122,7 +122,7 @@ class CardClaims:
             except RpiImageError as error:
                 self._reporter.warn(f"{error.message}: {claim.entry.node} was not written")
 
-    def end(self, outcome: CardOutcome) -> None:
+    def end(self, outcome: Outcome) -> None:
         """Record the result of a card; if the ledger cannot be written, only warn."""
         if self._ledger is None:
             return
@@ -152,8 +152,7 @@ class CardClaims:
     def _owner(self, device: Device) -> LedgerEntry | None:
         """Return the ledger's entry of this card; None if there is none or it cannot be read."""
         try:
-            with open_medium(Path(device.path)) as (_, disk):
-                node = identify(disk).node
+            node = _node_on(Path(device.path))
         except RpiImageError:
             return None
         found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
@@ -162,6 +161,13 @@ class CardClaims:
 
     def _entries(self) -> tuple[LedgerEntry, ...]:
         return self._ledger.entries() if self._ledger else ()
+
+
+def _node_on(card: Path) -> Mapping[str, str]:
+    if has_folder(card):
+        return inspect_folder(card).node
+    with open_medium(card) as (_, disk):
+        return identify(disk).node
 
 
 def _restore(ledger: Ledger, claim: _Claim) -> None:
@@ -186,7 +192,7 @@ def _overwritten(claim: _Claim) -> tuple[LedgerEntry | None, str]:
     return owner, f"its card was overwritten with {claim.entry.node}"
 
 
-def _entry(content: CardContent, device: Device) -> LedgerEntry:
+def _entry(content: Content, device: Device) -> LedgerEntry:
     return LedgerEntry(
         node=content.node,
         state="",
@@ -199,7 +205,7 @@ def _entry(content: CardContent, device: Device) -> LedgerEntry:
     )
 
 
-def _finished(entry: LedgerEntry, report: CardReport) -> LedgerEntry:
+def _finished(entry: LedgerEntry, report: Report) -> LedgerEntry:
     return replace(
         entry,
         state=WRITTEN,

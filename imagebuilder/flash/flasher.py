@@ -182,8 +182,3 @@ def _no_answer(worker: _Worker, seconds: float) -> WriteError:
         f"{path} has not answered for {seconds:.0f} s (state {watch.stage})",
         f"pull the card and the reader, and use another one; {state}",
     )
-
-
-def reason_of(outcome: CardOutcome) -> str:
-    """Return why a card is not done."""
-    return outcome.error.message if outcome.error else "stopped"

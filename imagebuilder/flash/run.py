@@ -21,14 +21,14 @@ from imagebuilder.devices.targets import (
     protected_folder,
 )
 from imagebuilder.errors import InputError, RpiImageError
-from imagebuilder.files import has_file
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.flash.choice import choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.flash.ledger import Ledger, NodeTakenError
 from imagebuilder.flash.station import Station
-from imagebuilder.flash.verify import build_time_of, compare, open_medium
+from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
 from imagebuilder.flash.writer import CardOptions
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
@@ -238,7 +238,7 @@ class FlashRun:
         readers: Sequence[str],
         contents: CardContents,
         claims: CardClaims,
-    ) -> Station:
+    ) -> Station[CardJob, CardOutcome]:
         settings = {node.hostname: node for node in nodes}
 
         def prepare(name: str, device: Device) -> CardJob:
@@ -249,6 +249,7 @@ class FlashRun:
         return Station(
             nodes=tuple(settings),
             roster=tuple(node.hostname for node in classroom.nodes),
+            owners={node.hostname: node.owner for node in classroom.nodes},
             flasher=Flasher(
                 options=self.options.card,
                 reporter=self.prompter,
@@ -342,17 +343,28 @@ def _devices_in(readers: Sequence[str]) -> tuple[Device, ...]:
 def compare_target(
     target: Path, workspace: Workspace, prompter: Prompter, flags: NodeFlags, names: str = ""
 ) -> Comparison:
-    """Compare a card or an image file with the node or image described by the flags."""
+    """Compare a card or an image file with the node or image described by the flags.
+
+    A mounted boot partition is compared by its files, and only with a node.
+    """
     epoch = build_time_of(target, workspace.epoch)
+    if has_folder(target):
+        if not flags.describe_nodes:
+            raise InputError(f"{target} is a folder", "compare it with a node: use -c FILE --node")
+        return compare_mounted(target, _one_node(workspace, flags, names), epoch)
     with CardContents(epoch=epoch, reporter=prompter) as contents:
         if flags.describe_nodes:
-            nodes = choose_card_nodes(workspace.classroom(flags), names)
-            if len(nodes) != 1:
-                raise InputError(f"{len(nodes)} nodes to compare with", "choose one with --node")
-            content = contents.node(nodes[0], workspace.obtain)
+            content = contents.node(_one_node(workspace, flags, names), workspace.obtain)
         else:
             content = contents.image(
                 choose_image(flags, workspace.obtain, prompter, workspace.cache)
             )
         with open_medium(target) as (medium, disk):
             return compare(medium, disk, content.source, content.write_set, prompter)
+
+
+def _one_node(workspace: Workspace, flags: NodeFlags, names: str) -> NodeSettings:
+    nodes = choose_card_nodes(workspace.classroom(flags), names)
+    if len(nodes) != 1:
+        raise InputError(f"{len(nodes)} nodes to compare with", "choose one with --node")
+    return nodes[0]

@@ -5,23 +5,23 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
 from imagebuilder.devices.device import describe
 from imagebuilder.devices.safety import only_mounted, refusals, same_device
 from imagebuilder.errors import RefusedError, RpiImageError
+from imagebuilder.flash.jobs import JobT, OutcomeT, reason_of
 from imagebuilder.flash.ledger import NodeTakenError
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import SILENT, Reporter, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from imagebuilder.devices.device import Device
     from imagebuilder.devices.hotplug import Uevents
     from imagebuilder.devices.safety import WritePolicy
-    from imagebuilder.flash.flasher import CardOutcome, Flasher
-    from imagebuilder.flash.writer import CardJob
+    from imagebuilder.flash.jobs import CardWriter
 
 LOOK_AGAIN_SECONDS = 5.0  # without events, and for cards that were refused
 SETTLE_SECONDS = 1.0  # udev and the desktop probe a new card as well, and may mount it
@@ -77,33 +77,35 @@ def _as_it_is(device: Device) -> Device:
 
 
 @dataclass(kw_only=True)
-class Station:
+class Station(Generic[JobT, OutcomeT]):
     """One session of the flash station.
 
     `prepare` composes a node for a device and records it in the ledger, `settle` records the
-    result. `free` may unmount a medium that was inserted. `roster` has every node of the class, in
-    the order of the printed labels.
+    result. `free` may unmount a medium that was inserted; without a `policy` all media of `look`
+    may be written. `roster` has every node of the class, in the order of the printed labels,
+    `owners` who gets which.
     """
 
     nodes: Sequence[str]
-    flasher: Flasher
+    flasher: CardWriter[JobT, OutcomeT]
     look: Callable[[], tuple[Device, ...]]
-    prepare: Callable[[str, Device], CardJob]
-    settle: Callable[[CardOutcome], None]
-    policy: WritePolicy
+    prepare: Callable[[str, Device], JobT]
+    settle: Callable[[OutcomeT], None]
+    policy: WritePolicy | None
     roster: Sequence[str] = ()
+    owners: Mapping[str, str] = field(default_factory=dict)
     free: Callable[[Device], Device] = _as_it_is
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
     _inserted: dict[tuple[str, int | None], _Inserted] = field(init=False, default_factory=dict)
     _failure: RpiImageError | None = field(init=False, default=None)
-    _outcomes: list[CardOutcome] = field(init=False, default_factory=list)
+    _outcomes: list[OutcomeT] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self._waiting = deque(self.nodes)
 
-    def run(self, events: Uevents) -> tuple[CardOutcome, ...]:
+    def run(self, events: Uevents) -> tuple[OutcomeT, ...]:
         """Write until every node has a card.
 
         KeyboardInterrupt and other exceptions stop all cards and are raised again. An error that
@@ -161,12 +163,13 @@ class Station:
             )
             return
         try:
-            if only_mounted(device, self.policy):
+            if self.policy and only_mounted(device, self.policy):
                 device = self.free(device)
         except RefusedError as error:
             self._leave_alone(inserted, error.message)
             return
-        if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.policy)]:
+        found = refusals(device, self.policy) if self.policy else ()
+        if reasons := [f"it {refusal.message}" for refusal in found]:
             self._leave_alone(inserted, "; ".join(reasons))
         elif self._waiting:
             self._begin(self._waiting.popleft(), inserted, device)
@@ -196,21 +199,21 @@ class Station:
         self.reporter.note(f"writing {node} to {describe(device)}")
         self.flasher.start(job)
 
-    def _settle(self, outcome: CardOutcome) -> None:
+    def _settle(self, outcome: OutcomeT) -> None:
         self.settle(outcome)
         self._outcomes.append(outcome)
         node, path = outcome.job.node, outcome.job.device.path
         if outcome.report:
             roster = self.roster or self.nodes
             place = f"label {roster.index(node) + 1} of {len(roster)}"
-            self.reporter.note(f"{path} is done: remove it and attach {place}, {node}")
+            owner = f" ({self.owners[node]})" if self.owners.get(node) else ""
+            self.reporter.note(f"{path} is done: remove it and attach {place}, {node}{owner}")
             return
         self._waiting.appendleft(node)
         self._let_try_again(outcome)
-        why = outcome.error.message if outcome.error else "stopped"
-        self.reporter.warn(f"{path} failed: {why}; insert another card for {node}")
+        self.reporter.warn(f"{path} failed: {reason_of(outcome)}; insert another card for {node}")
 
-    def _let_try_again(self, outcome: CardOutcome) -> None:
+    def _let_try_again(self, outcome: OutcomeT) -> None:
         """Retry a card that was refused before writing: udev or the desktop may have held it."""
         inserted = self._inserted.get(medium_of(outcome.job.device))
         untouched = outcome.stage == Stage.CLAIM and isinstance(outcome.error, RefusedError)

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from imagebuilder.build.inspect import ImageReport, inspect_disk
+from imagebuilder.build.apply import check_boot_folder, compare_folder
+from imagebuilder.build.boot_folder import BootFolder
+from imagebuilder.build.inspect import ImageReport, inspect_disk, inspect_folder
 from imagebuilder.devices import blockdev
 from imagebuilder.devices.inventory import load_device
 from imagebuilder.disk.extent import Extent, Partition
@@ -17,6 +19,7 @@ from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import CachedReader, RawFile, open_raw
 from imagebuilder.disk.write_set import chunks, join, total_bytes
 from imagebuilder.errors import ImageError, RpiImageError, WriteError
+from imagebuilder.files import has_folder
 from imagebuilder.flash.readahead import Buffers, read_ahead
 from imagebuilder.model import SECTOR_BYTES
 from imagebuilder.plan.card_layout import FOLDER
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.patched import PatchedImage
     from imagebuilder.disk.reader import ReadAt
-    from imagebuilder.model import BootEdit
+    from imagebuilder.model import BootEdit, NodeSettings
 
 
 class Medium(Protocol):
@@ -53,7 +56,8 @@ class Difference:
 class Comparison:
     """The differences: byte ranges rounded to pages, and paths of files on the boot partition.
 
-    If the medium is shorter than the image, the only range is the missing part.
+    If the medium is shorter than the image, the only range is the missing part. A mounted boot
+    partition has no ranges.
     """
 
     ranges: tuple[Difference, ...]
@@ -64,7 +68,7 @@ class Comparison:
     @property
     def same(self) -> bool:
         """Whether there is no difference."""
-        return not self.ranges
+        return not self.ranges and not self.files
 
 
 class FileMedium:
@@ -127,6 +131,18 @@ def compare(
         _files(disk, source, ranges),
         total_bytes(pieces),
     )
+
+
+def compare_mounted(folder: Path, settings: NodeSettings, epoch: int) -> Comparison:
+    """Compare the files on a mounted boot partition with those of a node.
+
+    A card whose Pi has installed this configuration is the same, though its secrets are gone.
+    """
+    boot = BootFolder(folder)
+    check_boot_folder(boot)
+    plan = compare_folder(boot, settings, epoch)
+    wrong = tuple(change.path for change in plan.changes if change.status != "same")
+    return Comparison((), wrong, sum(change.size_bytes for change in plan.changes))
 
 
 def check_length(target: Path, found: Comparison) -> None:
@@ -193,8 +209,7 @@ def build_time_of(path: Path, otherwise: int) -> int:
     The build time is part of the card's files, so a comparison needs the same one.
     """
     try:
-        with open_medium(path) as (_, disk):
-            built = identify(disk).node.get("RPI_IMAGE_BUILT", "")
+        built = _report_of(path).node.get("RPI_IMAGE_BUILT", "")
     except RpiImageError:
         return otherwise
     return int(built) if built.isdigit() else otherwise
@@ -206,18 +221,25 @@ def owner_of(path: Path) -> dict[str, Any]:
     Raise ImageError if it has no node. Raise WriteError if it is unfinished, because the hints of
     ImageError are about images to fetch again.
     """
-    with open_medium(path) as (_, disk):
-        try:
-            report = identify(disk)
-        except ImageError as error:
-            if not path.is_block_device():
-                raise
-            raise WriteError(
-                f"{path} has no complete image ({error.message})", "flash it again"
-            ) from error
+    try:
+        report = _report_of(path)
+    except ImageError as error:
+        if not path.is_block_device():
+            raise
+        raise WriteError(
+            f"{path} has no complete image ({error.message})", "flash it again"
+        ) from error
     if not report.node and not report.hostname:
         raise ImageError(f"{path} has no node of rpi-image", "see `rpi-image inspect`")
     return report.as_json()
+
+
+def _report_of(path: Path) -> ImageReport:
+    """Return the report of a card, an image file or a mounted boot partition."""
+    if has_folder(path):
+        return inspect_folder(path)
+    with open_medium(path) as (_, disk):
+        return identify(disk)
 
 
 _MOST_FILES = 64

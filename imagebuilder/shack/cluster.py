@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests  # noqa: TID251 - one of the two modules that use HTTP
 
+from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.model import Classroom, Shack
+    from imagebuilder.plan.boot_files import BootFiles
 
 T = TypeVar("T")
 Entry = TypeVar("Entry", Member, Engine)
@@ -319,19 +321,15 @@ def read_card(path: Path) -> PiReport:
     """
     place = str(path)
     if path.is_dir():
-        file = path / STATUS
-        if not file.is_file():
-            raise _silent_card(place)
-        return parse_card_report(file.read_bytes(), place)
+        return _card_report(BootFolder(path), place)
     with open_raw(path) as disk:
-        volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
-        if not volume.exists(STATUS):
-            raise _silent_card(place)
-        return parse_card_report(volume.read(STATUS), place)
+        return _card_report(BootVolume(disk, boot_partition(disk, read_partitions(disk))), place)
 
 
-def _silent_card(place: str) -> SourceError:
-    return SourceError(
-        f"no {STATUS} on {place}",
-        "boot the Pi from this card first, or check that this is its boot partition",
-    )
+def _card_report(volume: BootFiles, place: str) -> PiReport:
+    if not volume.exists(STATUS):
+        raise SourceError(
+            f"no {STATUS} on {place}",
+            "boot the Pi from this card first, or check that this is its boot partition",
+        )
+    return parse_card_report(volume.read(STATUS), place)

@@ -218,7 +218,7 @@ def _pdf_command(printer: Path, source: Path, made: Path) -> list[str]:
     if printer.name not in BROWSERS:
         return [str(printer), str(source), str(made)]
     # Chromium does not run as root with its sandbox; the page is our own.
-    root = ["--no-sandbox"] if os.geteuid() == 0 else []
+    root = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
     browser = f"--user-data-dir={made.parent / 'browser'}"
     quiet = ["--headless", "--disable-gpu", "--no-pdf-header-footer"]
     return [str(printer), *root, *quiet, browser, f"--print-to-pdf={made}", source.as_uri()]

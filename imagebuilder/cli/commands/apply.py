@@ -13,7 +13,8 @@ from imagebuilder.progress import counted
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
-    from imagebuilder.flash.apply_run import MountedCard
+    from imagebuilder.flash.apply_queue import FolderOutcome
+    from imagebuilder.flash.apply_run import ApplyOptions, MountedCard
     from imagebuilder.settings.flags import NodeFlags
 
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 @dry_run
 @yes
 @click.option("--eject", is_flag=True, help="Eject the finished card.")
+@click.option("--queue", is_flag=True, help="Make every card that is inserted the next node.")
+@click.option("--again", is_flag=True, help="With --queue: nodes that have a card, too.")
 @click.option("--this-machine", is_flag=True, help="Allow the boot partition of this Raspberry Pi.")
 @with_console
 def apply(console: Console, flags: NodeFlags, folder: Path | None, **options: Any) -> None:
@@ -34,15 +37,50 @@ def apply(console: Console, flags: NodeFlags, folder: Path | None, **options: An
     """
     from imagebuilder.flash.apply_run import ApplyOptions, ApplyRun
 
-    run = ApplyRun(
-        workspace=Session(console=console, allow_http=flags.allow_http),
-        prompter=console,
-        flags=flags,
-        options=ApplyOptions(**options),
-    )
+    session = Session(console=console, allow_http=flags.allow_http)
+    chosen = ApplyOptions(**options)
+    if chosen.queue:
+        _serve(console, session, flags, chosen, folder)
+        return
+    run = ApplyRun(workspace=session, prompter=console, flags=flags, options=chosen)
     card = run.prepare(folder)
     ejected = None if run.options.dry_run else run.write(card)
     _show_card(console, card, ejected)
+
+
+def _serve(
+    console: Console, session: Session, flags: NodeFlags, options: ApplyOptions, folder: Path | None
+) -> None:
+    from imagebuilder.flash.apply_queue import ApplyQueue
+
+    def finished(outcome: FolderOutcome) -> None:
+        if outcome.report and not console.as_json:
+            console.result(f"{outcome.job.device.path} is {outcome.job.node}")
+        if outcome.error:
+            console.fail(outcome.error)
+
+    queue = ApplyQueue(
+        workspace=session, prompter=console, flags=flags, options=options, finished=finished
+    )
+    outcomes = queue.run(folder)
+    if console.as_json:
+        console.emit({"cards": [_outcome_as_json(outcome) for outcome in outcomes]})
+
+
+def _outcome_as_json(outcome: FolderOutcome) -> dict[str, Any]:
+    """Return the JSON; its keys are stable."""
+    report, error = outcome.report, outcome.error
+    return {
+        "folder": outcome.job.device.path,
+        "serial": outcome.job.device.model,
+        "hostname": outcome.job.node,
+        "before": outcome.job.plan.hostname,
+        "written": report is not None,
+        "ejected": bool(report and report.ejected),
+        "error": error.message if error else "",
+        "hint": error.hint if error else "",
+        "exit_code": error.exit_code if error else 0,
+    }
 
 
 def _show_card(console: Console, card: MountedCard, ejected: bool | None) -> None:

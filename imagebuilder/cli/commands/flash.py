@@ -96,7 +96,10 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 @node_options
 @with_console
 def verify(console: Console, target: Path, node: str, flags: NodeFlags) -> int:
-    """Compare a card or an image file with a node or an image; without one, show its node."""
+    """Compare a card with a node or an image; without one, show its node.
+
+    DEVICE is a card, an image file or a mounted boot partition, whose files are compared.
+    """
     check_names(flags, node)
     allow_helpers()
     if not (flags.image or flags.describe_nodes):

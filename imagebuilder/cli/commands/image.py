@@ -71,7 +71,7 @@ def build(
 @click.argument("image", type=click.Path(path_type=Path, readable=False))
 @with_console
 def inspect(console: Console, image: Path) -> None:
-    """Show the content of IMAGE: a file, a compressed file or a device."""
+    """Show the content of IMAGE: a file, a compressed file, a device or a mounted card."""
     allow_helpers()
     report = inspect_file(image, Session(console=console).cache, console, access.open_device)
     if console.as_json:
@@ -119,8 +119,9 @@ def _lines(report: ImageReport) -> Iterator[tuple[str, str]]:
     for part in report.partitions:
         size = human_bytes(part.size_bytes)
         yield f"partition {part.number}", f"{size} from byte {part.start_bytes}, type {part.kind}"
-    state = "clean" if report.fat_clean else "not cleanly unmounted"
-    yield "boot", f"{report.fat_type}, {human_bytes(report.fat_free_bytes)} free, {state}"
+    states = {True: ", clean", False: ", not cleanly unmounted", None: ""}
+    free = human_bytes(report.fat_free_bytes)
+    yield "boot", f"{report.fat_type or 'mounted'}, {free} free{states[report.fat_clean]}"
     names = {"arch": "arch", "docker_opts": "docker opts", "shack": "shack", "address": "address"}
     names |= {"user": "user", "vendor_logins": "vendor logins", "reach": "reach"}
     yield "generation", report.generation or "unknown"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,10 @@ from imagebuilder.cli.options import (
     with_console,
 )
 from imagebuilder.cli.session import Session
+from imagebuilder.errors import InputError
+from imagebuilder.images.obtain import find_cached
 from imagebuilder.settings.load import load_classroom, load_roster, with_whole_paths
+from imagebuilder.shack import imager
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, shack_of, with_client_keys
@@ -79,9 +83,14 @@ def shack(
 @click.option(
     "--format",
     "formats",
-    type=click.Choice(list(EXPORTS)),
+    type=click.Choice([*EXPORTS, imager.FORMAT]),
     multiple=True,
-    help="Only this format (may be repeated); default: all.",
+    help="Only this format (may be repeated); default: all but imager.",
+)
+@click.option(
+    "--with-images",
+    type=PATH,
+    help="With imager: list the images that `batch` wrote to this folder, too.",
 )
 @output_option("Folder for the files; default: export.")
 @profile_folders
@@ -90,17 +99,47 @@ def export(
     console: Console,
     file: Path,
     formats: tuple[str, ...],
+    with_images: Path | None,
     output: Path | None,
     folders: tuple[Path, ...],
 ) -> None:
     """Write the roster of FILE for other tools; a single format without -o to stdout."""
     roster = _roster(console, file, folders)
-    classroom = with_client_keys(roster)
+    names = tuple(name for name in formats or EXPORTS if name in EXPORTS)
+    repository = _imager_repository(console, roster, formats, with_images)
+    classroom = with_client_keys(roster) if names else roster
     if len(formats) == 1 and output is None:
-        console.out.write(EXPORTS[formats[0]].render(classroom, Path.cwd()))
+        console.out.write(_text(classroom, names, repository))
         return
-    names = formats or tuple(EXPORTS)
-    _list_files(console, write_exports(classroom, names, output or Path("export")))
+    folder = output or Path("export")
+    listed = [repository.write(folder)] if repository else []
+    _list_files(console, [*listed, *write_exports(classroom, names, folder)])
+
+
+def _imager_repository(
+    console: Console, classroom: Classroom, formats: tuple[str, ...], images: Path | None
+) -> imager.ImagerRepository | None:
+    if imager.FORMAT not in formats:
+        if images:
+            raise InputError("--with-images is for Raspberry Pi Imager", "use --format imager")
+        return None
+    session = Session(console=console)
+    today = datetime.fromtimestamp(session.epoch, tz=UTC).date().isoformat()
+    return imager.ImagerRepository(
+        classroom=classroom,
+        images=images,
+        cached=lambda source: find_cached(source, session.cache),
+        reporter=console,
+        today=today,
+    )
+
+
+def _text(
+    classroom: Classroom, names: tuple[str, ...], repository: imager.ImagerRepository | None
+) -> str:
+    if repository:
+        return json.dumps(repository.content(), indent=2, ensure_ascii=False) + "\n"
+    return EXPORTS[names[0]].render(classroom, Path.cwd())
 
 
 @click.command()

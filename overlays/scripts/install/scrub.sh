@@ -13,14 +13,14 @@ scrub() {
         [ ! -f "$secret" ] || wipe "$secret"
     done
     wipe_folder "$here/identities.done"
-    find "$boot" -name '*.rpi-old' -type f | while IFS= read -r secret; do
+    old_and_unfinished | while IFS= read -r secret; do
         wipe "$secret" || exit 1
     done
     overwrite rpi-image/node.env without_secrets
     for profile in "$here"/wifi/*; do
         case $profile in
             # wiped above
-            *.rpi-old | *.new) ;;
+            *.rpi-old | *.rpi-new | *.new) ;;
             *) [ ! -f "$profile" ] || overwrite "rpi-image/wifi/${profile##*/}" without_psk ;;
         esac
     done
@@ -33,11 +33,19 @@ scrub() {
 # remove_wiped: remove the files that hold nothing but zeros now
 remove_wiped() {
     rm -rf "$here/identities.done"
-    find "$boot" -name '*.rpi-old' -type f -exec rm -f {} \;
+    old_and_unfinished | while IFS= read -r secret; do
+        rm -f "$secret"
+    done
     for secret in "$here"/*.new "$here"/wifi/*.new "$boot"/*.new "$here"/tls/key.pem \
         "$here"/ssh/ssh_host_*_key; do
         [ ! -f "$secret" ] || has_text "$secret" || rm -f "$secret"
     done
+}
+
+# old_and_unfinished: list what the installer has replaced, and what `rpi-image apply` left unfinished
+# when the card was removed too early
+old_and_unfinished() {
+    find "$boot" \( -name '*.rpi-old' -o -name '*.rpi-new' \) -type f
 }
 
 # mark_free_space: versions before the list of owned settings did not overwrite what they removed; the

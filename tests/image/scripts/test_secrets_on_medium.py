@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.build.boot_folder import UNFINISHED
 from tests.image.scripts.test_install_planned import ROOTS
 from tests.lib.pi_tree import SHELLS, Pi, board, make_pi
 from tests.lib.plan_samples import after, boot_of, full_node, plain_node, plan
@@ -86,6 +87,28 @@ def test_no_secret_is_left_on_the_medium(sample: str, shell: str, tmp_path: Path
         assert '"install": "ok"' in (pi.card / "status.json").read_text(), done.stderr
         assert "RPI_IMAGE_SCRUBBED='1'" in (pi.card / "node.env").read_text()
     assert found(image, sample) == []
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_what_an_interrupted_apply_has_left_is_overwritten_and_removed(
+    shell: str, tmp_path: Path
+) -> None:
+    """A card that is removed too early keeps unfinished files, in any folder."""
+    pi = make_pi(tmp_path, "wheezy")
+    pi.write("usr/share/zoneinfo/Europe/Paris", "TZif2")
+    names = ["user-data", "my notes", "rpi-image/node.env", "rpi-image/wifi/wpa_supplicant.conf"]
+    left = [f"{name}{UNFINISHED}" for name in names]
+    with medium(pi) as image:
+        lay(pi, planned("occidentalis"))
+        for name in left:
+            (pi.boot / name).write_bytes(b"psk=XyzzyLeftBehind\n" * 99)
+        (pi.boot / f"empty{UNFINISHED}").touch()
+        run("sync", "-f", pi.boot)
+        assert b"XyzzyLeftBehind" in image.read_bytes()
+        done = pi.run(shell=shell)
+        assert '"install": "ok"' in (pi.card / "status.json").read_text(), done.stderr
+        assert list(pi.boot.rglob(f"*{UNFINISHED}")) == []
+    assert b"XyzzyLeftBehind" not in image.read_bytes()
 
 
 def test_a_class_leaves_no_secret_of_another_node(tmp_path: Path) -> None:

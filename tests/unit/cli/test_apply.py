@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,6 +20,7 @@ from tests.lib.program import emitted, rpi_image, succeed
 
 if TYPE_CHECKING:
     import subprocess as sub
+    from pathlib import Path
 
 ROOM = """\
 profile: armv7
@@ -181,48 +178,3 @@ def test_without_a_folder_the_only_card_is_taken(card: Path, room: Path, tmp_pat
     assert str(second) in caught.value.message
     with pytest.raises(InputError, match="no mounted boot partition"):
         run_with((Volume(stick),), room).prepare(None)
-
-
-WITHOUT_POSIX = """
-import importlib.abc, os, sys, types
-# Libraries have their own code for Windows, chosen by what is missing when they are imported.
-import click, cryptography.hazmat.primitives.asymmetric.ed25519, filelock, jinja2, passlib.hash
-import platformdirs, pyfatfs.PyFat, pydantic, requests, shutil, subprocess, tempfile, tqdm, yaml
-missing = {"fcntl", "termios", "tty", "pty", "pwd", "grp", "resource", "syslog"}
-class Missing(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name in missing:
-            raise ModuleNotFoundError(name)
-for name in missing:
-    sys.modules.pop(name, None)
-sys.meta_path.insert(0, Missing())
-statvfs = os.statvfs
-for name in ("geteuid getuid uname pread pwrite preadv pwritev fchmod fchown posix_fadvise statvfs "
-             "posix_fallocate getgrouplist O_NOFOLLOW O_DIRECTORY O_CLOEXEC O_NONBLOCK O_NOCTTY "
-             "O_PATH O_DIRECT").split():
-    if hasattr(os, name):
-        delattr(os, name)
-os.supports_dir_fd = set()
-filelock.FileLock = filelock.SoftFileLock
-shutil.disk_usage = lambda path, ask=statvfs: types.SimpleNamespace(free=ask(path).f_bavail * 4096)
-from imagebuilder.cli.main import run
-sys.exit(run(sys.argv[1:]))
-"""
-
-
-def test_a_card_is_applied_without_what_only_posix_systems_have(card: Path, room: Path) -> None:
-    """No Windows here: a Python without the modules and functions that Windows does not have."""
-    words = ["apply", card, "-c", room, "--node", "pi-02", "--json"]
-    done = subprocess.run(
-        [sys.executable, "-c", WITHOUT_POSIX, *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[3],
-        env={"SOURCE_DATE_EPOCH": "1700000000", "PATH": "", "HOME": str(card.parent)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["written"]
-    plain = put_tree(card.parent / "plain", STOCK["firstrun-bookworm"])
-    succeed(apply(plain, "-c", room, "--node", "pi-02"))
-    assert tree_of(card) == tree_of(plain)
