@@ -12,6 +12,8 @@ import click
 
 from imagebuilder import __version__
 from imagebuilder.cli.console import Console
+from imagebuilder.cli.help import Group
+from imagebuilder.cli.options import output_options
 from imagebuilder.cli.process import (
     LostOutputError,
     act_as_caller,
@@ -57,7 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are in modules that are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -83,7 +85,8 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rpi-image")
-def cli() -> None:
+@output_options
+def cli(**_: object) -> None:
     """Build and write Raspberry Pi images that set their hostname and join a cluster."""
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
     allowed,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from imagebuilder.settings.schema.documents import ProfileDocument
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @click.option("--pin", is_flag=True, help="Write what published images are today into FILE.")
 @published_list
@@ -123,7 +124,7 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=PATH, default=Path("classroom.yml"))
 @click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
 @click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
@@ -144,14 +145,14 @@ def init(console: Console, file: Path, force: bool, **flags: str | None) -> None
         console.emit({"file": str(file)})
 
 
-@click.command()
+@click.command(cls=Command)
 @with_console
 def schema(console: Console) -> None:
     """Print the JSON Schema of the classroom file, for editors."""
     console.result(classroom_schema().rstrip("\n"))
 
 
-@click.command()
+@click.command(cls=Command)
 @profile_folders
 @with_console
 def profiles(console: Console, folders: tuple[Path, ...]) -> None:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.help import Command, Group
 from imagebuilder.cli.options import (
     allow_http,
     dry_run,
+    output_options,
     profile_folders,
     published_list,
     with_console,
@@ -40,7 +42,7 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
     return text.lower()
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("image")
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
@@ -84,7 +86,7 @@ def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Command)
 @published_list
 @click.option("--board", metavar="BOARD", default="", help="Only for this board, such as pi4.")
 @click.option("--search", metavar="TEXT", default="", help="Only with these words.")
@@ -152,8 +154,9 @@ def _image(image: CatalogueEntry) -> dict[str, Any]:
     return {"name": image.name, "published": published, **shown}
 
 
-@click.group()
-def cache() -> None:
+@click.group(cls=Group)
+@output_options
+def cache(**_: object) -> None:
     """List, verify or clean the cache of base images.
 
     It is in the cache folder of the platform, or in RPI_IMAGE_CACHE.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
     classroom_file,
@@ -47,7 +48,7 @@ def _roster(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroo
     return load_roster(file, environment=os.environ, profile_folders=folders, lists=lists)
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @output_option("Folder to write.", "shack")
 @_kind
@@ -74,7 +75,7 @@ def shack(
     _list_files(console, make_shack(whole, output, kind, console, write=not dry_run))
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @click.option(
     "--format",
@@ -103,7 +104,7 @@ def export(
     _list_files(console, write_exports(classroom, names, output or Path("export")))
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @output_option("HTML file, or PDF if chromium or weasyprint is installed.", "labels.html")
 @click.option(
@@ -127,7 +128,7 @@ def labels(
     _list_files(console, [output])
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @_kind
 @click.option("--watch", is_flag=True, help="Repeat until every node has joined.")
