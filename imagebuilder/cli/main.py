@@ -6,7 +6,7 @@ import contextlib
 import importlib
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,9 @@ from imagebuilder.cli.process import (
     wrap_streams,
 )
 from imagebuilder.errors import RpiImageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # The help texts are here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -56,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "labels": ("shack", "Write printable labels for the cards."),
     "status": ("shack", "Show which nodes have joined the shack."),
+    "completion": ("completion", "Print the completion script of a shell."),
 }
 
 
@@ -81,6 +85,15 @@ class LazyGroup(Group):
         del ctx
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin with `incomplete`; import no command."""
+        from click.shell_completion import CompletionItem
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        commands = [(name, text) for name, (_, text) in COMMANDS.items()]
+        found = [CompletionItem(n, help=text) for n, text in commands if n.startswith(incomplete)]
+        return [*found, *options]
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from imagebuilder.cli.completion import (
+    complete_board,
+    complete_generation,
+    complete_image,
+    complete_node,
+    complete_nodes,
+    complete_profile,
+)
 from imagebuilder.cli.console import Console
 from imagebuilder.cli.help import AliasedOption
 from imagebuilder.errors import InputError
@@ -80,15 +88,40 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 _FLAGS = (
-    click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
-    click.option("--board", metavar="WORD", help="Board, for example pi4; chooses the profile."),
-    click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
-    click.option("--image", metavar="IMAGE", help="Base image: name, file or URL (see `images`)."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        shell_complete=complete_profile,
+        help="Board family (see `profiles`).",
+    ),
+    click.option(
+        "--board",
+        metavar="WORD",
+        shell_complete=complete_board,
+        help="Board, for example pi4; chooses the profile.",
+    ),
+    click.option(
+        "--hostname",
+        metavar="NAME",
+        shell_complete=complete_node,
+        help="Name of the node, for example pi-03.",
+    ),
+    click.option(
+        "--image",
+        metavar="IMAGE",
+        shell_complete=complete_image,
+        help="Base image: name, file or URL (see `images`).",
+    ),
     published_list,
     click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
     allow_http,
-    click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
+    click.option(
+        "--generation",
+        metavar="NAME",
+        shell_complete=complete_generation,
+        help="How the image takes settings, if unsure.",
+    ),
     click.option("--wifi-ssid", metavar="SSID", help="Wireless network."),
     click.option("--wifi-passphrase-file", type=PATH, help="File with the passphrase."),
     click.option(
@@ -234,6 +267,7 @@ chosen_nodes = click.option(
     default="",
     callback=not_empty,
     metavar="NAMES",
+    shell_complete=complete_nodes,
     help="Only these nodes, for example pi-01,pi-[03-05].",
 )
 node_option = click.option(
@@ -244,6 +278,7 @@ node_option = click.option(
     default="",
     callback=not_empty,
     metavar="NAME",
+    shell_complete=complete_node,
     help="Node of the classroom.",
 )
 # Two options where --node may also write a node again (docs/flashing.md).
@@ -252,6 +287,7 @@ card_node = click.option(
     default="",
     callback=not_empty,
     metavar="NAMES",
+    shell_complete=complete_nodes,
     help="Nodes of the classroom, for example pi-03; written again if they have a card.",
 )
 other_card_nodes = click.option(
@@ -259,6 +295,7 @@ other_card_nodes = click.option(
     default="",
     callback=not_empty,
     metavar="NAMES",
+    shell_complete=complete_nodes,
     hidden=True,
     help="As --node, but a node that has a card is refused.",
 )

@@ -271,6 +271,15 @@ PAGES: Mapping[str, Page] = {
         ),
         {"What": "--paper --skip", "Where": "--output", "Output": "--json"},
     ),
+    "completion": Page(
+        (
+            ('eval "$(rpi-image completion bash)"', "in ~/.bashrc; for zsh in ~/.zshrc"),
+            (
+                "rpi-image completion fish > ~/.config/fish/completions/rpi-image.fish",
+                "for fish",
+            ),
+        ),
+    ),
     "status": Page(
         (
             ("rpi-image status classroom.yml", "which nodes have joined?"),

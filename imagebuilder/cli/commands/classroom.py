@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.completion import complete_image, complete_profile
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
@@ -127,8 +128,19 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
 @click.command(cls=Command)
 @click.argument("file", type=PATH, default=Path("classroom.yml"))
 @click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
-@click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
-@click.option("--image", metavar="IMAGE", default="", help="Base image: name, file or URL.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    shell_complete=complete_profile,
+    help="Board family, for example armv7.",
+)
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    default="",
+    shell_complete=complete_image,
+    help="Base image: name, file or URL.",
+)
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
 @click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
 @click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")

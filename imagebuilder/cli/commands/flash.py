@@ -14,6 +14,7 @@ from imagebuilder.cli.cards import (
     show_owner,
     show_refusal,
 )
+from imagebuilder.cli.completion import complete_card, complete_device
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     card_node,
@@ -42,7 +43,7 @@ allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over
 
 
 @click.command(cls=Command)
-@click.argument("targets", metavar="DEVICE...", nargs=-1)
+@click.argument("targets", metavar="DEVICE...", nargs=-1, shell_complete=complete_device)
 @card_node
 @other_card_nodes
 @node_options
@@ -99,7 +100,12 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path, readable=False))
+@click.argument(
+    "target",
+    metavar="DEVICE",
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_card,
+)
 @node_option
 @node_options
 @with_console
