@@ -94,7 +94,8 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.budgets
 	$(BIN)/python -m tests.lib.warning_words
 	$(BIN)/python -m tests.lib.command_reference
-	git diff --stat -- tests/unit/golden
+	$(BIN)/python -m tests.lib.man_pages
+	git diff --stat -- tests/unit/golden docs man
 
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)
 	rm -rf build/snapshot
