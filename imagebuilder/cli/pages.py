@@ -266,10 +266,14 @@ PAGES: Mapping[str, Page] = {
     ),
     "labels": Page(
         (
-            ("rpi-image labels classroom.yml", "labels.html, to print from a browser"),
-            ("rpi-image labels classroom.yml -o labels.pdf --skip 5", "on a used sheet"),
+            ("rpi-image labels classroom.yml -o labels.pdf", "a PDF to print at 100 %"),
+            (
+                "rpi-image labels classroom.yml -o labels.pdf --stock l7651 --skip 5",
+                "on a used sheet of small labels",
+            ),
+            ("rpi-image labels classroom.yml", "labels.html, for the screen"),
         ),
-        {"What": "--paper --skip", "Where": "--output", "Output": "--json"},
+        {"What": "--stock --skip", "Where": "--output", "Output": "--json"},
     ),
     "completion": Page(
         (
