@@ -97,6 +97,9 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.man_pages
 	git diff --stat -- tests/unit/golden docs man
 
+pictures: $(VENV)/.stamp ## record the pictures of the README again, from real runs
+	$(BIN)/python -m tests.pictures
+
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)
 	rm -rf build/snapshot
 	RPI_IMAGE_CACHE=build/snapshot $(BIN)/rpi-image images --json --quiet > /dev/null
@@ -127,4 +130,4 @@ dist-install: dist ## install the wheel by pip, pipx and uv with the oldest and 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden snapshot fonts sample wheel dist dist-install clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden pictures snapshot fonts sample wheel dist dist-install clean
