@@ -93,12 +93,24 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.make_golden
 	$(BIN)/python -m tests.lib.budgets
 	$(BIN)/python -m tests.lib.warning_words
-	git diff --stat -- tests/unit/golden
+	$(BIN)/python -m tests.lib.command_reference
+	$(BIN)/python -m tests.lib.man_pages
+	git diff --stat -- tests/unit/golden docs man
+
+pictures: $(VENV)/.stamp ## record the pictures of the README again, from real runs
+	$(BIN)/python -m tests.pictures
 
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)
 	rm -rf build/snapshot
 	RPI_IMAGE_CACHE=build/snapshot $(BIN)/rpi-image images --json --quiet > /dev/null
 	cp build/snapshot/lists/*.json profiles/published.json
+
+# Without hints and rules for shaping, which paper does not need.
+LETTERS := U+0020-007E,U+00A0-024F,U+0259,U+02BB-02BC,U+02C6-02C7,U+02D8-02DD,U+0370-03FF,U+0400-052F,U+1E00-1FFF,U+2010-2015,U+2018-201E,U+2020-2022,U+2026,U+2030,U+2032-2033,U+2039-203A,U+20AC,U+2116,U+2122,U+2212
+fonts: $(VENV)/.stamp tools ## make the fonts of the labels anew, from fonts-dejavu-core
+	for font in DejaVuSans DejaVuSans-Bold; do $(BIN)/pyftsubset /usr/share/fonts/truetype/dejavu/$$font.ttf \
+	    --unicodes=$(LETTERS) --no-hinting --layout-features= --drop-tables+=FFTM \
+	    --output-file=imagebuilder/shack/fonts/$$font.ttf || exit 1; done
 
 sample: ## make the embedded sample image anew
 	profiles/sample/make-sample
@@ -106,7 +118,16 @@ sample: ## make the embedded sample image anew
 wheel: $(VENV)/.stamp ## build the wheel into dist/
 	$(BIN)/pip wheel -q --no-deps --no-build-isolation -w dist .
 
+dist: $(VENV)/.stamp ## build sdist and wheel into dist/, the same bytes each time, and check them
+	rm -rf dist
+	$(BIN)/hatchling build -t sdist -t wheel -d dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
+dist-install: dist ## install the wheel by pip, pipx and uv with the oldest and newest dependencies (minutes)
+	PYTHON=$(PYTHON) .ci/install-dist dist build/dist-install
+
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden snapshot sample wheel clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden pictures snapshot fonts sample wheel dist dist-install clean

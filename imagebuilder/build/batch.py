@@ -101,8 +101,8 @@ class Batch:
         nodes = self.roster(names)
         if names:
             raise InputError(
-                "--one-image and --nodes exclude each other",
-                "remove --nodes, or use a classroom file with these nodes only",
+                "--one-image and --node exclude each other",
+                "remove --node, or use a classroom file with these nodes only",
             )
         return self.plan_class(nodes, rehearse=True) if dry_run else self.build_class(nodes)
 

@@ -6,12 +6,14 @@ import contextlib
 import importlib
 import signal
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from imagebuilder import __version__
 from imagebuilder.cli.console import Console
+from imagebuilder.cli.help import Group
+from imagebuilder.cli.options import output_options
 from imagebuilder.cli.process import (
     LostOutputError,
     act_as_caller,
@@ -22,6 +24,9 @@ from imagebuilder.cli.process import (
     wrap_streams,
 )
 from imagebuilder.errors import InputError, RpiImageError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 # The help texts are here so that `rpi-image --help` imports no command.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -54,6 +59,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     ),
     "labels": ("shack", "Write printable labels for the cards."),
     "status": ("shack", "Show which nodes have joined the shack."),
+    "completion": ("completion", "Print the completion script of a shell."),
 }
 
 
@@ -70,7 +76,7 @@ def is_posix() -> bool:
     return sys.platform != "win32"
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group whose commands are in modules that are imported on first use."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -99,10 +105,20 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands and options that begin with `incomplete`; import no command."""
+        from click.shell_completion import CompletionItem
+
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        commands = [(name, text) for name, (_, text) in COMMANDS.items()]
+        found = [CompletionItem(n, help=text) for n, text in commands if n.startswith(incomplete)]
+        return [*found, *options]
+
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="rpi-image")
-def cli() -> None:
+@output_options
+def cli(**_: object) -> None:
     """Build and write Raspberry Pi images that set their hostname and join a cluster."""
 
 

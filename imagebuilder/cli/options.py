@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from imagebuilder.cli.completion import (
+    complete_board,
+    complete_generation,
+    complete_image,
+    complete_node,
+    complete_nodes,
+    complete_profile,
+)
 from imagebuilder.cli.console import Console
+from imagebuilder.cli.help import AliasedOption
 from imagebuilder.errors import InputError
 from imagebuilder.settings.flags import NodeFlags
 
@@ -27,13 +36,39 @@ def list_place(context: click.Context, option: click.Parameter, text: str | None
 # readable=False: the reader itself reports unreadable files, with its own exit code.
 PATH = click.Path(path_type=Path, readable=False)
 classroom_file = click.argument("file", type=PATH)
-profile_folders = click.option(
+
+
+def _refuse_profiles(context: click.Context, option: click.Parameter, value: object) -> None:
+    """Raise InputError for the former name of --profiles-dir, which is too much like --profile."""
+    del context, option
+    if value:
+        raise InputError("--profiles is now --profiles-dir", "use --profiles-dir DIR")
+
+
+_former_profiles = click.option(
     "--profiles",
-    "folders",
-    type=PATH,
+    "former_profiles",
     multiple=True,
-    help="Folder of your own profiles and images.",
+    hidden=True,
+    expose_value=False,
+    callback=_refuse_profiles,
+    help="The former name of --profiles-dir.",
 )
+
+
+def profile_folders(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --profiles-dir; the command gets `folders`."""
+    option = click.option(
+        "--profiles-dir",
+        "folders",
+        type=PATH,
+        multiple=True,
+        metavar="DIR",
+        help="Folder of your own profiles and images.",
+    )
+    return option(_former_profiles(command))
+
+
 allow_http = click.option("--allow-http", is_flag=True, help="Follow redirects from https to http.")
 
 published_list = click.option(
@@ -53,15 +88,40 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 _FLAGS = (
-    click.option("--profile", metavar="NAME", help="Board family (see `profiles`)."),
-    click.option("--board", metavar="WORD", help="Board, for example pi4; chooses the profile."),
-    click.option("--hostname", metavar="NAME", help="Name of the node, for example pi-03."),
-    click.option("--image", metavar="IMAGE", help="Base image: name, file or URL (see `images`)."),
+    click.option(
+        "--profile",
+        metavar="NAME",
+        shell_complete=complete_profile,
+        help="Board family (see `profiles`).",
+    ),
+    click.option(
+        "--board",
+        metavar="WORD",
+        shell_complete=complete_board,
+        help="Board, for example pi4; chooses the profile.",
+    ),
+    click.option(
+        "--hostname",
+        metavar="NAME",
+        shell_complete=complete_node,
+        help="Name of the node, for example pi-03.",
+    ),
+    click.option(
+        "--image",
+        metavar="IMAGE",
+        shell_complete=complete_image,
+        help="Base image: name, file or URL (see `images`).",
+    ),
     published_list,
     click.option("--sha256", metavar="HEX", help="Checksum of the image as downloaded."),
     click.option("--no-checksum", is_flag=True, help="Take the image without any checksum."),
     allow_http,
-    click.option("--generation", metavar="NAME", help="How the image takes settings, if unsure."),
+    click.option(
+        "--generation",
+        metavar="NAME",
+        shell_complete=complete_generation,
+        help="How the image takes settings, if unsure.",
+    ),
     click.option("--wifi-ssid", metavar="SSID", help="Wireless network."),
     click.option("--wifi-passphrase-file", type=PATH, help="File with the passphrase."),
     click.option(
@@ -94,7 +154,15 @@ _FLAGS = (
         help="Variable for templates.",
     ),
     click.option("-c", "--config", type=PATH, help="Classroom file to start from."),
-    click.option("--profiles", type=PATH, multiple=True, help="Folder of your own profiles."),
+    click.option(
+        "--profiles-dir",
+        "profiles",
+        type=PATH,
+        multiple=True,
+        metavar="DIR",
+        help="Folder of your own profiles.",
+    ),
+    _former_profiles,
     allowed,
 )
 
@@ -110,31 +178,48 @@ def node_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return functools.reduce(lambda made, option: option(made), reversed(_FLAGS), wrapped)
 
 
-def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --json, -q, -v, --color and --no-input; the command gets them as a Console."""
-
-    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-    @click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors.")
-    @click.option("-v", "--verbose", is_flag=True, help="Print more.")
-    @click.option(
+_OUTPUT = (
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only warnings and errors."),
+    click.option("-v", "--verbose", is_flag=True, help="Print more."),
+    click.option(
         "--color",
         "colour",
         type=click.Choice(["auto", "always", "never"]),
         default="auto",
         envvar="RPI_IMAGE_COLOR",
         help="Colour the messages.",
-    )
-    @click.option("--no-input", is_flag=True, help="Never ask for input; fail instead.")
+    ),
+    click.option("--no-input", is_flag=True, help="Never ask for input; fail instead."),
+)
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add --json, -q, -v, --color and --no-input to a command or a group of commands."""
+    return functools.reduce(lambda made, option: option(made), reversed(_OUTPUT), command)
+
+
+def with_console(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the output options; the command gets them as a Console."""
+
+    @output_options
     @functools.wraps(command)
-    def wrapped(
-        as_json: bool, quiet: bool, verbose: bool, colour: str, no_input: bool, **rest: Any
-    ) -> Any:
-        console = Console(
-            quiet=quiet, verbose=verbose, as_json=as_json, colour=colour, no_input=no_input
-        )
-        return command(console, **rest)
+    def wrapped(**given: Any) -> Any:
+        names = ("as_json", "quiet", "verbose", "colour", "no_input")
+        said = {name: _said(name, given.pop(name)) for name in names}
+        return command(Console(**said), **given)
 
     return wrapped
+
+
+def _said(name: str, value: Any) -> Any:
+    """Return what the command line says after the command, or before it, else `value`."""
+    context: click.Context | None = click.get_current_context()
+    while context:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            return context.params[name]
+        context = context.parent
+    return value
 
 
 def on_disk(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
@@ -173,9 +258,44 @@ def not_empty(context: click.Context, option: click.Parameter, value: str) -> st
     return value
 
 
+# One name is documented, the other is accepted.
 chosen_nodes = click.option(
-    "--nodes", default="", callback=not_empty, help="Only these nodes, comma-separated."
+    "--node",
+    "--nodes",
+    "nodes",
+    cls=AliasedOption,
+    default="",
+    callback=not_empty,
+    metavar="NAMES",
+    shell_complete=complete_nodes,
+    help="Only these nodes, for example pi-01,pi-[03-05].",
 )
 node_option = click.option(
-    "--node", default="", callback=not_empty, help="Node of the classroom to write."
+    "--node",
+    "--nodes",
+    "node",
+    cls=AliasedOption,
+    default="",
+    callback=not_empty,
+    metavar="NAME",
+    shell_complete=complete_node,
+    help="Node of the classroom.",
+)
+# Two options where --node may also write a node again (docs/flashing.md).
+card_node = click.option(
+    "--node",
+    default="",
+    callback=not_empty,
+    metavar="NAMES",
+    shell_complete=complete_nodes,
+    help="Nodes of the classroom, for example pi-03; written again if they have a card.",
+)
+other_card_nodes = click.option(
+    "--nodes",
+    default="",
+    callback=not_empty,
+    metavar="NAMES",
+    shell_complete=complete_nodes,
+    hidden=True,
+    help="As --node, but a node that has a card is refused.",
 )

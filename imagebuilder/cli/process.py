@@ -12,6 +12,8 @@ from typing import Any
 import click
 
 from imagebuilder import __version__
+from imagebuilder.cli.help import answer_usage
+from imagebuilder.cli.pages import FIRST_STEPS
 from imagebuilder.errors import RefusedError, WriteError
 from imagebuilder.files import act_for
 
@@ -142,14 +144,12 @@ def drop_output() -> None:
 
 def fail_usage(error: click.ClickException) -> int:
     """Report an error in the command line; return its exit code."""
-    text = error.format_message().strip().rstrip(".")
-    message = text[:1].lower() + text[1:]
-    context = getattr(error, "ctx", None)
-    name = context.command_path if context else "rpi-image"
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
-        sys.stderr.write(error.format_message() + "\n")
+        is_first = error.ctx and not error.ctx.parent
+        sys.stderr.write(FIRST_STEPS if is_first else error.format_message() + "\n")
     else:
-        sys.stderr.write(f"error: {message}\nhint: see {name} --help\n")
+        fact, hint = answer_usage(error)
+        sys.stderr.write(f"error: {fact}\nhint: {hint}\n")
     return error.exit_code
 
 

@@ -193,7 +193,7 @@ def check_room(folder: Path, base: BaseImage, count: int) -> None:
     if needed > free:
         raise WriteError(
             f"{images} {human_bytes(needed)}, but {folder} has {human_bytes(free)} free",
-            "build fewer with --nodes, use a disk with reflinks (btrfs, xfs), "
+            "build fewer with --node, use a disk with reflinks (btrfs, xfs), "
             "or write the cards directly with `flash -c`, which needs no space",
         )
 

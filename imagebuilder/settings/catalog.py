@@ -374,6 +374,6 @@ def _yaml_files(folders: Sequence[Path]) -> list[Path]:
     except OSError as error:
         reason = (error.strerror or "cannot be read").lower()
         raise SettingsError(
-            f"profiles folder {error.filename}: {reason}", "check the path of --profiles"
+            f"profiles folder {error.filename}: {reason}", "check the path of --profiles-dir"
         ) from None
     return [path for path in listed if path.suffix in (".yml", ".yaml") and has_file(path)]

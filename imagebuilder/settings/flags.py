@@ -235,7 +235,7 @@ def check_names(flags: NodeFlags, names: str) -> None:
 
 
 def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
-    """Return the nodes in --nodes (`a,pi-[01-03]`), in the given order, with duplicates.
+    """Return the nodes in --node (`a,pi-[01-03]`), in the given order, with duplicates.
 
     If it is empty, return all in roster order. Raise InputError for an unknown node.
     """
@@ -243,7 +243,7 @@ def choose_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, ...]:
         return classroom.nodes
     wanted = _expanded_names(names)
     if not wanted:
-        raise InputError("--nodes is empty", "use for example --nodes pi-01,pi-02")
+        raise InputError("--node is empty", "use for example --node pi-01,pi-02")
     known = {node.hostname: node for node in classroom.nodes}
     if unknown := [name for name in wanted if name not in known]:
         roster = ", ".join(sorted(known)[:8])
@@ -260,7 +260,7 @@ def _expanded_names(names: str) -> list[str]:
         names_found = itertools.chain.from_iterable(expand_range(part) for part in parts if part)
         chosen = list(itertools.islice(names_found, MAX_NODES + 1))
     except RangeError as error:
-        raise InputError(f"--nodes: {error}", error.hint) from None
+        raise InputError(f"--node: {error}", error.hint) from None
     if len(chosen) > MAX_NODES:
-        raise InputError(f"--nodes names more than {MAX_NODES} nodes", "name fewer")
+        raise InputError(f"--node names more than {MAX_NODES} nodes", "name fewer")
     return chosen

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
-from tzlocal import get_localzone_name
 
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder, new_file, part_of, pwrite_all
@@ -240,6 +239,7 @@ def ask_answers(
     secret = _passphrase(ssid, prompter, environment) if ssid and prompter.interactive else ""
     shack = answer("shack", "Address of your own machine, empty for none")
     key = answer("ssh_key", "SSH public key for the login, empty for none", _own_key(environment))
+    zone = given.get("timezone")
     family = profile or profile_for(board, load_profiles())
     return StarterAnswers(
         hostnames=hostnames,
@@ -249,7 +249,7 @@ def ask_answers(
         wifi_ssid=ssid,
         wifi_country=country.upper(),
         wifi_passphrase=secret,
-        timezone=answer("timezone", "Time zone", get_localzone_name()),
+        timezone=answer("timezone", "Time zone", _own_timezone()) if zone is None else zone,
         shack=shack,
         ssh_key=key,
         user=answer("user", "User to create, empty for none", _USERS.get(family, "")),
@@ -264,6 +264,14 @@ def _image_question(board: str, lists: PublishedLists | None) -> str:
     names = ", ".join(image.name or "" for image in known[:_MOST_NAMES])
     more = ", …" if len(known) > _MOST_NAMES else ""
     return f"Base image ({names}{more}), empty for that of the boards"
+
+
+def _own_timezone() -> str:
+    """Return the time zone of this computer, empty where it is not known."""
+    # It is slow to import, and on Windows it reads the registry.
+    from tzlocal import get_localzone_name  # noqa: PLC0415
+
+    return get_localzone_name() or ""
 
 
 def _own_key(environment: Mapping[str, str]) -> str:

@@ -7,80 +7,76 @@ import os
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import segno
-
 from imagebuilder.errors import InputError, WriteError
-from imagebuilder.files import make_folder, write_file, write_text
-from imagebuilder.model import url_host
-from imagebuilder.plan.reach import login_name, reachable_name
+from imagebuilder.files import write_error, write_file, write_text
 from imagebuilder.progress import SILENT
+from imagebuilder.shack.label_content import LONG_NAME, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.model import Classroom
     from imagebuilder.progress import Reporter
+    from imagebuilder.shack.label_content import Label, LabelSheet
 
 
-@dataclass(frozen=True, slots=True)
-class LabelSheet:
-    """A sheet of labels; all lengths in millimetres."""
-
-    name: str
-    page: tuple[float, float]
-    margin: tuple[float, float]
-    label: tuple[float, float]
-    gap: float
-    columns: int
-    rows: int
-    example: str
-
-    @property
-    def count(self) -> int:
-        """The number of labels on a sheet."""
-        return self.columns * self.rows
-
-
-LONG_NAME = 12
-SHEETS = {
-    "a4": LabelSheet("A4", (210, 297), (15.15, 7.25), (63.5, 38.1), 2.5, 3, 7, "Avery L7160"),
-    "letter": LabelSheet(
-        "letter", (215.9, 279.4), (12.7, 4.8), (66.7, 25.4), 3.1, 3, 10, "Avery 5160"
-    ),
-}
+_MOST_SHOWN = 8
 
 
 def write_labels(
     classroom: Classroom,
     path: Path,
-    paper: LabelSheet,
+    sheet: LabelSheet,
     skip: int = 0,
     *,
     search_path: str,
+    epoch: int = 0,
     reporter: Reporter = SILENT,
 ) -> None:
     """Write the sheets as HTML or PDF, by the suffix; `skip` labels are used already.
 
-    The PDF is made by a program in `search_path`. Raise InputError for another suffix.
+    Letters that our fonts lack are printed by a browser in `search_path`. Raise InputError for
+    another suffix, WriteError if the folder is missing.
     """
-    page = render_labels(classroom, paper, skip % paper.count)
     suffix = path.suffix.lower()
-    if suffix == ".pdf":
-        write_labels_pdf(page, path, search_path, reporter)
-    elif suffix in (".html", ".htm"):
-        write_text(path, page)
-    else:
+    if suffix not in {".pdf", ".html", ".htm"}:
         raise InputError(f"{path} is neither HTML nor PDF", "use -o labels.html or -o labels.pdf")
+    if not path.parent.is_dir():
+        raise WriteError(f"cannot write {path}: no folder {path.parent}", "make the folder first")
+    skip %= sheet.count
+    if suffix != ".pdf":
+        write_text(path, render_labels(classroom, sheet, skip))
+        return
+    labels = _labels(classroom)
+    from imagebuilder.shack.labels_pdf import draw_labels, missing_letters  # noqa: PLC0415 - slow
+
+    if missing := missing_letters(labels):
+        reporter.note(
+            f"the fonts of labels have no {missing[:_MOST_SHOWN]}: printing with a browser"
+        )
+        write_labels_pdf(render_labels(classroom, sheet, skip), path, search_path, reporter)
+        return
+    _write(path, draw_labels(labels, sheet, skip, epoch))
+
+
+def _labels(classroom: Classroom) -> list[Label]:
+    return [label_of(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        write_file(path, data)
+    except OSError as error:
+        raise write_error(path, error) from error
 
 
 def render_labels(classroom: Classroom, paper: LabelSheet, skip: int = 0) -> str:
     """Return the sheets as HTML; `skip` leaves out labels that are used already."""
     cells: list[str] = ['<div class="label empty"></div>'] * skip
-    cells += [_label(classroom, node, n) for n, node in enumerate(classroom.nodes, start=1)]
+    cells += [_label(label, paper) for label in _labels(classroom)]
     sheets = "".join(_sheet(cells[i : i + paper.count]) for i in range(0, len(cells), paper.count))
     title = html.escape(f"{classroom.name}: labels")
     head = f'<meta charset="utf-8">\n<title>{title}</title>\n<style>{_style(paper)}</style>'
@@ -90,32 +86,19 @@ def render_labels(classroom: Classroom, paper: LabelSheet, skip: int = 0) -> str
     )
 
 
-def link_of(classroom: Classroom, node: NodeSettings) -> str:
-    """Return the URL for the QR code: the node on the class page, else an ssh:// URL."""
-    shack = classroom.shack
-    if shack and "web" in shack.services:
-        return f"http://{shack.url_host}:{shack.web_port}/#{node.hostname}"
-    login = login_name(node)
-    return f"ssh://{login}{'@' * bool(login)}{url_host(reachable_name(node))}"
-
-
 def _sheet(cells: Sequence[str]) -> str:
     return f'<section class="sheet">\n{"".join(f"{cell}{chr(10)}" for cell in cells)}</section>\n'
 
 
-def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
-    code = segno.make(link_of(classroom, node), error="m", micro=False)
-    picture = code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
-    lines = [f'<div class="host">{html.escape(node.hostname)}</div>']
-    login = login_name(node)
-    where = f"{login}{'@' * bool(login)}{reachable_name(node)}"
-    lines.append(f"<div>{html.escape(where)}</div>")
-    seat = f"seat {node.seat}" if node.seat not in ("", str(number)) else ""
-    lines += [f"<div>{html.escape(text)}</div>" for text in (node.owner, seat) if text]
-    lines.append(f'<div class="small">{html.escape(f"{classroom.name} · {node.profile}")}</div>')
-    size = " long" if len(node.hostname) > LONG_NAME else ""
+def _label(label: Label, paper: LabelSheet) -> str:
+    picture = label.code.svg_inline(border=4, omitsize=True, svgclass=None, lineclass=None)
+    lines = [f'<div class="host">{html.escape(label.host)}</div>']
+    lines += [f"<div>{html.escape(text)}</div>" for text in label.lines]
+    lines.append(f'<div class="small">{html.escape(label.small)}</div>')
+    size = " long" if len(label.host) > LONG_NAME else ""
+    number = f'<div class="number">{label.number}</div>' if paper.numbered else ""
     return (
-        f'<div class="label{size}"><div class="number">{number}</div>'
+        f'<div class="label{size}">{number}'
         f'<div class="words">{"".join(lines)}</div><div class="code">{picture}</div></div>'
     )
 
@@ -123,8 +106,8 @@ def _label(classroom: Classroom, node: NodeSettings, number: int) -> str:
 def _instructions(classroom: Classroom, paper: LabelSheet) -> str:
     count = len(classroom.nodes)
     return html.escape(
-        f"{count} labels for {paper.name} sheets of {paper.columns} by {paper.rows} "
-        f"({paper.example}). Print at 100 %, without margins, headers and footers; "
+        f"{count} labels for {paper.name}, {paper.columns} by {paper.rows} on a page. "
+        "Print at 100 %, without margins, headers and footers; "
         "this line is not printed."
     )
 
@@ -133,7 +116,7 @@ def _style(paper: LabelSheet) -> str:
     width, height = paper.page
     top, left = paper.margin
     label_width, label_height = paper.label
-    code = min(label_height - 3, 26)
+    code = paper.code
     return f"""
 @page {{ size: {width}mm {height}mm; margin: 0; }}
 * {{ box-sizing: border-box; }}
@@ -179,20 +162,17 @@ def write_labels_pdf(page: str, path: Path, search_path: str, reporter: Reporter
     printers = [Path(program) for program in programs if program]
     if not printers:
         raise InputError(
-            "no program to make PDF found",
+            "no program found that prints these letters to PDF",
             f"install chromium or weasyprint, or {_BY_HAND}",
         )
     try:
-        make_folder(path.parent)
         # Not in /tmp or a hidden folder, which Chromium from snap cannot read.
         with tempfile.TemporaryDirectory(
             prefix="rpi-image-labels-", dir=path.parent.absolute(), ignore_cleanup_errors=True
         ) as folder:
             write_file(path, _print_pdf(page, Path(folder), printers, reporter))
     except OSError as error:
-        raise WriteError(
-            f"cannot write {path}: {error.strerror}", "check its permissions"
-        ) from error
+        raise write_error(path, error) from error
 
 
 def _print_pdf(page: str, folder: Path, printers: Sequence[Path], reporter: Reporter) -> bytes:

@@ -247,7 +247,7 @@ def test_an_image_may_be_an_address_or_a_name_under_the_rules_of_build(
         assert done.returncode == 4
         assert f"no checksum for {address[:200]}" in done.stderr
         assert head_of(device, MIB) == GARBAGE
-        done = flash(device, "--image", "tiny", "--profiles", mine, *SAFE, **words)
+        done = flash(device, "--image", "tiny", "--profiles-dir", mine, *SAFE, **words)
         assert done.returncode == 0, done.stderr
         assert f"tiny will be written to {device}" in done.stderr
         given = ("--image", address, "--sha256", digest)

@@ -20,7 +20,7 @@ from imagebuilder.settings.catalog import load_catalogue, load_profiles
 from imagebuilder.settings.load import check_classroom, load_classroom
 from imagebuilder.settings.starter import StarterAnswers, render_starter
 from imagebuilder.shack.exports import EXPORTS
-from imagebuilder.shack.labels import link_of
+from imagebuilder.shack.label_content import link_of
 from tests.fuzz.bytewise import reworded
 from tests.fuzz.target import Target
 from tests.lib.nasty import NASTY

@@ -35,6 +35,9 @@ def test_the_wheel_ships_what_the_program_needs_and_no_more(wheel: Path) -> None
             if file.is_file() and "__pycache__" not in file.parts:
                 assert f"{data}{file.relative_to(ROOT)}" in names, file
     assert not [name for name in names if name.startswith("tests/")]
+    pages = {path.relative_to(ROOT / "man").as_posix() for path in (ROOT / "man").rglob("*.[15]")}
+    shared = {name.partition(".data/data/share/man/")[2] for name in names} - {""}
+    assert shared == pages
     sample = names[f"{data}profiles/sample/hypriot-rpi-sample.img.zst"]
     assert sample <= 200 << 10
     assert wheel.stat().st_size < 1 << 20

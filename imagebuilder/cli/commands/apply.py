@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import dry_run, node_option, node_options, with_console, yes
 from imagebuilder.cli.session import Session
 from imagebuilder.progress import counted
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from imagebuilder.settings.flags import NodeFlags
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("folder", required=False, type=click.Path(path_type=Path, readable=False))
 @node_option
 @node_options

@@ -8,6 +8,7 @@ import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     allow_http,
     allowed,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 out_folder = output_option("Folder for the images.", "build")
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @out_folder
 @chosen_nodes
@@ -74,7 +75,7 @@ def batch(
     return _show(console, run.run(nodes, dry_run=dry_run), _row)
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @out_folder
 @chosen_nodes

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.completion import complete_board, complete_image, complete_profile
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
     allowed,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from imagebuilder.settings.schema.documents import ProfileDocument
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @click.option("--pin", is_flag=True, help="Write what published images are today into FILE.")
 @published_list
@@ -123,12 +125,27 @@ def _report(file: Path, reading: ClassroomReading) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("file", type=PATH, default=Path("classroom.yml"))
 @click.option("--hostnames", metavar="RANGE", help="Hostnames, for example pi-[01-30].")
-@click.option("--profile", metavar="NAME", help="Board family, for example armv7.")
-@click.option("--board", metavar="BOARD", help="Board, for example pi4, instead of the profile.")
-@click.option("--image", metavar="IMAGE", help="Base image: name, file or URL.")
+@click.option(
+    "--profile",
+    metavar="NAME",
+    shell_complete=complete_profile,
+    help="Board family, for example armv7.",
+)
+@click.option(
+    "--board",
+    metavar="BOARD",
+    shell_complete=complete_board,
+    help="Board, for example pi4, instead of the profile.",
+)
+@click.option(
+    "--image",
+    metavar="IMAGE",
+    shell_complete=complete_image,
+    help="Base image: name, file or URL.",
+)
 @click.option("--wifi-ssid", metavar="SSID", help="Wireless network; empty for cable only.")
 @click.option("--wifi-country", metavar="CC", help="Country of the radio rules, for example FR.")
 @click.option("--shack", metavar="ADDRESS", help="Address of your own machine; empty for none.")
@@ -146,14 +163,14 @@ def init(console: Console, file: Path, force: bool, **flags: str | None) -> None
         console.emit({"file": str(file)})
 
 
-@click.command()
+@click.command(cls=Command)
 @with_console
 def schema(console: Console) -> None:
     """Print the JSON Schema of the classroom file, for editors."""
     console.result(classroom_schema().rstrip("\n"))
 
 
-@click.command()
+@click.command(cls=Command)
 @profile_folders
 @with_console
 def profiles(console: Console, folders: tuple[Path, ...]) -> None:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.completion import complete_board, complete_cached, complete_image
+from imagebuilder.cli.help import Command, Group
 from imagebuilder.cli.options import (
     allow_http,
     dry_run,
+    output_options,
     profile_folders,
     published_list,
     with_console,
@@ -40,8 +43,8 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
     return text.lower()
 
 
-@click.command()
-@click.argument("image")
+@click.command(cls=Command)
+@click.argument("image", shell_complete=complete_image)
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
 @published_list
@@ -84,9 +87,15 @@ def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
     }
 
 
-@click.command()
+@click.command(cls=Command)
 @published_list
-@click.option("--board", metavar="BOARD", default="", help="Only for this board, such as pi4.")
+@click.option(
+    "--board",
+    metavar="BOARD",
+    default="",
+    shell_complete=complete_board,
+    help="Only for this board, such as pi4.",
+)
 @click.option("--search", metavar="TEXT", default="", help="Only with these words.")
 @allow_http
 @profile_folders
@@ -152,8 +161,9 @@ def _image(image: CatalogueEntry) -> dict[str, Any]:
     return {"name": image.name, "published": published, **shown}
 
 
-@click.group()
-def cache() -> None:
+@click.group(cls=Group)
+@output_options
+def cache(**_: object) -> None:
     """List, verify or clean the cache of base images.
 
     It is in the cache folder of the platform, or in RPI_IMAGE_CACHE.
@@ -201,7 +211,7 @@ def _row(image: Cached) -> tuple[str, ...]:
 
 
 @cache.command()
-@click.argument("which", nargs=-1)
+@click.argument("which", nargs=-1, shell_complete=complete_cached)
 @click.option("--unfinished", is_flag=True, help="Only files of interrupted runs.")
 @dry_run
 @with_console
@@ -218,7 +228,7 @@ def clean(console: Console, which: tuple[str, ...], unfinished: bool, dry_run: b
 
 
 @cache.command()
-@click.argument("which", nargs=-1)
+@click.argument("which", nargs=-1, shell_complete=complete_cached)
 @with_console
 def verify(console: Console, which: tuple[str, ...]) -> None:
     """Compare images (WHICH: names or digests, by default all) with their digests."""

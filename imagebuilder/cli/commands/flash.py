@@ -14,7 +14,16 @@ from imagebuilder.cli.cards import (
     show_owner,
     show_refusal,
 )
-from imagebuilder.cli.options import chosen_nodes, node_option, node_options, with_console, yes
+from imagebuilder.cli.completion import complete_card, complete_device
+from imagebuilder.cli.help import Command
+from imagebuilder.cli.options import (
+    card_node,
+    node_option,
+    node_options,
+    other_card_nodes,
+    with_console,
+    yes,
+)
 from imagebuilder.cli.process import allow_helpers
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.safety import WritePolicy
@@ -33,10 +42,10 @@ allow_loop = click.option("--allow-loop", is_flag=True, help="Allow loop devices
 allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over 256 GB.")
 
 
-@click.command()
-@click.argument("targets", metavar="DEVICE...", nargs=-1)
-@node_option
-@chosen_nodes
+@click.command(cls=Command)
+@click.argument("targets", metavar="DEVICE...", nargs=-1, shell_complete=complete_device)
+@card_node
+@other_card_nodes
 @node_options
 @yes
 @allow_loop
@@ -64,8 +73,8 @@ def flash(
 ) -> int:
     """Write an image, or nodes of a classroom, to cards, and verify them.
 
-    --image alone is written as it is, compressed or not; without it, the only image in build/. With
-    -c, the next nodes of the roster without a card are written in parallel.
+    An --image alone is written as it is, compressed or not; without it, the only image in build/.
+    With -c, the next nodes of the roster without a card are written in parallel.
     """
     chosen = FlashOptions(**options)
     shown = CardReporter(console=console, options=chosen.card)
@@ -80,7 +89,7 @@ def flash(
         raise
 
 
-@click.command()
+@click.command(cls=Command)
 @allow_loop
 @allow_large
 @with_console
@@ -90,8 +99,13 @@ def devices(console: Console, allow_loop: bool, allow_large: bool) -> None:
     show_devices(judge_devices(policy), console)
 
 
-@click.command()
-@click.argument("target", metavar="DEVICE", type=click.Path(path_type=Path, readable=False))
+@click.command(cls=Command)
+@click.argument(
+    "target",
+    metavar="DEVICE",
+    type=click.Path(path_type=Path, readable=False),
+    shell_complete=complete_card,
+)
 @node_option
 @node_options
 @with_console

@@ -15,6 +15,7 @@ from imagebuilder.boot.firmware import MACHINE_NAMES
 from imagebuilder.build.inspect import ImageReport, inspect_file
 from imagebuilder.build.manifest import manifest_of, plan_as_json
 from imagebuilder.build.node import NodeBuild
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import dry_run, node_options, output_option, with_console
 from imagebuilder.cli.process import allow_helpers
 from imagebuilder.cli.session import Session
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from imagebuilder.settings.flags import NodeFlags
 
 
-@click.command()
+@click.command(cls=Command)
 @node_options
 @output_option("File (.img, .img.xz …), or folder for <hostname>.img.", "build")
 @click.option(
@@ -67,7 +68,7 @@ def build(
         console.note(f"block map: {built.write_bmap()}")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("image", type=click.Path(path_type=Path, readable=False))
 @with_console
 def inspect(console: Console, image: Path) -> None:
@@ -147,7 +148,7 @@ def _pattern(_context: click.Context, _option: click.Parameter, text: str | None
         raise click.BadParameter(f"{text!r} is not a regular expression: {error}") from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("image", type=click.Path(path_type=Path))
 @click.option(
     "--machine",

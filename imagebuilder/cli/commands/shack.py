@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
     classroom_file,
@@ -27,7 +28,8 @@ from imagebuilder.shack import imager
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, shack_of, with_client_keys
-from imagebuilder.shack.labels import SHEETS, write_labels
+from imagebuilder.shack.label_content import DEFAULT_SHEET, SHEETS
+from imagebuilder.shack.labels import write_labels
 from imagebuilder.shack.observe import observe
 from imagebuilder.shack.status import summarise
 
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
     from imagebuilder.shack.observe import Observation
     from imagebuilder.shack.status import ClusterState, NodeStatus
 
+# The words of --paper, from before there was --stock.
+_PAPERS = {"a4": DEFAULT_SHEET, "letter": "5160"}
 _kind = click.option(
     "--kind",
     type=click.Choice(["classic", "swarm-mode"]),
@@ -51,7 +55,7 @@ def _roster(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroo
     return load_roster(file, environment=os.environ, profile_folders=folders, lists=lists)
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @output_option("Folder to write.", "shack")
 @_kind
@@ -78,7 +82,7 @@ def shack(
     _list_files(console, make_shack(whole, output, kind, console, write=not dry_run))
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @click.option(
     "--format",
@@ -142,31 +146,43 @@ def _text(
     return EXPORTS[names[0]].render(classroom, Path.cwd())
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
-@output_option("HTML file, or PDF if chromium or weasyprint is installed.", "labels.html")
+@output_option("PDF or HTML file, by its suffix.", "labels.html")
+@click.option(
+    "--stock",
+    type=click.Choice(list(SHEETS), case_sensitive=False),
+    help=f"Label sheet.  [default: {DEFAULT_SHEET}]",
+)
 @click.option(
     "--paper",
-    type=click.Choice(list(SHEETS)),
-    default="a4",
-    show_default=True,
-    help="Label sheet.",
+    type=click.Choice(list(_PAPERS)),
+    hidden=True,
+    help="Size of the paper instead of --stock.",
 )
 @click.option("--skip", type=click.IntRange(0, 1000), default=0, help="Labels used already.")
 @profile_folders
 @with_console
 def labels(
-    console: Console, file: Path, output: Path, paper: str, skip: int, folders: tuple[Path, ...]
+    console: Console,
+    file: Path,
+    output: Path,
+    stock: str | None,
+    paper: str | None,
+    skip: int,
+    folders: tuple[Path, ...],
 ) -> None:
     """Write a sheet of labels with QR codes for the cards of FILE, in real size."""
     roster = _roster(console, file, folders)
-    search_path = os.environ.get("PATH", os.defpath)
-    sheet = SHEETS[paper]
-    write_labels(roster, output, sheet, skip, search_path=search_path, reporter=console)
+    sheet = SHEETS[stock or _PAPERS.get(paper or "", DEFAULT_SHEET)]
+    search_path, epoch = os.environ.get("PATH", os.defpath), Session(console=console).epoch
+    write_labels(
+        roster, output, sheet, skip, search_path=search_path, epoch=epoch, reporter=console
+    )
     _list_files(console, [output])
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @_kind
 @click.option("--watch", is_flag=True, help="Repeat until every node has joined.")

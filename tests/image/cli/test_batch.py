@@ -392,9 +392,9 @@ def test_one_image_is_built_when_it_changes_and_has_its_sum(
 def test_one_image_is_that_of_the_whole_class(
     program: Callable[..., subprocess.CompletedProcess[str]], one: Path, tmp_path: Path
 ) -> None:
-    done = program("batch", one, "--one-image", "--nodes", "pi-01")
+    done = program("batch", one, "--one-image", "--node", "pi-01")
     assert done.returncode == 2
-    assert "--one-image and --nodes exclude each other" in done.stderr
+    assert "--one-image and --node exclude each other" in done.stderr
     assert not (tmp_path / "build").exists()
 
 

@@ -160,7 +160,7 @@ def test_a_board_chooses_ours_by_their_machines(program: Program, tmp_path: Path
         "images:\n  six: {file: a.img, machines: [armv6l]}\n"
         "  seven: {file: b.img, machines: [armv7l]}\n  any: {file: c.img}\n"
     )
-    found = names(program, "--catalog", path, "--board", "pi2", "--profiles", mine)
+    found = names(program, "--catalog", path, "--board", "pi2", "--profiles-dir", mine)
     assert {"seven", "any"} <= set(found)
     assert "six" not in found
 
@@ -246,8 +246,8 @@ def test_a_classroom_and_a_catalogue_name_their_list(
     mine.mkdir()
     (mine / "images.yml").write_text(f"catalog: {url}\n")
     room.write_text(f"{CLASS}nodes: [{{hostname: a}}]\n")
-    assert emitted(program("check", room, "--json", "--profiles", mine))["ok"]
-    assert NAME in names(program, "--profiles", mine)
+    assert emitted(program("check", room, "--json", "--profiles-dir", mine))["ok"]
+    assert NAME in names(program, "--profiles-dir", mine)
 
 
 def test_a_starter_file_may_name_a_published_image(

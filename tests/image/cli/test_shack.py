@@ -23,12 +23,13 @@ if TYPE_CHECKING:
 # ---- the command
 
 
-def class_file(folder: Path) -> Path:
+def class_file(folder: Path, owner: str = "Ann") -> Path:
     (folder / "base.img").write_bytes(b"")
     file = folder / "classroom.yml"
     file.write_text(
         "profile: armv7\nimage: {file: base.img, unchecked: true}\n"
         "shack: {address: 192.168.2.1}\nnodes:\n  - hostname: pi-[01-30]\n"
+        f"    owner: {owner}\n"
     )
     return file
 
@@ -146,16 +147,61 @@ def test_export_and_labels_from_the_command_line(
     assert rpi_image(["labels", file, "-o", str(tmp_path / "l.doc")]) == 2
 
 
-def test_labels_as_pdf_or_a_hint(
+def test_labels_as_pdf_need_no_other_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    file, out = str(class_file(tmp_path, "Zoë Ζωή Зоя")), tmp_path / "l.pdf"
+    assert rpi_image(["labels", file, "-o", str(out)]) == 0
+    assert out.read_bytes().startswith(b"%PDF")
+
+
+def test_labels_with_other_letters_are_printed_by_a_browser_or_a_hint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("chromium")
-    file, out = str(class_file(tmp_path)), tmp_path / "l.pdf"
+    file, out = str(class_file(tmp_path, OTHER_LETTERS)), tmp_path / "l.pdf"
     assert rpi_image(["labels", file, "-o", str(out)]) == 0
     assert out.read_bytes().startswith(b"%PDF")
+    assert "no 字漢: printing with a browser" in capsys.readouterr().err
     monkeypatch.setenv("PATH", str(tmp_path))
     assert rpi_image(["labels", file, "-o", str(out)]) == 2
     assert "install chromium or weasyprint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["l.pdf", "l.html"])
+def test_labels_into_a_folder_that_is_missing(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "gone" / name
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
+    shown = capsys.readouterr().err.splitlines()
+    assert shown[-2:] == [
+        f"error: cannot write {out}: no folder {out.parent}",
+        "hint: make the folder first",
+    ]
+    assert not out.parent.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ([], "595.28 x 841.89"),
+        (["--stock", "l7651"], "595.28 x 841.89"),
+        (["--stock", "5160"], "612 x 792"),
+        (["--stock", "brother-62"], "175.75 x 82.2"),
+        (["--paper", "letter"], "612 x 792"),
+        (["--paper", "a4"], "595.28 x 841.89"),
+    ],
+)
+def test_the_stock_chooses_the_sheet(options: list[str], size: str, tmp_path: Path) -> None:
+    (pdfinfo,) = need("pdfinfo")
+    out = tmp_path / "l.pdf"
+    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out), *options]) == 0
+    assert f"Page size:       {size} pts" in run(pdfinfo, out)
+
+
+OTHER_LETTERS = "漢字"
 
 
 def printers(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
@@ -176,7 +222,8 @@ def test_where_one_program_fails_the_next_prints_the_labels(
 ) -> None:
     printers(tmp_path, monkeypatch, chromium="exit 1", chrome="exit 0", weasyprint=PRINTS)
     out = tmp_path / "out" / "l.pdf"
-    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 0
+    out.parent.mkdir()
+    assert rpi_image(["labels", str(class_file(tmp_path, OTHER_LETTERS)), "-o", str(out)]) == 0
     assert out.read_bytes() == b"%PDF-1.7\n"
     assert [line.split()[0] for line in called(tmp_path)] == ["chromium", "chrome", "weasyprint"]
     assert list(out.parent.iterdir()) == [out]
@@ -188,7 +235,7 @@ def test_a_browser_that_sees_no_hidden_folder_finds_the_sheet(
 ) -> None:
     printers(tmp_path, monkeypatch, weasyprint=PRINTS)
     monkeypatch.chdir(tmp_path)
-    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", "l.pdf"]) == 0
+    assert rpi_image(["labels", str(class_file(tmp_path, OTHER_LETTERS)), "-o", "l.pdf"]) == 0
     source = Path(called(tmp_path)[0].split()[1]).relative_to(tmp_path)
     assert len(source.parts) == 2
     assert not source.parts[0].startswith(".")
@@ -199,7 +246,7 @@ def test_when_no_program_prints_it_is_said(
 ) -> None:
     printers(tmp_path, monkeypatch, chromium="exit 1", weasyprint="exit 1")
     out = tmp_path / "l.pdf"
-    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
+    assert rpi_image(["labels", str(class_file(tmp_path, OTHER_LETTERS)), "-o", str(out)]) == 7
     assert "chromium, weasyprint failed to make a PDF" in capsys.readouterr().err
     assert not list(tmp_path.glob("rpi-image-labels-*"))
 
@@ -215,5 +262,5 @@ def test_labels_that_cannot_be_written_are_a_write_error(
     (tmp_path / "file").write_text("")
     (tmp_path / "folder.pdf").mkdir()
     out = tmp_path / place
-    assert rpi_image(["labels", str(class_file(tmp_path)), "-o", str(out)]) == 7
+    assert rpi_image(["labels", str(class_file(tmp_path, OTHER_LETTERS)), "-o", str(out)]) == 7
     assert f"cannot write {out}" in capsys.readouterr().err

@@ -18,7 +18,8 @@ from imagebuilder.plan.templates import compile_template
 from imagebuilder.shack.encoders import ssh_path
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import with_identities
-from imagebuilder.shack.labels import SHEETS, render_labels
+from imagebuilder.shack.label_content import SHEETS
+from imagebuilder.shack.labels import render_labels
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.nasty import NASTY
 from tests.lib.shack_folder import written
@@ -169,7 +170,7 @@ def test_the_pages_show_texts_as_texts(templates: tuple[OverlayFile, ...], tmp_p
 
 
 def test_the_labels_show_texts_as_texts(tmp_path: Path) -> None:
-    plain, shown, paper = _Texts(), _Texts(), SHEETS["a4"]
+    plain, shown, paper = _Texts(), _Texts(), SHEETS["l7160"]
     plain.feed(render_labels(make_classroom(tmp_path), paper))
     shown.feed(render_labels(nasty_room(tmp_path), paper))
     assert shown.tags == plain.tags

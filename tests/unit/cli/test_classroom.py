@@ -458,7 +458,7 @@ def test_profiles_as_json_with_a_folder_of_ones_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "pi5.yml").write_text("arch: arm64\nmachines: [aarch64]\n")
-    assert run(["profiles", "--json", "--profiles", str(tmp_path)]) == 0
+    assert run(["profiles", "--json", "--profiles-dir", str(tmp_path)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert [profile["name"] for profile in report["profiles"]] == ["arm64", "armv6", "armv7", "pi5"]
     assert set(report) == {"profiles"}
@@ -474,7 +474,7 @@ def test_images_say_what_they_are_compared_with(
     (tmp_path / "images.yml").write_text(f"catalog: list.json\nimages:\n{text}")
     (tmp_path / "list.json").write_text('{"os_list": []}')
     (tmp_path / "b.img.sha256").touch()
-    assert run(["images", "--profiles", str(tmp_path)]) == 0
+    assert run(["images", "--profiles-dir", str(tmp_path)]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     said = {
         row[0]: row[1:] for row in rows if row and row[0] in {"bare", "beside", "web", "pinned"}
@@ -490,7 +490,7 @@ def test_our_images_are_listed_where_the_published_list_is_bad(
     monkeypatch.setenv("RPI_IMAGE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "images.yml").write_text("catalog: list.json\n")
     (tmp_path / "list.json").write_text("{}")
-    assert run(["images", "--profiles", str(tmp_path)]) == 0
+    assert run(["images", "--profiles-dir", str(tmp_path)]) == 0
     said = capsys.readouterr()
     assert "hypriotos-1.12.3 " in said.out
     assert said.err.startswith(f"warning: {tmp_path}/list.json is not a list of images: ")
@@ -514,7 +514,7 @@ def test_nothing_goes_to_standard_output(
 
 def test_profiles_of_a_wrong_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.yml").write_text("arch: a\nmachine: [b]\n")
-    assert run(["profiles", "--profiles", str(tmp_path)]) == 3
+    assert run(["profiles", "--profiles-dir", str(tmp_path)]) == 3
     said = capsys.readouterr().err
     assert f"{tmp_path}/a.yml:2: machine: unknown key" in said
     assert "did you mean `machines`?" in said

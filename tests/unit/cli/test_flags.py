@@ -75,7 +75,7 @@ def test_every_flag_of_the_contract(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     arguments += ["--wifi-ssid", "shack", "--wifi-passphrase-file", "secret"]
     arguments += ["--wifi-country", "FR", "--registry", "10.0.0.1:5000", "--label", "a=b=c"]
     arguments += ["--label", "d=e", "--overlay", "mine", "--set", "x=0123", "--set", "y="]
-    node = node_of(*arguments, "--profiles", "profiles")
+    node = node_of(*arguments, "--profiles-dir", "profiles")
     assert (node.hostname, node.profile, node.generation) == ("pi-03", "own", "occidentalis")
     assert (node.image.file, node.image.sha256) == (Path("base.img"), CHECKSUM)
     assert node.wifi.networks[0].passphrase.reveal() == "it's $ecret"
@@ -198,7 +198,7 @@ def test_pairs(pair: str) -> None:
         (["--hostname", "a", "--label", "a="], "the value is empty"),
         (["--hostname", "a", "--set", "a-b=c"], "not a variable name"),
         (["--config", "gone.yml"], "no such file"),
-        (["--hostname", "a", "--profiles", "gone"], "no profiles folder"),
+        (["--hostname", "a", "--profiles-dir", "gone"], "no profiles folder"),
     ],
 )
 def test_wrong_values_are_settings_errors(arguments: list[str], words: str) -> None:
@@ -238,7 +238,7 @@ def test_nodes_that_the_roster_lacks(classroom: Path, names: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["batch room.yml --nodes", "diff room.yml --nodes", "flash -c room.yml x --nodes",
+    "command", ["batch room.yml --node", "diff room.yml --node", "flash -c room.yml x --nodes",
                 "flash -c room.yml x --node", "verify -c room.yml x --node"],
 )  # fmt: skip
 def test_an_unset_variable_names_no_node(command: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -115,7 +115,7 @@ def on_windows(folder: Path, *lines: list[str]) -> list[Any]:
 
 RUNS: dict[str, list[str]] = {
     "init": ["init", "new.yml", "--hostnames", "pi-[01-30]", "--wifi-ssid", "", "--shack", "",
-             "--ssh-key", "", "--user", "", "--profile", "armv7", "--no-input"],
+             "--timezone", "", "--ssh-key", "", "--user", "", "--profile", "armv7", "--no-input"],
     "check": ["check", "room.yml", "--json"],
     "schema": ["schema"],
     "profiles": ["profiles"],

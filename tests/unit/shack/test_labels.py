@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from imagebuilder.model import Network, NodeSettings, Shack
-from imagebuilder.shack.labels import SHEETS, link_of, render_labels
+from imagebuilder.shack.label_content import SHEETS, link_of
+from imagebuilder.shack.labels import render_labels
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 
@@ -51,7 +52,7 @@ def test_names_are_words_not_markup() -> None:
     nasty = make_classroom(
         Path("/r"), node(1, owner="<script>alert(1)</script>", seat='"><b>'), name="3<b>"
     )
-    text = render_labels(nasty, SHEETS["a4"])
+    text = render_labels(nasty, SHEETS["l7160"])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "<b>" not in text
@@ -71,14 +72,14 @@ def test_the_code_leads_to_the_class_page_or_to_ssh() -> None:
 
 
 def test_skipped_labels_stay_empty() -> None:
-    text = render_labels(make_classroom(Path("/r")), SHEETS["a4"], skip=20)
+    text = render_labels(make_classroom(Path("/r")), SHEETS["l7160"], skip=20)
     assert text.count('class="label empty"') == 20
     assert text.count("<section") == 2
 
 
 def test_the_same_class_gives_the_same_sheet() -> None:
-    assert render_labels(make_classroom(Path("/r")), SHEETS["a4"]) == render_labels(
-        make_classroom(Path("/r")), SHEETS["a4"]
+    assert render_labels(make_classroom(Path("/r")), SHEETS["l7160"]) == render_labels(
+        make_classroom(Path("/r")), SHEETS["l7160"]
     )
 
 

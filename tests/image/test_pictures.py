@@ -1,0 +1,33 @@
+"""The pictures of the README are what the program prints."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.pictures import FOLDER, RUNS, recorded
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+def words(picture: str) -> str:
+    """Return the text of an SVG, without what places it."""
+    found = re.findall(r"<text [^>]*>([^<]*)</text>", picture)
+    return html.unescape("".join(found)).replace("\xa0", " ")
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_picture_shows_what_the_program_prints(name: str, tmp_path: Path) -> None:
+    picture = (FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert words(picture) == words(recorded(RUNS[name], tmp_path)), "run `make pictures`"
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_picture_is_shown_and_loads_nothing(name: str) -> None:
+    picture = (FOLDER / f"{name}.svg").read_text(encoding="utf-8")
+    assert f"docs/pictures/{name}.svg" in README
+    assert not re.search(r"url\(['\"]?http|href=|<script|@import", picture)
+    assert "pi-03  built" in words(picture)
