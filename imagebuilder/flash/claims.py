@@ -195,6 +195,8 @@ def _entry(content: CardContent, device: Device) -> LedgerEntry:
         card=describe(device).partition(" ")[2].strip("()"),
         config_hash=content.config_hash,
         base_sha256=content.base_sha256,
+        serial=device.serial,
+        settings=content.settings,
         started=_now(),
     )
 

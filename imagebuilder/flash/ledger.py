@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -14,7 +15,7 @@ from imagebuilder.errors import InputError, RefusedError, WriteError
 from imagebuilder.files import hand_over, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
 _HEAD = "# The cards of nodes, written by `rpi-image`. Delete an entry to forget a card.\n"
@@ -31,7 +32,9 @@ class LedgerEntry:
     """The card of one node; times are ISO 8601 with zone, `by` is host:pid of the program.
 
     A card is identified by `config_hash` and `built` (epoch seconds, as text), because a card of an
-    earlier class may have the same configuration.
+    earlier class may have the same configuration. `settings` is what the card was written from, as
+    JSON (`build.wanted`), and empty in ledgers of earlier versions; `serial` is the CID or serial
+    number of the card, or that of its volume.
     """
 
     node: str
@@ -49,6 +52,19 @@ class LedgerEntry:
     finished: str = ""
     error: str = ""
     by: str = ""
+    serial: str = ""
+    settings: str = ""
+
+    @property
+    def recorded(self) -> Mapping[str, str]:
+        """The settings as a mapping; empty if they were not recorded or are not valid."""
+        try:
+            found = json.loads(self.settings) if self.settings else None
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 class Ledger:
@@ -123,6 +139,11 @@ class Ledger:
             ) from error
 
 
+def ledger_of(config: Path) -> Ledger:
+    """Return the ledger of a classroom file, which is stored beside it."""
+    return Ledger(config.with_suffix(".cards.yml"))
+
+
 def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
     """Return the entries of a ledger; ignore unknown keys of later versions.
 
@@ -163,8 +184,14 @@ def render_ledger(entries: list[LedgerEntry]) -> str:
     import yaml  # noqa: PLC0415 - slow, as above
 
     cards = [{k: v for k, v in asdict(entry).items() if v} for entry in entries]
-    body: str = yaml.safe_dump({"cards": cards}, sort_keys=False, allow_unicode=True)
+    body: str = yaml.dump({"cards": cards}, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
     return _HEAD + body
+
+
+def _dumper() -> type[Any]:
+    import yaml  # noqa: PLC0415 - slow, as above
+
+    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def is_alive(entry: LedgerEntry) -> bool:

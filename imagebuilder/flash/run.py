@@ -26,7 +26,7 @@ from imagebuilder.flash.choice import choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
-from imagebuilder.flash.ledger import Ledger, NodeTakenError
+from imagebuilder.flash.ledger import NodeTakenError, ledger_of
 from imagebuilder.flash.station import Station
 from imagebuilder.flash.verify import build_time_of, compare, open_medium
 from imagebuilder.flash.writer import CardOptions
@@ -277,7 +277,7 @@ class FlashRun:
 
     def _claims(self, *, again: bool, named: bool = False) -> CardClaims:
         config, epoch = self.flags.config, self.workspace.epoch
-        ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
+        ledger = ledger_of(config) if config else None
         return CardClaims(ledger, self.prompter, again=again, named=named, epoch=epoch)
 
     def _policy(self, *files: Path) -> WritePolicy:
