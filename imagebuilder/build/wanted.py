@@ -43,6 +43,9 @@ class SettingChange:
     before: str
     after: str
 
+    def __str__(self) -> str:
+        return f"{self.setting}: {self.before or 'not set'} → {self.after or 'not set'}"
+
 
 @dataclass(slots=True)
 class WantedSettings:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
+from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.build.config_hash import ConfigHashes
+from imagebuilder.build.inspect import parse_node_env
 from imagebuilder.build.wanted import WantedSettings, changes_between, wanted_hash
-from imagebuilder.errors import RpiImageError
+from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, is_alive
+from imagebuilder.flash.verify import identify, open_medium
+from imagebuilder.plan.boot_files import read_boot_text
+from imagebuilder.plan.card_layout import NODE_ENV
+from imagebuilder.settings.flags import choose_nodes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
 
     from imagebuilder.build.config_hash import ConfigHash
     from imagebuilder.build.wanted import SettingChange
-    from imagebuilder.flash.ledger import LedgerEntry
+    from imagebuilder.flash.history import CardEvent
+    from imagebuilder.flash.ledger import Ledger, LedgerEntry
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
 
 State = Literal["current", "outdated", "never", "failed", "unknown"]
@@ -45,6 +53,15 @@ class CardState:
         return self.reason or ", ".join(names)
 
 
+@dataclass(frozen=True, slots=True)
+class CardDiff:
+    """How the card of a node differs from the file, and what was written for the node before."""
+
+    hostname: str
+    card: CardState
+    history: tuple[CardEvent, ...]
+
+
 @dataclass(kw_only=True)
 class CardStates:
     """Compares many nodes with their entries.
@@ -66,6 +83,26 @@ class CardStates:
                 for node in classroom.nodes
             }
 
+    def compare(
+        self, classroom: Classroom, ledger: Ledger, node: str = "", card: Path | None = None
+    ) -> CardDiff:
+        """Compare a node with its entry, or a card with the entry that it was written from.
+
+        Raise RpiImageError if there is no such node or no node on the card.
+        """
+        entries = ledger.entries()
+        if card:
+            on_card = node_on_card(card)
+            node = on_card["NODE_HOSTNAME"]
+            found = on_card.get("RPI_IMAGE_HASH", ""), on_card.get("RPI_IMAGE_BUILT", "")
+            entries = tuple(entry for entry in entries if entry.is_on(*found))
+        chosen = replace(classroom, nodes=choose_nodes(classroom, node)[:1])
+        state = self.of(chosen, entries)[chosen.nodes[0].hostname]
+        if card and state.entry is None:
+            reason = "the ledger does not know this card"
+            state = replace(state, state="unknown", reason=reason)
+        return CardDiff(node, state, ledger.history(node))
+
     def _state(
         self, node: NodeSettings, entry: LedgerEntry | None, hashes: ConfigHashes
     ) -> CardState:
@@ -75,6 +112,21 @@ class CardStates:
             return CardState(state="unknown", wanted="", reason=error.message, entry=entry)
         planned = hashes.of(node) if entry and _needs_hash(entry) else None
         return card_state(entry, wanted, planned, secrets_read=self.secrets_read)
+
+
+def node_on_card(path: Path) -> Mapping[str, str]:
+    """Return what a card or its mounted boot partition says about its node.
+
+    Raise ImageError if it has none.
+    """
+    if path.is_dir():
+        found = parse_node_env(read_boot_text(BootFolder(path), NODE_ENV, errors="replace"))
+    else:
+        with open_medium(path) as (_, disk):
+            found = dict(identify(disk).node)
+    if not found.get("NODE_HOSTNAME"):
+        raise ImageError(f"{path} has no node of rpi-image", "see `rpi-image inspect`")
+    return found
 
 
 def _needs_hash(entry: LedgerEntry) -> bool:

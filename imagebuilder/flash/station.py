@@ -76,13 +76,18 @@ def _as_it_is(device: Device) -> Device:
     return device
 
 
+def no_owner(_: Device) -> str:
+    """Return no name: each card becomes the next node."""
+    return ""
+
+
 @dataclass(kw_only=True)
 class Station:
     """One session of the flash station.
 
     `prepare` composes a node for a device and records it in the ledger, `settle` records the
     result. `free` may unmount a medium that was inserted. `roster` has every node of the class, in
-    the order of the printed labels.
+    the order of the printed labels. A card whose `owner` is waiting stays that node.
     """
 
     nodes: Sequence[str]
@@ -93,6 +98,7 @@ class Station:
     policy: WritePolicy
     roster: Sequence[str] = ()
     free: Callable[[Device], Device] = _as_it_is
+    owner: Callable[[Device], str] = no_owner
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
@@ -169,7 +175,15 @@ class Station:
         if reasons := [f"it {refusal.message}" for refusal in refusals(device, self.policy)]:
             self._leave_alone(inserted, "; ".join(reasons))
         elif self._waiting:
-            self._begin(self._waiting.popleft(), inserted, device)
+            self._begin(self._choose(device), inserted, device)
+
+    def _choose(self, device: Device) -> str:
+        """Take the node that the card is from those that wait, else the next one."""
+        owner = self.owner(device)
+        if owner not in self._waiting:
+            return self._waiting.popleft()
+        self._waiting.remove(owner)
+        return owner
 
     def _leave_alone(self, inserted: _Inserted, reason: str) -> None:
         """Warn once for each reason: the medium is checked again each time."""

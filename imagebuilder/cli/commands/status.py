@@ -12,9 +12,10 @@ import click
 from imagebuilder.cli.commands.shack import kind_option, roster_of
 from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with_console
 from imagebuilder.cli.session import Session
-from imagebuilder.errors import NOT_AS_WANTED
+from imagebuilder.errors import NOT_AS_WANTED, InputError
 from imagebuilder.flash.card_state import CardStates
 from imagebuilder.flash.class_status import ClassStatus, watch_class
+from imagebuilder.flash.ledger import ledger_of
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.status import summarise
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.cli.console import Console
+    from imagebuilder.flash.card_state import CardDiff
     from imagebuilder.flash.class_status import NodeOverview
     from imagebuilder.shack.folder import Kind
 
@@ -68,6 +70,41 @@ def status(
     looks = watch_class(roster, file, states, reports, timeout, pause)
     codes = [_show(console, seen, watch=watch) for seen in looks]
     return codes[-1] if check else 0
+
+
+def show_card_diff(
+    console: Console, file: Path, folders: tuple[Path, ...], node: str, card: Path | None
+) -> int:
+    """Print how a card differs from the classroom file; return 0."""
+    if node and card:
+        raise InputError("--node and --card exclude each other", "use one of them")
+    states = CardStates(find=Session(console=console).find, secrets_read=False)
+    found = states.compare(roster_of(console, file, folders), ledger_of(file), node, card)
+    if console.as_json:
+        console.emit(_diff_report(found))
+        return 0
+    changes = found.card.changes
+    if changes:
+        console.table(_DIFF_HEAD, [(c.setting, c.before, c.after) for c in changes])
+    reason = f" ({found.card.reason})" if found.card.reason else ""
+    console.note(f"{found.hostname}: {found.card.state}{reason}")
+    for event in found.history:
+        where = event.card or event.serial or event.device
+        console.detail(f"{event.when} {event.who} {event.state} {where} {event.error}".rstrip())
+    return 0
+
+
+_DIFF_HEAD = ("setting", "on the card", "in the file")
+
+
+def _diff_report(found: CardDiff) -> dict[str, object]:
+    return {
+        "hostname": found.hostname,
+        "card": found.card.state,
+        "reason": found.card.reason,
+        "changes": [asdict(change) for change in found.card.changes],
+        "history": [asdict(event) for event in found.history],
+    }
 
 
 # ---- output

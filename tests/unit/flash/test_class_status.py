@@ -148,6 +148,42 @@ def test_a_card_is_current_until_the_file_changes(
     assert not (tmp_path / "cache").exists()
 
 
+def test_diff_names_the_settings_of_a_node_or_a_card(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RPI_IMAGE_CACHE", str(tmp_path / "cache"))
+    file, card = tmp_path / "room.yml", put_tree(tmp_path / "card", STOCK["firstrun-bookworm"])
+    file.write_text(ROOM)
+    assert rpi_image(["apply", str(card), "-c", str(file), "--node", "pi-02"]) == 0
+    file.write_text(ROOM.replace("Bob", "Eve").replace("battery", "staple"))
+    for words in (["--node", "pi-02"], ["--card", str(card)]):
+        capsys.readouterr()
+        assert rpi_image(["diff", str(file), *words, "-v"]) == 0
+        said = capsys.readouterr()
+        rows = [line.split() for line in said.out.splitlines()[1:]]
+        assert rows == [["owner", "Bob", "Eve"], ["wifi.key.1", "(secret)", "(secret)"]]
+        assert "pi-02: outdated" in said.err
+        assert rpi_image(["diff", str(file), *words, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [c["setting"] for c in found["changes"]] == ["owner", "wifi.key.1"]
+        assert found["history"][0]["state"] == "written"
+
+
+def test_diff_of_a_card_that_the_ledger_does_not_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, card = tmp_path / "room.yml", put_tree(tmp_path / "card", STOCK["firstrun-bookworm"])
+    file.write_text(ROOM)
+    assert rpi_image(["diff", str(file), "--card", str(card)]) == 5
+    assert rpi_image(["diff", str(file), "--node", "pi-09"]) == 2
+    assert rpi_image(["diff", str(file), "--node", "pi-01", "--card", str(card)]) == 2
+    assert rpi_image(["apply", str(card), "-c", str(file), "--node", "pi-02"]) == 0
+    file.with_suffix(".cards.yml").unlink()
+    capsys.readouterr()
+    assert rpi_image(["diff", str(file), "--card", str(card)]) == 0
+    assert "pi-02: unknown (the ledger does not know this card)" in capsys.readouterr().err
+
+
 def test_a_thousand_nodes_take_few_seconds(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
