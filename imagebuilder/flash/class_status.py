@@ -154,6 +154,8 @@ def merge_status(
 def _there(row: NodeStatus | None, *, answered: bool) -> There:
     if row is None or (row.state == "missing" and not answered):
         return "unknown"
+    if row.state == "missing" and row.progress and row.progress.is_fresh:
+        return "booting"
     return _THERE[row.state]
 
 

@@ -180,5 +180,6 @@ def _node_report(node: NodeOverview) -> dict[str, object]:
         "expected_address": seen.expected_address if seen else node.expected_address,
         "arch": seen.arch if seen else "",
         "docker": seen.version if seen else "",
+        "progress": asdict(seen.progress) if seen and seen.progress else None,
         "report": asdict(seen.card) if seen and seen.card else None,
     }

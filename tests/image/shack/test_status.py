@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -330,10 +331,16 @@ def test_a_real_consul_tells_who_joined_and_who_was_unplugged(
                 wait_for(f"{url}/catalog/nodes", "pi-01")
                 wait_for(f"{url}/catalog/nodes", "pi-02")
             put(f"{url}/kv/swarm/10.9.9.9:2375", "10.9.9.9:2375")
+            updated = datetime.now(UTC).isoformat()
+            stage = {"stage": "pulling consul", "percent": 40, "updated": updated}
+            put(f"{url}/kv/rpi-image/nodes/pi-03", json.dumps(stage))
+            put(f"{url}/kv/rpi-image/nodes/pi-01", "not JSON")
             wait_for(f"{url}/health/state/critical", "pi-02", seconds=60)
             _, out, _ = status(capsys, file, "--json")
     rows: dict[str, Any] = {row["hostname"]: row for row in json.loads(out)["nodes"]}
     assert rows["pi-01"]["state"] == "joined"
     assert rows["pi-02"]["findings"][0]["detail"] == "failed in consul"
     assert rows["pi-03"]["findings"][0]["detail"] == "not in consul"
+    assert (rows["pi-03"]["there"], rows["pi-03"]["progress"]["percent"]) == ("booting", 40)
+    assert rows["pi-01"]["progress"] is None
     assert rows["10.9.9.9"]["state"] == "stale-address"

@@ -17,6 +17,7 @@ from imagebuilder.cli.main import run as rpi_image
 from imagebuilder.flash.card_state import CardState, card_state
 from imagebuilder.flash.class_status import ClassStatus, merge_status
 from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, Ledger, LedgerEntry, render_ledger
+from imagebuilder.shack.node_progress import NodeProgress
 from imagebuilder.shack.observe import Observation
 from imagebuilder.shack.status import ClusterState, NodeStatus, StatusNote
 from tests.lib.boot_folders import put_tree
@@ -94,6 +95,16 @@ def test_what_to_do_next() -> None:
         "other-address", "rpi-image status 'my class.yml' --card DEVICE",
     )  # fmt: skip
     assert (third.there, guest.there, guest.card) == ("unknown", "unknown", None)
+
+
+def test_a_node_that_tells_how_far_it_is_is_booting() -> None:
+    said = NodeProgress("pulling consul", 40, is_fresh=True)
+    first, second, _ = overview(
+        replace(row("pi-01", "missing"), progress=said),
+        replace(row("pi-02", "missing"), progress=replace(said, is_fresh=False)),
+    ).nodes
+    assert (first.there, first.detail, first.next) == ("booting", "pulling consul, 40 %", "")
+    assert (second.there, second.detail) == ("missing", "pulling consul, 40 %")
 
 
 def test_everything_is_as_wanted_if_cards_are_current_and_nodes_there() -> None:
