@@ -120,6 +120,9 @@ class WriteError(RpiImageError):
     exit_code = 7
 
 
+# The exit code of `status --check`; it is a result, not an error.
+NOT_AS_WANTED = 8
+
 # What Python raises where foreign bytes are not what our code expects of them.
 _PARSING = (
     ArithmeticError,

@@ -286,10 +286,13 @@ PAGES: Mapping[str, Page] = {
     ),
     "status": Page(
         (
-            ("rpi-image status classroom.yml", "which nodes have joined?"),
-            ("rpi-image status classroom.yml --watch", "until all have"),
+            (
+                "rpi-image status classroom.yml",
+                "the card of each node, whether it is there, and what to do",
+            ),
+            ("rpi-image status classroom.yml --watch", "until all have joined"),
             ("rpi-image status classroom.yml --card /media/ann/bootfs", "and what a card says"),
         ),
-        {"What": "--kind --card", "Output": "--watch --interval --timeout --json"},
+        {"What": "--kind --card", "Output": "--check --watch --interval --timeout --json"},
     ),
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.build.apply import apply_plan, plan_apply
 from imagebuilder.build.boot_folder import BootFolder, may_be_boot_partition
+from imagebuilder.build.wanted import WantedSettings, as_recorded
 from imagebuilder.devices.hotplug import Uevents
 from imagebuilder.devices.volumes import VolumeWatch, eject, refuse_volume
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FolderJob:
-    """One card to write through its folder."""
+    """One card to write through its folder; `settings` is for the ledger."""
 
     device: Device
     volume: Volume
     boot: BootFolder
     plan: ApplyPlan
+    settings: str = ""
 
     @property
     def node(self) -> str:
@@ -141,6 +143,7 @@ class ApplyQueue:
     watch: VolumeWatch = field(default_factory=lambda: VolumeWatch(may_be_boot_partition))
     eject: Callable[[Volume], bool] = eject
     clock: Callable[[], float] = time.monotonic
+    _wanted: WantedSettings = field(init=False, default_factory=WantedSettings)
 
     def run(self, folder: Path | None = None) -> tuple[FolderOutcome, ...]:
         """Write the next node to each card that is inserted, until every node has a card.
@@ -211,4 +214,4 @@ class ApplyQueue:
             raise RefusedError(f"{device.path}: {error.strerror}", "insert it again") from error
         for warning in plan.node.warnings:
             self.prompter.warn(f"{node.hostname}: {warning}")
-        return FolderJob(device, volume, boot, plan)
+        return FolderJob(device, volume, boot, plan, as_recorded(self._wanted.of(node)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.build.apply import apply_plan, check_boot_folder, plan_apply
 from imagebuilder.build.boot_folder import BootFolder
+from imagebuilder.build.wanted import WantedSettings, as_recorded
 from imagebuilder.devices.volumes import (
     Volume,
     eject,
@@ -18,7 +19,7 @@ from imagebuilder.devices.volumes import (
 )
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.flash.choice import choose_card_nodes
-from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
+from imagebuilder.flash.ledger import FAILED, WRITTEN, LedgerEntry, ledger_of
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.build.apply import ApplyPlan
+    from imagebuilder.flash.ledger import Ledger
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.flags import NodeFlags
@@ -57,12 +59,13 @@ class ApplyOptions:
 
 @dataclass(frozen=True, slots=True)
 class MountedCard:
-    """A card with the plan of its node."""
+    """A card with the plan of its node; `settings` is for the ledger."""
 
     volume: Volume
     serial: str
     boot: BootFolder
     plan: ApplyPlan
+    settings: str = ""
 
 
 @dataclass(kw_only=True)
@@ -82,10 +85,12 @@ class ApplyRun:
         refuse_volume(volume, this_machine=self.options.this_machine)
         boot = BootFolder(volume.folder, keeps_unlinked=volume.keeps_unlinked)
         check_boot_folder(boot)
-        plan = plan_apply(boot, self._node(), self.workspace.epoch)
+        node = self._node()
+        plan = plan_apply(boot, node, self.workspace.epoch)
         for warning in plan.node.warnings:
             self.prompter.warn(warning)
-        return MountedCard(volume, serial_of(volume), boot, plan)
+        settings = as_recorded(WantedSettings().of(node))
+        return MountedCard(volume, serial_of(volume), boot, plan, settings)
 
     def write(self, card: MountedCard) -> bool:
         """Write the plan of a card and record it; return whether the card was ejected."""
@@ -135,7 +140,7 @@ class ApplyRun:
 
     def _ledger(self) -> Ledger | None:
         config = self.flags.config
-        return Ledger(config.with_suffix(".cards.yml")) if config else None
+        return ledger_of(config) if config else None
 
     def _entry(self, card: MountedCard) -> LedgerEntry:
         return LedgerEntry(
@@ -143,6 +148,8 @@ class ApplyRun:
             state="",
             device=str(card.volume.folder.absolute()),
             card=card.serial,
+            serial=card.serial,
+            settings=card.settings,
             config_hash=card.plan.node.config_hash,
             built=str(self.workspace.epoch),
             bytes_written=sum(c.size_bytes for c in card.plan.changes if c.status != "same"),

@@ -14,8 +14,9 @@ from imagebuilder.model import BaseImage, ImageSource
 from imagebuilder.settings.flags import choose_nodes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from imagebuilder.devices.device import Device
     from imagebuilder.images.cache import Cache
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
@@ -33,6 +34,18 @@ def choose_card_nodes(classroom: Classroom, names: str) -> tuple[NodeSettings, .
     if twice := [name for name, count in times.items() if count > 1]:
         raise RefusedError(f"{', '.join(twice)} is given twice", "use each node once")
     return nodes
+
+
+def choose_by_card(
+    devices: Sequence[Device], names: Sequence[str], owner: Callable[[Device], str]
+) -> list[str]:
+    """Return the names in the order of the devices: a card keeps its node if that is chosen."""
+    left, kept = list(names), list[str]()
+    for device in devices:
+        name = owner(device)
+        kept.append(name if name in left else "")
+        left = [other for other in left if other != name]
+    return [name or left.pop(0) for name in kept] + left
 
 
 def choose_image(flags: NodeFlags, obtain: Obtain, prompter: Prompter, cache: Cache) -> BaseImage:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder.build.inspect import inspect_folder
+from imagebuilder.build.wanted import changes_between
 from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.files import has_folder
@@ -40,6 +41,7 @@ class CardClaims:
     """The claims of one run on nodes and cards; without a ledger nothing is recorded.
 
     `again` allows nodes that have a card and cards of other nodes; `named` only such nodes.
+    `outdated` has nodes whose card may be written again, with its entry when that was decided.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class CardClaims:
         again: bool,
         named: bool = False,
         epoch: int = 0,
+        outdated: Mapping[str, LedgerEntry] | None = None,
     ) -> None:
         self._ledger = ledger
         self._epoch = epoch
@@ -57,13 +60,14 @@ class CardClaims:
         self._again = again
         self._named = named
         self._rewrites = again or named
+        self._outdated = outdated or {}
         self._claims: dict[str, _Claim] = {}
         self._written: set[str] = set()
 
     def pending(self, names: Sequence[str]) -> tuple[str, ...]:
         """Return the nodes without a card. Raise RefusedError if there is none."""
         done = self._ledger.done() if self._ledger and not self._rewrites else frozenset()
-        left = tuple(name for name in names if name not in done)
+        left = tuple(name for name in names if name not in done or name in self._outdated)
         if not left:
             raise RefusedError("every node has a card", "use --again to write them again")
         return left
@@ -81,8 +85,9 @@ class CardClaims:
         if self._ledger is None:
             return
         owner = self._owner_of(content, device)
-        last = self._ledger.last(content.node, again=self._rewrites)
-        if self._named and last and last.state == WRITTEN and owner != last:
+        outdated = self._outdated.get(content.node)
+        last = self._ledger.last(content.node, again=self._rewrites, outdated=outdated)
+        if (self._named or outdated) and last and last.state == WRITTEN and owner != last:
             where = f"{last.card or last.device} on {last.finished}"
             self._reporter.warn(f"{last.node} was written to {where}: it will have two cards")
 
@@ -93,11 +98,19 @@ class CardClaims:
         owner = self._owner_of(content, device)
         entry = replace(_entry(content, device), built=str(self._epoch))
         try:
-            before = self._ledger.claim(entry, again=self._rewrites)
+            outdated = self._outdated.get(content.node)
+            before = self._ledger.claim(entry, again=self._rewrites, outdated=outdated)
         except WriteError as error:
             hint = f"{error.hint}; nothing was written to {device.path}"
             raise WriteError(error.message, hint) from error
         self._claims[content.node] = _Claim(entry=entry, before=before, owner=owner)
+        if owner:
+            self._reporter.note(f"{device.path} was {owner.node}: {_difference(owner, entry)}")
+
+    def owner_name(self, device: Device) -> str:
+        """Return the node that the ledger knows a card as; empty if it does not."""
+        owner = self._owner(device)
+        return owner.node if owner else ""
 
     def _owner_of(self, content: Content, device: Device) -> LedgerEntry | None:
         """Return the owner of a card. Raise RefusedError if it must not be overwritten."""
@@ -157,7 +170,7 @@ class CardClaims:
             return None
         found = node.get("RPI_IMAGE_HASH", ""), node.get("RPI_IMAGE_BUILT", "")
         known = [*(claim.before for claim in self._claims.values()), *self._entries()]
-        return next((entry for entry in known if entry and _is_on(entry, *found)), None)
+        return next((entry for entry in known if entry and entry.is_on(*found)), None)
 
     def _entries(self) -> tuple[LedgerEntry, ...]:
         return self._ledger.entries() if self._ledger else ()
@@ -170,18 +183,20 @@ def _node_on(card: Path) -> Mapping[str, str]:
         return identify(disk).node
 
 
+def _difference(before: LedgerEntry, after: LedgerEntry) -> str:
+    """Return what a card that is written again will change, setting by setting."""
+    if not before.recorded:
+        return f"written {before.finished}"
+    changes = changes_between(before.recorded, after.recorded)
+    return "; ".join(map(str, changes)) or "no setting changes"
+
+
 def _restore(ledger: Ledger, claim: _Claim) -> None:
     """Restore the previous entry; the card was not changed."""
     if claim.before:
-        ledger.settle(claim.before)
+        ledger.restore(claim.before)
     else:
         ledger.forget(claim.entry.node)
-
-
-def _is_on(entry: LedgerEntry, config_hash: str, built: str) -> bool:
-    """Return whether a card with this configuration is the card of an entry."""
-    same = bool(config_hash) and entry.config_hash == config_hash
-    return same and entry.state == WRITTEN and entry.built in ("", built)
 
 
 def _overwritten(claim: _Claim) -> tuple[LedgerEntry | None, str]:
@@ -201,6 +216,8 @@ def _entry(content: Content, device: Device) -> LedgerEntry:
         card=describe(device).partition(" ")[2].strip("()"),
         config_hash=content.config_hash,
         base_sha256=content.base_sha256,
+        serial=device.serial,
+        settings=content.settings,
         started=_now(),
     )
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from imagebuilder.build.compose import Composer
+    from imagebuilder.build.wanted import WantedSettings
     from imagebuilder.devices.device import Device
     from imagebuilder.disk.extent import Extent
     from imagebuilder.model import BaseImage, ImageSource, NodeSettings
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class CardContent:
-    """The content of a card, for any device that is large enough."""
+    """The content of a card, for any device that is large enough.
+
+    `settings` is what a node was made from, for the ledger.
+    """
 
     source: PatchedImage
     write_set: tuple[Extent, ...]
@@ -38,6 +42,7 @@ class CardContent:
     config_hash: str = ""
     base_sha256: str = ""
     warnings: tuple[str, ...] = ()
+    settings: str = ""
 
     def job(self, device: Device) -> CardJob:
         """Return the job that writes the content to a device."""
@@ -59,6 +64,7 @@ class CardContents:
     reporter: Reporter = SILENT
     _stack: ExitStack = field(init=False, default_factory=ExitStack)
     _composers: dict[Path, Composer] = field(init=False, default_factory=dict)
+    _wanted: WantedSettings | None = field(init=False, default=None)
 
     def __enter__(self) -> Self:
         return self
@@ -97,7 +103,15 @@ class CardContents:
             config_hash=composition.plan.config_hash,
             base_sha256=base.sha256,
             warnings=composition.plan.warnings,
+            settings=self._settings_of(settings),
         )
+
+    def _settings_of(self, settings: NodeSettings) -> str:
+        # Imported here for the same reason as the composer.
+        from imagebuilder.build.wanted import WantedSettings, as_recorded  # noqa: PLC0415
+
+        self._wanted = self._wanted or WantedSettings()
+        return as_recorded(self._wanted.of(settings))
 
     def _composer(self, base: BaseImage) -> Composer:
         # Imported here because Jinja2 is slow and not needed for an image as it is.

@@ -25,6 +25,10 @@ class Content(Protocol):
     def base_sha256(self) -> str:
         """The digest of the base image; empty if it is not known."""
 
+    @property
+    def settings(self) -> str:
+        """What the node was made from, for the ledger; empty for an image as it is."""
+
 
 class Job(Protocol):
     """One card to write."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
 from imagebuilder.files import hand_over, write_file
+from imagebuilder.flash.history import CardEvent, append_event, read_history, user_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 WRITING, WRITTEN, FAILED = "writing", "written", "failed"
 _HEAD = "# The cards of nodes, written by `rpi-image`. Delete an entry to forget a card.\n"
@@ -31,7 +33,9 @@ class LedgerEntry:
     """The card of one node; times are ISO 8601 with zone, `by` is host:pid of the program.
 
     A card is identified by `config_hash` and `built` (epoch seconds, as text), because a card of an
-    earlier class may have the same configuration.
+    earlier class may have the same configuration. `settings` is what the card was written from, as
+    JSON (`build.wanted`), and empty in ledgers of earlier versions; `serial` is the CID or serial
+    number of the card, or that of its volume.
     """
 
     node: str
@@ -49,6 +53,24 @@ class LedgerEntry:
     finished: str = ""
     error: str = ""
     by: str = ""
+    serial: str = ""
+    settings: str = ""
+
+    def is_on(self, config_hash: str, built: str) -> bool:
+        """Return whether a card with this configuration is the card of this entry."""
+        same = bool(config_hash) and self.config_hash == config_hash
+        return same and self.state == WRITTEN and self.built in ("", built)
+
+    @property
+    def recorded(self) -> Mapping[str, str]:
+        """The settings as a mapping; empty if they were not recorded or are not valid."""
+        try:
+            found = json.loads(self.settings) if self.settings else None
+        except (ValueError, RecursionError):
+            return {}
+        if not isinstance(found, dict):
+            return {}
+        return {key: value for key, value in found.items() if isinstance(value, str)}
 
 
 class Ledger:
@@ -75,31 +97,60 @@ class Ledger:
         """Return the nodes that are written, or being written by a running program."""
         return frozenset(e.node for e in self.entries() if e.state == WRITTEN or is_alive(e))
 
-    def last(self, node: str, *, again: bool = False) -> LedgerEntry | None:
-        """Return the entry of a node. Raise NodeTakenError if `claim` would."""
-        return _last(self.entries(), node, again=again)
+    @property
+    def history_path(self) -> Path:
+        """The file with every card that was written, beside the ledger."""
+        return self.path.with_suffix(".jsonl")
 
-    def claim(self, entry: LedgerEntry, *, again: bool = False) -> LedgerEntry | None:
+    def history(self, node: str = "") -> tuple[CardEvent, ...]:
+        """Return what was written, of one node or of all, oldest first."""
+        return read_history(self.history_path, node)
+
+    def last(
+        self, node: str, *, again: bool = False, outdated: LedgerEntry | None = None
+    ) -> LedgerEntry | None:
+        """Return the entry of a node. Raise NodeTakenError if `claim` would."""
+        return _last(self.entries(), node, again=again, outdated=outdated)
+
+    def claim(
+        self, entry: LedgerEntry, *, again: bool = False, outdated: LedgerEntry | None = None
+    ) -> LedgerEntry | None:
         """Record that a node is being written; return its previous entry.
 
-        Raise NodeTakenError if it is being written or has a card.
+        Raise NodeTakenError if it is being written, or has a card that is not the `outdated` one.
         """
         with self._changing() as entries:
-            last = _last(entries, entry.node, again=again)
+            last = _last(entries, entry.node, again=again, outdated=outdated)
             _put(entries, replace(entry, state=WRITING, by=_myself()))
         return last
 
     def settle(self, entry: LedgerEntry, lost: LedgerEntry | None = None, why: str = "") -> None:
         """Record the result; mark the entry `lost`, whose card was overwritten, as failed."""
         with self._changing() as entries:
-            if lost in entries:
-                _put(entries, replace(lost, state=FAILED, error=why))
+            gone = replace(lost, state=FAILED, error=why) if lost and lost in entries else None
+            for changed in filter(None, (gone, entry)):
+                _put(entries, changed)
+        self._note(*filter(None, (gone, entry)))
+
+    def restore(self, entry: LedgerEntry) -> None:
+        """Put back the previous entry of a node whose card was not changed."""
+        with self._changing() as entries:
             _put(entries, entry)
 
     def forget(self, node: str) -> None:
         """Remove the entry of a node."""
         with self._changing() as entries:
             entries[:] = [entry for entry in entries if entry.node != node]
+
+    def _note(self, *entries: LedgerEntry) -> None:
+        try:
+            for entry in entries:
+                append_event(self.history_path, event_of(entry))
+        except OSError as error:
+            raise WriteError(
+                f"cannot write {self.history_path}: {error.strerror}",
+                "free some space, or fix its permissions; the ledger itself was written",
+            ) from error
 
     @contextmanager
     def _changing(self) -> Iterator[list[LedgerEntry]]:
@@ -121,6 +172,27 @@ class Ledger:
                 f"cannot write {self.path}: {error.strerror}",
                 "free some space, or fix its permissions",
             ) from error
+
+
+def ledger_of(config: Path) -> Ledger:
+    """Return the ledger of a classroom file, which is stored beside it."""
+    return Ledger(config.with_suffix(".cards.yml"))
+
+
+def event_of(entry: LedgerEntry) -> CardEvent:
+    """Return the event that an entry of the ledger describes."""
+    return CardEvent(
+        when=entry.finished or entry.started,
+        who=user_name(),
+        node=entry.node,
+        state=entry.state,
+        config_hash=entry.config_hash,
+        card=entry.card,
+        serial=entry.serial,
+        device=entry.device,
+        slot=entry.slot,
+        error=entry.error,
+    )
 
 
 def parse_ledger(text: str, name: str) -> tuple[LedgerEntry, ...]:
@@ -163,8 +235,14 @@ def render_ledger(entries: list[LedgerEntry]) -> str:
     import yaml  # noqa: PLC0415 - slow, as above
 
     cards = [{k: v for k, v in asdict(entry).items() if v} for entry in entries]
-    body: str = yaml.safe_dump({"cards": cards}, sort_keys=False, allow_unicode=True)
+    body: str = yaml.dump({"cards": cards}, Dumper=_dumper(), sort_keys=False, allow_unicode=True)
     return _HEAD + body
+
+
+def _dumper() -> type[Any]:
+    import yaml  # noqa: PLC0415 - slow, as above
+
+    return getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def is_alive(entry: LedgerEntry) -> bool:
@@ -185,9 +263,12 @@ def is_alive(entry: LedgerEntry) -> bool:
     return True
 
 
-def _last(entries: Iterable[LedgerEntry], node: str, *, again: bool) -> LedgerEntry | None:
+def _last(
+    entries: Iterable[LedgerEntry], node: str, *, again: bool, outdated: LedgerEntry | None
+) -> LedgerEntry | None:
     last = next((entry for entry in entries if entry.node == node), None)
-    if last and (is_alive(last) or (last.state == WRITTEN and not again)):
+    rewrites = again or (last is not None and last == outdated)
+    if last and (is_alive(last) or (last.state == WRITTEN and not rewrites)):
         raise _taken(last)
     return last
 

@@ -7,6 +7,7 @@ import os
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.devices.blockdev import unmounted
@@ -22,29 +23,33 @@ from imagebuilder.devices.targets import (
 )
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.files import has_file, has_folder
-from imagebuilder.flash.choice import choose_card_nodes, choose_image
+from imagebuilder.flash.card_state import TO_WRITE, CardStates
+from imagebuilder.flash.choice import choose_by_card, choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
-from imagebuilder.flash.ledger import Ledger, NodeTakenError
-from imagebuilder.flash.station import Station
+from imagebuilder.flash.ledger import NodeTakenError, ledger_of
+from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
 from imagebuilder.flash.writer import CardOptions
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from imagebuilder.devices.device import Device
     from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.flasher import CardOutcome
+    from imagebuilder.flash.ledger import LedgerEntry
     from imagebuilder.flash.verify import Comparison
     from imagebuilder.flash.writer import CardJob
     from imagebuilder.images.cache import Cache
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
     from imagebuilder.progress import Prompter, Reporter
     from imagebuilder.settings.flags import NodeFlags
+
+    _Entries = Mapping[str, LedgerEntry | None]
 
 
 class Workspace(Protocol):
@@ -81,6 +86,7 @@ class FlashOptions:
     unmount: bool = False
     again: bool = False
     queue: bool = False
+    outdated: bool = False
     stall_seconds: float = STALL_SECONDS
 
     @property
@@ -90,9 +96,14 @@ class FlashOptions:
 
     @property
     def card(self) -> CardOptions:
-        """The options for writing cards; the flash station always ejects."""
+        """The options for writing cards; the flash station always ejects.
+
+        An outdated card mostly has the same base, which is not written again.
+        """
         return CardOptions(
-            reuse=self.reuse, verify=not self.no_verify, eject=self.eject or self.queue
+            reuse=self.reuse or self.outdated,
+            verify=not self.no_verify,
+            eject=self.eject or self.queue,
         )
 
     @property
@@ -104,6 +115,8 @@ class FlashOptions:
         """Raise InputError if flags exclude each other or have no valid value."""
         if self.node and self.nodes:
             raise InputError("--node and --nodes exclude each other", "use one of them")
+        if self.again and self.outdated:
+            raise InputError("--again and --outdated exclude each other", "use one of them")
         if not self.stall_seconds > 0:  # click accepts "nan", for which every comparison is false
             raise InputError(f"--stall-seconds is {self.stall_seconds:g}", "use a number above 0")
 
@@ -169,10 +182,15 @@ class FlashRun:
         return self._flash([content] * len(devices), devices, self._claims(again=True))
 
     def _write_nodes(self, devices: tuple[Device, ...], contents: CardContents) -> FlashResult:
-        _, nodes = self._nodes()
+        _, nodes, outdated = self._chosen()
         named = bool(self.options.node or self.flags.hostname)
-        claims = self._claims(again=self.options.again, named=named)
+        if not nodes:
+            return self._nothing_to_write()
+        claims = self._claims(again=self.options.again, named=named, outdated=outdated)
         order = claims.free_nodes(nodes, len(devices))
+        if self.options.outdated:
+            names = choose_by_card(devices, [node.hostname for node in order], claims.owner_name)
+            order = deque(sorted(order, key=lambda node: names.index(node.hostname)))
         chosen = [(device, order.popleft()) for device in devices]
         # Without names, a node that is taken is replaced by the next free one.
         spare = deque() if self.options.names else order
@@ -217,8 +235,10 @@ class FlashRun:
         """
         if not self.flags.config:
             raise InputError("the flash station needs a roster", "use -c FILE")
-        classroom, nodes = self._nodes()
-        claims = self._claims(again=self.options.again)
+        classroom, nodes, outdated = self._chosen()
+        if not nodes:
+            return self._nothing_to_write()
+        claims = self._claims(again=self.options.again, outdated=outdated)
         names = claims.pending([node.hostname for node in nodes])
         waiting = [node for node in nodes if node.hostname in names]
         prepare_access()
@@ -261,6 +281,7 @@ class FlashRun:
             settle=claims.end,
             policy=self._policy(),
             reporter=self.prompter,
+            owner=claims.owner_name if self.options.outdated else no_owner,
         )
 
     def _compose(self, node: NodeSettings, device: Device, contents: CardContents) -> CardContent:
@@ -272,14 +293,41 @@ class FlashRun:
         refuse(device, replace(policy, image_bytes=content.source.size_bytes))
         return content
 
-    def _nodes(self) -> tuple[Classroom, tuple[NodeSettings, ...]]:
+    def _chosen(self) -> tuple[Classroom, tuple[NodeSettings, ...], _Entries]:
+        """Return the classroom, the nodes to write, and the entries of those to write again."""
         classroom = self.workspace.classroom(self.flags)
-        return classroom, choose_card_nodes(classroom, self.options.names)
+        nodes = choose_card_nodes(classroom, self.options.names)
+        if not self.options.outdated:
+            return classroom, nodes, {}
+        entries = self._outdated(classroom, nodes)
+        return classroom, tuple(node for node in nodes if node.hostname in entries), entries
 
-    def _claims(self, *, again: bool, named: bool = False) -> CardClaims:
+    def _outdated(self, classroom: Classroom, nodes: Sequence[NodeSettings]) -> _Entries:
+        """Return the nodes whose cards are not as in the file, with their entries."""
+        if not self.flags.config:
+            raise InputError("--outdated needs a roster", "use -c FILE")
+        chosen = replace(classroom, nodes=tuple(nodes))
+        entries = ledger_of(self.flags.config).entries()
+        states = CardStates(find=self.workspace.obtain).of(chosen, entries)
+        return {name: card.entry for name, card in states.items() if card.state in TO_WRITE}
+
+    def _nothing_to_write(self) -> FlashResult:
+        self.prompter.note("every card is current")
+        return FlashResult((), 0)
+
+    def _claims(
+        self,
+        *,
+        again: bool,
+        named: bool = False,
+        outdated: _Entries = MappingProxyType({}),
+    ) -> CardClaims:
         config, epoch = self.flags.config, self.workspace.epoch
-        ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
-        return CardClaims(ledger, self.prompter, again=again, named=named, epoch=epoch)
+        ledger = ledger_of(config) if config else None
+        rewritten = {name: entry for name, entry in outdated.items() if entry}
+        return CardClaims(
+            ledger, self.prompter, again=again, named=named, epoch=epoch, outdated=rewritten
+        )
 
     def _policy(self, *files: Path) -> WritePolicy:
         """Return what the user allows, and what must not be overwritten."""

@@ -76,6 +76,11 @@ def _as_it_is(device: Device) -> Device:
     return device
 
 
+def no_owner(_: Device) -> str:
+    """Return no name: each card becomes the next node."""
+    return ""
+
+
 @dataclass(kw_only=True)
 class Station(Generic[JobT, OutcomeT]):
     """One session of the flash station.
@@ -83,7 +88,7 @@ class Station(Generic[JobT, OutcomeT]):
     `prepare` composes a node for a device and records it in the ledger, `settle` records the
     result. `free` may unmount a medium that was inserted; without a `policy` all media of `look`
     may be written. `roster` has every node of the class, in the order of the printed labels,
-    `owners` who gets which.
+    `owners` who gets which. A card whose `owner` is waiting stays that node.
     """
 
     nodes: Sequence[str]
@@ -95,6 +100,7 @@ class Station(Generic[JobT, OutcomeT]):
     roster: Sequence[str] = ()
     owners: Mapping[str, str] = field(default_factory=dict)
     free: Callable[[Device], Device] = _as_it_is
+    owner: Callable[[Device], str] = no_owner
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
@@ -172,7 +178,15 @@ class Station(Generic[JobT, OutcomeT]):
         if reasons := [f"it {refusal.message}" for refusal in found]:
             self._leave_alone(inserted, "; ".join(reasons))
         elif self._waiting:
-            self._begin(self._waiting.popleft(), inserted, device)
+            self._begin(self._choose(device), inserted, device)
+
+    def _choose(self, device: Device) -> str:
+        """Take the node that the card is from those that wait, else the next one."""
+        owner = self.owner(device)
+        if owner not in self._waiting:
+            return self._waiting.popleft()
+        self._waiting.remove(owner)
+        return owner
 
     def _leave_alone(self, inserted: _Inserted, reason: str) -> None:
         """Warn once for each reason: the medium is checked again each time."""

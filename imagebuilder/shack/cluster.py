@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests  # noqa: TID251 - one of the two modules that use HTTP
@@ -20,6 +22,7 @@ from imagebuilder.images.http_client import WatchedAdapter
 from imagebuilder.plan.card_layout import STATUS
 from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.keystore import client_bundle
+from imagebuilder.shack.node_progress import PREFIX, NodeProgress, parse_progress
 from imagebuilder.shack.services import swarm_path, uses_tls
 from imagebuilder.shack.status import NAMELESS, ClusterState, Engine, Member, PiReport, host_of
 
@@ -43,6 +46,7 @@ MOST_VALUES = 2_000_000
 # Results for a 404: a key that does not exist yet, or a path that a replacement of consul lacks.
 _NOBODY: tuple[str, ...] = ()
 _NO_CHECKS: list[dict[str, Any]] = []
+_NO_PROGRESS: dict[str, NodeProgress] = {}
 _UNTOLD = "untold"
 
 # What parsing an unexpected answer can raise.
@@ -85,15 +89,8 @@ def ask_shack(
         try:
             engines = _ask_manager(http, shack, client)
         except SourceError as error:
-            return ClusterState(
-                cluster_state.leader,
-                cluster_state.members,
-                registered=cluster_state.registered,
-                manager_error=error.message,
-            )
-    return ClusterState(
-        cluster_state.leader, cluster_state.members, engines, cluster_state.registered
-    )
+            return replace(cluster_state, manager_error=error.message)
+    return replace(cluster_state, engines=engines)
 
 
 def _ask_consul(http: _JsonClient, url: str, swarm_path: str) -> ClusterState:
@@ -111,7 +108,10 @@ def _ask_consul(http: _JsonClient, url: str, swarm_path: str) -> ClusterState:
         ),
     )
     registered = http.get(url, f"/v1/kv/{swarm_path}/?recurse", parse_registered, absent=_NOBODY)
-    return ClusterState("" if leader == _UNTOLD else leader, members, registered=registered)
+    told = partial(parse_progress, now=datetime.now(UTC))
+    progress = http.get(url, f"/v1/kv/{PREFIX}?recurse", told, absent=_NO_PROGRESS)
+    leader = "" if leader == _UNTOLD else leader
+    return ClusterState(leader, members, registered=registered, progress=progress)
 
 
 def _ask_manager(

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """The result of one query; without an answer `state` is None, without cards `rows` as well."""
+    """The result of one query; without an answer `state` is None and `rows` has only cards."""
 
     state: ClusterState | None
-    rows: tuple[NodeStatus, ...] | None
+    rows: tuple[NodeStatus, ...]
     warning: str = ""
 
 
@@ -43,32 +43,30 @@ def observe(
 ) -> Iterator[Observation]:
     """Yield one query of the class; with an interval repeat it until all nodes have joined.
 
-    If the shack does not answer, warn if there are cards or an interval, else raise SourceError.
+    A shack that does not answer is a warning. A class without a shack is not queried.
     """
     while True:
-        try:
-            seen = _look(classroom, cards, timeout_seconds)
-        except SourceError as error:
-            if not cards and interval_seconds is None:
-                raise
-            seen = _without_shack(classroom, cards, error)
-        yield seen
-        if interval_seconds is None or everyone_joined(classroom, seen.rows or ()):
+        yield (seen := _look(classroom, cards, timeout_seconds))
+        if interval_seconds is None or everyone_joined(classroom, seen.rows):
             return
         time.sleep(interval_seconds)
 
 
 def _look(classroom: Classroom, cards: Sequence[PiReport], timeout_seconds: float) -> Observation:
-    state = gather(classroom, timeout_seconds=timeout_seconds)
+    if classroom.shack is None:
+        return _without_shack(classroom, cards)
+    try:
+        state = gather(classroom, timeout_seconds=timeout_seconds)
+    except SourceError as error:
+        return _without_shack(classroom, cards, error.message)
     warning = _manager_warning(classroom, state)
     return Observation(state, compare(classroom, state, cards), warning)
 
 
 def _without_shack(
-    classroom: Classroom, cards: Sequence[PiReport], error: SourceError
+    classroom: Classroom, cards: Sequence[PiReport], warning: str = ""
 ) -> Observation:
-    rows = with_cards(classroom, (), cards, shack_answers=False) if cards else None
-    return Observation(None, rows, error.message)
+    return Observation(None, with_cards(classroom, (), cards, shack_answers=False), warning)
 
 
 def _manager_warning(classroom: Classroom, state: ClusterState) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.shack.node_progress import NodeProgress
 
 State = Literal["joined", "missing", "unknown", "wrong-arch", "stale-address", "unhealthy"]
 
@@ -55,7 +56,7 @@ class Engine:
 class ClusterState:
     """The answers of the shack; `engines` is None if the manager did not answer.
 
-    `leader` is empty if it is not known.
+    `leader` is empty if it is not known; `progress` is what nodes tell of themselves, by hostname.
     """
 
     leader: str
@@ -63,6 +64,7 @@ class ClusterState:
     engines: tuple[Engine, ...] | None = None
     registered: tuple[str, ...] = ()
     manager_error: str = ""
+    progress: Mapping[str, NodeProgress] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class NodeStatus:
     arch: str = ""
     version: str = ""
     card: PiReport | None = None
+    progress: NodeProgress | None = None
 
     @property
     def state(self) -> State:
@@ -112,8 +115,10 @@ class NodeStatus:
 
     @property
     def detail(self) -> str:
-        """The details of all notes."""
-        return "; ".join(note.detail for note in self.notes if note.detail)
+        """The details of all notes, and how far the node says that it is."""
+        words = [note.detail for note in self.notes]
+        words.append(self.progress.words if self.progress else "")
+        return "; ".join(filter(None, words))
 
 
 def compare(
@@ -141,6 +146,7 @@ def compare(
     rows += [_stranger(name, members.get(name), engines.get(name)) for name in names]
     if not swarm_mode:
         rows = _with_stale_registrations(classroom, cluster_state, rows)
+    rows = [replace(row, progress=cluster_state.progress.get(row.hostname)) for row in rows]
     return with_cards(classroom, rows, cards)
 
 

@@ -10,11 +10,13 @@ from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of,
 from imagebuilder.build.manifest import plan_as_json
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
+    PATH,
     allow_http,
     allowed,
     chosen_nodes,
     classroom_file,
     dry_run,
+    not_empty,
     output_option,
     profile_folders,
     with_console,
@@ -79,10 +81,27 @@ def batch(
 @classroom_file
 @out_folder
 @chosen_nodes
+@click.option("--node", default="", callback=not_empty, help="Compare the last card of this node.")
+@click.option("--card", type=PATH, help="Compare this card: a device, folder or image.")
 @profile_folders
 @with_console
-def diff(console: Console, file: Path, output: Path, nodes: str, folders: Sequence[Path]) -> int:
-    """Show, file by file, what a batch would change since the last build in OUTPUT."""
+def diff(
+    console: Console,
+    file: Path,
+    output: Path,
+    nodes: str,
+    node: str,
+    card: Path | None,
+    folders: Sequence[Path],
+) -> int:
+    """Show, file by file, what a batch would change since the last build in OUTPUT.
+
+    With --node or --card: setting by setting, what differs from the card that was written.
+    """
+    if node or card:
+        from imagebuilder.cli.commands.status import show_card_diff  # loads requests
+
+        return show_card_diff(console, file, tuple(folders), node, card)
     flags = NodeFlags(config=file, profiles=tuple(folders))
     run = _batch(Session(console=console), flags, output, write=False)
     plans = run.plan(run.roster(nodes))

@@ -56,6 +56,7 @@ allow_large = click.option("--allow-large", is_flag=True, help="Allow cards over
 @click.option("--eject", is_flag=True, help="Eject each finished card.")
 @click.option("--unmount", is_flag=True, help="Unmount the card first.")
 @click.option("--again", is_flag=True, help="Write nodes and cards that were written before.")
+@click.option("--outdated", is_flag=True, help="Write only cards that are not as in the file.")
 @click.option("--queue", is_flag=True, help="Write every card that is inserted from now on.")
 @click.option(
     "--stall-seconds",

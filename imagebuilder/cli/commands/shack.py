@@ -1,10 +1,9 @@
-"""The commands `shack`, `export`, `labels` and `status`."""
+"""The commands `shack`, `export` and `labels`."""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,31 +24,26 @@ from imagebuilder.errors import InputError
 from imagebuilder.images.obtain import find_cached
 from imagebuilder.settings.load import load_classroom, load_roster, with_whole_paths
 from imagebuilder.shack import imager
-from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.exports import EXPORTS, write_exports
-from imagebuilder.shack.folder import make_shack, shack_of, with_client_keys
+from imagebuilder.shack.folder import make_shack, with_client_keys
 from imagebuilder.shack.label_content import DEFAULT_SHEET, SHEETS
 from imagebuilder.shack.labels import write_labels
-from imagebuilder.shack.observe import observe
-from imagebuilder.shack.status import summarise
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
     from imagebuilder.model import Classroom
     from imagebuilder.shack.folder import Kind
-    from imagebuilder.shack.observe import Observation
-    from imagebuilder.shack.status import ClusterState, NodeStatus
 
 # The words of --paper, from before there was --stock.
 _PAPERS = {"a4": DEFAULT_SHEET, "letter": "5160"}
-_kind = click.option(
+kind_option = click.option(
     "--kind",
     type=click.Choice(["classic", "swarm-mode"]),
     help="consul and classic Swarm, or Docker's swarm mode; default: as in FILE.",
 )
 
 
-def _roster(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroom:
+def roster_of(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroom:
     """Return the classroom, without network: the list of its nodes needs no image."""
     lists = Session(console=console).lists(offline=True)
     return load_roster(file, environment=os.environ, profile_folders=folders, lists=lists)
@@ -58,7 +52,7 @@ def _roster(console: Console, file: Path, folders: tuple[Path, ...]) -> Classroo
 @click.command(cls=Command)
 @classroom_file
 @output_option("Folder to write.", "shack")
-@_kind
+@kind_option
 @profile_folders
 @dry_run
 @with_console
@@ -108,7 +102,7 @@ def export(
     folders: tuple[Path, ...],
 ) -> None:
     """Write the roster of FILE for other tools; a single format without -o to stdout."""
-    roster = _roster(console, file, folders)
+    roster = roster_of(console, file, folders)
     names = tuple(name for name in formats or EXPORTS if name in EXPORTS)
     repository = _imager_repository(console, roster, formats, with_images)
     classroom = with_client_keys(roster) if names else roster
@@ -173,51 +167,13 @@ def labels(
     folders: tuple[Path, ...],
 ) -> None:
     """Write a sheet of labels with QR codes for the cards of FILE, in real size."""
-    roster = _roster(console, file, folders)
+    roster = roster_of(console, file, folders)
     sheet = SHEETS[stock or _PAPERS.get(paper or "", DEFAULT_SHEET)]
     search_path, epoch = os.environ.get("PATH", os.defpath), Session(console=console).epoch
     write_labels(
         roster, output, sheet, skip, search_path=search_path, epoch=epoch, reporter=console
     )
     _list_files(console, [output])
-
-
-@click.command(cls=Command)
-@classroom_file
-@_kind
-@click.option("--watch", is_flag=True, help="Repeat until every node has joined.")
-@click.option(
-    "--interval", type=click.FloatRange(0.1, 3600), default=5.0, show_default=True,
-    help="Seconds between two queries.",
-)  # fmt: skip
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True,
-    help="Seconds to wait for an answer.",
-)  # fmt: skip
-@click.option(
-    "--card", "cards", type=PATH, multiple=True,
-    help="Card to read as well: mounted boot partition, device or image.",
-)  # fmt: skip
-@profile_folders
-@with_console
-def status(
-    console: Console,
-    *,
-    file: Path,
-    kind: Kind | None,
-    watch: bool,
-    interval: float,
-    timeout: float,
-    cards: tuple[Path, ...],
-    folders: tuple[Path, ...],
-) -> None:
-    """Show which nodes of FILE have joined the shack, are missing or have a problem."""
-    roster = _roster(console, file, folders)
-    reports = tuple(map(read_card, cards))
-    classroom = replace(roster, shack=shack_of(roster, kind))
-    pause = interval if watch else None
-    for seen in observe(classroom, reports, timeout_seconds=timeout, interval_seconds=pause):
-        _show(console, seen, watch=watch)
 
 
 # ---- output
@@ -229,56 +185,3 @@ def _list_files(console: Console, paths: Any) -> None:
     else:
         for path in paths:
             console.result(str(path))
-
-
-def _show(console: Console, seen: Observation, *, watch: bool) -> None:
-    if seen.rows is not None:
-        _show_rows(console, seen.state, seen.rows, watch=watch)
-    # After the table, which clears the screen with --watch.
-    if seen.warning:
-        console.warn(seen.warning)
-    console.out.flush()
-
-
-def _show_rows(
-    console: Console, found: ClusterState | None, rows: tuple[NodeStatus, ...], *, watch: bool
-) -> None:
-    if console.as_json:
-        console.emit(_report(found, rows), on_one_line=watch)
-        return
-    counts = summarise(rows)
-    if watch and console.out.isatty():
-        console.out.write("\x1b[H\x1b[2J")
-    console.table(_HEAD, [_row(row) for row in rows])
-    words = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-    clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
-    console.note(f"{clock}{words or 'no nodes expected'}")
-
-
-_HEAD = ("node", "state", "address", "arch", "docker", "what")
-
-
-def _row(row: NodeStatus) -> tuple[str, ...]:
-    address = row.address or row.expected_address
-    return (row.hostname, row.state, address, row.arch, row.version, row.detail)
-
-
-def _report(found: ClusterState | None, rows: tuple[NodeStatus, ...]) -> dict[str, object]:
-    return {
-        "leader": (found.leader or None) if found else None,
-        "manager_error": found.manager_error if found else None,
-        "summary": summarise(rows),
-        "nodes": [
-            {
-                "hostname": row.hostname,
-                "state": row.state,
-                "findings": [asdict(note) for note in row.notes],
-                "address": row.address,
-                "expected_address": row.expected_address,
-                "arch": row.arch,
-                "docker": row.version,
-                "card": asdict(row.card) if row.card else None,
-            }
-            for row in rows
-        ],
-    }

@@ -57,6 +57,7 @@ leader() {
     while :; do
         leader_now=$(http_get http://127.0.0.1:8500/v1/status/leader | tr -d '" \n')
         [ -z "$leader_now" ] || break
+        [ "$waited" != 0 ] || tell 'waiting for a leader of consul'
         is_up consul || {
             fail "consul ended: $(last_line consul)"
             return 1

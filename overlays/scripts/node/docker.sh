@@ -25,6 +25,7 @@ docker_ready() {
 docker_answers() {
     waited=0
     until limit 20 docker version >/dev/null 2>&1; do
+        [ "$waited" != 0 ] || tell 'waiting for docker'
         waited=$((waited + 3))
         [ "$waited" -lt "$wait_seconds" ] || {
             docker_state=

@@ -42,3 +42,7 @@ jobs_started=0
 light_now=
 fields_written=
 quiet_looks=0
+stage=
+shack_is_silent=
+told_fields=
+told_ago=0

@@ -26,6 +26,20 @@ http_delete() {
     fi >/dev/null 2>&1
 }
 
+# http_put HOST:PORT PATH TEXT: TEXT is ASCII and short
+http_put() {
+    if has curl; then
+        curl -f -s -m 3 --noproxy '*' -X PUT --data-binary "$3" "http://$1$2"
+    elif wget --help 2>&1 | grep -q -e --method; then
+        limit 3 wget -q -t 1 -O - --method=PUT --body-data="$3" "http://$1$2"
+    elif has nc; then
+        printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nContent-Length: %s\r\n\r\n%s' "$2" "$1" "${#3}" "$3" |
+            nc -w 3 "${1%:*}" "${1##*:}" | grep -q ' 200 '
+    else
+        return 1
+    fi >/dev/null 2>&1
+}
+
 # in_url ADDRESS: print it as a URL has it, with IPv6 in brackets (RFC 3986, 3.2.2)
 in_url() {
     case $1 in

@@ -14,6 +14,7 @@ load_tarballs() {
         loaded=$state/loaded/${tarball##*/}.$(wc -c <"$tarball" | tr -d ' ')
         [ ! -e "$loaded" ] || [ "${1-}" = again ] || continue
         say "loading ${tarball##*/}"
+        tell "loading ${tarball##*/}"
         if limit 1800 docker load -i "$tarball" >/dev/null 2>&1; then
             put "$loaded" "$(now)"
         else
@@ -55,11 +56,14 @@ pull() {
 
 images() {
     load_tarballs
+    images_done=0
     for image; do
+        images_done=$((images_done + 1))
         has_image "$image" && continue
         load_tarballs again
         has_image "$image" && continue
         pull_words=
+        tell "pulling $(short_name "$image")" "$(((images_done - 1) * 100 / $#))"
         pull "$image" || return 1
     done
 }

@@ -5,6 +5,8 @@
 
 pass() {
     error=
+    shack_is_silent=
+    told_ago=$((told_ago + 1))
     floor_clock
     same_name
     after_vendor
@@ -28,6 +30,7 @@ pass() {
     fi
     # shellcheck disable=SC2086 # a list
     images "$CONSUL_IMAGE" ${SWARM_IMAGE:+"$SWARM_IMAGE"} $CLUSTER_IMAGES || return 1
+    keeps consul || tell 'starting consul'
     consul && leader && swarm
 }
 
@@ -122,6 +125,10 @@ main() {
             next=$(back_off "$failures")
         fi
         write_status
+        if [ "$failures" = 0 ]; then
+            stage=ready
+        fi
+        tell "${stage:-starting}"
         if [ "${1-}" = once ]; then
             [ "$failures" = 0 ]
             exit

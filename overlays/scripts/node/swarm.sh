@@ -62,6 +62,7 @@ swarm() {
         put "$state/last_address" "$forget_failed$here"
     fi
     if ! keeps swarm; then
+        tell 'joining the swarm'
         if is_old_swarm; then
             set -- join --addr "$here"
         else

@@ -19,6 +19,7 @@ swarm_mode() {
         *) limit 120 docker swarm leave --force >/dev/null 2>&1 ;;
     esac
     say "joining the swarm of $SHACK_ADDRESS"
+    tell 'joining the swarm'
     swarm_words=$(limit 120 docker swarm join --token "$token" --advertise-addr "$address" \
         "$(in_url "$SHACK_ADDRESS"):2377" 2>&1) || {
         fail "swarm join failed: $(printf '%s' "$swarm_words" | tail -n 1)"

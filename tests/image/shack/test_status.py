@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,16 +87,20 @@ def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert report["leader"] == "127.0.0.1:8300"
     assert [node["hostname"] for node in report["nodes"]][:3] == ["pi-01", "pi-02", "pi-03"]
     assert report["nodes"][0]["docker"] == "17.03.1-ce"
-    assert report["nodes"][0]["card"] is None
+    assert report["nodes"][0]["report"] is None
+    assert [node["there"] for node in report["nodes"]][:2] == ["other-address", "missing"]
+    assert report["nodes"][0]["card"] == "never"
 
 
-def test_an_unreachable_shack_is_exit_4_with_a_hint(
+def test_an_unreachable_shack_leaves_what_the_ledger_knows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, out, err = status(capsys, class_file(tmp_path, *free_ports(2)), "--timeout", "1")
-    assert (code, out) == (4, "")
-    assert "error: the shack does not answer at http://127.0.0.1:" in err
-    assert "hint: " in err
+    file = class_file(tmp_path, *free_ports(2))
+    code, out, err = status(capsys, file, "--timeout", "1")
+    assert code == 0
+    assert out.splitlines()[1].split()[:3] == ["pi-01", "unknown", "never"]
+    assert "warning: the shack does not answer at http://127.0.0.1:" in err
+    assert status(capsys, file, "--timeout", "1", "--check")[0] == 8
 
 
 def test_a_silent_manager_is_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,8 +142,11 @@ def test_a_class_without_a_shack(tmp_path: Path, capsys: pytest.CaptureFixture[s
     lines = [line for line in file.read_text().splitlines() if not line.startswith("shack")]
     file.write_text("\n".join(lines) + "\n")
     code, _, err = status(capsys, file)
-    assert code == 3
-    assert "has no `shack:`" in err
+    assert (code, err) == (0, "cards: 3 never\n")
+    for flags in (["--watch"], ["--kind", "classic"]):
+        code, _, err = status(capsys, file, *flags)
+        assert code == 3
+        assert "has no `shack:`" in err
 
 
 def test_watch_ends_when_everyone_is_there(
@@ -191,7 +199,8 @@ def test_watch_goes_on_over_a_shack_that_stumbles(
         code, out, err = status(capsys, file, "--watch", "--interval", "0.2")
     assert code == 0
     assert "answered 500: No cluster leader" in err
-    assert out.count("pi-01") == 1
+    looks = [line.split()[1] for line in out.splitlines() if line.startswith("pi-01")]
+    assert looks == ["unknown", "joined"]
     assert " 1 joined" in err.splitlines()[-1]
 
 
@@ -228,7 +237,7 @@ def test_a_mounted_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         file = class_file(tmp_path, consul, *free_ports(1))
         _, out, _ = status(capsys, file, "--card", card, "--json")
     third = json.loads(out)["nodes"][2]
-    assert third["card"]["error"] == "no leader after 300 s"
+    assert third["report"]["error"] == "no leader after 300 s"
     assert third["address"] == "192.168.2.103"
     assert "no leader after 300 s" in third["findings"][1]["detail"]
 
@@ -322,10 +331,16 @@ def test_a_real_consul_tells_who_joined_and_who_was_unplugged(
                 wait_for(f"{url}/catalog/nodes", "pi-01")
                 wait_for(f"{url}/catalog/nodes", "pi-02")
             put(f"{url}/kv/swarm/10.9.9.9:2375", "10.9.9.9:2375")
+            updated = datetime.now(UTC).isoformat()
+            stage = {"stage": "pulling consul", "percent": 40, "updated": updated}
+            put(f"{url}/kv/rpi-image/nodes/pi-03", json.dumps(stage))
+            put(f"{url}/kv/rpi-image/nodes/pi-01", "not JSON")
             wait_for(f"{url}/health/state/critical", "pi-02", seconds=60)
             _, out, _ = status(capsys, file, "--json")
     rows: dict[str, Any] = {row["hostname"]: row for row in json.loads(out)["nodes"]}
     assert rows["pi-01"]["state"] == "joined"
     assert rows["pi-02"]["findings"][0]["detail"] == "failed in consul"
     assert rows["pi-03"]["findings"][0]["detail"] == "not in consul"
+    assert (rows["pi-03"]["there"], rows["pi-03"]["progress"]["percent"]) == ("booting", 40)
+    assert rows["pi-01"]["progress"] is None
     assert rows["10.9.9.9"]["state"] == "stale-address"

@@ -71,6 +71,19 @@ def test_a_folder_or_a_file_that_cannot_be_read_is_no_ledger(
         ledger.entries()
 
 
+def test_an_outdated_card_is_written_again_once(ledger: Ledger) -> None:
+    """Two programs have found the same card outdated: the second one comes too late."""
+    old = replace(ENTRY, state=WRITTEN, finished="last week")
+    ledger.settle(old)
+    assert ledger.last("pi-01", outdated=old) == old
+    assert ledger.claim(ENTRY, outdated=old) == old
+    with pytest.raises(NodeTakenError):
+        ledger.claim(ENTRY, outdated=old)
+    ledger.settle(replace(old, finished="today"))
+    with pytest.raises(NodeTakenError, match="today"):
+        ledger.claim(ENTRY, outdated=old)
+
+
 def test_a_written_node_is_done_and_refused(ledger: Ledger) -> None:
     ledger.claim(ENTRY)
     ledger.settle(replace(ENTRY, state=WRITTEN, digest="cd" * 32, finished="noon"))

@@ -113,6 +113,7 @@ class Desk:
     taken: frozenset[str] = frozenset()
     roster: list[str] = field(default_factory=list)
     free: Callable[[Device], Device] = lambda device: device
+    owners: dict[int, str] = field(default_factory=dict)
     now: float = 0.0
 
     def __post_init__(self) -> None:
@@ -142,6 +143,7 @@ class Desk:
             policy=WritePolicy(),
             roster=self.roster,
             free=self.free,
+            owner=lambda device: self.owners.get(device.sequence or 0, ""),
             reporter=self.diary,
             clock=lambda: self.now,
         ).run(Uevents(None))
@@ -202,6 +204,14 @@ def test_two_cards_at_once() -> None:
     scenes = [[], [inserted(5), inserted(6, "/dev/sdd")]]
     flasher, _, _ = serve(["pi-01", "pi-02"], scenes)
     assert flasher.written == [("pi-01", 5), ("pi-02", 6)]
+
+
+def test_a_card_of_a_node_that_waits_stays_that_node() -> None:
+    scenes = [[], [inserted(5)], [inserted(6)], [inserted(7)]]
+    owners = {5: "pi-03", 6: "pi-09"}
+    desk = Desk(["pi-01", "pi-02", "pi-03"], scenes, owners=owners)
+    desk.run()
+    assert desk.flasher.written == [("pi-03", 5), ("pi-01", 6), ("pi-02", 7)]
 
 
 def test_a_failed_card_is_named_and_its_node_waits_for_the_next() -> None:
