@@ -91,9 +91,12 @@ PAGES: Mapping[str, Page] = {
     "diff": Page(
         (
             ("rpi-image diff classroom.yml", "what a batch would change in build/"),
-            ("rpi-image diff classroom.yml --node pi-03", "only for one node"),
+            (
+                "rpi-image diff classroom.yml --node pi-03",
+                "what differs from its card",
+            ),
         ),
-        {"What": "--node", "Where": "--output", "Output": "--json"},
+        {"What": "--node --card", "Where": "--output", "Output": "--json"},
     ),
     "flash": Page(
         (

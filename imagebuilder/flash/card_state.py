@@ -10,7 +10,7 @@ from imagebuilder.build.config_hash import ConfigHashes
 from imagebuilder.build.inspect import parse_node_env
 from imagebuilder.build.wanted import WantedSettings, changes_between, wanted_hash
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, is_alive
+from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, is_alive, ledger_of
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
@@ -112,6 +112,11 @@ class CardStates:
             return CardState(state="unknown", wanted="", reason=error.message, entry=entry)
         planned = hashes.of(node) if entry and _needs_hash(entry) else None
         return card_state(entry, wanted, planned, secrets_read=self.secrets_read)
+
+
+def has_card(config: Path, node: str) -> bool:
+    """Return whether the ledger of a classroom file knows a node with exactly this name."""
+    return any(entry.node == node for entry in ledger_of(config).entries())
 
 
 def node_on_card(path: Path) -> Mapping[str, str]:

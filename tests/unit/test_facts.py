@@ -25,6 +25,7 @@ HOMES: dict[object, str] = {
 
 # The program's name to servers, and container images that the shack builds: no paths on a card.
 NOT_ON_A_CARD = {
+    "shack/node_progress.py": ("rpi-image/nodes/",),
     "images/http_client.py": ("rpi-image/",),
     "shack/services.py": ("rpi-image/apt-cacher-ng", "rpi-image/chrony:2"),
 }

@@ -16,7 +16,6 @@ from imagebuilder.cli.options import (
     chosen_nodes,
     classroom_file,
     dry_run,
-    not_empty,
     output_option,
     profile_folders,
     with_console,
@@ -81,7 +80,6 @@ def batch(
 @classroom_file
 @out_folder
 @chosen_nodes
-@click.option("--node", default="", callback=not_empty, help="Compare the last card of this node.")
 @click.option("--card", type=PATH, help="Compare this card: a device, folder or image.")
 @profile_folders
 @with_console
@@ -90,18 +88,19 @@ def diff(
     file: Path,
     output: Path,
     nodes: str,
-    node: str,
     card: Path | None,
     folders: Sequence[Path],
 ) -> int:
     """Show, file by file, what a batch would change since the last build in OUTPUT.
 
-    With --node or --card: setting by setting, what differs from the card that was written.
+    For a card, or one node whose card was written: setting by setting, what differs from it.
     """
-    if node or card:
+    from imagebuilder.flash.card_state import has_card
+
+    if card or has_card(file, nodes):
         from imagebuilder.cli.commands.status import show_card_diff  # loads requests
 
-        return show_card_diff(console, file, tuple(folders), node, card)
+        return show_card_diff(console, file, tuple(folders), nodes, card)
     flags = NodeFlags(config=file, profiles=tuple(folders))
     run = _batch(Session(console=console), flags, output, write=False)
     plans = run.plan(run.roster(nodes))

@@ -118,8 +118,8 @@ def test_status_reads_the_card_as_the_operating_system_shows_it(
     assert not card_folder.exists()
     (upper / "STATUS.JSON").write_text(json.dumps(STATUS))
     words = ("status", room, "--card", card, "--timeout", "1")
-    (row,) = shown(capsys, *words)["nodes"]
-    assert (row["hostname"], row["address"]) == ("pi-01", "10.0.0.7")
+    rows = {row["hostname"]: row for row in shown(capsys, *words)["nodes"]}
+    assert rows["pi-01"]["address"] == "10.0.0.7"
     (upper / "STATUS.JSON").write_bytes(b"{" * (1 << 21))
     assert rpi_image(list(words)) == 5
     assert "has 2097152 bytes, more than" in capsys.readouterr().err

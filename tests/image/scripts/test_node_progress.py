@@ -28,6 +28,13 @@ CLIENTS = {
     "wget": ("wget",),
     "busybox wget and nc": ("busybox:wget", "busybox:nc"),
 }
+PROGRAMS = dict(
+    zip(
+        ("bash", "busybox", "curl", "dash", "grep", "sleep", "wget"),
+        need("bash", "busybox", "curl", "dash", "grep", "sleep", "wget"),
+        strict=True,
+    )
+)
 
 
 @pytest.fixture(scope="module")
@@ -140,12 +147,12 @@ def put(folder: Path, client: str, shell: tuple[str, ...], port: int, text: str)
     links.mkdir()
     for name in (*CLIENTS[client], "grep", "sleep"):
         program, _, applet = name.rpartition(":")
-        (found,) = need(program or applet)
+        found = PROGRAMS[program or applet]
         (links / applet).symlink_to(found)
     parts = [(shipped_folder("overlays") / "scripts" / part).read_text() for part in PARTS]
     call = f'http_put "127.0.0.1:{port}" /v1/kv/rpi-image/nodes/pi-09 "$TEXT"\n'
     (folder / "script").write_text("\n".join([*parts, call]))
-    (interpreter,) = need(shell[0])
+    interpreter = PROGRAMS[shell[0]]
     done = subprocess.run(
         [interpreter, *shell[1:], str(folder / "script")],
         env={"PATH": str(links), "TEXT": text}, timeout=30, check=False,

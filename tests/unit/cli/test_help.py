@@ -108,7 +108,7 @@ def test_an_option_that_no_group_names_is_shown_by_help_all() -> None:
         ("zzzz", "see rpi-image --help"),
         ("build --hostnam x", "did you mean --hostname?"),
         ("--jsno build", "did you mean --json?"),
-        ("status room.yml --wach", "did you mean --watch?"),
+        ("status room.yml --watc", "did you mean --watch?"),
         ("build --zzzz", "see rpi-image build --help"),
     ],
 )
