@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _MOUNTS = Path("/proc/self/mounts")
 _BY_SERIAL = Path("/dev/disk/by-uuid")
+_BLOCK = Path("/sys/class/block")
 _MODEL = Path("/proc/device-tree/model")
 _FAT = re.compile(r"vfat|msdos|fuse\.?.*fat.*")
 _KERNEL_FAT = ("vfat", "msdos")
@@ -85,8 +86,8 @@ def _unescaped(field: str) -> str:
 class VolumeWatch:
     """Look for mounted volumes, again and again; `wanted` says which folders count.
 
-    A card that was removed and inserted again is another medium: its `sequence` is new. Nothing
-    else tells that on all systems: cards written from one image have the same serial number.
+    A card that was removed and inserted again is another medium: its `sequence` is new. Only Linux
+    counts insertions; cards written from one image have the same serial number.
     """
 
     wanted: Callable[[Path], bool]
@@ -101,7 +102,7 @@ class VolumeWatch:
         before, self._present = self._present, {}
         for volume in self.volumes():
             try:
-                key = (volume, volume.folder.stat().st_dev, serial_of(volume))
+                key = (volume, volume.folder.stat().st_dev, _on_disk(volume, "diskseq"))
                 if key in before or self.wanted(volume.folder):
                     self._present[key] = before.get(key) or self._numbered(volume)
             except OSError:  # removed in the meantime, or an empty reader on Windows
@@ -183,7 +184,13 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def serial_of(volume: Volume) -> str:
-    """Return the serial number of a FAT volume, for example 1A2B-3C4D; empty if it is not known."""
+    """Return what identifies a card: its CID where the reader shows it, as in laptops with Linux.
+
+    Elsewhere it is the serial number of the FAT volume, for example 1A2B-3C4D, which cards from one
+    image share; empty if that is not known either.
+    """
+    if cid := _on_disk(volume, "device/cid"):
+        return cid
     if sys.platform == "win32":
         number = volume.folder.stat().st_dev & 0xFFFFFFFF
         return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
@@ -192,6 +199,18 @@ def serial_of(volume: Volume) -> str:
     device = Path(volume.device).resolve()
     links = (link for link in sorted(_BY_SERIAL.iterdir()) if link.resolve() == device)
     return next((link.name for link in links), "")
+
+
+def _on_disk(volume: Volume, name: str) -> str:
+    """Return an attribute of the whole disk in sysfs; empty if there is none."""
+    if not volume.device.startswith("/dev/"):
+        return ""
+    found = (_BLOCK / Path(volume.device).name).resolve()
+    disk = found.parent if (found / "partition").exists() else found
+    try:
+        return (disk / name).read_text(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def eject(volume: Volume) -> bool:

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from imagebuilder.devices import volumes
-from imagebuilder.devices.volumes import Volume, parse_mounts, refuse_volume
+from imagebuilder.devices.volumes import (
+    Volume,
+    VolumeWatch,
+    parse_mounts,
+    refuse_volume,
+    serial_of,
+)
 from imagebuilder.errors import RefusedError
 from tests.lib.tools import need_root, run, small_tmpfs
 
@@ -107,3 +113,54 @@ def test_eject_unmounts_a_folder(tmp_path: Path) -> None:
         assert volumes.eject(Volume(folder))
         assert not os.path.ismount(folder)
         assert not volumes.eject(Volume(folder))
+
+
+def test_a_card_is_known_by_its_cid_else_by_its_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folders of sysfs as the kernel makes them for a slot and for a reader on USB."""
+    slot, reader = tmp_path / "devices/mmc0/mmcblk0", tmp_path / "devices/usb1/sdb"
+    for part in (slot / "mmcblk0p1", reader / "sdb1"):
+        part.mkdir(parents=True)
+        (part / "partition").write_text("1\n")
+        (tmp_path / "block" / part.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "block" / part.name).symlink_to(part)
+    (slot / "device").mkdir()
+    (slot / "device/cid").write_text("035344534c3332478061a3a1b9013400\n")
+    serials = tmp_path / "by-uuid"
+    serials.mkdir()
+    for name, serial in (("mmcblk0p1", "1A2B-3C4D"), ("sdb1", "5E6F-7A8B")):
+        (tmp_path / name).touch()
+        (serials / serial).symlink_to(tmp_path / name)
+    monkeypatch.setattr(volumes, "_BLOCK", tmp_path / "block")
+    monkeypatch.setattr(volumes, "_BY_SERIAL", serials)
+    monkeypatch.setattr(Path, "resolve", lambda path: Path(os.path.realpath(_at(path, tmp_path))))
+    assert serial_of(Volume(tmp_path, "/dev/mmcblk0p1", "vfat")) == (
+        "035344534c3332478061a3a1b9013400"
+    )
+    assert serial_of(Volume(tmp_path, "/dev/sdb1", "vfat")) == "5E6F-7A8B"
+    assert serial_of(Volume(tmp_path, "fusefat", "fuse.fusefat")) == ""
+
+
+def _at(path: Path, folder: Path) -> Path:
+    """Return a file in `folder` for one in /dev, which has no such devices here."""
+    return folder / path.name if path.parent == Path("/dev") else path
+
+
+def test_a_card_that_was_changed_between_two_looks_is_another_medium(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "block/sdb"
+    disk.mkdir(parents=True)
+    (disk / "diskseq").write_text("7\n")
+    monkeypatch.setattr(volumes, "_BLOCK", tmp_path / "block")
+    card = Volume(tmp_path, "/dev/sdb", "vfat")
+    watch = VolumeWatch(lambda _: True, lambda: (card,))
+    (first,) = watch.look()
+    assert watch.look() == (first,)
+    (disk / "diskseq").write_text("8\n")
+    (second,) = watch.look()
+    assert (second.path, second.sequence) != (first.path, first.sequence)
+    assert watch.volume_of(second) == card
+    with pytest.raises(RefusedError, match="was removed"):
+        watch.volume_of(first)
