@@ -30,6 +30,14 @@ _KERNEL_FAT = ("vfat", "msdos")
 _MOUNTS_OF_MACOS = Path("/Volumes")
 _EJECT_SECONDS = 120.0
 
+# The verb of the entry in the context menu of Explorer. It returns at once, may do nothing without
+# an error, and ends with its PowerShell: so wait until the drive is gone, at most 10 s.
+_EJECT_ON_WINDOWS = """
+(New-Object -ComObject Shell.Application).NameSpace(17).ParseName('E:').InvokeVerb('Eject')
+for ($i = 0; $i -lt 40 -and (Test-Path 'E:\\'); $i++) { Start-Sleep -Milliseconds 250 }
+exit [int](Test-Path 'E:\\')
+"""
+
 # Where systems on a Pi mount their own boot partition.
 SYSTEM_BOOT = (Path("/boot"), Path("/boot/firmware"))
 
@@ -221,10 +229,8 @@ def eject(volume: Volume) -> bool:
 def _eject_commands(volume: Volume) -> tuple[list[str], ...]:
     folder = str(volume.folder)
     if sys.platform == "win32":
-        # The verb of the entry in the context menu of Explorer.
-        drive = f"{volume.folder.drive}\\"
-        script = f"(New-Object -ComObject Shell.Application).NameSpace(17).ParseName('{drive}')"
-        return (["powershell", "-NoProfile", "-Command", f"{script}.InvokeVerb('Eject')"],)
+        script = _EJECT_ON_WINDOWS.replace("E:", volume.folder.drive)
+        return (["powershell", "-NoProfile", "-Command", script],)
     if sys.platform == "darwin":
         return (["diskutil", "eject", folder],)
     by_udisks = ["udisksctl", "unmount", "--no-user-interaction", "-b", volume.device]

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -15,9 +14,6 @@ from tests.lib.boot_folders import put_tree, tree_of
 from tests.lib.plan_samples import STOCK
 from tests.lib.program import emitted
 from tests.lib.tools import need, need_root
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
@@ -54,7 +50,7 @@ sys.exit(queue.returncode)
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Iterator[Path]:
+def desk(tmp_path: Path) -> Path:
     need("unshare", "umount", "fusermount3")
     need_root()
     (tmp_path / "room.yml").write_text(ROOM, encoding="utf-8")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
+from pathlib import Path, PureWindowsPath
+from typing import cast
 
 import pytest
 
@@ -113,6 +115,26 @@ def test_eject_unmounts_a_folder(tmp_path: Path) -> None:
         assert volumes.eject(Volume(folder))
         assert not os.path.ismount(folder)
         assert not volumes.eject(Volume(folder))
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_eject_on_windows_says_whether_the_drive_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """No PowerShell here: what it is asked, and what its exit code means."""
+    shell = tmp_path / "powershell"
+    shell.write_text(
+        f'#!/bin/sh\nfor word; do :; done\nprintf %s "$word" >{tmp_path}/asked\nexit {code}\n'
+    )
+    shell.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "platform", "win32")
+    drive = cast("Path", PureWindowsPath("K:\\"))
+    assert volumes.eject(Volume(drive)) == (code == 0)
+    asked = (tmp_path / "asked").read_text()
+    assert "ParseName('K:').InvokeVerb('Eject')" in asked
+    assert "Test-Path 'K:\\'" in asked
+    assert "E:" not in asked
 
 
 def test_a_card_is_known_by_its_cid_else_by_its_volume(
