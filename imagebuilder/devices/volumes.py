@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError
+from imagebuilder.files import whole_drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,8 +139,7 @@ class VolumeWatch:
 
 def volume_at(folder: Path) -> Volume:
     """Return the volume whose folder this is; without device and kind if none is mounted there."""
-    if sys.platform == "win32" and str(folder) == folder.drive:
-        return Volume(Path(f"{folder}\\"))  # `E:` alone is the current folder of the drive
+    folder = whole_drive(folder)
     if sys.platform == "linux":
         for volume in reversed(mounted_volumes()):
             if volume.folder == folder.resolve():
