@@ -62,6 +62,11 @@ def has_folder(path: Path) -> bool:
         return False
 
 
+def whole_drive(folder: Path) -> Path:
+    r"""Return `E:\` for `E:`, which on Windows is the current folder of that drive."""
+    return folder / "\\" if folder.drive and str(folder) == folder.drive else folder
+
+
 def read_file(path: Path, what: str, most_bytes: int) -> bytes:
     """Return the content of a regular file in a setting or an option.
 

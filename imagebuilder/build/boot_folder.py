@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagebuilder.disk.fat.names import fold, split_path
 from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES
 from imagebuilder.errors import ImageError, RefusedError, WriteError
-from imagebuilder.files import has_file
+from imagebuilder.files import has_file, whole_drive
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class BootFolder:
     """
 
     def __init__(self, root: Path, *, keeps_unlinked: bool = sys.platform == "linux") -> None:
-        self.root = root
+        self.root = root = whole_drive(root)
         self._keeps_unlinked = keeps_unlinked
         self._files: dict[str, str] = {}
         self._folders: dict[str, str] = {}

@@ -17,17 +17,27 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError
+from imagebuilder.files import whole_drive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _MOUNTS = Path("/proc/self/mounts")
 _BY_SERIAL = Path("/dev/disk/by-uuid")
+_BLOCK = Path("/sys/class/block")
 _MODEL = Path("/proc/device-tree/model")
 _FAT = re.compile(r"vfat|msdos|fuse\.?.*fat.*")
 _KERNEL_FAT = ("vfat", "msdos")
 _MOUNTS_OF_MACOS = Path("/Volumes")
 _EJECT_SECONDS = 120.0
+
+# The verb of the entry in the context menu of Explorer. It returns at once, may do nothing without
+# an error, and ends with its PowerShell: so wait until the drive is gone, at most 10 s.
+_EJECT_ON_WINDOWS = """
+(New-Object -ComObject Shell.Application).NameSpace(17).ParseName('E:').InvokeVerb('Eject')
+for ($i = 0; $i -lt 40 -and (Test-Path 'E:\\'); $i++) { Start-Sleep -Milliseconds 250 }
+exit [int](Test-Path 'E:\\')
+"""
 
 # Where systems on a Pi mount their own boot partition.
 SYSTEM_BOOT = (Path("/boot"), Path("/boot/firmware"))
@@ -85,8 +95,8 @@ def _unescaped(field: str) -> str:
 class VolumeWatch:
     """Look for mounted volumes, again and again; `wanted` says which folders count.
 
-    A card that was removed and inserted again is another medium: its `sequence` is new. Nothing
-    else tells that on all systems: cards written from one image have the same serial number.
+    A card that was removed and inserted again is another medium: its `sequence` is new. Only Linux
+    counts insertions; cards written from one image have the same serial number.
     """
 
     wanted: Callable[[Path], bool]
@@ -101,7 +111,7 @@ class VolumeWatch:
         before, self._present = self._present, {}
         for volume in self.volumes():
             try:
-                key = (volume, volume.folder.stat().st_dev, serial_of(volume))
+                key = (volume, volume.folder.stat().st_dev, _on_disk(volume, "diskseq"))
                 if key in before or self.wanted(volume.folder):
                     self._present[key] = before.get(key) or self._numbered(volume)
             except OSError:  # removed in the meantime, or an empty reader on Windows
@@ -129,8 +139,7 @@ class VolumeWatch:
 
 def volume_at(folder: Path) -> Volume:
     """Return the volume whose folder this is; without device and kind if none is mounted there."""
-    if sys.platform == "win32" and str(folder) == folder.drive:
-        return Volume(Path(f"{folder}\\"))  # `E:` alone is the current folder of the drive
+    folder = whole_drive(folder)
     if sys.platform == "linux":
         for volume in reversed(mounted_volumes()):
             if volume.folder == folder.resolve():
@@ -183,7 +192,13 @@ def _is_read_only(folder: Path) -> bool:
 
 
 def serial_of(volume: Volume) -> str:
-    """Return the serial number of a FAT volume, for example 1A2B-3C4D; empty if it is not known."""
+    """Return what identifies a card: its CID where the reader shows it, as in laptops with Linux.
+
+    Elsewhere it is the serial number of the FAT volume, for example 1A2B-3C4D, which cards from one
+    image share; empty if that is not known either.
+    """
+    if cid := _on_disk(volume, "device/cid"):
+        return cid
     if sys.platform == "win32":
         number = volume.folder.stat().st_dev & 0xFFFFFFFF
         return f"{number >> 16:04X}-{number & 0xFFFF:04X}"
@@ -194,6 +209,18 @@ def serial_of(volume: Volume) -> str:
     return next((link.name for link in links), "")
 
 
+def _on_disk(volume: Volume, name: str) -> str:
+    """Return an attribute of the whole disk in sysfs; empty if there is none."""
+    if not volume.device.startswith("/dev/"):
+        return ""
+    found = (_BLOCK / Path(volume.device).name).resolve()
+    disk = found.parent if (found / "partition").exists() else found
+    try:
+        return (disk / name).read_text(errors="replace").strip()
+    except OSError:
+        return ""
+
+
 def eject(volume: Volume) -> bool:
     """Unmount a volume, so that its card can be removed; return whether that was done."""
     return any(_succeeds(command) for command in _eject_commands(volume))
@@ -202,10 +229,8 @@ def eject(volume: Volume) -> bool:
 def _eject_commands(volume: Volume) -> tuple[list[str], ...]:
     folder = str(volume.folder)
     if sys.platform == "win32":
-        # The verb of the entry in the context menu of Explorer.
-        drive = f"{volume.folder.drive}\\"
-        script = f"(New-Object -ComObject Shell.Application).NameSpace(17).ParseName('{drive}')"
-        return (["powershell", "-NoProfile", "-Command", f"{script}.InvokeVerb('Eject')"],)
+        script = _EJECT_ON_WINDOWS.replace("E:", volume.folder.drive)
+        return (["powershell", "-NoProfile", "-Command", script],)
     if sys.platform == "darwin":
         return (["diskutil", "eject", folder],)
     by_udisks = ["udisksctl", "unmount", "--no-user-interaction", "-b", volume.device]

@@ -18,7 +18,7 @@ from imagebuilder.plan.vendor.boards import BOARDS, find_board
 from imagebuilder.progress import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
@@ -41,12 +41,13 @@ _OPEN_TO_OTHERS = 0o077
 class ImagerRepository:
     """The repository of a class; with `images` also the images of its nodes in that folder.
 
-    `cached` returns the base image of a source if this computer has it, `today` is the date of
-    images without one.
+    `boards` are the names of the boards of each profile, as far as they are known. `cached` returns
+    the base image of a source if this computer has it, `today` is the date of images without one.
     """
 
     classroom: Classroom
     images: Path | None
+    boards: Mapping[str, Sequence[str]]
     cached: Callable[[ImageSource], BaseImage | None]
     reporter: Reporter
     today: str
@@ -66,7 +67,7 @@ class ImagerRepository:
         """
         nodes = self.classroom.nodes
         entries = [*self._base_entries(), *self._node_entries()]
-        boards = [board for board in BOARDS if any(board in _boards(node) for node in nodes)]
+        boards = [board for board in BOARDS if any(board in self._boards(node) for node in nodes)]
         devices = [_device(board) for board in boards]
         everything = {"name": "No filtering", "tags": [], "matching_type": "inclusive"}
         devices.append({**everything, "description": "Show every image"})
@@ -86,7 +87,7 @@ class ImagerRepository:
                 f"{self.classroom.name}; `rpi-image apply` makes them nodes",
                 **bases[source],
                 "release_date": _date_in(source),
-                **_kind(nodes[0]),
+                **self._kind(nodes[0]),
             }
 
     def _base(self, source: ImageSource) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class ImagerRepository:
             "extract_sha256": digest,
             "image_download_size": size,
             "release_date": self.today,
-            **_kind(node),
+            **self._kind(node),
         }
 
     def _tell(self, missing: list[str]) -> None:
@@ -155,6 +156,26 @@ class ImagerRepository:
             f"the images in {self.images} hold secrets, such as passphrases and keys: do not serve"
             f" or share them{_opened_to_others(self.images)}"
         )
+
+    # ---- boards
+
+    def _boards(self, node: NodeSettings) -> list[Board]:
+        """Return the board of a node, or all that its profile is for."""
+        if board := find_board(node.board):
+            return [board]
+        known = self.boards.get(node.profile, ())
+        able = [b for b in BOARDS if not set(b.machines).isdisjoint(node.machines)]
+        return [board for board in able if board.name in known] or able
+
+    def _kind(self, node: NodeSettings) -> dict[str, Any]:
+        width = "64bit" if node.arch == "arm64" else "32bit"
+        tags = (tag for board in self._boards(node) for tag in board.tags if tag.endswith(width))
+        return {
+            "devices": list(dict.fromkeys(tags)),
+            "init_format": _NO_SETTINGS,
+            "architecture": "armv8" if width == "64bit" else "armhf",
+            "icon": _ICON,
+        }
 
 
 def _digest_of(image: Path, entry: dict[str, Any]) -> str:
@@ -177,24 +198,6 @@ def _date_in(source: ImageSource) -> str:
     """Return the date in the name or URL of an image, the last one; empty if it has none."""
     found = _DATE.findall(f"{source.url} {source.file or ''} {source.name}")
     return found[-1] if found else ""
-
-
-def _boards(node: NodeSettings) -> list[Board]:
-    """Return the board of a node, or all that its profile is for."""
-    board = find_board(node.board)
-    fitting = [b for b in BOARDS if not set(b.machines).isdisjoint(node.machines)]
-    return [board] if board else fitting
-
-
-def _kind(node: NodeSettings) -> dict[str, Any]:
-    width = "64bit" if node.arch == "arm64" else "32bit"
-    tags = (tag for board in _boards(node) for tag in board.tags if tag.endswith(width))
-    return {
-        "devices": list(dict.fromkeys(tags)),
-        "init_format": _NO_SETTINGS,
-        "architecture": "armv8" if width == "64bit" else "armhf",
-        "icon": _ICON,
-    }
 
 
 def _device(board: Board) -> dict[str, Any]:

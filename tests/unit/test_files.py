@@ -6,13 +6,20 @@ import ast
 import contextlib
 import os
 import stat
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PureWindowsPath
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from imagebuilder.errors import SettingsError, WriteError
-from imagebuilder.files import hand_over, new_file, read_file, write_file, write_text
+from imagebuilder.files import (
+    hand_over,
+    new_file,
+    read_file,
+    whole_drive,
+    write_file,
+    write_text,
+)
 from tests.lib.tools import need_root
 
 if TYPE_CHECKING:
@@ -234,3 +241,12 @@ def _writes(node: ast.AST) -> bool:
         return any(flag in ast.unparse(node) for flag in ("O_CREAT", "O_WRONLY", "O_RDWR"))
     opens = name == "open" or name.endswith((".open", "TemporaryFile"))
     return opens and any(set("wax+") & set(w) for w in words if isinstance(w, str) and len(w) < 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "whole"),
+    [("E:", "E:\\"), ("E:\\", "E:\\"), ("E:boot", "E:boot"), ("\\\\pc\\card", "\\\\pc\\card\\")],
+)
+def test_a_drive_letter_is_the_whole_drive(given: str, whole: str) -> None:
+    assert str(whole_drive(cast("Path", PureWindowsPath(given)))) == whole
+    assert whole_drive(Path("/media/E:")) == Path("/media/E:")

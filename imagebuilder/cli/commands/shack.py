@@ -22,6 +22,7 @@ from imagebuilder.cli.options import (
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import InputError
 from imagebuilder.images.obtain import find_cached
+from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.load import load_classroom, load_roster, with_whole_paths
 from imagebuilder.shack import imager
 from imagebuilder.shack.exports import EXPORTS, write_exports
@@ -104,7 +105,7 @@ def export(
     """Write the roster of FILE for other tools; a single format without -o to stdout."""
     roster = roster_of(console, file, folders)
     names = tuple(name for name in formats or EXPORTS if name in EXPORTS)
-    repository = _imager_repository(console, roster, formats, with_images)
+    repository = _imager_repository(console, roster, formats, with_images, folders)
     classroom = with_client_keys(roster) if names else roster
     if len(formats) == 1 and output is None:
         console.out.write(_text(classroom, names, repository))
@@ -115,7 +116,11 @@ def export(
 
 
 def _imager_repository(
-    console: Console, classroom: Classroom, formats: tuple[str, ...], images: Path | None
+    console: Console,
+    classroom: Classroom,
+    formats: tuple[str, ...],
+    images: Path | None,
+    folders: tuple[Path, ...],
 ) -> imager.ImagerRepository | None:
     if imager.FORMAT not in formats:
         if images:
@@ -126,6 +131,7 @@ def _imager_repository(
     return imager.ImagerRepository(
         classroom=classroom,
         images=images,
+        boards={profile.name: profile.boards for profile in load_profiles(folders)},
         cached=lambda source: find_cached(source, session.cache),
         reporter=console,
         today=today,

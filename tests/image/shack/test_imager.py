@@ -174,6 +174,14 @@ def test_only_the_owner_can_read_what_is_written(room: Path) -> None:
     )
 
 
+def test_without_a_board_those_of_the_profile_are_meant(room: Path) -> None:
+    """A Pi 5 has the kernel, but is not one of armv7."""
+    room.write_text(room.read_text("utf-8").replace(", board: pi4", ""), encoding="utf-8")
+    first, *_ = exported(room)["os_list"]
+    assert first["name"].startswith("armv7: ")
+    assert first["devices"] == ["pi2-32bit", "pi3-32bit", "pi4-32bit"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -205,6 +213,7 @@ def test_the_digests_of_the_catalogue_are_taken_as_they_are(tmp_path: Path) -> N
     repository = ImagerRepository(
         classroom=make_classroom(tmp_path, *nodes),
         images=None,
+        boards={},
         cached=lambda _: None,
         reporter=SILENT,
         today="2026-11-28",

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import sys
+from pathlib import Path, PureWindowsPath
+from typing import cast
 
 import pytest
 
 from imagebuilder.devices import volumes
-from imagebuilder.devices.volumes import Volume, parse_mounts, refuse_volume
+from imagebuilder.devices.volumes import (
+    Volume,
+    VolumeWatch,
+    parse_mounts,
+    refuse_volume,
+    serial_of,
+)
 from imagebuilder.errors import RefusedError
 from tests.lib.tools import need_root, run, small_tmpfs
 
@@ -107,3 +115,74 @@ def test_eject_unmounts_a_folder(tmp_path: Path) -> None:
         assert volumes.eject(Volume(folder))
         assert not os.path.ismount(folder)
         assert not volumes.eject(Volume(folder))
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_eject_on_windows_says_whether_the_drive_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """No PowerShell here: what it is asked, and what its exit code means."""
+    shell = tmp_path / "powershell"
+    shell.write_text(
+        f'#!/bin/sh\nfor word; do :; done\nprintf %s "$word" >{tmp_path}/asked\nexit {code}\n'
+    )
+    shell.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(sys, "platform", "win32")
+    drive = cast("Path", PureWindowsPath("K:\\"))
+    assert volumes.eject(Volume(drive)) == (code == 0)
+    asked = (tmp_path / "asked").read_text()
+    assert "ParseName('K:').InvokeVerb('Eject')" in asked
+    assert "Test-Path 'K:\\'" in asked
+    assert "E:" not in asked
+
+
+def test_a_card_is_known_by_its_cid_else_by_its_volume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folders of sysfs as the kernel makes them for a slot and for a reader on USB."""
+    slot, reader = tmp_path / "devices/mmc0/mmcblk0", tmp_path / "devices/usb1/sdb"
+    for part in (slot / "mmcblk0p1", reader / "sdb1"):
+        part.mkdir(parents=True)
+        (part / "partition").write_text("1\n")
+        (tmp_path / "block" / part.name).parent.mkdir(exist_ok=True)
+        (tmp_path / "block" / part.name).symlink_to(part)
+    (slot / "device").mkdir()
+    (slot / "device/cid").write_text("035344534c3332478061a3a1b9013400\n")
+    serials = tmp_path / "by-uuid"
+    serials.mkdir()
+    for name, serial in (("mmcblk0p1", "1A2B-3C4D"), ("sdb1", "5E6F-7A8B")):
+        (tmp_path / name).touch()
+        (serials / serial).symlink_to(tmp_path / name)
+    monkeypatch.setattr(volumes, "_BLOCK", tmp_path / "block")
+    monkeypatch.setattr(volumes, "_BY_SERIAL", serials)
+    monkeypatch.setattr(Path, "resolve", lambda path: Path(os.path.realpath(_at(path, tmp_path))))
+    assert serial_of(Volume(tmp_path, "/dev/mmcblk0p1", "vfat")) == (
+        "035344534c3332478061a3a1b9013400"
+    )
+    assert serial_of(Volume(tmp_path, "/dev/sdb1", "vfat")) == "5E6F-7A8B"
+    assert serial_of(Volume(tmp_path, "fusefat", "fuse.fusefat")) == ""
+
+
+def _at(path: Path, folder: Path) -> Path:
+    """Return a file in `folder` for one in /dev, which has no such devices here."""
+    return folder / path.name if path.parent == Path("/dev") else path
+
+
+def test_a_card_that_was_changed_between_two_looks_is_another_medium(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "block/sdb"
+    disk.mkdir(parents=True)
+    (disk / "diskseq").write_text("7\n")
+    monkeypatch.setattr(volumes, "_BLOCK", tmp_path / "block")
+    card = Volume(tmp_path, "/dev/sdb", "vfat")
+    watch = VolumeWatch(lambda _: True, lambda: (card,))
+    (first,) = watch.look()
+    assert watch.look() == (first,)
+    (disk / "diskseq").write_text("8\n")
+    (second,) = watch.look()
+    assert (second.path, second.sequence) != (first.path, first.sequence)
+    assert watch.volume_of(second) == card
+    with pytest.raises(RefusedError, match="was removed"):
+        watch.volume_of(first)
