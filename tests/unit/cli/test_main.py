@@ -48,7 +48,8 @@ def test_help_imports_no_command_and_no_library_but_click() -> None:
     assert tops == {"click", "imagebuilder"}
     rooms = [name for name in loaded if name.startswith("imagebuilder.")]
     assert {name for name in rooms if name.count(".") > 1} == {
-        "imagebuilder.cli.console", "imagebuilder.cli.help", "imagebuilder.cli.main",
+        "imagebuilder.cli.completion", "imagebuilder.cli.console", "imagebuilder.cli.help",
+        "imagebuilder.cli.main",
         "imagebuilder.cli.options", "imagebuilder.cli.pages", "imagebuilder.cli.process",
         "imagebuilder.settings.flags",
     }  # fmt: skip
