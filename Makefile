@@ -7,6 +7,7 @@ PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
 BOOT ?= tests/boot tests/image tests/device
 COVERED ?= tests/unit tests/image tests/device tests/fuzz
 FUZZ_LOCK := .ci/fuzz.lock
+DOCS_LOCK := .ci/docs.lock
 SECONDS ?= 60
 SLOW ?= 1
 .DEFAULT_GOAL := help
@@ -33,6 +34,8 @@ lock: ## renew the lock: the newest of everything that pyproject.toml allows
 	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(LOCK) pyproject.toml
 	build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --group fuzz \
 	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(FUZZ_LOCK)
+	build/lock/bin/uv pip compile -q --upgrade --universal --python-version 3.11 --group docs \
+	    --generate-hashes --no-annotate --custom-compile-command 'make lock' -o $(DOCS_LOCK)
 
 pythons: $(VENV)/.stamp ## run the unit tests on the other Pythons here; for one that is not, look up its wheels
 	PYTHON=$(PYTHON) VENV=$(VENV) LOCK=$(LOCK) .ci/pythons
@@ -97,6 +100,16 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.man_pages
 	git diff --stat -- tests/unit/golden docs man
 
+build/docs/.stamp: $(DOCS_LOCK)
+	$(PYTHON) -m venv --clear build/docs
+	build/docs/bin/pip install -qq --require-hashes -r $(DOCS_LOCK)
+	touch $@
+
+docs: build/docs/.stamp ## build the documentation as a site into build/site, and check its links
+	rm -rf build/site
+	NO_MKDOCS_2_WARNING=1 build/docs/bin/mkdocs build -q --strict
+	$(PYTHON) -m tests.site_links build/site
+
 pictures: $(VENV)/.stamp ## record the pictures of the README again, from real runs
 	$(BIN)/python -m tests.pictures
 
@@ -130,4 +143,4 @@ dist-install: dist ## install the wheel by pip, pipx and uv with the oldest and 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden pictures snapshot fonts sample wheel dist dist-install clean
+.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden docs pictures snapshot fonts sample wheel dist dist-install clean
