@@ -16,6 +16,7 @@ from imagebuilder.progress import SILENT
 from imagebuilder.resources import shipped_folder
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
+from imagebuilder.shack.node_progress import PREFIX
 from imagebuilder.shack.services import (
     bootstrap_expect,
     class_images,
@@ -182,8 +183,25 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "expect": bootstrap_expect(classroom),
         "tls": uses_tls(classroom) and shack.kind == "classic",
         "sockets_are_open": has_open_socket(classroom),
+        "board_reads": board_reads(classroom, shack),
         "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
     }
+
+
+def board_reads(classroom: Classroom, shack: Shack) -> tuple[tuple[str, int, str, str], ...]:
+    """Return what the class page may read: name, port of the shack, path and query.
+
+    A manager with TLS needs the certificate of the instructor, which the page does not have.
+    """
+    consul = shack.consul_port
+    reads = [("progress", consul, f"/v1/kv/{PREFIX}", "recurse")]
+    if shack.kind == "classic":
+        reads.append(("members", consul, "/v1/catalog/nodes", ""))
+        reads.append(("checks", consul, "/v1/health/state/any", ""))
+    if shack.kind == "swarm-mode" or not uses_tls(classroom):
+        path = "/nodes" if shack.kind == "swarm-mode" else "/info"
+        reads.append(("manager", shack.swarm_port, path, ""))
+    return tuple(reads)
 
 
 def has_open_socket(classroom: Classroom) -> bool:
