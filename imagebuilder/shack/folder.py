@@ -164,8 +164,8 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
 def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
     services = plan_services(classroom, shack)
     nodes = tuple(map(_row, classroom.nodes))
-    return {
-        "title": " ".join(classroom.name.split()),
+    return _page(classroom) | {
+        "local": False,
         "source": classroom.path.name,
         "secrets": str(classroom.secrets),
         "project": project_name(classroom),
@@ -175,7 +175,6 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "swarm_path": swarm_path(classroom),
         "services": services,
         "volumes": tuple(name for service in services for name in service.data),
-        "nodes": nodes,
         "seats": any(node.seat not in ("", str(n)) for n, node in enumerate(nodes, start=1)),
         "owners": any(node.owner for node in nodes),
         "images": class_images(classroom, shack),
@@ -186,6 +185,13 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "board_reads": board_reads(classroom, shack),
         "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
     }
+
+
+def board_page(classroom: Classroom) -> tuple[ShackFile, ...]:
+    """Return the class page for the instructor's own machine, which reads the cards as well."""
+    context = _page(classroom) | {"kind": "", "board_reads": (("cards",),), "local": True}
+    templates = load_overlay(shipped_folder("overlays") / "shack")
+    return tuple(_file(file, context) for file in templates if file.path.startswith("web/"))
 
 
 def board_reads(classroom: Classroom, shack: Shack) -> tuple[tuple[str, int, str, str], ...]:
@@ -202,6 +208,11 @@ def board_reads(classroom: Classroom, shack: Shack) -> tuple[tuple[str, int, str
         path = "/nodes" if shack.kind == "swarm-mode" else "/info"
         reads.append(("manager", shack.swarm_port, path, ""))
     return tuple(reads)
+
+
+def _page(classroom: Classroom) -> dict[str, object]:
+    title = " ".join(classroom.name.split())
+    return {"title": title, "nodes": tuple(map(_row, classroom.nodes))}
 
 
 def has_open_socket(classroom: Classroom) -> bool:

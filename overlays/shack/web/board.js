@@ -111,7 +111,19 @@ function isFresh(name, told) {
   return Math.abs(Date.now() - Date.parse(told.updated)) < FRESH_MS || Date.now() - changed.get(name).at < FRESH_MS;
 }
 
+// What `rpi-image board` has found out itself.
+const THERE = { "unhealthy": "problem", "wrong-arch": "problem" };
+function looked(node) {
+  const state = THERE[node.there] || (node.there in STATES ? node.there : "unknown");
+  const told = node.progress && node.progress.stage !== "ready" ? node.progress : null;
+  const words = told ? [text(told.stage), told.percent === null ? "" : `${told.percent} %`, text(told.error)] : [];
+  for (const found of state === "problem" ? node.findings : []) words.push(text(found.detail));
+  return { state, what: words.filter(Boolean).join(", "), percent: told ? told.percent : null };
+}
+
 function look(name, tile) {
+  const card = seen.cards?.get(name);
+  if (card) return looked(card);
   const told = seen.progress?.get(name);
   const fresh = told && isFresh(name, told);
   const engine = seen.manager?.get(name);

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
@@ -15,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from imagebuilder.cli.main import run as run_rpi_image
 from imagebuilder.model import Network
+from tests.lib.boot_folders import put_tree
 from tests.lib.browser import chromium, serious_faults
 from tests.lib.classroom_samples import SHACK, make_classroom, node
+from tests.lib.plan_samples import STOCK
 from tests.lib.real_consul import free_ports, running, wait_for
 from tests.lib.shack_folder import written
 from tests.lib.shack_server import answering
@@ -229,6 +233,36 @@ def test_hostile_nodes_are_text(
                 text = page.locator(f"#pi-{number:02} .what").inner_text()
                 assert len(text) < 500
                 assert "\u202e" not in text
+
+
+def test_the_board_of_the_instructor_has_the_cards(tmp_path: Path, browser: Browser) -> None:
+    """`rpi-image board` as a program of its own, without a shack; the file changes meanwhile."""
+    file = tmp_path / "room.yml"
+    file.write_text(
+        "profile: armv7\nallow: [no-login]\nimage: sample\n"
+        "nodes: [{hostname: pi-01, owner: Ada}, {hostname: pi-02, owner: Bob}]\n"
+    )
+    card = put_tree(tmp_path / "card", STOCK["firstrun-bookworm"])
+    assert run_rpi_image(["apply", str(card), "-c", str(file), "--node", "pi-01"]) == 0
+    program = subprocess.Popen(
+        [sys.executable, "-m", "imagebuilder", "board", str(file), "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert program.stdout
+        url = program.stdout.readline().strip()
+        with opened(browser, url) as page:
+            page.locator("#pi-01 .card:text('card: current')").wait_for(timeout=15_000)
+            page.locator("#pi-02 .card:text('card: never')").wait_for()
+            assert serious_faults(page) == []
+            file.write_text(file.read_text().replace("Ada", "Eve"))
+            page.locator("#pi-01 .card:text('card: outdated (owner)')").wait_for(timeout=20_000)
+            page.locator("#pi-01 a").click()
+            page.locator("#one-facts :text('flash DEVICE')").wait_for()
+    finally:
+        program.send_signal(2)
+        _, said = program.communicate(timeout=20)
+    assert (program.returncode, said.split()) == (130, ["interrupted"])
 
 
 def test_seats_are_rows_and_columns(
