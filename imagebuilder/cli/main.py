@@ -58,6 +58,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Write Ansible inventory, ssh_config, hosts and others.",
     ),
     "labels": ("shack", "Write printable labels for the cards."),
+    "board": ("board", "Show the class in a browser, on this machine."),
     "status": ("status", "Show what each node is, and what to do next."),
     "completion": ("completion", "Print the completion script of a shell."),
 }

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.flash.card_state import TO_WRITE
 from imagebuilder.flash.ledger import ledger_of
 from imagebuilder.shack.observe import observe
+from imagebuilder.shack.status import summarise
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -169,3 +171,43 @@ def _next(path: Path, hostname: str, card: CardState, there: There) -> str:
     if there in {"joined", "booting", "unknown"}:
         return ""
     return f"rpi-image status {file} --card DEVICE"
+
+
+def count_cards(seen: ClassStatus) -> dict[str, int]:
+    """Return how many cards are in each state."""
+    return dict(Counter(node.card.state for node in seen.nodes if node.card))
+
+
+def status_as_json(seen: ClassStatus) -> dict[str, object]:
+    """Return a look at the class as JSON; the keys are stable."""
+    found = seen.state
+    return {
+        "leader": (found.leader or None) if found else None,
+        "manager_error": found.manager_error if found else None,
+        "summary": summarise(seen.rows),
+        "cards": count_cards(seen),
+        "as_wanted": seen.as_wanted,
+        "nodes": [_node_report(node) for node in seen.nodes],
+    }
+
+
+def _node_report(node: NodeOverview) -> dict[str, object]:
+    """Return a node as JSON; the keys are stable."""
+    seen, card = node.seen, node.card
+    return {
+        "hostname": node.hostname,
+        "wanted": card.wanted if card else "",
+        "card": card.state if card else "unknown",
+        "changes": [asdict(change) for change in card.changes] if card else [],
+        "reason": card.reason if card else "",
+        "there": node.there,
+        "next": node.next,
+        "state": node.state,
+        "findings": [asdict(note) for note in seen.notes] if seen else [],
+        "address": seen.address if seen else "",
+        "expected_address": seen.expected_address if seen else node.expected_address,
+        "arch": seen.arch if seen else "",
+        "docker": seen.version if seen else "",
+        "progress": asdict(seen.progress) if seen and seen.progress else None,
+        "report": asdict(seen.card) if seen and seen.card else None,
+    }

@@ -16,6 +16,7 @@ from imagebuilder.progress import SILENT
 from imagebuilder.resources import shipped_folder
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
+from imagebuilder.shack.node_progress import PREFIX
 from imagebuilder.shack.services import (
     bootstrap_expect,
     class_images,
@@ -163,8 +164,8 @@ def write_shack(files: Sequence[ShackFile], templates: Sequence[OverlayFile], fo
 def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
     services = plan_services(classroom, shack)
     nodes = tuple(map(_row, classroom.nodes))
-    return {
-        "title": " ".join(classroom.name.split()),
+    return _page(classroom) | {
+        "local": False,
         "source": classroom.path.name,
         "secrets": str(classroom.secrets),
         "project": project_name(classroom),
@@ -174,7 +175,6 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "swarm_path": swarm_path(classroom),
         "services": services,
         "volumes": tuple(name for service in services for name in service.data),
-        "nodes": nodes,
         "seats": any(node.seat not in ("", str(n)) for n, node in enumerate(nodes, start=1)),
         "owners": any(node.owner for node in nodes),
         "images": class_images(classroom, shack),
@@ -182,8 +182,37 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "expect": bootstrap_expect(classroom),
         "tls": uses_tls(classroom) and shack.kind == "classic",
         "sockets_are_open": has_open_socket(classroom),
+        "board_reads": board_reads(classroom, shack),
         "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
     }
+
+
+def board_page(classroom: Classroom) -> tuple[ShackFile, ...]:
+    """Return the class page for the instructor's own machine, which reads the cards as well."""
+    context = _page(classroom) | {"kind": "", "board_reads": (("cards",),), "local": True}
+    templates = load_overlay(shipped_folder("overlays") / "shack")
+    return tuple(_file(file, context) for file in templates if file.path.startswith("web/"))
+
+
+def board_reads(classroom: Classroom, shack: Shack) -> tuple[tuple[str, int, str, str], ...]:
+    """Return what the class page may read: name, port of the shack, path and query.
+
+    A manager with TLS needs the certificate of the instructor, which the page does not have.
+    """
+    consul = shack.consul_port
+    reads = [("progress", consul, f"/v1/kv/{PREFIX}", "recurse")]
+    if shack.kind == "classic":
+        reads.append(("members", consul, "/v1/catalog/nodes", ""))
+        reads.append(("checks", consul, "/v1/health/state/any", ""))
+    if shack.kind == "swarm-mode" or not uses_tls(classroom):
+        path = "/nodes" if shack.kind == "swarm-mode" else "/info"
+        reads.append(("manager", shack.swarm_port, path, ""))
+    return tuple(reads)
+
+
+def _page(classroom: Classroom) -> dict[str, object]:
+    title = " ".join(classroom.name.split())
+    return {"title": title, "nodes": tuple(map(_row, classroom.nodes))}
 
 
 def has_open_socket(classroom: Classroom) -> bool:

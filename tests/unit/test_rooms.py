@@ -11,7 +11,8 @@ import pytest
 PACKAGE = Path(__file__).parents[2] / "imagebuilder"
 ORDER = (
     "errors", "progress", "model", "workers", "files", "resources",
-    "devices", "disk", "images", "plan", "settings", "build", "boot", "shack", "flash", "cli",
+    "devices", "disk", "images", "plan", "settings", "build", "boot", "shack", "flash", "web",
+    "cli",
 )  # fmt: skip
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import NOT_AS_WANTED, InputError
 from imagebuilder.flash.card_state import CardStates
-from imagebuilder.flash.class_status import ClassStatus, watch_class
+from imagebuilder.flash.class_status import ClassStatus, count_cards, status_as_json, watch_class
 from imagebuilder.flash.ledger import ledger_of
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.folder import shack_of
@@ -114,7 +113,7 @@ def _diff_report(found: CardDiff) -> dict[str, object]:
 def _show(console: Console, seen: ClassStatus, *, watch: bool) -> int:
     """Print one look at the class; return the exit code of --check."""
     if console.as_json:
-        console.emit(_report(seen), on_one_line=watch)
+        console.emit(status_as_json(seen), on_one_line=watch)
     else:
         _show_rows(console, seen, watch=watch)
     # After the table, which clears the screen with --watch.
@@ -130,7 +129,7 @@ def _show_rows(console: Console, seen: ClassStatus, *, watch: bool) -> None:
     console.table(_HEAD, [_row(node) for node in seen.nodes])
     clock = datetime.now().astimezone().strftime("%H:%M:%S ") if watch else ""
     shack = _words(summarise(seen.rows)) or "no nodes expected"
-    console.note(f"{clock}cards: {_words(_cards(seen)) or 'none'}")
+    console.note(f"{clock}cards: {_words(count_cards(seen)) or 'none'}")
     if seen.answered:
         console.note(f"{clock}{shack}")
 
@@ -146,41 +145,3 @@ def _row(node: NodeOverview) -> tuple[str, ...]:
 
 def _words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-
-
-def _cards(seen: ClassStatus) -> dict[str, int]:
-    return dict(Counter(node.card.state for node in seen.nodes if node.card))
-
-
-def _report(seen: ClassStatus) -> dict[str, object]:
-    found = seen.state
-    return {
-        "leader": (found.leader or None) if found else None,
-        "manager_error": found.manager_error if found else None,
-        "summary": summarise(seen.rows),
-        "cards": _cards(seen),
-        "as_wanted": seen.as_wanted,
-        "nodes": [_node_report(node) for node in seen.nodes],
-    }
-
-
-def _node_report(node: NodeOverview) -> dict[str, object]:
-    """Return a node as JSON; the keys are stable."""
-    seen, card = node.seen, node.card
-    return {
-        "hostname": node.hostname,
-        "wanted": card.wanted if card else "",
-        "card": card.state if card else "unknown",
-        "changes": [asdict(change) for change in card.changes] if card else [],
-        "reason": card.reason if card else "",
-        "there": node.there,
-        "next": node.next,
-        "state": node.state,
-        "findings": [asdict(note) for note in seen.notes] if seen else [],
-        "address": seen.address if seen else "",
-        "expected_address": seen.expected_address if seen else node.expected_address,
-        "arch": seen.arch if seen else "",
-        "docker": seen.version if seen else "",
-        "progress": asdict(seen.progress) if seen and seen.progress else None,
-        "report": asdict(seen.card) if seen and seen.card else None,
-    }

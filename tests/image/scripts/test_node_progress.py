@@ -28,13 +28,6 @@ CLIENTS = {
     "wget": ("wget",),
     "busybox wget and nc": ("busybox:wget", "busybox:nc"),
 }
-PROGRAMS = dict(
-    zip(
-        ("bash", "busybox", "curl", "dash", "grep", "sleep", "wget"),
-        need("bash", "busybox", "curl", "dash", "grep", "sleep", "wget"),
-        strict=True,
-    )
-)
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +138,16 @@ def put(folder: Path, client: str, shell: tuple[str, ...], port: int, text: str)
     """Call `http_put` with a PATH that has this client only."""
     links = folder / "bin"
     links.mkdir()
+    found = need("curl", "wget", "busybox", "grep", "sleep", "dash")
+    programs = dict(zip(("curl", "wget", "busybox", "grep", "sleep", "dash"), found, strict=True))
     for name in (*CLIENTS[client], "grep", "sleep"):
         program, _, applet = name.rpartition(":")
-        found = PROGRAMS[program or applet]
-        (links / applet).symlink_to(found)
+        (links / applet).symlink_to(programs[program or applet])
     parts = [(shipped_folder("overlays") / "scripts" / part).read_text() for part in PARTS]
     call = f'http_put "127.0.0.1:{port}" /v1/kv/rpi-image/nodes/pi-09 "$TEXT"\n'
     (folder / "script").write_text("\n".join([*parts, call]))
-    interpreter = PROGRAMS[shell[0]]
     done = subprocess.run(
-        [interpreter, *shell[1:], str(folder / "script")],
+        [programs[shell[0]], *shell[1:], str(folder / "script")],
         env={"PATH": str(links), "TEXT": text}, timeout=30, check=False,
     )  # fmt: skip
     return done.returncode

@@ -1,0 +1,46 @@
+"""The command `board`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from imagebuilder.cli.commands.shack import roster_of
+from imagebuilder.cli.options import classroom_file, profile_folders, with_console
+from imagebuilder.cli.session import Session
+from imagebuilder.flash.card_state import CardStates
+from imagebuilder.flash.class_status import watch_class
+from imagebuilder.web.board import HOST, BoardServer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imagebuilder.cli.console import Console
+    from imagebuilder.flash.class_status import ClassStatus
+
+ANSWER_SECONDS = 2.0  # of the shack; the page asks again soon
+
+
+@click.command()
+@classroom_file
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: a free one."
+)
+@profile_folders
+@with_console
+def board(console: Console, file: Path, port: int, folders: tuple[Path, ...]) -> None:
+    """Serve the class of FILE as a page on 127.0.0.1, read-only, until Ctrl-C.
+
+    It shows what `status` shows: each node, its card, and what to do next.
+    """
+
+    def look() -> ClassStatus:
+        states = CardStates(find=Session(console=console).find, secrets_read=False)
+        roster = roster_of(console, file, folders)
+        return next(watch_class(roster, file, states, (), ANSWER_SECONDS, None))
+
+    made = BoardServer(classroom=roster_of(console, file, folders), look=look, port=port)
+    with made.open() as server:
+        console.result(f"http://{HOST}:{server.server_address[1]}/")
+        server.serve_forever()
