@@ -26,7 +26,6 @@ HOMES: dict[object, str] = {
 # The program's name to servers, container images that the shack builds, and keys in consul: no
 # paths on a card.
 NOT_ON_A_CARD = {
-    "shack/node_progress.py": ("rpi-image/nodes/",),
     "images/http_client.py": ("rpi-image/",),
     "shack/node_progress.py": ("rpi-image/nodes/",),
     "shack/services.py": ("rpi-image/apt-cacher-ng", "rpi-image/chrony:2"),
