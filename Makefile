@@ -123,7 +123,7 @@ LETTERS := U+0020-007E,U+00A0-024F,U+0259,U+02BB-02BC,U+02C6-02C7,U+02D8-02DD,U+
 fonts: $(VENV)/.stamp tools ## make the fonts of the labels anew, from fonts-dejavu-core
 	for font in DejaVuSans DejaVuSans-Bold; do $(BIN)/pyftsubset /usr/share/fonts/truetype/dejavu/$$font.ttf \
 	    --unicodes=$(LETTERS) --no-hinting --layout-features= --drop-tables+=FFTM \
-	    --output-file=imagebuilder/shack/fonts/$$font.ttf || exit 1; done
+	    --output-file=imagebuilder/shack/sheets/fonts/$$font.ttf || exit 1; done
 
 sample: ## make the embedded sample image anew
 	profiles/sample/make-sample

@@ -287,6 +287,13 @@ PAGES: Mapping[str, Page] = {
             ),
         ),
     ),
+    "board": Page(
+        (
+            ("rpi-image board classroom.yml", "the class in a browser, on this computer only"),
+            ("rpi-image board classroom.yml --port 0", "at a port that is free"),
+        ),
+        {"What": "--port", "Output": "--json"},
+    ),
     "status": Page(
         (
             (

@@ -15,7 +15,7 @@ from imagebuilder.devices.volumes import VolumeWatch, eject, refuse_volume
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
 from imagebuilder.flash.choice import choose_card_nodes
 from imagebuilder.flash.claims import CardClaims
-from imagebuilder.flash.ledger import Ledger
+from imagebuilder.flash.records.ledger import Ledger
 from imagebuilder.flash.station import Station
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import agree

@@ -19,7 +19,7 @@ from imagebuilder.devices.volumes import (
 )
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.flash.choice import choose_card_nodes
-from imagebuilder.flash.ledger import FAILED, WRITTEN, LedgerEntry, ledger_of
+from imagebuilder.flash.records.ledger import FAILED, WRITTEN, LedgerEntry, ledger_of
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.build.apply import ApplyPlan
-    from imagebuilder.flash.ledger import Ledger
+    from imagebuilder.flash.records.ledger import Ledger
     from imagebuilder.model import Classroom, NodeSettings
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.flags import NodeFlags

@@ -14,7 +14,7 @@ from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.files import has_folder
 from imagebuilder.flash.jobs import reason_of
-from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
+from imagebuilder.flash.records.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import counted

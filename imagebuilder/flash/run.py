@@ -23,12 +23,12 @@ from imagebuilder.devices.targets import (
 )
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.files import has_file, has_folder
-from imagebuilder.flash.card_state import TO_WRITE, CardStates
 from imagebuilder.flash.choice import choose_by_card, choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
-from imagebuilder.flash.ledger import NodeTakenError, ledger_of
+from imagebuilder.flash.records.card_state import TO_WRITE, CardStates
+from imagebuilder.flash.records.ledger import NodeTakenError, ledger_of
 from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
 from imagebuilder.flash.writer import CardOptions
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from imagebuilder.devices.device import Device
     from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.flasher import CardOutcome
-    from imagebuilder.flash.ledger import LedgerEntry
+    from imagebuilder.flash.records.ledger import LedgerEntry
     from imagebuilder.flash.verify import Comparison
     from imagebuilder.flash.writer import CardJob
     from imagebuilder.images.cache import Cache

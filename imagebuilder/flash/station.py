@@ -11,7 +11,7 @@ from imagebuilder.devices.device import describe
 from imagebuilder.devices.safety import only_mounted, refusals, same_device
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.flash.jobs import JobT, OutcomeT, reason_of
-from imagebuilder.flash.ledger import NodeTakenError
+from imagebuilder.flash.records.ledger import NodeTakenError
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import SILENT, Reporter, counted
 

@@ -11,13 +11,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import InputError, RpiImageError
-from imagebuilder.flash.class_status import status_as_json
+from imagebuilder.flash.records.class_status import status_as_json
 from imagebuilder.shack.folder import board_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from imagebuilder.flash.class_status import ClassStatus
+    from imagebuilder.flash.records.class_status import ClassStatus
     from imagebuilder.model import Classroom
 
 HOST = "127.0.0.1"

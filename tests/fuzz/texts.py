@@ -11,7 +11,7 @@ import yaml
 
 from imagebuilder.build.inspect import parse_node_env, parse_wpa_supplicant
 from imagebuilder.errors import InputError, RpiImageError
-from imagebuilder.flash.ledger import parse_ledger
+from imagebuilder.flash.records.ledger import parse_ledger
 from imagebuilder.images.checksum_lines import decode_text
 from imagebuilder.images.checksums import parse_checksums
 from imagebuilder.plan.boot_files import MemoryBootFiles
@@ -20,7 +20,7 @@ from imagebuilder.settings.catalog import load_catalogue, load_profiles
 from imagebuilder.settings.load import check_classroom, load_classroom
 from imagebuilder.settings.starter import StarterAnswers, render_starter
 from imagebuilder.shack.exports import EXPORTS
-from imagebuilder.shack.label_content import link_of
+from imagebuilder.shack.sheets.label_content import link_of
 from tests.fuzz.bytewise import reworded
 from tests.fuzz.target import Target
 from tests.lib.nasty import NASTY

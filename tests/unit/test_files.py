@@ -215,7 +215,7 @@ def test_nobody_else_opens_files_for_writing() -> None:
         "build/boot_folder.py": "a mounted card, on any system; links are refused",
         "devices/blockdev.py": "block devices",
         "boot/emulator.py": "a private temporary folder",
-        "shack/labels.py": "a private temporary folder",
+        "shack/sheets/labels.py": "a private temporary folder",
         "settings/starter.py": "a private temporary folder",
         "images/archives/compress.py": "an entry of an archive in an open file",
         "images/sparse.py": "the user's cache",

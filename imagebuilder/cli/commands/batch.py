@@ -95,7 +95,7 @@ def diff(
 
     For a card, or one node whose card was written: setting by setting, what differs from it.
     """
-    from imagebuilder.flash.card_state import has_card
+    from imagebuilder.flash.records.card_state import has_card
 
     if card or has_card(file, nodes):
         from imagebuilder.cli.commands.status import show_card_diff  # loads requests

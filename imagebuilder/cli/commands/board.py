@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import click
 
 from imagebuilder.cli.commands.shack import roster_of
+from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import classroom_file, profile_folders, with_console
 from imagebuilder.cli.session import Session
-from imagebuilder.flash.card_state import CardStates
-from imagebuilder.flash.class_status import watch_class
+from imagebuilder.flash.records.card_state import CardStates
+from imagebuilder.flash.records.class_status import watch_class
 from imagebuilder.web.board import HOST, BoardServer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.cli.console import Console
-    from imagebuilder.flash.class_status import ClassStatus
+    from imagebuilder.flash.records.class_status import ClassStatus
 
 ANSWER_SECONDS = 2.0  # of the shack; the page asks again soon
 
 
-@click.command()
+@click.command(cls=Command)
 @classroom_file
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8090, show_default=True, help="0: a free one."

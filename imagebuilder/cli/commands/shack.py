@@ -27,8 +27,8 @@ from imagebuilder.settings.load import load_classroom, load_roster, with_whole_p
 from imagebuilder.shack import imager
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, with_client_keys
-from imagebuilder.shack.label_content import DEFAULT_SHEET, SHEETS
-from imagebuilder.shack.labels import write_labels
+from imagebuilder.shack.sheets.label_content import DEFAULT_SHEET, SHEETS
+from imagebuilder.shack.sheets.labels import write_labels
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console

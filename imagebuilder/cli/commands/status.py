@@ -13,9 +13,14 @@ from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import PATH, classroom_file, profile_folders, with_console
 from imagebuilder.cli.session import Session
 from imagebuilder.errors import NOT_AS_WANTED, InputError
-from imagebuilder.flash.card_state import CardStates
-from imagebuilder.flash.class_status import ClassStatus, count_cards, status_as_json, watch_class
-from imagebuilder.flash.ledger import ledger_of
+from imagebuilder.flash.records.card_state import CardStates
+from imagebuilder.flash.records.class_status import (
+    ClassStatus,
+    count_cards,
+    status_as_json,
+    watch_class,
+)
+from imagebuilder.flash.records.ledger import ledger_of
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.status import summarise
@@ -24,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.cli.console import Console
-    from imagebuilder.flash.card_state import CardDiff
-    from imagebuilder.flash.class_status import NodeOverview
+    from imagebuilder.flash.records.card_state import CardDiff
+    from imagebuilder.flash.records.class_status import NodeOverview
     from imagebuilder.shack.folder import Kind
 
 

@@ -18,8 +18,8 @@ from imagebuilder.plan.templates import compile_template
 from imagebuilder.shack.encoders import ssh_path
 from imagebuilder.shack.exports import EXPORTS
 from imagebuilder.shack.keystore import with_identities
-from imagebuilder.shack.label_content import SHEETS
-from imagebuilder.shack.labels import render_labels
+from imagebuilder.shack.sheets.label_content import SHEETS
+from imagebuilder.shack.sheets.labels import render_labels
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.nasty import NASTY
 from tests.lib.shack_folder import written

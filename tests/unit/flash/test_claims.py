@@ -14,11 +14,11 @@ from imagebuilder.cli.console import Console
 from imagebuilder.devices.device import Device
 from imagebuilder.errors import RefusedError, WriteError
 from imagebuilder.flash import claims as account_module
-from imagebuilder.flash import ledger
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContent
 from imagebuilder.flash.flasher import CardOutcome
-from imagebuilder.flash.ledger import Ledger
+from imagebuilder.flash.records import ledger
+from imagebuilder.flash.records.ledger import Ledger
 from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import SilentReporter
 from tests.lib.reports import REPORT

@@ -14,9 +14,16 @@ import pytest
 from imagebuilder.build.config_hash import ConfigHash
 from imagebuilder.build.wanted import WantedSettings, as_recorded
 from imagebuilder.cli.main import run as rpi_image
-from imagebuilder.flash.card_state import CardState, card_state
-from imagebuilder.flash.class_status import ClassStatus, merge_status
-from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, Ledger, LedgerEntry, render_ledger
+from imagebuilder.flash.records.card_state import CardState, card_state
+from imagebuilder.flash.records.class_status import ClassStatus, merge_status
+from imagebuilder.flash.records.ledger import (
+    FAILED,
+    WRITING,
+    WRITTEN,
+    Ledger,
+    LedgerEntry,
+    render_ledger,
+)
 from imagebuilder.shack.node_progress import NodeProgress
 from imagebuilder.shack.observe import Observation
 from imagebuilder.shack.status import ClusterState, NodeStatus, StatusNote

@@ -10,8 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import WriteError
-from imagebuilder.flash.history import MOST_HISTORY_BYTES, CardEvent, append_event, read_history
-from imagebuilder.flash.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
+from imagebuilder.flash.records.history import (
+    MOST_HISTORY_BYTES,
+    CardEvent,
+    append_event,
+    read_history,
+)
+from imagebuilder.flash.records.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
 
 if TYPE_CHECKING:
     from pathlib import Path

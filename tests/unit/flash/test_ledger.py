@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
-from imagebuilder.flash.ledger import (
+from imagebuilder.flash.records.ledger import (
     FAILED,
     WRITING,
     WRITTEN,

@@ -14,7 +14,7 @@ from imagebuilder.devices.hotplug import Uevents, open_uevents
 from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.flash.flasher import CardOutcome, Flasher
-from imagebuilder.flash.ledger import NodeTakenError
+from imagebuilder.flash.records.ledger import NodeTakenError
 from imagebuilder.flash.station import Station, initial_media
 from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import SilentReporter

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.flash.ledger import parse_ledger
+from imagebuilder.flash.records.ledger import parse_ledger
 from imagebuilder.plan.boot_texts import parse_mapping
 from imagebuilder.plan.generations import parse_generation
 from imagebuilder.plan.plain_yaml import (

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from imagebuilder.model import Network, NodeSettings, Shack
-from imagebuilder.shack.label_content import SHEETS, link_of
-from imagebuilder.shack.labels import render_labels
+from imagebuilder.shack.sheets.label_content import SHEETS, link_of
+from imagebuilder.shack.sheets.labels import render_labels
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from imagebuilder.shack.label_content import SHEETS, Label, label_of
-from imagebuilder.shack.labels_pdf import draw_labels, missing_letters
+from imagebuilder.shack.sheets.label_content import SHEETS, Label, label_of
+from imagebuilder.shack.sheets.labels_pdf import draw_labels, missing_letters
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.tools import need, run
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import InputError, SettingsError
-from imagebuilder.flash.card_state import CardStates
-from imagebuilder.flash.class_status import ClassStatus, merge_status
+from imagebuilder.flash.records.card_state import CardStates
+from imagebuilder.flash.records.class_status import ClassStatus, merge_status
 from imagebuilder.shack.observe import Observation
 from imagebuilder.web import board as board_module
 from imagebuilder.web.board import BoardServer

@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
-from imagebuilder.flash.card_state import TO_WRITE
-from imagebuilder.flash.ledger import ledger_of
+from imagebuilder.flash.records.card_state import TO_WRITE
+from imagebuilder.flash.records.ledger import ledger_of
 from imagebuilder.shack.observe import observe
 from imagebuilder.shack.status import summarise
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from imagebuilder.flash.card_state import CardState, CardStates
+    from imagebuilder.flash.records.card_state import CardState, CardStates
     from imagebuilder.model import Classroom
     from imagebuilder.shack.observe import Observation
     from imagebuilder.shack.status import ClusterState, NodeStatus, PiReport, State

@@ -10,7 +10,7 @@ from imagebuilder.build.config_hash import ConfigHashes
 from imagebuilder.build.inspect import parse_node_env
 from imagebuilder.build.wanted import WantedSettings, changes_between, wanted_hash
 from imagebuilder.errors import ImageError, RpiImageError
-from imagebuilder.flash.ledger import FAILED, WRITING, WRITTEN, is_alive, ledger_of
+from imagebuilder.flash.records.ledger import FAILED, WRITING, WRITTEN, is_alive, ledger_of
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from imagebuilder.build.config_hash import ConfigHash
     from imagebuilder.build.wanted import SettingChange
-    from imagebuilder.flash.history import CardEvent
-    from imagebuilder.flash.ledger import Ledger, LedgerEntry
+    from imagebuilder.flash.records.history import CardEvent
+    from imagebuilder.flash.records.ledger import Ledger, LedgerEntry
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
 
 State = Literal["current", "outdated", "never", "failed", "unknown"]

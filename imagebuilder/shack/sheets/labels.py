@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 from imagebuilder.errors import InputError, WriteError
 from imagebuilder.files import write_error, write_file, write_text
 from imagebuilder.progress import SILENT
-from imagebuilder.shack.label_content import LONG_NAME, label_of
+from imagebuilder.shack.sheets.label_content import LONG_NAME, label_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from imagebuilder.model import Classroom
     from imagebuilder.progress import Reporter
-    from imagebuilder.shack.label_content import Label, LabelSheet
+    from imagebuilder.shack.sheets.label_content import Label, LabelSheet
 
 
 _MOST_SHOWN = 8
@@ -51,7 +51,7 @@ def write_labels(
         write_text(path, render_labels(classroom, sheet, skip))
         return
     labels = _labels(classroom)
-    from imagebuilder.shack.labels_pdf import draw_labels, missing_letters  # noqa: PLC0415 - slow
+    from imagebuilder.shack.sheets.labels_pdf import draw_labels, missing_letters  # noqa: PLC0415 - slow
 
     if missing := missing_letters(labels):
         reporter.note(

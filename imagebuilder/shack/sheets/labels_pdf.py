@@ -15,13 +15,13 @@ from fpdf.enums import MethodReturnValue  # noqa: TID251 - as above
 from fpdf.fonts import TTFFont  # noqa: TID251 - as above
 from fpdf.prefs import ViewerPreferences  # noqa: TID251 - as above
 
-from imagebuilder.shack.label_content import LONG_NAME
+from imagebuilder.shack.sheets.label_content import LONG_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from contextlib import AbstractContextManager
 
-    from imagebuilder.shack.label_content import Label, LabelSheet
+    from imagebuilder.shack.sheets.label_content import Label, LabelSheet
 
 _FONT = "Labels"
 _FOLDER = Path(__file__).with_name("fonts")

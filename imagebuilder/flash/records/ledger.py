@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder.errors import InputError, RefusedError, WriteError
 from imagebuilder.files import hand_over, write_file
-from imagebuilder.flash.history import CardEvent, append_event, read_history, user_name
+from imagebuilder.flash.records.history import CardEvent, append_event, read_history, user_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
