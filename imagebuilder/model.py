@@ -66,6 +66,20 @@ class BaseImage:
     source_sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootSystem:
+    """What the root of an image says of its system; empty where it does not say it.
+
+    `arch` is Debian's word for its packages (armhf, arm64), `os_id` and `codename` are those of
+    os-release. `docker` is the version of the installed Docker, empty if none is installed.
+    """
+
+    arch: str = ""
+    os_id: str = ""
+    codename: str = ""
+    docker: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.

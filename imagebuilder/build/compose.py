@@ -12,6 +12,7 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, reading
 from imagebuilder.files import read_file
+from imagebuilder.images.root_system import read_root_system
 from imagebuilder.model import BaseImage, ImageSource, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
@@ -21,11 +22,13 @@ from imagebuilder.plan.overlays import load_generations, load_overlay, node_over
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.fits import check_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imagebuilder.disk.extent import Patch
+    from imagebuilder.model import RootSystem
     from imagebuilder.plan.generations import Generation
 
 # Budget: a file of FAT has less than 4 GiB, and it is held in memory.
@@ -84,6 +87,7 @@ class Composer:
     reporter: Reporter = SILENT
     _boot: edit.BootBase = field(init=False)
     _overlays: OverlayFolders = field(init=False)
+    _root: RootSystem | None = field(init=False)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,9 +99,19 @@ class Composer:
             self.reporter.warn(f"{self.base.name} {fact}")
         if not self._boot.volume.clean:
             self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
+        self._root = self._read_root()
+
+    def _read_root(self) -> RootSystem | None:
+        """Return the system of the root; a damaged one is left to the Pi, which may repair it."""
+        try:
+            return read_root_system(self.raw)
+        except ImageError as error:
+            self.reporter.warn(f"{self.base.name}: {error.message}")
+            return None
 
     def plan(self, settings: NodeSettings) -> NodePlan:
-        """Return the plan of a node."""
+        """Return the plan of a node. Raise SettingsError if the packages of the base do not fit."""
+        check_root(settings, self._root)
         overlays = self._overlays.of(settings)
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
