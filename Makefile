@@ -93,6 +93,7 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.make_golden
 	$(BIN)/python -m tests.lib.budgets
 	$(BIN)/python -m tests.lib.warning_words
+	$(BIN)/python -m tests.lib.docker_table
 	git diff --stat -- tests/unit/golden
 
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)

@@ -24,6 +24,7 @@ from imagebuilder.build.manifest import (
     load_class,
     load_manifest,
     manifest_path,
+    packages_as_json,
     render_sums,
     still_describes,
     uncompared_change,
@@ -59,6 +60,7 @@ class NodeOutcome:
     config_hash: str = ""
     sha256: str = ""
     changes: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     error: RpiImageError | None = None
 
@@ -251,6 +253,7 @@ class Batch:
             config_hash=plan.config_hash,
             sha256=(last or {}).get("image_sha256") or "",
             changes=changes,
+            packages=plan.packages,
             warnings=plan.warnings,
         )
 
@@ -268,6 +271,7 @@ class Batch:
             generation=plan.generation,
             config_hash=plan.config_hash,
             changes=uncompared_change(image, manifest_path(image)),
+            packages=plan.packages,
             warnings=plan.warnings,
         )
 
@@ -378,6 +382,7 @@ def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
         "config_hash": outcome.config_hash,
         "sha256": outcome.sha256,
         "changes": list(outcome.changes),
+        "packages": packages_as_json(outcome.packages),
         "error": outcome.error.message if outcome.error else None,
     }
 

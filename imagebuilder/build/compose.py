@@ -115,7 +115,8 @@ class Composer:
         overlays = self._overlays.of(settings)
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
-            return plan_node(settings, generation, overlays, self._boot.volume, self.epoch)
+            boot = self._boot.volume
+            return plan_node(settings, generation, overlays, boot, self.epoch, self._root)
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""

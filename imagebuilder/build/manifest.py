@@ -13,7 +13,7 @@ from imagebuilder import __version__
 from imagebuilder.files import has_file, remove_file, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from imagebuilder.build.compose import Composition
@@ -190,7 +190,13 @@ def plan_as_json(plan: NodePlan) -> dict[str, Any]:
         "removed": [edit.path for edit in plan.edits if edit.data is None],
         "warnings": list(plan.warnings),
         "reach": plan.reach,
+        "packages": packages_as_json(plan.packages),
     }
+
+
+def packages_as_json(names: Sequence[str]) -> list[dict[str, str | None]]:
+    """Return packages as JSON; only the archive knows the version that the Pi will install."""
+    return [{"name": name, "version": None} for name in names]
 
 
 def _files(plan: NodePlan) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.plan.reach import reach_of
+from imagebuilder.plan.reach import reach_of, seen_in_root
 from imagebuilder.plan.vendor.boards import find_board
 from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.merge import find_setting
@@ -37,7 +37,9 @@ _REACH_KEYS = {
     "no-login": ("user", "image"),
     "no-network": ("wifi",),
     "no-radio": ("wifi",),
-    "no-docker": ("image",),
+    "no-docker": ("docker", "image"),
+    "no-cluster": ("shack", "cluster", "image"),
+    "old-archive": ("upgrade", "packages", "image"),
 }
 _ARCHS = frozenset({"armv6", "armv7", "arm64"})
 
@@ -104,7 +106,8 @@ def _root_fault(image: str, profile: str, machines: Sequence[str], root: RootSys
 
 def check_reach(node: UnresolvedNode, settings: NodeSettings) -> Reach:
     """Report why a card could not be reached; return how it is."""
-    reach = reach_of(settings, node.references.vendor(settings))
+    known = node.references.vendor(settings)
+    reach = reach_of(settings, seen_in_root(known, node.references.root(settings.image)))
     if settings.profile and settings.image.name:
         for found in reach.findings:
             if found.word == "no-login" and _login_is_faulty(node, settings):
