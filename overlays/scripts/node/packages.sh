@@ -1,7 +1,7 @@
 # The packages of the settings, and Docker where the image has none, by the Pi's own apt.
-# Reads: DOCKER_INSTALL, DOCKER_VERSION, PACKAGES, RPI_IMAGE_HASH.
+# Reads: DOCKER_INSTALL, DOCKER_VERSION, PACKAGES.
 # Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/packages, /var/lib/rpi-image/job_error,
-# /var/lib/rpi-image/packages.log.
+# /var/lib/rpi-image/packages.log, /var/lib/rpi-image/docker_installed.
 
 # wanted_packages: set $packages_wanted to what apt-get is to install
 wanted_packages() {
@@ -35,7 +35,7 @@ install_packages() {
         sleep "$(back_off "$packages_tries")"
     done
     put "$done_folder/packages" "$(now)"
-    put "$state/packages" done
+    put "$state/packages" "done"
     say 'the packages are installed'
 }
 
