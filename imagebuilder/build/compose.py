@@ -19,7 +19,9 @@ from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
+from imagebuilder.plan.reach import reach_of, seen_in_root, vendor_state
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
+from imagebuilder.plan.vendor.docker import apt_words
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.fits import check_root
@@ -118,6 +120,14 @@ class Composer:
             boot = self._boot.volume
             return plan_node(settings, generation, overlays, boot, self.epoch, self._root)
 
+    def packages(self, settings: NodeSettings) -> tuple[str, ...]:
+        """Return the packages that a node installs, as apt-get takes them."""
+        with reading(self.base.name, ImageError):
+            generation = self._generation(settings)
+            facts = generation.facts_of(self._boot.volume)
+        vendor = seen_in_root(vendor_state(generation, facts), self._root)
+        return apt_words(reach_of(settings, vendor).packages, settings.docker.version)
+
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
         return self._composition(settings, self.plan(settings))
@@ -208,3 +218,13 @@ def open_composer(
     """
     with open_raw(base.path) as raw:
         yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter)
+
+
+def group_by_image(
+    nodes: Sequence[NodeSettings],
+) -> list[tuple[ImageSource, list[NodeSettings]]]:
+    """Return the nodes of each base image, both in roster order."""
+    groups: dict[ImageSource, list[NodeSettings]] = {}
+    for node in nodes:
+        groups.setdefault(node.image, []).append(node)
+    return list(groups.items())

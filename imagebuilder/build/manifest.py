@@ -13,7 +13,7 @@ from imagebuilder import __version__
 from imagebuilder.files import has_file, remove_file, write_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from imagebuilder.build.compose import Composition
@@ -190,13 +190,13 @@ def plan_as_json(plan: NodePlan) -> dict[str, Any]:
         "removed": [edit.path for edit in plan.edits if edit.data is None],
         "warnings": list(plan.warnings),
         "reach": plan.reach,
-        "packages": packages_as_json(plan.packages),
+        "packages": packages_as_json(dict.fromkeys(plan.packages, "")),
     }
 
 
-def packages_as_json(names: Sequence[str]) -> list[dict[str, str | None]]:
-    """Return packages as JSON; only the archive knows the version that the Pi will install."""
-    return [{"name": name, "version": None} for name in names]
+def packages_as_json(versions: Mapping[str, str]) -> list[dict[str, str | None]]:
+    """Return packages as JSON; the version is null where only the archive knows it."""
+    return [{"name": name, "version": version or None} for name, version in versions.items()]
 
 
 def _files(plan: NodePlan) -> list[dict[str, Any]]:

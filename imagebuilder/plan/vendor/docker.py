@@ -81,6 +81,12 @@ def suite_by_name(image: ImageSource) -> str:
     return next((suite for first, suite in reversed(_RASPIOS) if date[0] >= first), "")
 
 
+def apt_words(packages: Sequence[str], docker_version: str) -> tuple[str, ...]:
+    """Return packages as apt-get takes them: that of Docker with the beginning of its version."""
+    word = f"{DOCKER_PACKAGE}={docker_version}*" if docker_version else DOCKER_PACKAGE
+    return tuple(word if name == DOCKER_PACKAGE else name for name in packages)
+
+
 def short(docker: str) -> str:
     """Return a version as it is said: 26.1 for 26.1.5, and other texts as they are."""
     found = re.match(r"\d+\.\d+", docker)
