@@ -96,6 +96,7 @@ golden: $(VENV)/.stamp ## write the golden files anew; review the diff
 	$(BIN)/python -m tests.lib.make_golden
 	$(BIN)/python -m tests.lib.budgets
 	$(BIN)/python -m tests.lib.warning_words
+	$(BIN)/python -m tests.lib.docker_table
 	$(BIN)/python -m tests.lib.command_reference
 	$(BIN)/python -m tests.lib.man_pages
 	git diff --stat -- tests/unit/golden docs man

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 _PACKAGE = "imagebuilder/"
 
 
-# The word of each warning, for `allow:` and --allow, and what it means. The first two are errors.
+# The word of each warning, for `allow:` and --allow, and what it means. Some are errors.
 WARNINGS = {
     "no-login": "nobody can log into the card (an error)",
     "no-network": "the board has no way onto a network (an error)",
-    "no-docker": "the image has no Docker, which the cluster needs",
+    "no-docker": "no Docker is installed, which the cluster needs (an error)",
+    "no-cluster": "the Docker of the node cannot join a cluster of this kind (an error)",
+    "old-archive": "packages of a release whose archive has moved",
     "no-radio": "the board has no wifi radio for the networks",
     "no-country": "wifi without a country: the radio may stay off",
     "open-docker": "the Docker API is open to the network, without TLS",
     "closed-docker": "the Docker API is closed, but the swarm manager of the shack needs it",
     "certificate": "TLS for the swarm manager without a fixed address or `dhcp_range`",
-    "old-docker": "swarm mode, or Swarm from 1.2 on, for the Docker 1.6 of `occidentalis`",
+    "old-docker": "Swarm from 1.2 on, for the Docker 1.6 of `occidentalis`",
     "docker-label": "a label that Docker 1.6 rejects",
     "consul-servers": "an even number of consul servers (the shack counts as one), or more than 7",
     "dhcp-range": "an address in the DHCP range",

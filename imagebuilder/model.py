@@ -66,6 +66,20 @@ class BaseImage:
     source_sha256: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RootSystem:
+    """What the root of an image says of its system; empty where it does not say it.
+
+    `arch` is Debian's word for its packages (armhf, arm64), `os_id` and `codename` are those of
+    os-release. `docker` is the version of the installed Docker, empty if none is installed.
+    """
+
+    arch: str = ""
+    os_id: str = ""
+    codename: str = ""
+    docker: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ImageSource:
     """Where a base image comes from; one of `url` and `file` is set.
@@ -226,11 +240,13 @@ class DockerTls:
 
 @dataclass(frozen=True, slots=True)
 class Docker:
-    """dockerd's options.
+    """dockerd's options, and whether it is installed: `auto` where the image has none.
 
     An empty `storage_driver` means that of the generation, `default` that dockerd chooses.
     """
 
+    install: Literal["auto", "never", "always"] = "auto"
+    version: str = ""
     storage_driver: str = ""
     debug: bool = True
     tcp: bool = True
@@ -313,6 +329,7 @@ class NodeSettings:
     timezone: str = ""
     keyboard: str = ""
     locale: str = ""
+    packages: tuple[str, ...] = ()
     apt_proxy: str = ""
     ntp_server: str = ""
     upgrade: bool = False
@@ -347,6 +364,7 @@ class Classroom:
 class NodePlan:
     """The files to write to the boot partition of one node.
 
+    `packages` are those that the Pi installs at its first boot.
     `config_hash` is the SHA-256 (hex) of the rendered configuration without the build time;
     `cmdline` the file from which the firmware reads the command line, `reach` how the card is
     reached, in one line.
@@ -359,6 +377,7 @@ class NodePlan:
     cmdline: str
     warnings: tuple[str, ...] = ()
     reach: str = ""
+    packages: tuple[str, ...] = ()
 
 
 # Names that every template has; a user's variables must not hide them.

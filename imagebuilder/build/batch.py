@@ -11,6 +11,7 @@ from imagebuilder import __version__
 from imagebuilder.build.compose import (
     WITHOUT_BASE,
     Composer,
+    group_by_image,
     open_composer,
     plan_one_image_without_base,
     plan_without_base,
@@ -24,6 +25,7 @@ from imagebuilder.build.manifest import (
     load_class,
     load_manifest,
     manifest_path,
+    packages_as_json,
     render_sums,
     still_describes,
     uncompared_change,
@@ -33,15 +35,17 @@ from imagebuilder.disk.copy import check_room
 from imagebuilder.errors import InputError, RpiImageError, WriteError
 from imagebuilder.files import create_folder, has_file, write_error, write_json, write_text
 from imagebuilder.plan.shared_image import check_identities
+from imagebuilder.plan.vendor.docker import apt_words
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.settings.flags import choose_nodes
 from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from imagebuilder.build.compose import Composition
+    from imagebuilder.build.packages import PackageIndex
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodePlan, NodeSettings
 
 NAME_BYTES = 200  # of the 255 that file systems allow: suffixes are added
@@ -59,6 +63,7 @@ class NodeOutcome:
     config_hash: str = ""
     sha256: str = ""
     changes: tuple[str, ...] = ()
+    packages: Mapping[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     error: RpiImageError | None = None
 
@@ -87,6 +92,7 @@ class Batch:
     epoch: int
     jobs: int = 2
     reporter: Reporter = SILENT
+    index: PackageIndex | None = None
     _turn: threading.Lock = field(init=False, default_factory=threading.Lock)
     _found: dict[str, NodeOutcome] = field(init=False, default_factory=dict)
     _earlier: dict[str, dict[str, Any]] = field(init=False, default_factory=dict)
@@ -251,8 +257,16 @@ class Batch:
             config_hash=plan.config_hash,
             sha256=(last or {}).get("image_sha256") or "",
             changes=changes,
+            packages=self._versions(composer.base, plan.packages, node),
             warnings=plan.warnings,
         )
+
+    def _versions(
+        self, base: BaseImage, names: tuple[str, ...], node: NodeSettings
+    ) -> Mapping[str, str]:
+        if self.index is None:
+            return dict.fromkeys(names, "")
+        return self.index.versions(base, apt_words(names, node.docker.version))
 
     def _plan_without_base(self, node: NodeSettings) -> NodeOutcome:
         try:
@@ -268,6 +282,7 @@ class Batch:
             generation=plan.generation,
             config_hash=plan.config_hash,
             changes=uncompared_change(image, manifest_path(image)),
+            packages=dict.fromkeys(plan.packages, ""),
             warnings=plan.warnings,
         )
 
@@ -378,15 +393,6 @@ def outcome_as_json(outcome: NodeOutcome) -> dict[str, Any]:
         "config_hash": outcome.config_hash,
         "sha256": outcome.sha256,
         "changes": list(outcome.changes),
+        "packages": packages_as_json(outcome.packages),
         "error": outcome.error.message if outcome.error else None,
     }
-
-
-def group_by_image(
-    nodes: Sequence[NodeSettings],
-) -> list[tuple[ImageSource, list[NodeSettings]]]:
-    """Return the nodes of each base image, both in roster order."""
-    groups: dict[ImageSource, list[NodeSettings]] = {}
-    for node in nodes:
-        groups.setdefault(node.image, []).append(node)
-    return list(groups.items())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import RpiImageError
 from imagebuilder.model import (
     Cluster,
+    Docker,
     ImageSource,
     Network,
     NodeSettings,
@@ -61,8 +62,17 @@ def _settings(boot: BootFiles, node: Mapping[str, str], ssids: Sequence[str]) ->
         keep_vendor_login=node.get("KEEP_VENDOR_LOGIN") == "1",
         network=Network(address=node.get("NETWORK_ADDRESS", "")),
         wifi=Wifi(networks=tuple(WifiNetwork(ssid) for ssid in ssids)),
+        docker=Docker(install=_install(node), version=node.get("DOCKER_VERSION", "")),
+        packages=tuple(node.get("PACKAGES", "").split()),
+        apt_proxy=node.get("APT_PROXY", ""),
         shack=Shack(shack, kind="swarm-mode" if swarm_mode else "classic") if shack else None,
         cluster=Cluster(
             enabled=node.get("CLUSTER") == "1", swarm_image=node.get("SWARM_IMAGE", "")
         ),
     )
+
+
+def _install(node: Mapping[str, str]) -> Literal["auto", "never", "always"]:
+    """Return whether Docker is installed; cards of earlier versions do not install it."""
+    word = node.get("DOCKER_INSTALL")
+    return "always" if word == "always" else "auto" if word == "auto" else "never"

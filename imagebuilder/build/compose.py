@@ -12,20 +12,25 @@ from imagebuilder.disk.partitions import boot_partition, cut_off, read_partition
 from imagebuilder.disk.reader import RawFile, open_raw
 from imagebuilder.errors import ImageError, reading
 from imagebuilder.files import read_file
+from imagebuilder.images.root_system import read_root_system
 from imagebuilder.model import BaseImage, ImageSource, NodePlan, NodeSettings, OverlayFile
 from imagebuilder.plan.boot_files import MemoryBootFiles
 from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
+from imagebuilder.plan.reach import reach_of, seen_in_root, vendor_state
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
+from imagebuilder.plan.vendor.docker import apt_words
 from imagebuilder.progress import SILENT, Reporter
 from imagebuilder.resources import shipped_folder
+from imagebuilder.settings.fits import check_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from imagebuilder.disk.extent import Patch
+    from imagebuilder.model import RootSystem
     from imagebuilder.plan.generations import Generation
 
 # Budget: a file of FAT has less than 4 GiB, and it is held in memory.
@@ -84,6 +89,7 @@ class Composer:
     reporter: Reporter = SILENT
     _boot: edit.BootBase = field(init=False)
     _overlays: OverlayFolders = field(init=False)
+    _root: RootSystem | None = field(init=False)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,13 +101,32 @@ class Composer:
             self.reporter.warn(f"{self.base.name} {fact}")
         if not self._boot.volume.clean:
             self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
+        self._root = self._read_root()
+
+    def _read_root(self) -> RootSystem | None:
+        """Return the system of the root; a damaged one is left to the Pi, which may repair it."""
+        try:
+            return read_root_system(self.raw)
+        except ImageError as error:
+            self.reporter.warn(f"{self.base.name}: {error.message}")
+            return None
 
     def plan(self, settings: NodeSettings) -> NodePlan:
-        """Return the plan of a node."""
+        """Return the plan of a node. Raise SettingsError if the packages of the base do not fit."""
+        check_root(settings, self._root)
         overlays = self._overlays.of(settings)
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
-            return plan_node(settings, generation, overlays, self._boot.volume, self.epoch)
+            boot = self._boot.volume
+            return plan_node(settings, generation, overlays, boot, self.epoch, self._root)
+
+    def packages(self, settings: NodeSettings) -> tuple[str, ...]:
+        """Return the packages that a node installs, as apt-get takes them."""
+        with reading(self.base.name, ImageError):
+            generation = self._generation(settings)
+            facts = generation.facts_of(self._boot.volume)
+        vendor = seen_in_root(vendor_state(generation, facts), self._root)
+        return apt_words(reach_of(settings, vendor).packages, settings.docker.version)
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
@@ -193,3 +218,13 @@ def open_composer(
     """
     with open_raw(base.path) as raw:
         yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter)
+
+
+def group_by_image(
+    nodes: Sequence[NodeSettings],
+) -> list[tuple[ImageSource, list[NodeSettings]]]:
+    """Return the nodes of each base image, both in roster order."""
+    groups: dict[ImageSource, list[NodeSettings]] = {}
+    for node in nodes:
+        groups.setdefault(node.image, []).append(node)
+    return list(groups.items())

@@ -190,7 +190,13 @@ def plan_as_json(plan: NodePlan) -> dict[str, Any]:
         "removed": [edit.path for edit in plan.edits if edit.data is None],
         "warnings": list(plan.warnings),
         "reach": plan.reach,
+        "packages": packages_as_json(dict.fromkeys(plan.packages, "")),
     }
+
+
+def packages_as_json(versions: Mapping[str, str]) -> list[dict[str, str | None]]:
+    """Return packages as JSON; the version is null where only the archive knows it."""
+    return [{"name": name, "version": version or None} for name, version in versions.items()]
 
 
 def _files(plan: NodePlan) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -89,10 +90,24 @@ class Cache:
         self._records = folder / "records"
         self._parts = folder / "parts"
         self._locks = folder / "locks"
+        self._packages = folder / "packages"
+        self._lists = folder / "apt"
 
     def image_path(self, raw_sha256: str) -> Path:
         """Return the path of the image with a digest, whether it exists or not."""
         return self._images / f"{raw_sha256}.img"
+
+    def package_path(self, sha256: str) -> Path:
+        """Return the path of the Debian package with a digest, whether it exists or not."""
+        return self._packages / f"{sha256}.deb"
+
+    def has_package(self, sha256: str) -> bool:
+        """Return whether a Debian package is here; it was checked when it came."""
+        return self.package_path(sha256).is_file()
+
+    def lists_of(self, raw_sha256: str) -> Path:
+        """Return the folder for apt's lists of an image."""
+        return self._lists / raw_sha256
 
     def part_path(self, key: str, suffix: str) -> Path:
         """Return the path of unfinished work on `key`; constant, so that it can be resumed."""
@@ -123,14 +138,33 @@ class Cache:
 
     def adopt(self, part: Path, raw_sha256: str) -> Path:
         """Rename a finished, synced part to its final name, make it read-only; return its path."""
-        final = self.image_path(raw_sha256)
+        return self._adopt(part, self.image_path(raw_sha256))
+
+    def adopt_package(self, part: Path, sha256: str) -> Path:
+        """Rename a checked Debian package to its final name; return its path."""
+        return self._adopt(part, self.package_path(sha256))
+
+    def _adopt(self, part: Path, final: Path) -> Path:
         with self._writable():
-            make_folder(self._images)
+            make_folder(final.parent)
             part.chmod(0o444)
             hand_over(part)
             part.replace(final)
-            _sync_folder(self._images)
+            _sync_folder(final.parent)
         return final
+
+    def package_bytes(self) -> int:
+        """Return the space on disk of Debian packages and apt's lists."""
+        with self._writable():
+            files = (path for folder in (self._packages, self._lists) for path in folder.rglob("*"))
+            return sum(allocated_bytes(path.lstat()) for path in files if not path.is_dir())
+
+    def remove_packages(self) -> None:
+        """Remove all Debian packages and apt's lists."""
+        with self._writable():
+            for folder in (self._packages, self._lists):
+                if folder.exists():
+                    shutil.rmtree(folder)
 
     @contextlib.contextmanager
     def lock(self, key: str, reporter: Reporter = SILENT) -> Iterator[None]:
@@ -194,12 +228,16 @@ class Cache:
         """Remove the images `which`; by default all of them, and unfinished files."""
         images = () if unfinished_only else choose_cached(self.listing(), which)
         freed = sum(image.used_bytes for image in images)
+        everything = not which and not unfinished_only
         freed += 0 if which else self.leftover_bytes()
+        freed += self.package_bytes() if everything else 0
         if not dry_run:
             for image in images:
                 self.remove(image)
             if not which:
                 self.remove_leftovers()
+            if everything:
+                self.remove_packages()
         return Cleaned(images, freed)
 
     @contextlib.contextmanager

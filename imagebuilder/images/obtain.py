@@ -50,6 +50,14 @@ def find_cached(source: ImageSource, cache: Cache) -> BaseImage | None:
     return _base_image(source, cache, record) if record else None
 
 
+def find_unpacked(source: ImageSource, cache: Cache) -> Path | None:
+    """Return the path of a raw image that is on this machine, checked or not; None without one."""
+    if record := _find_record(source, cache):
+        return cache.path_of(record)
+    file = source.file
+    return file if file and has_file(file) and not is_compressed(file) else None
+
+
 def obtain_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT, patience: Patience = PATIENT
 ) -> BaseImage:

@@ -62,6 +62,8 @@ def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]
         "generation": generation,
         "docker": {
             "options": " ".join(docker_options(settings)),
+            "install": settings.docker.install,
+            "version": settings.docker.version,
             "tcp": settings.docker.tcp,
             "port": docker_port(settings.docker),
             "tls": settings.docker.tls,
@@ -78,6 +80,7 @@ def node_variables(settings: NodeSettings, generation: str) -> dict[str, object]
         "timezone": settings.timezone,
         "keyboard": settings.keyboard,
         "locale": settings.locale,
+        "packages": list(settings.packages),
         "apt_proxy": settings.apt_proxy,
         "ntp_server": settings.ntp_server,
         "upgrade": settings.upgrade,

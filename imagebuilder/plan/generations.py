@@ -82,6 +82,7 @@ class _GenerationDocument(BaseModel):
     wifi: str = ""
     login: str | None = None
     docker: str | None = None
+    suite: str | None = None
     notes: list[str] = []
     refused: list[str] = []
 
@@ -105,7 +106,8 @@ class Generation:
     default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
     of the kinds of wifi that it can join; None for all. `login` is a template of the image's first
     user, with the word `password` if everyone knows it and SSH is on, or `?` if the image has other
-    logins; `docker` is one that is not empty if the image has Docker; None if that is not known.
+    logins; `docker` is one of the version of its Docker, empty without one; None if not known.
+    `suite` is a template of Debian's word for its release, empty if its name says it.
     `notes` and `refused` are templates of warnings and errors about the content of an image.
     """
 
@@ -121,6 +123,7 @@ class Generation:
     wifi: Template | None = None
     login: Template | None = None
     docker: Template | None = None
+    suite: Template | None = None
     notes: tuple[Template, ...] = ()
     refused: tuple[Template, ...] = ()
     files: tuple[OverlayFile, ...] = ()
@@ -180,6 +183,7 @@ def parse_generation(
         wifi=compile_template(document.wifi, origin) if document.wifi else None,
         login=None if document.login is None else compile_template(document.login, origin),
         docker=None if document.docker is None else compile_template(document.docker, origin),
+        suite=None if document.suite is None else compile_template(document.suite, origin),
         notes=tuple(compile_template(note, origin) for note in document.notes),
         refused=tuple(compile_template(fault, origin) for fault in document.refused),
         files=tuple(files),

@@ -23,7 +23,7 @@ from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECOR
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
-from imagebuilder.plan.reach import facts_by_name, reach_of, vendor_state
+from imagebuilder.plan.reach import facts_by_name, reach_of, seen_in_root, vendor_state
 from imagebuilder.plan.vendor.ability import check_password, joinable
 from imagebuilder.plan.vendor.boot_config import cmdline_path
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
@@ -32,6 +32,7 @@ from imagebuilder.plan.vendor.stock import Record, StockBoot
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from imagebuilder.model import RootSystem
     from imagebuilder.plan.generations import Generation
     from imagebuilder.plan.reach import Reach
 
@@ -49,8 +50,11 @@ def plan_node(
     overlays: Sequence[OverlayFile],
     boot: BootFiles,
     build_time: int,
+    root: RootSystem | None = None,
 ) -> NodePlan:
     """Return the plan of all files of a node; equal settings make equal bytes.
+
+    `root` is the system on the root of the image, if that could be read.
 
     A plan for an image that was planned before replaces the files of the earlier plan. Raise
     SettingsError if a file format cannot store a value, ImageError if the image does not allow it.
@@ -59,7 +63,7 @@ def plan_node(
     first = planner.context("", 0, plaintext=False)
     notes = tuple(planner.notes(first))
     planner.check_ability(first)
-    reach, doubts = planner.reach()
+    reach, doubts = planner.reach(root)
     draft = planner.render(first, None)
     config_hash = draft.digest(generation.name)
     final = planner.render(planner.context(config_hash, build_time, plaintext=True), draft)
@@ -81,6 +85,7 @@ def plan_node(
         warnings=(*doubts, *planner.warnings(), *notes),
         cmdline=cmdline.path,
         reach=reach.sentence,
+        packages=reach.packages,
     )
 
 
@@ -241,7 +246,7 @@ class _Planner:
             methods = self.generation.able("crypt", context.public)
             check_password(user.name, user.password_hash.reveal(), methods)
 
-    def reach(self) -> tuple[Reach, tuple[str, ...]]:
+    def reach(self, root: RootSystem | None) -> tuple[Reach, tuple[str, ...]]:
         """Return how the card is reached, and doubts. Raise SettingsError if it cannot be.
 
         An image file that its user has named may have a login on its root, which the boot
@@ -249,7 +254,8 @@ class _Planner:
         """
         named = facts_by_name(self.generation, self.settings.image)
         facts = self.generation.facts_of(self.stock) if self.boot.names() else named
-        found = reach_of(self.settings, vendor_state(self.generation, facts))
+        vendor = seen_in_root(vendor_state(self.generation, facts), root)
+        found = reach_of(self.settings, vendor)
         settings = self.settings
         own = settings.image.file is not None and named is None and settings.user is None
         doubts = []

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagebuilder.plan.vendor.boards import find_board
+from imagebuilder.plan.vendor.docker import (
+    DOCKER_OF_SUITE,
+    DOCKER_PACKAGE,
+    MOVED_SUITES,
+    cluster_faults,
+    short,
+    suite_by_name,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from imagebuilder.model import ImageSource, NodeSettings
+    from imagebuilder.model import ImageSource, NodeSettings, RootSystem
     from imagebuilder.plan.generations import Generation
+    from imagebuilder.plan.templates import Template
 
 # What the name of an image tells about the facts of its generation. Raspberry Pi OS has no login
 # since 2022-04-04 (its release notes); before, it was pi with a known password.
@@ -25,12 +34,15 @@ _WIFI = "wifi: {country: FR, networks: [{ssid: shack, passphrase: {file: PATH}}]
 class VendorState:
     """What an image brings: its first user, and Docker; None where only the image tells.
 
-    With `password` everyone knows the password of the user, and SSH is on.
+    With `password` everyone knows the password of the user, and SSH is on. `docker_version` is that
+    of the image, `suite` Debian's word for its release; both are empty if they are not known.
     """
 
     user: str | None = None
     password: bool = False
     docker: bool | None = None
+    docker_version: str = ""
+    suite: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +57,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
-    """How a card is reached. `user` is None if only the image tells, empty if nobody can log in."""
+    """How a card is reached. `user` is None if only the image tells, empty if nobody can log in.
+
+    `packages` are those that the Pi installs at its first boot.
+    """
 
     hostname: str
     address: str
@@ -53,6 +68,7 @@ class Reach:
     ways: tuple[str, ...]
     parts: tuple[str, ...]
     findings: tuple[Finding, ...]
+    packages: tuple[str, ...] = ()
 
     @property
     def login(self) -> str:
@@ -109,12 +125,47 @@ def vendor_state(generation: Generation, facts: Mapping[str, bool] | None) -> Ve
     words = [_UNKNOWN]
     if login and (facts is not None or not login.names):
         words = login.render({"fact": facts}).split() or [""]
-    has_docker = None
-    if docker and (facts is not None or not docker.names):
-        has_docker = bool(docker.render({"fact": facts}).strip())
+    version = _rendered(docker, facts)
+    found = VendorState(
+        docker=None if version is None else bool(version),
+        docker_version=version or "",
+        suite=_rendered(generation.suite, facts) or "",
+    )
     if words[0] == _UNKNOWN:
-        return VendorState(docker=has_docker)
-    return VendorState(words[0], "password" in words[1:], has_docker)
+        return found
+    return replace(found, user=words[0], password="password" in words[1:])
+
+
+def _rendered(template: Template | None, facts: Mapping[str, bool] | None) -> str | None:
+    if template is None or (facts is None and template.names):
+        return None
+    return template.render({"fact": facts}).strip()
+
+
+def seen_in_root(vendor: VendorState, root: RootSystem | None) -> VendorState:
+    """Return what an image brings, with what its root says of Docker and its release."""
+    if root is None or not root.arch:
+        return vendor
+    suite = root.codename or vendor.suite
+    return replace(vendor, docker=bool(root.docker), docker_version=root.docker, suite=suite)
+
+
+def docker_version_of(settings: NodeSettings, vendor: VendorState) -> str:
+    """Return the version of Docker on a node after its first boot; empty if it is not known."""
+    if vendor.docker and settings.docker.install != "always":
+        return vendor.docker_version
+    if not _installs_docker(settings, vendor):
+        return ""
+    return settings.docker.version or DOCKER_OF_SUITE.get(_suite(settings, vendor), "")
+
+
+def _installs_docker(settings: NodeSettings, vendor: VendorState) -> bool:
+    install = settings.docker.install
+    return install == "always" or (install == "auto" and vendor.docker is False)
+
+
+def _suite(settings: NodeSettings, vendor: VendorState) -> str:
+    return vendor.suite or suite_by_name(settings.image)
 
 
 def reach_of(settings: NodeSettings, vendor: VendorState) -> Reach:
@@ -127,7 +178,12 @@ def reach_of(settings: NodeSettings, vendor: VendorState) -> Reach:
         user=user,
         ways=ways,
         parts=tuple(_parts(settings, vendor)),
-        findings=(*found, *_docker_findings(settings, vendor)),
+        findings=(
+            *found,
+            *_docker_findings(settings, vendor),
+            *_archive_findings(settings, vendor),
+        ),
+        packages=(*(DOCKER_PACKAGE,) * _installs_docker(settings, vendor), *settings.packages),
     )
 
 
@@ -206,10 +262,32 @@ def _network_findings(settings: NodeSettings) -> Iterator[Finding]:
 
 
 def _docker_findings(settings: NodeSettings, vendor: VendorState) -> Iterator[Finding]:
-    if _joins(settings) and vendor.docker is False and not settings.overlays:
+    missing = vendor.docker is False and not _installs_docker(settings, vendor)
+    if _joins(settings) and missing and not settings.overlays:
         message = "the image has no Docker: the cluster cannot run on it"
-        hint = "use an image with Docker, add an overlay, or set `cluster: {enabled: false}`"
-        yield Finding("no-docker", message, hint)
+        hint = "remove `install: never`, add an overlay, or set `cluster: {enabled: false}`"
+        yield Finding("no-docker", message, hint, severe=True)
+    if settings.shack and _joins(settings):
+        cluster, kind = settings.cluster, settings.shack.kind
+        images = (cluster.consul_image, cluster.swarm_image, *cluster.images)
+        docker = docker_version_of(settings, vendor)
+        for fault in cluster_faults(kind, docker, images, swarm=bool(cluster.swarm_image)):
+            yield Finding("no-cluster", fault, _CLUSTER_HINTS[kind], severe=True)
+
+
+_CLUSTER_HINTS = {
+    "classic": "set `shack: {kind: swarm-mode}`, or use an image with an older Docker",
+    "swarm-mode": "set `shack: {kind: classic}`, or use an image with a newer Docker",
+}
+
+
+def _archive_findings(settings: NodeSettings, vendor: VendorState) -> Iterator[Finding]:
+    suite = _suite(settings, vendor)
+    installs = settings.upgrade or settings.packages or _installs_docker(settings, vendor)
+    if installs and suite in MOVED_SUITES:
+        message = f"the archive of {suite} has moved: its packages are not where the image looks"
+        hint = "remove `upgrade:` and `packages:`, or use a newer image"
+        yield Finding("old-archive", message, hint)
 
 
 def _joins(settings: NodeSettings) -> bool:
@@ -223,9 +301,21 @@ def _parts(settings: NodeSettings, vendor: VendorState) -> Iterator[str]:
     if networks:
         more = f" and {len(networks) - 1} more" if len(networks) > 1 else ""
         yield f"wifi `{networks[0].ssid}`{more}"
-    if vendor.docker is not None:
+    if installs := _installs_docker(settings, vendor):
+        version = short(docker_version_of(settings, vendor))
+        yield f"Docker{' ' * bool(version)}{version} installed at first boot {_way(settings)}"
+    elif vendor.docker is not None:
         yield "Docker in the image" if vendor.docker else "no Docker in the image"
+    if settings.packages:
+        yield f"{', '.join(settings.packages)} installed at first boot {_way(settings)}"
     shack = settings.shack
-    if shack and _joins(settings) and vendor.docker is not False:
+    if shack and _joins(settings) and (installs or vendor.docker is not False):
         swarm = shack.kind == "swarm-mode" or settings.cluster.swarm_image
         yield f"joins {'the swarm' if swarm else 'consul'} at {shack.address}"
+
+
+def _way(settings: NodeSettings) -> str:
+    """Return the way on which packages come to the Pi."""
+    shack = settings.shack
+    through = shack and settings.apt_proxy and shack.url_host in settings.apt_proxy
+    return "through the shack" if through else "from the network"

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from imagebuilder.plan.reach import reach_of
+from imagebuilder.errors import SettingsError
+from imagebuilder.plan.reach import reach_of, seen_in_root
 from imagebuilder.plan.vendor.boards import find_board
+from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.merge import find_setting
 from imagebuilder.settings.schema.diagnostics import Diagnostic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from imagebuilder.model import ImageSource, NodeSettings
+    from imagebuilder.model import ImageSource, NodeSettings, RootSystem
     from imagebuilder.plan.reach import Reach
     from imagebuilder.plan.vendor.boards import Board
     from imagebuilder.settings.schema.catalogue import CatalogueEntry
@@ -35,7 +37,9 @@ _REACH_KEYS = {
     "no-login": ("user", "image"),
     "no-network": ("wifi",),
     "no-radio": ("wifi",),
-    "no-docker": ("image",),
+    "no-docker": ("docker", "image"),
+    "no-cluster": ("shack", "cluster", "image"),
+    "old-archive": ("upgrade", "packages", "image"),
 }
 _ARCHS = frozenset({"armv6", "armv7", "arm64"})
 
@@ -65,11 +69,45 @@ def check_fit(node: UnresolvedNode, settings: NodeSettings, profile: ProfileDocu
     ]
     for diagnostic in found:
         node.say(diagnostic)
+    if not found:
+        try:
+            check_root(settings, node.references.root(settings.image))
+        except SettingsError as error:
+            node.say(Diagnostic(_place(node, "image", "profile"), error.message, error.hint))
+
+
+def check_root(settings: NodeSettings, root: RootSystem | None) -> None:
+    """Raise SettingsError if the packages of an image do not run with the profile of a node."""
+    fault = _root_fault(settings.image.name, settings.profile, settings.machines, root)
+    if fault:
+        names = [
+            profile.name
+            for profile in load_profiles()
+            if not _root_fault("", profile.name, profile.machines, root)
+        ]
+        raise SettingsError(fault, _choice("profile", names) or "use another image")
+
+
+def _root_fault(image: str, profile: str, machines: Sequence[str], root: RootSystem | None) -> str:
+    """Return why the packages of an image do not run on `machines`; empty if they do.
+
+    Debian's armhf is made for ARMv7; only that of Raspbian runs on ARMv6.
+    """
+    expected = _system(machines)
+    if root is None or not profile or not root.arch or not expected:
+        return ""
+    if root.arch != expected:
+        fact = f"the packages of image `{image}` are {root.arch}"
+        return f"{fact}, but profile `{profile}` is {expected}"
+    if set(machines) == {"armv6l"} and root.os_id not in {"", "raspbian"}:
+        return f"the packages of image `{image}` need ARMv7, but profile `{profile}` is ARMv6"
+    return ""
 
 
 def check_reach(node: UnresolvedNode, settings: NodeSettings) -> Reach:
     """Report why a card could not be reached; return how it is."""
-    reach = reach_of(settings, node.references.vendor(settings))
+    known = node.references.vendor(settings)
+    reach = reach_of(settings, seen_in_root(known, node.references.root(settings.image)))
     if settings.profile and settings.image.name:
         for found in reach.findings:
             if found.word == "no-login" and _login_is_faulty(node, settings):

@@ -178,21 +178,16 @@ def _swarm(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
 
 
 def _generations(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
-    """Warn of clusters that the Docker 1.6 of occidentalis images cannot join."""
+    """Warn of swarm managers that cannot manage the Docker 1.6 of occidentalis images."""
     for sources, node in nodes:
         generation, shack = node.generation or node.image.generation, node.shack
         if not shack or not node.cluster.enabled or generation != "occidentalis":
             continue
-        old = "Docker 1.6 of `occidentalis` images"
         manager = shack.swarm_image
-        if shack.kind == "swarm-mode":
-            where = sources.at(("shack", "kind"), ("generation",), ("image",))
-            message = f"{old} has no swarm mode, which needs 1.12"
-            hint = "set `kind: classic`, or use a newer base image"
-            yield warning("old-docker", where, message, hint)
-        elif manager and image_version(manager) >= SWARM_OF_DOCKER_1_8:
+        classic = shack.kind == "classic"
+        if classic and manager and image_version(manager) >= SWARM_OF_DOCKER_1_8:
             where = sources.at(("shack", "images", "swarm"), ("generation",), ("image",))
-            message = f"`{manager}` cannot manage {old}"
+            message = f"`{manager}` cannot manage Docker 1.6 of `occidentalis` images"
             hint = "remove the image: the default, Swarm 1.1.3, can"
             yield warning("old-docker", where, message, hint)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.files import has_file, has_folder
+from imagebuilder.images.obtain import find_unpacked
+from imagebuilder.images.root_system import find_root_system
 from imagebuilder.model import ImageSource, Secret
 from imagebuilder.plan.reach import VendorState, facts_by_name, vendor_state
 from imagebuilder.resources import shipped_folder
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from imagebuilder.model import NodeSettings
+    from imagebuilder.model import NodeSettings, RootSystem
     from imagebuilder.settings.catalog import PublishedLists
     from imagebuilder.settings.schema.base import SecretDocument
     from imagebuilder.settings.schema.catalogue import CatalogueEntry
@@ -52,6 +54,7 @@ class References:
     checked: set[Path] = field(default_factory=set)
     images: dict[ImageDocument, ImageSource] = field(default_factory=dict)
     generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
+    roots: dict[ImageSource, RootSystem | None] = field(default_factory=dict)
     vendors: dict[tuple[str, str, tuple[Path, ...]], VendorState] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -76,6 +79,18 @@ class References:
                     raise
                 self.images[document] = ImageSource(name=document.name or "")
         return self.images[document]
+
+    def root(self, image: ImageSource) -> RootSystem | None:
+        """Return the system of an image that is on this machine; None if it is not known.
+
+        Only a check asks: a build reads it from its base anyway.
+        """
+        if self.lists is None or self.lists.offline or not self.checking:
+            return None
+        if image not in self.roots:
+            path = find_unpacked(image, self.lists.cache)
+            self.roots[image] = find_root_system(path) if path else None
+        return self.roots[image]
 
     def secret(self, document: SecretDocument, what: str) -> Secret | None:
         """Return a secret; None if it is missing and `checking` is set."""

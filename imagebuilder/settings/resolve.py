@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.errors import SettingsError
 from imagebuilder.model import ImageSource, NodeSettings, Shack
+from imagebuilder.plan.reach import docker_version_of
+from imagebuilder.plan.vendor.docker import NO_OLD_API, SWARM_MODE, fitting_kind, short
 from imagebuilder.settings.fits import check_fit, check_reach, profile_for
 from imagebuilder.settings.merge import NodeSources, SettingsSource, merge_documents, settings_part
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
@@ -36,7 +38,7 @@ from imagebuilder.settings.values import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from imagebuilder.plan.reach import Reach
     from imagebuilder.settings.references import References
@@ -91,14 +93,20 @@ def resolve_classroom(
     A node of `flags` that is not in the roster is a new one with the settings of the class.
     """
     allow = tuple(dict.fromkeys((*(classroom.allow or ()), *(flags.allow or ()))))
+    selected = tuple(_select_nodes(classroom.nodes, flags.nodes))
     resolver = _Resolver(_source(classroom), _source(flags, FLAGS), references, allow)
-    made = [resolver.node(selected) for selected in _select_nodes(classroom.nodes, flags.nodes)]
+    made = [resolver.node(each) for each in selected]
+    if resolver.fitting_kind() == "swarm-mode":
+        resolver = replace(resolver, kind="swarm-mode", diagnostics=[], reaches=[], dockers={})
+        made = [resolver.node(each) for each in selected]
     if not made:
         resolver.diagnostics.append(
             Diagnostic(("nodes",), "no nodes", "add `nodes:` with a `hostname:`")
         )
         resolver.node(_PLACEHOLDER)
-    shack = shack_of(merge_documents(resolver.classroom.part, resolver.flags.part))
+    shack = shack_of(
+        resolver.with_kind(merge_documents(resolver.classroom.part, resolver.flags.part))
+    )
     return Resolved(
         tuple(node for node, _ in made),
         tuple(sources for _, sources in made),
@@ -140,6 +148,8 @@ class _Resolver:
     flags: SettingsSource
     references: References
     allow: tuple[str, ...] = ()
+    kind: Literal["classic", "swarm-mode"] = "classic"
+    dockers: dict[str, str] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     reaches: list[Reach] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
@@ -162,6 +172,8 @@ class _Resolver:
             sources.append(_source(selected.from_flags, FLAGS, "nodes", 0))
         for source in sources[1:]:
             merged = merge_documents(merged, source.part)
+        open_kind = merged.shack is not None and merged.shack.kind is None
+        merged = self.with_kind(merged)
         salt = str(getattr(self.classroom.document, "name", None) or "")
         node = UnresolvedNode(
             tuple(sources), merged, self.references, self.diagnostics.append, salt
@@ -171,8 +183,30 @@ class _Resolver:
         check_fit(node, settings, document)
         reach = check_reach(node, settings)
         self.reaches.append(reach)
+        if open_kind and settings.cluster.enabled:
+            vendor = self.references.vendor(settings)
+            self.dockers[settings.hostname] = docker_version_of(settings, vendor)
         settings = replace(settings, login=reach.user or "")
         return settings, NodeSources(selected.loc, node.sources)
+
+    def with_kind(self, merged: SettingsDocument) -> SettingsDocument:
+        """Return the document with a kind of cluster, if it has a shack and none is set."""
+        shack = merged.shack
+        if shack is None or shack.kind is not None:
+            return merged
+        return merged.model_copy(update={"shack": shack.model_copy(update={"kind": self.kind})})
+
+    def fitting_kind(self) -> str:
+        """Return the kind of cluster that the Docker of every node can join.
+
+        It follows from the settings alone, so that cards and shack agree on every machine. Report
+        nodes that cannot be in one cluster.
+        """
+        kind = fitting_kind(tuple(self.dockers.values()))
+        if not kind:
+            self.diagnostics[:] = [each for each in self.diagnostics if each.word != "no-cluster"]
+            self.diagnostics.append(_mixed(self.dockers))
+        return kind
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
         if profile not in self.bases:
@@ -205,6 +239,17 @@ class _Resolver:
         except SettingsError:
             source = None  # reported with the settings of the node
         return profile_for(board, self.references.profiles, source)
+
+
+def _mixed(dockers: Mapping[str, str]) -> Diagnostic:
+    old = next(name for name, docker in dockers.items() if SWARM_MODE.reached(docker) is False)
+    new = next(name for name, docker in dockers.items() if NO_OLD_API.reached(docker))
+    message = (
+        f"no cluster fits both `{old}`, whose Docker {short(dockers[old])} has no swarm mode, and "
+        f"`{new}`, whose Docker {short(dockers[new])} has no classic Swarm"
+    )
+    hint = "use images with similar versions, or a classroom file and a shack for each"
+    return Diagnostic(("shack",), message, hint)
 
 
 def _image(node: UnresolvedNode) -> ImageSource | None:
@@ -246,6 +291,7 @@ def _settings(
         timezone=merged.timezone or "",
         keyboard=merged.keyboard or "",
         locale=merged.locale or "",
+        packages=tuple(dict.fromkeys(merged.packages or ())),
         apt_proxy=apt_proxy_of(merged, shack),
         ntp_server=ntp_server_of(merged, shack),
         upgrade=bool(merged.upgrade),

@@ -8,6 +8,7 @@ import click
 
 from imagebuilder.build.batch import Batch, NodeOutcome, OneImage, exit_code_of, outcome_as_json
 from imagebuilder.build.manifest import plan_as_json
+from imagebuilder.build.packages import PackageIndex
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
@@ -117,6 +118,7 @@ def _batch(session: Session, flags: NodeFlags, output: Path, *, write: bool) -> 
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
         reporter=session.console,
+        index=None if write else PackageIndex(session.cache, session.console),
     )
 
 

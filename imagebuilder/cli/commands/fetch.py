@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +11,7 @@ import click
 from imagebuilder.cli.completion import complete_board, complete_cached, complete_image
 from imagebuilder.cli.help import Command, Group
 from imagebuilder.cli.options import (
+    PATH,
     allow_http,
     dry_run,
     output_options,
@@ -19,6 +20,7 @@ from imagebuilder.cli.options import (
     with_console,
 )
 from imagebuilder.cli.session import Session
+from imagebuilder.errors import InputError
 from imagebuilder.images.cache import refuse_damaged
 from imagebuilder.images.list_snapshot import age_in_words
 from imagebuilder.images.obtain import fetch_base
@@ -44,7 +46,9 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 
 
 @click.command(cls=Command)
-@click.argument("image", shell_complete=complete_image)
+@click.argument("image", default="", shell_complete=complete_image)
+@click.option("--packages", is_flag=True, help="The packages of a class, with -c FILE.")
+@click.option("-c", "--config", type=PATH, help="Classroom file, for --packages.")
 @click.option("--sha256", default="", callback=_digest, help="Digest the download must have.")
 @click.option("--no-checksum", is_flag=True, help="Take it as it comes, checked against nothing.")
 @published_list
@@ -54,6 +58,8 @@ def _digest(context: click.Context, option: click.Parameter, text: str) -> str:
 def fetch(
     console: Console,
     image: str,
+    packages: bool,
+    config: Path | None,
     catalog: str | None,
     sha256: str,
     no_checksum: bool,
@@ -62,9 +68,13 @@ def fetch(
 ) -> None:
     """Download, check and unpack IMAGE: a name of `images`, a file or a URL.
 
-    Print the path of the raw image. An image in the cache is not downloaded again.
+    Print the path of the raw image. An image in the cache is not downloaded again. With --packages,
+    download what the nodes of a class install at their first boot.
     """
     session = Session(console=console, allow_http=allow_http)
+    if packages or config or not image:
+        _fetch_packages(session, config if packages and not image else None, folders)
+        return
     lists = session.lists(catalog or "")
     source = find_image(image, sha256=sha256, unchecked=no_checksum, folders=folders, lists=lists)
     wanted = replace(source, allow_http=allow_http)
@@ -74,6 +84,23 @@ def fetch(
         return
     console.note(f"{base.name}: {human_bytes(base.size_bytes)}, SHA-256 {base.sha256}")
     console.result(str(base.path))
+
+
+def _fetch_packages(session: Session, config: Path | None, folders: tuple[Path, ...]) -> None:
+    from imagebuilder.build.packages import PackageIndex, fetch_class
+    from imagebuilder.settings.load import load_roster
+
+    if config is None:
+        raise InputError("fetch needs either IMAGE, or --packages with -c FILE")
+    environment, lists = session.environment, session.lists()
+    roster = load_roster(config, environment=environment, profile_folders=folders, lists=lists)
+    index = PackageIndex(session.cache, session.console)
+    found = fetch_class(roster.nodes, session.obtain, index)
+    if session.console.as_json:
+        session.console.emit({name: list(map(asdict, each)) for name, each in found.items()})
+        return
+    rows = {(p.name, p.version, human_bytes(p.size_bytes)) for each in found.values() for p in each}
+    session.console.table(("PACKAGE", "VERSION", "SIZE"), sorted(rows))
 
 
 def _fetched(base: BaseImage, *, from_cache: bool) -> dict[str, Any]:
@@ -175,15 +202,25 @@ def cache(**_: object) -> None:
 def list_(console: Console) -> None:
     """List the base images in the cache."""
     store = Session(console=console).cache
-    _show_listing(console, store.folder, store.listing(), store.leftover_bytes())
+    sizes = store.leftover_bytes(), store.package_bytes()
+    _show_listing(console, store.folder, store.listing(), *sizes)
 
 
 def _show_listing(
-    console: Console, folder: Path, images: tuple[Cached, ...], unfinished_bytes: int
+    console: Console,
+    folder: Path,
+    images: tuple[Cached, ...],
+    unfinished_bytes: int,
+    package_bytes: int,
 ) -> None:
     if console.as_json:
         listed = [_listed(image) for image in images]
-        fields = {"folder": str(folder), "images": listed, "unfinished_bytes": unfinished_bytes}
+        fields = {
+            "folder": str(folder),
+            "images": listed,
+            "unfinished_bytes": unfinished_bytes,
+            "package_bytes": package_bytes,
+        }
         console.emit(fields)
         return
     if images:
@@ -191,6 +228,8 @@ def _show_listing(
     if unfinished_bytes:
         size = human_bytes(unfinished_bytes)
         console.note(f"{size} of unfinished files, including downloads that can be resumed")
+    if package_bytes:
+        console.note(f"{human_bytes(package_bytes)} of Debian packages and lists of them")
     console.note(f"{len(images)} base images in {folder}")
 
 

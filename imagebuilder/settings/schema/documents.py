@@ -152,8 +152,12 @@ class NetworkDocument(Document):
 
 
 class DockerDocument(Document):
-    """The options of dockerd, written to DOCKER_OPTS."""
+    """The options of dockerd, written to DOCKER_OPTS, and whether it is installed."""
 
+    install: Literal["auto", "never", "always"] | None = Field(
+        None, description="auto where the image has no Docker"
+    )
+    version: f.Version | None = Field(None, description="the version to install, or its beginning")
     storage_driver: f.StorageDriver | None = None
     debug: bool | None = None
     tcp: bool | None = Field(None, description="serve the API on the network")
@@ -254,6 +258,9 @@ class SettingsDocument(Document):
     timezone: f.Timezone | None = None
     keyboard: f.Keyboard | None = None
     locale: f.Locale | None = None
+    packages: Annotated[tuple[f.PackageName, ...], one_or_many_of(f.PackageName)] | None = Field(
+        None, description="packages to install at first boot"
+    )
     apt_proxy: f.Proxy | None = None
     ntp_server: f.NtpServer | None = None
     upgrade: bool | None = None

@@ -354,6 +354,12 @@ Version = Annotated[
     Pattern(r"\d+(?:\.\d+){0,3}(?:[-.][a-z0-9]+)*", "not a version", "for example 0.5.0"),
     SCALAR,
 ]
+PackageName = Annotated[
+    str,
+    # Debian Policy, 5.6.1
+    Pattern(r"[a-z0-9][a-z0-9+.-]+", "not the name of a Debian package", "for example git"),
+    SCALAR,
+]
 ImageSize = Annotated[int, Field(gt=0, le=LARGEST_IMAGE_BYTES)]
 ImageName = Annotated[
     str,

@@ -5,7 +5,10 @@
 docker_ready() {
     if ! has docker; then
         put "$state/no_docker" "$(now)"
-        fail 'docker is not on this image'
+        case $(content "$state/packages") in
+            installing) fail 'docker is being installed' ;;
+            *) fail 'docker is not on this image' ;;
+        esac
         return 1
     fi
     docker_answers || return 1

@@ -1,4 +1,4 @@
-# Jobs in the background, once per configuration: the upgrade, and the user's own scripts.
+# Jobs in the background, once per configuration: packages, the upgrade, and the user's own scripts.
 # Reads: NODE_HOSTNAME, RPI_IMAGE_HASH, SHACK_ADDRESS, UPGRADE.
 # Writes: /var/lib/rpi-image/done, /var/lib/rpi-image/scripts, /var/lib/rpi-image/job_error,
 # /var/lib/rpi-image/upgrade, /var/lib/rpi-image/update.log, /run/rpi-image-jobs.pid.
@@ -11,7 +11,13 @@ jobs_once() {
     done_folder=$state/done/$RPI_IMAGE_HASH
     rm -f "$state/job_error"
     [ "$UPGRADE" = 1 ] || rm -f "$state/upgrade"
+    wanted_packages
+    [ -n "$packages_wanted" ] || rm -f "$state/packages"
     (
+        if [ -n "$packages_wanted" ] && [ ! -e "$done_folder/packages" ]; then
+            sync_time
+            install_packages
+        fi
         if [ "$UPGRADE" = 1 ] && [ ! -e "$done_folder/upgrade" ]; then
             sync_time
             upgrade

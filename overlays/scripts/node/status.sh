@@ -36,6 +36,7 @@ write_status() {
  \"installed\": $installed, \"install\": $(json "$install_result"),
  \"booted\": $(json "$booted"), \"address\": $(json "$address"), \"arch\": $(json "$(uname -m)"),
  \"docker\": $(json "$docker_state"), \"consul\": $(json "$consul_state"), \"swarm\": $(json "$swarm_state"),
+ \"packages\": $(json "$(content "$state/packages")"),
  \"upgrade\": $(json "$(content "$state/upgrade")"), \"error\": $(json "$problem")"
     if [ "$problem" = '' ]; then
         light ok
@@ -48,6 +49,8 @@ write_status() {
 installed ${install_time:-never}, started $booted"
     [ ! -s "$state/upgrade" ] || status_words="$status_words
 package upgrade $(content "$state/upgrade")"
+    [ ! -s "$state/packages" ] || status_words="$status_words
+packages $(content "$state/packages")"
     [ -z "$problem" ] || status_words="$status_words
 ERROR: $problem"
     put "$state/status.json" "$status_json"

@@ -55,6 +55,7 @@ def test_a_pass(shell: str, pi: Pi) -> None:
         "docker": "19.03.13",
         "consul": "joined, leader 192.168.2.1:8300",
         "swarm": "joined as 192.168.2.103:2375",
+        "packages": "",
         "upgrade": "",
         "error": "",
         "updated": pi.status()["updated"],

@@ -267,7 +267,7 @@ def test_texts_to_append_may_have_any_encoding(given: bytes, line: bytes) -> Non
     extra = [OverlayFile(f"{path}.append", given, path) for path in ("config.txt", "cmdline.txt")]
     first = plan(plain_node(), boot, *extra)
     assert files_of(first)["config.txt"].endswith(b"[all]\n" + line)
-    assert b" resize " + line.split(b"\n")[-2] + b" cfg" in files_of(first)["cmdline.txt"]
+    assert b" resize " + line.split(b"\n")[-2] + b" cgroup" in files_of(first)["cmdline.txt"]
     assert files_of(plan(plain_node(), after(boot, first), *extra)) == files_of(first)
     assert first.config_hash != plan(plain_node(), boot).config_hash
 
@@ -300,7 +300,9 @@ def test_a_cmdline_of_the_users_is_not_searched_for_words_of_an_earlier_plan() -
     boot = boot_of("cloud-init-trixie")
     card = after(boot, plan(plain_node(), boot, overlay("cmdline.txt.append", "quiet root=x")))
     planned = plan(plain_node(), card, overlay("cmdline.txt", "root=y quiet"))
-    assert text_of(planned, "cmdline.txt").startswith("root=y quiet cfg80211")
+    assert text_of(planned, "cmdline.txt").startswith(
+        "root=y quiet cgroup_enable=memory cgroup_memory=1 cfg80211"
+    )
 
 
 def test_a_record_of_an_earlier_version_is_read() -> None:

@@ -12,6 +12,7 @@ import yaml
 
 from imagebuilder.errors import ImageError, SettingsError
 from imagebuilder.model import (
+    Cluster,
     Docker,
     Network,
     NodePlan,
@@ -478,3 +479,15 @@ def test_bookworm_can_cut_the_script_at_its_clean_up() -> None:
     assert lines[-1] == "exit 0"
     assert len(lines) - cut[0] == 3
     assert not [line for line in lines[: cut[0]] if re.search(r"/boot/", line)]
+
+
+@pytest.mark.parametrize("install", ["auto", "never", "always"])
+@pytest.mark.parametrize("name", STOCK)
+def test_the_memory_cgroup_is_on_where_the_kernel_leaves_it_off(name: str, install: str) -> None:
+    docker = Docker(install=install)  # type: ignore[arg-type]
+    settings = replace(plain_node(), docker=docker, cluster=Cluster(enabled=False))
+    line = files_of(plan(settings, boot_of(name))).get("cmdline.txt", b"").decode()
+    wanted = name in {"cloud-init-trixie", "firstrun-bookworm"} and install != "never"
+    assert (" cgroup_enable=memory cgroup_memory=1 " in f"{line.strip()} ") is wanted
+    if name == "firstrun-bookworm" and wanted:  # its clean-up cuts the line there
+        assert line.index("cgroup_memory") < line.index(" systemd.run")

@@ -9,12 +9,24 @@ from typing import TYPE_CHECKING
 import pytest
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.model import Cluster, ImageSource, Network, Secret, Shack, User, Wifi
+from imagebuilder.model import (
+    Cluster,
+    Docker,
+    ImageSource,
+    Network,
+    RootSystem,
+    Secret,
+    Shack,
+    User,
+    Wifi,
+)
 from imagebuilder.plan.reach import (
     VendorState,
+    docker_version_of,
     facts_by_name,
     reach_lines,
     reach_of,
+    seen_in_root,
     vendor_state,
 )
 from tests.lib.plan_samples import STOCK, boot_of, generations, plain_node, plan
@@ -141,15 +153,75 @@ def test_the_sentence_names_all_of_it() -> None:
 
 def test_keys_alone_are_for_the_first_user_of_the_image() -> None:
     assert reach_of(node(ssh_keys=(KEY,)), RASPIOS).sentence == (
-        "ssh pi@pi-03.local by key; the console asks for a user; no Docker in the image"
+        "ssh pi@pi-03.local by key; the console asks for a user; "
+        "Docker installed at first boot from the network"
     )
 
 
 def test_a_cluster_needs_docker() -> None:
     joining = node(shack=Shack("192.168.2.1"), ssh_keys=(KEY,))
-    assert [each.word for each in reach_of(joining, RASPIOS).findings] == ["no-docker"]
+    never = replace(joining, docker=Docker(install="never"))
+    missing = reach_of(never, RASPIOS)
+    assert [(each.word, each.severe) for each in missing.findings] == [("no-docker", True)]
+    assert "no Docker in the image" in missing.parts
+    assert reach_of(joining, RASPIOS).findings == ()
     assert reach_of(joining, PIRATE).findings == ()
-    assert reach_of(replace(joining, cluster=Cluster(enabled=False)), RASPIOS).findings == ()
+    assert reach_of(replace(never, cluster=Cluster(enabled=False)), RASPIOS).findings == ()
+
+
+TODAY = ImageSource("raspios-lite-arm64@2026-06-18")
+BOOKWORM = ImageSource("2025-05-13-raspios-bookworm-armhf-lite.img.xz")
+
+
+@pytest.mark.parametrize(
+    ("image", "vendor", "docker", "said", "version"),
+    [
+        (TODAY, RASPIOS, Docker(), "Docker 26.1 installed at first boot", "26.1.5"),
+        (BOOKWORM, RASPIOS, Docker(), "Docker 20.10 installed at first boot", "20.10.24"),
+        (BOOKWORM, RASPIOS, Docker(version="20.10"), "Docker 20.10 installed", "20.10"),
+        (ImageSource("mine.img"), RASPIOS, Docker(), "Docker installed at first boot", ""),
+        (TODAY, RASPIOS, Docker(install="never"), "no Docker in the image", ""),
+        (TODAY, PIRATE, Docker(), "Docker in the image", ""),
+        (TODAY, PIRATE, Docker(install="always"), "Docker 26.1 installed", "26.1.5"),
+    ],
+)
+def test_where_docker_comes_from(
+    image: ImageSource, vendor: VendorState, docker: Docker, said: str, version: str
+) -> None:
+    settings = node(image=image, docker=docker, ssh_keys=(KEY,))
+    assert any(part.startswith(said) for part in reach_of(settings, vendor).parts)
+    assert docker_version_of(settings, vendor) == version
+
+
+def test_packages_come_from_the_network_or_through_the_shack() -> None:
+    settings = node(packages=("git", "vim"), ssh_keys=(KEY,))
+    assert "git, vim installed at first boot from the network" in reach_of(settings, PIRATE).parts
+    proxied = replace(settings, shack=Shack("192.168.2.1"), apt_proxy="http://192.168.2.1:3142")
+    assert "git, vim installed at first boot through the shack" in reach_of(proxied, PIRATE).parts
+
+
+def test_the_root_of_an_image_knows_better_than_its_name() -> None:
+    settings = node(image=TODAY, ssh_keys=(KEY,))
+    mine = seen_in_root(RASPIOS, RootSystem(arch="armhf", codename="bookworm"))
+    assert docker_version_of(settings, mine) == "20.10.24"
+    ours = seen_in_root(VendorState("pi"), RootSystem(arch="armhf", docker="28.0.1"))
+    assert docker_version_of(settings, ours) == "28.0.1"
+    assert seen_in_root(RASPIOS, RootSystem()) == seen_in_root(RASPIOS, None) == RASPIOS
+
+
+@pytest.mark.parametrize(
+    ("change", "archived"),
+    [({"upgrade": True}, True), ({"packages": ("git",)}, True), ({}, False)],
+)
+@pytest.mark.parametrize("name", ["occidentalis", "device-init-1.6", "cloud-init-hypriot"])
+def test_packages_of_an_archive_that_has_moved(
+    name: str, change: dict[str, object], *, archived: bool
+) -> None:
+    generation = next(each for each in generations() if name.startswith(each.name))
+    vendor = vendor_state(generation, generation.facts_of(boot_of(name)))
+    found = [each.word for each in reach_of(node(**change), vendor).findings]
+    assert found == ["old-archive"] * archived
+    assert not reach_of(node(image=TODAY, ssh_keys=(KEY,), **change), RASPIOS).findings
 
 
 def test_one_line_for_the_nodes_that_are_alike() -> None:

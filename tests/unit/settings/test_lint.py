@@ -249,7 +249,7 @@ def test_a_swarm_manager_needs_the_socket(
 @pytest.mark.parametrize(
     ("image", "shack", "words"),
     [
-        ("sample", "kind: swarm-mode", "6 warning: shack.kind: Docker 1.6 of `occidentalis`"),
+        ("sample", "kind: swarm-mode", "6 error: shack: Docker 1.6 has no swarm mode"),
         ("hypriotos-1.12.3", "kind: swarm-mode", ""),
         (
             "sample",
