@@ -84,7 +84,7 @@ class Archive:
 @contextmanager
 def signed_archive(folder: Path) -> Iterator[Archive]:
     """Serve an empty archive over HTTP on the loopback."""
-    need("gpg", "apt-get", "apt-ftparchive", "dpkg-deb")
+    need("gpg", "gpgconf", "apt-get", "apt-ftparchive", "dpkg-deb")
     root, home = folder / "archive", folder / "gpg"
     root.mkdir()
     home.mkdir(mode=0o700)

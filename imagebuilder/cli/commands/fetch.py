@@ -91,7 +91,7 @@ def _fetch_packages(session: Session, config: Path | None, folders: tuple[Path, 
     from imagebuilder.settings.load import load_roster
 
     if config is None:
-        raise InputError("fetch needs either IMAGE, or --packages with -c FILE")
+        raise InputError("fetch needs an image or a class", "name IMAGE, or use --packages -c FILE")
     environment, lists = session.environment, session.lists()
     roster = load_roster(config, environment=environment, profile_folders=folders, lists=lists)
     index = PackageIndex(session.cache, session.console)

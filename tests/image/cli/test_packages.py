@@ -122,4 +122,4 @@ def test_without_apt_the_pi_installs_them(room: Path, tmp_path: Path) -> None:
 def test_fetch_says_what_it_needs(tmp_path: Path, words: list[str]) -> None:
     done = rpi_image("fetch", *words, cache=tmp_path / "cache")
     assert done.returncode == 2
-    assert "either IMAGE, or --packages with -c FILE" in done.stderr
+    assert "name IMAGE, or use --packages -c FILE" in done.stderr
