@@ -145,7 +145,8 @@ _HEAD = ("node", "there", "card", "address", "what", "next")
 def _row(node: NodeOverview) -> tuple[str, ...]:
     card = node.card.state if node.card else ""
     address = (node.seen.address or node.seen.expected_address) if node.seen else ""
-    return (node.hostname, node.state, card, address, node.detail, node.next)
+    there = "booting" if node.there == "booting" else node.state
+    return (node.hostname, there, card, address, node.detail, node.next)
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -336,7 +336,11 @@ def test_a_real_consul_tells_who_joined_and_who_was_unplugged(
             put(f"{url}/kv/rpi-image/nodes/pi-03", json.dumps(stage))
             put(f"{url}/kv/rpi-image/nodes/pi-01", "not JSON")
             wait_for(f"{url}/health/state/critical", "pi-02", seconds=60)
+            _, table, _ = status(capsys, file)
             _, out, _ = status(capsys, file, "--json")
+    third = next(line for line in table.splitlines() if line.startswith("pi-03"))
+    assert third.split()[1:3] == ["booting", "never"]
+    assert "pulling consul, 40 %" in third
     rows: dict[str, Any] = {row["hostname"]: row for row in json.loads(out)["nodes"]}
     assert rows["pi-01"]["state"] == "joined"
     assert rows["pi-02"]["findings"][0]["detail"] == "failed in consul"
