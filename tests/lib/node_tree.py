@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.lib.pi_tree import HASH, SETTINGS, STATE, Pi
@@ -89,3 +90,15 @@ def once(pi: Pi, shell: str = "dash", **environment: str) -> subprocess.Complete
 def docker_calls(pi: Pi, verb: str) -> list[str]:
     """List the calls of one docker command."""
     return [call for call in pi.calls() if call.startswith(f"docker {verb}")]
+
+
+def without_docker(pi: Pi) -> str:
+    """Return a PATH without the docker of this machine and the stand-in."""
+    (pi.folder / "fakes" / "docker").unlink()
+    tools = pi.folder / "tools"
+    tools.mkdir()
+    for folder in ("/usr/bin", "/bin", "/usr/sbin"):
+        for tool in Path(folder).iterdir():
+            if tool.name not in {"docker", "dockerd"} and not (tools / tool.name).exists():
+                (tools / tool.name).symlink_to(tool)
+    return f"{pi.folder}/fakes:{tools}"

@@ -6,12 +6,24 @@ import json
 import shutil
 import stat
 import subprocess
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.lib.node_tree import DOCKER, NODE, SLEEP, docker_calls, once, run_docker, set_env
+from tests.lib.node_tree import (
+    DOCKER,
+    NODE,
+    SLEEP,
+    docker_calls,
+    once,
+    run_docker,
+    set_env,
+    without_docker,
+)
 from tests.lib.pi_tree import HASH, SHELLS, STATE, Pi, board, give, make_pi
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MASK = "etc/systemd/system/dhcpcd.service"
 
@@ -243,14 +255,7 @@ def test_docker_that_comes_later(cluster: str, tmp_path: Path) -> None:
     pi.configure(NODE_GENERATION="firstrun", CLUSTER=cluster)
     assert pi.run().returncode == 0
     run_docker(pi)
-    (pi.folder / "fakes" / "docker").unlink()
-    tools = pi.folder / "tools"
-    tools.mkdir()
-    for folder in ("/usr/bin", "/bin", "/usr/sbin"):
-        for tool in Path(folder).iterdir():
-            if tool.name not in {"docker", "dockerd"} and not (tools / tool.name).exists():
-                (tools / tool.name).symlink_to(tool)
-    path = f"{pi.folder}/fakes:{tools}"
+    path = without_docker(pi)
     once(pi, PATH=path)
     missing = ["there is no docker.service on this image", "docker is not on this image"]
     assert pi.status()["error"] == missing[int(cluster)]

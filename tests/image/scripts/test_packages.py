@@ -9,18 +9,18 @@ import socket
 import threading
 import time
 from http.server import ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.image.scripts.test_upgrade import RELEASE, _Quiet
-from tests.lib.node_tree import once, set_env
+from tests.lib.node_tree import once, set_env, without_docker
 from tests.lib.pi_tree import HASH, STATE, Pi
 from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 DONE = f"{STATE}/done/{HASH}/packages"
 VERSIONS = {"docker.io": ("26.1.5+dfsg1-9", "20.10.24+dfsg1-1"), "git": ("1:2.47",)}
@@ -114,18 +114,6 @@ def state_after(pi: Pi, shell: str = "dash", **environment: str) -> str:
 def ended(pi: Pi) -> bool:
     path = pi.path(f"{STATE}/packages")
     return path.exists() and not path.read_text().startswith("installing")
-
-
-def without_docker(pi: Pi) -> str:
-    """Return a PATH without the docker of this machine and the stand-in."""
-    (pi.folder / "fakes" / "docker").unlink()
-    tools = pi.folder / "tools"
-    tools.mkdir()
-    for folder in ("/usr/bin", "/bin", "/usr/sbin"):
-        for tool in Path(folder).iterdir():
-            if tool.name not in {"docker", "dockerd"} and not (tools / tool.name).exists():
-                (tools / tool.name).symlink_to(tool)
-    return f"{pi.folder}/fakes:{tools}"
 
 
 def installed(pi: Pi) -> dict[str, str]:
