@@ -252,7 +252,9 @@ def test_cloud_inits_instance_is_not_on_the_command_line_of_all(stock: bytes) ->
     nodes = [plan_samples.full_node(), node("pi-02")]
     plans = {f"serial-{n.hostname}": plan_samples.plan(n, boot) for n in nodes}
     merged = merge_plans(plan_samples.plan(unclaimed_node(nodes), boot), plans)
-    assert after(boot, merged).files["cmdline.txt"] == b"a b ds=nocloud"
+    assert after(boot, merged).files["cmdline.txt"] == (
+        b"a b cgroup_enable=memory cgroup_memory=1 ds=nocloud"
+    )
 
 
 @pytest.mark.parametrize("stock", ["cloud-init-trixie", "firstrun-bookworm", "occidentalis"])
