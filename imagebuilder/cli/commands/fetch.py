@@ -88,7 +88,10 @@ def _fetch_packages(session: Session, config: Path | None, folders: tuple[Path, 
     from imagebuilder.settings.load import load_roster
 
     if config is None:
-        raise InputError("fetch needs either IMAGE, or --packages with -c FILE")
+        raise InputError(
+            "fetch needs either IMAGE, or --packages with -c FILE",
+            "for example rpi-image fetch --packages -c classroom.yml",
+        )
     environment, lists = session.environment, session.lists()
     roster = load_roster(config, environment=environment, profile_folders=folders, lists=lists)
     index = PackageIndex(session.cache, session.console)
