@@ -184,7 +184,10 @@ def full_node() -> NodeSettings:
                 WifiNetwork("guests"),
             ),
         ),
+        packages=("git", "python3-pip"),
         docker=Docker(
+            install="always",
+            version="20.10",
             labels=(("seat", "3"),),
             insecure_registries=("192.168.2.1:5000",),
             registry_mirrors=("192.168.2.1:5001",),

@@ -6,18 +6,16 @@
 # wanted_packages: set $packages_wanted to what apt-get is to install
 wanted_packages() {
     packages_wanted=$PACKAGES
-    packages_docker=docker.io${DOCKER_VERSION:+=$DOCKER_VERSION*}
     case $DOCKER_INSTALL in
         always) ;;
-        # once it was installed here, it belongs to this configuration
+        # ours stays ours
         auto) ! has docker || [ -e "$state/docker_installed" ] || return 0 ;;
         *) return 0 ;;
     esac
-    packages_wanted="$packages_docker${PACKAGES:+ $PACKAGES}"
+    packages_wanted="docker.io${DOCKER_VERSION:+=$DOCKER_VERSION*} $PACKAGES"
 }
 
-# install_packages: a power cut in between is no loss: dpkg ends its work first, and what apt has
-# fetched is still in its cache
+# after a power cut dpkg ends its work first
 install_packages() {
     say "installing $packages_wanted"
     DEBIAN_FRONTEND=noninteractive
@@ -36,7 +34,6 @@ install_packages() {
     done
     put "$done_folder/packages" "$(now)"
     put "$state/packages" "done"
-    say 'the packages are installed'
 }
 
 packages_once() {
