@@ -98,7 +98,7 @@ def test_nothing_outside_the_boot_partition_changes(
     for extent in manifest["patch"]:
         assert extent["offset_bytes"] >= 2048 * 512
         assert extent["offset_bytes"] + extent["size_bytes"] <= (2048 + 131072) * 512
-    assert sum(extent["size_bytes"] for extent in manifest["patch"]) < 128 << 10
+    assert sum(extent["size_bytes"] for extent in manifest["patch"]) < 160 << 10
 
 
 @pytest.mark.long
