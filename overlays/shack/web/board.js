@@ -111,6 +111,10 @@ function isFresh(name, told) {
   return Math.abs(Date.now() - Date.parse(told.updated)) < FRESH_MS || Date.now() - changed.get(name).at < FRESH_MS;
 }
 
+function cardWord(card) {
+  return card.card === "never" ? "never written" : text(card.card);
+}
+
 // What `rpi-image board` has found out itself.
 const THERE = { "unhealthy": "problem", "wrong-arch": "problem" };
 function looked(node) {
@@ -159,7 +163,7 @@ function paint() {
     tile.bar.hidden = now.percent === null;
     if (now.percent !== null) tile.bar.value = now.percent;
     const card = seen.cards?.get(name);
-    if (card) set(tile.card, `card: ${text(card.card)}${card.changes?.length ? ` (${card.changes.map((c) => text(c.setting)).join(", ").slice(0, 60)})` : ""}`);
+    if (card) set(tile.card, `card: ${cardWord(card)}${card.changes?.length ? ` (${card.changes.map((c) => text(c.setting)).join(", ").slice(0, 60)})` : ""}`);
     tile.shown = now;
   }
   const present = Object.keys(STATES).filter((state) => counts[state]);
@@ -192,7 +196,7 @@ function showOne() {
   const rows = [
     ["state", now.state ? `${STATES[now.state][0]} ${STATES[now.state][1]}` : ""], ["now", now.what || ""], ["told", age(name)], ["owner", tile.owner],
     ["seat", tile.seat.replace(/^seat /, "")], ["address", seen.members?.get(name) || tile.expected || `${name}.local`],
-    ["card", card ? text(card.card) : ""], ["do next", (card && text(card.next)) || (now.state && STATES[now.state][2])],
+    ["card", card ? cardWord(card) : ""], ["do next", (card && text(card.next)) || (now.state && STATES[now.state][2])],
   ].filter(([, value]) => value);
   const key = JSON.stringify(rows);
   const facts = document.getElementById("one-facts");
