@@ -180,5 +180,5 @@ def expect_cards(lab: ShackLab, room: Path, seats: list[Seat]) -> None:
         seat.halt()
         cards += ["--card", seat.raw()]
     for node in status(lab, room, *cards)["nodes"]:
-        assert node["card"]["install"] == "ok"
-        assert node["card"]["swarm"] == f"joined as {NODES[node['hostname']]}:2375"
+        assert node["report"]["install"] == "ok"
+        assert node["report"]["swarm"] == f"joined as {NODES[node['hostname']]}:2375"

@@ -112,7 +112,7 @@ def test_the_card_s_script_joins_with_images_from_the_class_registry(
         third = report["nodes"][2]
         assert (third["hostname"], third["state"], third["arch"]) == ("pi-03", "joined", "armv7")
         card = rpi_image(lab, "status", file, "--card", node.card.parent, "--json")
-        assert json.loads(json_of(card))["nodes"][2]["card"]["swarm"].startswith("joined as")
+        assert json.loads(json_of(card))["nodes"][2]["report"]["swarm"].startswith("joined as")
 
 
 def test_status_shows_three_joined_nodes(lab: ShackLab, shack: Path) -> None:
