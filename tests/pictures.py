@@ -8,10 +8,22 @@ import re
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
+
+from imagebuilder.plan.overlays import load_overlay
+from imagebuilder.resources import shipped_folder
+from tests.lib.boot_folders import put_tree
+from tests.lib.browser import chromium
+from tests.lib.class_page import shack
+from tests.lib.classroom_samples import node
+from tests.lib.plan_samples import STOCK
+from tests.lib.program import EPOCH
+from tests.lib.shack_server import answering
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
 COLUMNS = 100
@@ -25,29 +37,83 @@ allow: [open-docker]
 nodes:
   - hostname: pi-[01-03]
 """
+# In the folder `bootfs` is the boot partition of Raspberry Pi OS, as Imager has written it.
+APPLIED = """\
+board: pi4
+image: raspios-lite-bookworm-arm64
+user: {name: ann, password: {file: ann.txt}}
+wifi: {country: FR, networks: [{ssid: shack, passphrase: {file: wifi.txt}}]}
+nodes:
+  - {hostname: pi-04, owner: Zoë}
+"""
 RUNS = {
     "classroom": (
+        ROOM,
         "cat classroom.yml",
         "rpi-image check classroom.yml",
         "rpi-image batch classroom.yml",
         "rpi-image diff classroom.yml",
-    )
+    ),
+    "apply": (
+        APPLIED,
+        "cat classroom.yml",
+        "rpi-image apply bootfs -c classroom.yml --node pi-04 --dry-run",
+        "rpi-image apply bootfs -c classroom.yml --node pi-04",
+        "rpi-image verify bootfs -c classroom.yml --node pi-04",
+    ),
+}
+SHOTS: dict[str, dict[str, Any]] = {
+    "board": {"viewport": {"width": 1200, "height": 760}},
+    "board-dark": {"viewport": {"width": 1200, "height": 760}, "color_scheme": "dark"},
+    "board-phone": {"viewport": {"width": 390, "height": 760}},
 }
 
 
 def main() -> int:
     """Record every run in a folder of its own; stop at the first command that fails."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for name, commands in RUNS.items():
+    for name, run in RUNS.items():
         with tempfile.TemporaryDirectory() as folder:
-            picture = recorded(commands, Path(folder))
+            picture = recorded(run, Path(folder))
         (FOLDER / f"{name}.svg").write_text(picture, encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        photograph(Path(folder))
     return 0
 
 
-def recorded(commands: tuple[str, ...], folder: Path) -> str:
-    """Return the picture of a terminal in which the commands have been run."""
-    (folder / "classroom.yml").write_text(ROOM, encoding="utf-8")
+def photograph(folder: Path) -> None:
+    """Take pictures of the class page, with some Pis that are on their way."""
+    templates = load_overlay(shipped_folder("overlays") / "shack")
+    seats = [(row, column) for row in (1, 2, 3) for column in range(1, 7)]
+    owners = ("Ada", "Grace", "Zoë", "Linus", "Margaret", "Alan") * 3
+    nodes = [
+        node(number, owner=owner, seat=f"{row}-{column}")
+        for number, ((row, column), owner) in enumerate(zip(seats, owners, strict=True), start=1)
+    ]
+    with ExitStack() as stack:
+        manager = stack.enter_context(answering({"/info": b'{"DriverStatus": []}'}))
+        room = stack.enter_context(shack(folder, templates, nodes, manager))
+        stack.enter_context(room.running_consul())
+        browser = stack.enter_context(chromium())
+        for number in range(1, 12):
+            room.join(f"pi-{number:02d}", f"192.168.2.{100 + number}")
+        room.join("pi-12", "192.168.2.66")
+        room.tell("pi-13", stage="pulling consul", percent=40)
+        room.tell("pi-14", stage="installing", percent=15)
+        room.tell("pi-15", stage="pulling consul", error="no space left on device")
+        for name, options in SHOTS.items():
+            page = browser.new_page(**options)
+            page.goto(room.url)
+            page.locator("#pi-13[data-state=booting]").wait_for()
+            page.screenshot(path=FOLDER / f"{name}.png")
+            page.close()
+
+
+def recorded(run: tuple[str, ...], folder: Path) -> str:
+    """Return the picture of a terminal in which the commands have been run for a classroom file."""
+    room, *commands = run
+    (folder / "classroom.yml").write_text(room, encoding="utf-8")
+    put_tree(folder / "bootfs", STOCK["firstrun-bookworm"])
     for name in ("ann.txt", "wifi.txt"):
         (folder / name).write_text("correct horse\n", encoding="utf-8")
     terminal = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
@@ -64,6 +130,7 @@ def output(command: str, folder: Path) -> str:
     """Return what a command prints on both streams, in colour."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     place = {"PATH": programs, "RPI_IMAGE_CACHE": str(folder / "cache")}
+    place |= {"SOURCE_DATE_EPOCH": EPOCH}
     done = subprocess.run(
         command.split(), cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         check=True, env={**os.environ, **place, "RPI_IMAGE_COLOR": "always"},

@@ -10,7 +10,7 @@ import click
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import dry_run, node_option, node_options, with_console, yes
 from imagebuilder.cli.session import Session
-from imagebuilder.progress import counted
+from imagebuilder.progress import counted, human_bytes
 
 if TYPE_CHECKING:
     from imagebuilder.cli.console import Console
@@ -92,7 +92,7 @@ def _show_card(console: Console, card: MountedCard, ejected: bool | None) -> Non
         console.emit(_card_as_json(card, ejected))
         return
     if ejected is None:
-        rows = [(c.path, c.status, f"{c.size_bytes} B") for c in plan.changes]
+        rows = [(c.path, c.status, human_bytes(c.size_bytes)) for c in plan.changes]
         console.table(("file on the boot partition", "what", "size"), rows)
     where = f"{card.volume.folder} {'would be' if ejected is None else 'is'} {plan.node.hostname}"
     done = "it has this configuration already" if plan.is_current else _counts(changed)

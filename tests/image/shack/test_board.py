@@ -10,8 +10,6 @@ import sys
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,15 +18,13 @@ from imagebuilder.cli.main import run as run_rpi_image
 from imagebuilder.model import Network
 from tests.lib.boot_folders import put_tree
 from tests.lib.browser import chromium, serious_faults
-from tests.lib.classroom_samples import SHACK, make_classroom, node
+from tests.lib.class_page import shack
+from tests.lib.classroom_samples import node
 from tests.lib.plan_samples import STOCK
-from tests.lib.real_consul import free_ports, running, wait_for
-from tests.lib.shack_folder import written
 from tests.lib.shack_server import answering
-from tests.lib.tools import need
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from playwright.sync_api import Browser, Page
@@ -44,79 +40,6 @@ NASTY = "<img src=x onerror=alert(1)>\u202e\u0000\"'&"
 def browser() -> Iterator[Browser]:
     with chromium() as started:
         yield started
-
-
-@dataclass
-class Room:
-    """A shack with a page; consul can be started and ended."""
-
-    url: str
-    consul: int
-    folder: Path
-
-    @contextmanager
-    def running_consul(self) -> Iterator[None]:
-        ports = dict.fromkeys(("serf_wan", "dns", "grpc"), -1)
-        (server, serf) = free_ports(2)
-        config = self.folder / "consul.json"
-        config.write_text(
-            json.dumps(
-                {"ports": {"http": self.consul, "server": server, "serf_lan": serf, **ports}}
-            )
-        )
-        words = ["-server", "-bootstrap-expect", "1", "-bind", "127.0.0.1"]
-        words += ["-client", "127.0.0.1", "-node", "shack", "-config-file", str(config)]
-        data = self.folder / "consul-data"
-        with running(*words, "-data-dir", str(data), log=self.folder / "consul.log"):
-            wait_for(f"http://127.0.0.1:{self.consul}/v1/status/leader", ":")
-            yield
-
-    def put(self, path: str, body: object) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        url = f"http://127.0.0.1:{self.consul}/v1/{path}"
-        with urllib.request.urlopen(
-            urllib.request.Request(url, data, method="PUT"), timeout=5
-        ) as answer:
-            assert answer.status == 200
-
-    def join(self, name: str, address: str, *, lost: bool = False) -> None:
-        # Consul removes a node with this check that it does not know from gossip.
-        check = {"Node": name, "CheckID": "serfHealth", "Name": "serf", "Status": "critical"}
-        more = {"Check": check} if lost else {}
-        self.put("catalog/register", {"Node": name, "Address": address, **more})
-
-    def tell(self, name: str, **document: object) -> None:
-        told = {"updated": datetime.now(UTC).isoformat(), "error": "", **document}
-        self.put(f"kv/rpi-image/nodes/{name}", told)
-
-
-@contextmanager
-def shack(
-    folder: Path,
-    templates: tuple[OverlayFile, ...],
-    nodes: Sequence[NodeSettings],
-    manager: int | None = None,
-) -> Iterator[Room]:
-    """Serve the page of a class by nginx, as its container does."""
-    (nginx,) = need("nginx")
-    consul, silent, web = free_ports(3)
-    place = replace(SHACK, address="127.0.0.1", consul_port=consul, swarm_port=manager or silent)
-    made = written(make_classroom(folder, *nodes, shack=place), templates, folder / "shack")
-    text = (made / "nginx.conf").read_text()
-    text = text.replace("listen 80 default_server", f"listen 127.0.0.1:{web}")
-    text = text.replace("/usr/share/nginx/html", str(made / "web"))
-    text = text.replace("/tmp/nginx.pid", str(folder / "pid"))
-    (folder / "nginx.conf").write_text(f"user root;\n{text}")
-    server = subprocess.Popen(
-        [nginx, "-g", "daemon off;", "-e", "stderr", "-p", folder, "-c", folder / "nginx.conf"],
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        wait_for(f"http://127.0.0.1:{web}/", "<main")
-        yield Room(f"http://127.0.0.1:{web}/", consul, folder)
-    finally:
-        server.terminate()
-        server.wait(10)
 
 
 def nodes(count: int, **changes: Any) -> list[NodeSettings]:
