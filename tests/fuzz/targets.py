@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.fuzz import answers, archives, disks, texts
+from tests.fuzz import answers, archives, disks, roots, texts
 
-TARGETS = {
-    target.name: target for module in (disks, archives, texts, answers) for target in module.TARGETS
-}
+MODULES = (disks, roots, archives, texts, answers)
+TARGETS = {target.name: target for module in MODULES for target in module.TARGETS}
