@@ -94,6 +94,7 @@ def test_a_boot_partition_that_came_up_read_only_is_made_writable_for_the_status
     assert "installed" in (pi.read_boot("rpi-image/status") or b"").decode()
 
 
+@pytest.mark.full
 def test_a_runcmd_lost_in_a_power_cut_is_made_up_for(start: StartPi, tmp_path: Path) -> None:
     """cloud-init runs runcmd once; here its turn passes and nothing was done."""
     generation = "cloud-init-1.12"

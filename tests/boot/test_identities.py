@@ -56,6 +56,7 @@ def test_a_board_becomes_its_node_and_forgets_the_others(start: StartPi, tmp_pat
     pi.expect_sound()
 
 
+@pytest.mark.full
 def test_on_cloud_init_it_restarts_once_into_its_address(start: StartPi, tmp_path: Path) -> None:
     """Cloud-init has read the files of `unclaimed` before the board is known by its MAC."""
     others = {"hostname": "pi-01", "mac": "b8:27:eb:00:00:01", "address": "10.0.2.49/24"}
@@ -75,6 +76,7 @@ def test_on_cloud_init_it_restarts_once_into_its_address(start: StartPi, tmp_pat
     pi.expect_sound()
 
 
+@pytest.mark.full
 def test_a_board_in_no_roster_says_so(start: StartPi, tmp_path: Path) -> None:
     pi = start(one_image(tmp_path, {"pi-01": "b8:27:eb:00:00:01"}))
     pi.tell_until("cat /etc/hostname", "^unclaimed-[0-9a-f]{4}$", 240)

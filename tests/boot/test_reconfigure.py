@@ -29,20 +29,14 @@ SECOND: dict[str, Any] = {
     "wifi": {},
     "user": {"name": "pupil", "password_hash": OTHER_HASH},
 }
-IN_CI = "occidentalis-jessie"
 STATUS = "cat /var/lib/rpi-image/status.json"
 # The log tells what was done; the image's own first boot and cloud-init keep what they were given
 # by the first card (docs/first-boot.md); a home is the user's, whoever that was.
 KEPT = r"^(/var/log/|/boot/rpi-image/node\.log$|/var/lib/cloud/|/run/|/home/teacher/)"
 
 
-@pytest.mark.parametrize(
-    "generation",
-    [
-        pytest.param(name, marks=() if name == IN_CI else pytest.mark.full)
-        for name in (IN_CI, *EXPECT_WIFI)
-    ],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("generation", ["occidentalis-jessie", *EXPECT_WIFI])
 def test_a_card_becomes_another_node(generation: str, start: StartPi, tmp_path: Path) -> None:
     named = NAMED.get(generation, {})
     first = tmp_path / "first"
