@@ -311,9 +311,10 @@ class Shack(Docker):
         )
 
     def keys(self) -> list[str]:
-        """Every key that is stored."""
+        """Every key that is stored, but what nodes tell of themselves."""
         text = self.http("/v1/kv/?keys")
-        return list(json.loads(text)) if text.startswith("[") else []
+        found = list(json.loads(text)) if text.startswith("[") else []
+        return [key for key in found if not key.startswith("rpi-image/nodes/")]
 
     def refuse_pulls(self, count: int) -> None:
         """Let the registry fail that many requests for a manifest."""
