@@ -39,7 +39,8 @@ udisks=$!
 # udisksd may wait for its own threads for ever when it is asked to end.
 trap 'kill -9 $udisks $polkit $bus || :' EXIT
 i=0
-until busctl call org.freedesktop.UDisks2 /org/freedesktop/UDisks2/Manager \\
+# A bus that starts it as well would leave a second one behind.
+until busctl --auto-start=no call org.freedesktop.UDisks2 /org/freedesktop/UDisks2/Manager \\
     org.freedesktop.UDisks2.Manager GetBlockDevices 'a{{sv}}' 0 | grep -q {name}; do
     sleep 0.2
     i=$((i + 1))
