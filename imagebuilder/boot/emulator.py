@@ -251,7 +251,14 @@ class Emulator:
             self.pump(min(1.0, until - time.monotonic()))
 
     def wait_exit(self) -> None:
-        """Wait for the exit of QEMU, after which all writes are on the card."""
+        """Take the rest of the console, and wait for the exit of QEMU.
+
+        The monitor may tell the end before the last text is read. After the exit all writes are on
+        the card.
+        """
+        while text := os.read(self._output, 1 << 16):
+            self.console += text
+            self.sink(text)
         self._process.wait()
 
     def kill(self) -> None:
@@ -379,7 +386,7 @@ def _boot_once(
             said = emulator.console[-400:].decode("utf-8", "replace").strip()
             raise ImageError(f"{firmware.machine.program} failed: {said}", "see its message")
     finally:
-        if emulator.ending == "restart":
+        if emulator.ending in {"restart", "power off"}:
             emulator.wait_exit()
         emulator.kill()
     if match:
