@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagebuilder.devices.device import Device
+from imagebuilder.devices.kernel_log import left_dirty
 from imagebuilder.errors import RefusedError
 from imagebuilder.files import whole_drive
 
@@ -42,10 +43,12 @@ exit [int](Test-Path 'E:\\')
 # Where systems on a Pi mount their own boot partition.
 SYSTEM_BOOT = (Path("/boot"), Path("/boot/firmware"))
 
+_REPAIR = (
+    "repair it with `sudo fsck.vfat -a DEVICE` on Linux, First Aid in Disk Utility on macOS,"
+    " `chkdsk E: /f` on Windows, and insert the card again"
+)
 _UNWRITABLE = (
-    "check the lock switch of the card; a damaged partition is mounted read-only, too: repair it"
-    " with `sudo fsck.vfat -a DEVICE` on Linux, First Aid in Disk Utility on macOS, `chkdsk E: /f`"
-    " on Windows, and insert the card again"
+    f"check the lock switch of the card; a damaged partition is mounted read-only, too: {_REPAIR}"
 )
 
 
@@ -166,6 +169,8 @@ def refuse_volume(
         )
     if volume.read_only or _is_read_only(folder):
         raise RefusedError(f"{folder} is read-only", _UNWRITABLE)
+    if left_dirty(folder, volume.device):
+        raise RefusedError(f"{folder} was not unmounted before the card was removed", _REPAIR)
     if not os.access(folder, os.W_OK):
         raise RefusedError(f"{folder} is not writable for this user", "fix its permissions")
 
