@@ -45,13 +45,8 @@ def card(tmp_path: Path) -> Path:
 def write_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *entries: str) -> None:
     """Make `journalctl` read a journal of these entries, whose last boot is this one."""
     need("journalctl", "/lib/systemd/systemd-journal-remote")
-    run(
-        "/lib/systemd/systemd-journal-remote",
-        "-o",
-        tmp_path / "log.journal",
-        "-",
-        input="".join(entries),
-    )
+    log = tmp_path / "log.journal"
+    run("/lib/systemd/systemd-journal-remote", "-o", log, "-", input="".join(entries))
     command = tmp_path / "bin/journalctl"
     command.parent.mkdir()
     real = "/usr/bin/journalctl"
