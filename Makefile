@@ -113,6 +113,7 @@ docs: build/docs/.stamp ## build the documentation as a site into build/site, an
 
 pictures: $(VENV)/.stamp ## record the pictures of the README again, from real runs
 	$(BIN)/python -m tests.pictures
+	$(BIN)/python -m tests.pictures_teacher
 
 snapshot: $(VENV)/.stamp ## write the published list of images to profiles/published.json (needs a network)
 	rm -rf build/snapshot

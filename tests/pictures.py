@@ -116,10 +116,15 @@ def recorded(run: tuple[str, ...], folder: Path) -> str:
     put_tree(folder / "bootfs", STOCK["firstrun-bookworm"])
     for name in ("ann.txt", "wifi.txt"):
         (folder / name).write_text("correct horse\n", encoding="utf-8")
+    return drawn([(f"$ {command}", output(command, folder)) for command in commands])
+
+
+def drawn(steps: list[tuple[str, str]]) -> str:
+    """Return the picture of a terminal with commands, each followed by what it printed."""
     terminal = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
-    for command in commands:
-        terminal.print(Text(f"$ {command}", style="bold green"))
-        terminal.print(Text.from_ansi(output(command, folder)))
+    for command, printed in steps:
+        terminal.print(Text(command, style="bold green"))
+        terminal.print(Text.from_ansi(printed))
     svg = terminal.export_svg(title="rpi-image", unique_id="rpi-image")
     # A page of the project loads nothing from elsewhere; the reader's own font does.
     plain = re.sub(r"\s*@font-face \{.*?\n\s*\}", "", svg, flags=re.DOTALL)

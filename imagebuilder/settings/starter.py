@@ -14,13 +14,12 @@ import yaml
 from imagebuilder.errors import InputError, Problem, SettingsError
 from imagebuilder.files import has_file, has_folder, new_file, part_of, pwrite_all
 from imagebuilder.plan.vendor.boards import WORDS
-from imagebuilder.settings.catalog import list_images, load_profiles
-from imagebuilder.settings.fits import profile_for
+from imagebuilder.settings.catalog import list_images
 from imagebuilder.settings.load import check_classroom
 from imagebuilder.settings.schema.documents import ASIDE, ClassroomDocument
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.catalog import PublishedLists
@@ -186,8 +185,6 @@ def _place(timezone: str) -> str:
 
 # In the folder of the classroom file, for its owner alone.
 PASSPHRASE_FILE = "wifi-passphrase"  # noqa: S105 - a name of a file
-# The images of this profile have no login of their own.
-_USERS = {"arm64": "pupil"}
 _BOARDS = "armv6: Pi 1, Zero; armv7: Pi 2 to 4, 32 bit; arm64: Pi 3 to 5, 64 bit; or a board: pi4"
 _MOST_NAMES = 6
 # Warnings of the check that are typing errors in an answer.
@@ -224,15 +221,21 @@ def ask_answers(
     """Return what was given by name, and ask for what is None."""
     plain = StarterAnswers()
 
+    beside: dict[str, str] = {}
+
     def answer(key: str, question: str, default: str = "") -> str:
+        def faults(text: str) -> tuple[Problem, ...]:
+            return _faults_of(key, text, environment, beside)
+
         text = given.get(key)
-        return _asked(prompter, key, question, default, environment) if text is None else text
+        return _asked(prompter, question, default, faults) if text is None else text
 
     hostnames = answer("hostnames", "Hostnames of the Pis", plain.hostnames)
     board = given.get("board") or ""
     profile = "" if board else answer("profile", f"Boards ({_BOARDS})", plain.profile)
     if profile in WORDS:
         board, profile = profile, ""
+    beside |= {"board": board} if board else {"profile": profile}
     image = answer("image", _image_question(board, lists)) if prompter.interactive else None
     ssid = answer("wifi_ssid", "Wireless network, empty for cable only")
     country = answer("wifi_country", "Country of the radio rules, for example FR") if ssid else ""
@@ -240,8 +243,7 @@ def ask_answers(
     shack = answer("shack", "Address of your own machine, empty for none")
     key = answer("ssh_key", "SSH public key for the login, empty for none", _own_key(environment))
     zone = given.get("timezone")
-    family = profile or profile_for(board, load_profiles())
-    return StarterAnswers(
+    answers = StarterAnswers(
         hostnames=hostnames,
         profile=profile,
         board=board,
@@ -252,8 +254,11 @@ def ask_answers(
         timezone=answer("timezone", "Time zone", _own_timezone()) if zone is None else zone,
         shack=shack,
         ssh_key=key,
-        user=answer("user", "User to create, empty for none", _USERS.get(family, "")),
     )
+    faults = starter_faults(replace(answers, ssh_key=""), environment=environment)
+    needs_user = any(fault.word == "no-login" for fault in faults)
+    user = answer("user", "User to create, empty for none", "pupil" if needs_user else "")
+    return replace(answers, user=user)
 
 
 def _image_question(board: str, lists: PublishedLists | None) -> str:
@@ -283,30 +288,34 @@ def _own_key(environment: Mapping[str, str]) -> str:
 
 
 def _asked(
-    prompter: Prompter, key: str, question: str, default: str, environment: Mapping[str, str]
+    prompter: Prompter, question: str, default: str, faults: Callable[[str], tuple[Problem, ...]]
 ) -> str:
     """Return an answer; at a terminal ask again until it is valid."""
     while True:
         text = prompter.ask_or_read(question, default)
-        faults = _faults_of(key, text, environment) if text and prompter.interactive else ()
-        if not faults:
+        found = faults(text) if text and prompter.interactive else ()
+        if not found:
             return text
-        prompter.fail(SettingsError(faults[0].message, faults[0].hint))
+        prompter.fail(SettingsError(found[0].message, found[0].hint))
 
 
 def _passphrase(ssid: str, prompter: Prompter, environment: Mapping[str, str]) -> str:
     """Return a valid passphrase, or an empty one, typed without echo."""
     while True:
         typed = prompter.ask_secret(f"Passphrase of {ssid}, empty to be asked when building")
-        faults = _faults_of("wifi_passphrase", typed, environment) if typed else ()
+        faults = _faults_of("wifi_passphrase", typed, environment, {}) if typed else ()
         if not faults:
             return typed
         prompter.fail(SettingsError(faults[0].message, faults[0].hint))
 
 
-def _faults_of(key: str, answer: str, environment: Mapping[str, str]) -> tuple[Problem, ...]:
+def _faults_of(
+    key: str, answer: str, environment: Mapping[str, str], beside: Mapping[str, str]
+) -> tuple[Problem, ...]:
     """Return the errors of one answer, checked in a file with valid other answers."""
-    sound = {"user": "pupil"} | ({"wifi_ssid": "shack"} if key.startswith("wifi_") else {})
+    sound = {"user": "pupil", **beside}
+    if key.startswith("wifi_"):
+        sound |= {"wifi_ssid": "shack"}
     if key == "profile" and answer in WORDS:
         key = "board"
     return starter_faults(StarterAnswers(**{**sound, key: answer}), environment=environment)
@@ -329,7 +338,7 @@ def _severe_in(
 ) -> tuple[Problem, ...]:
     problems = check_classroom(path, environment=environment, lists=lists)
     found = (p for p in problems if p.severe or p.word in _ASKED_AGAIN)
-    return tuple(Problem(p.message, p.hint) for p in found)
+    return tuple(Problem(p.message, p.hint, word=p.word) for p in found)
 
 
 def write_starter(

@@ -275,6 +275,25 @@ def test_init_asks_again_after_a_wrong_answer(tmp_path: Path) -> None:
     assert data["wifi"]["networks"][0]["passphrase"] == {"prompt": True}
 
 
+@pytest.mark.parametrize(
+    ("boards", "image"),
+    [
+        ("pi4", "raspios-lite-bookworm-arm64"),
+        ("pi4", "raspios-lite-bookworm"),
+        ("armv7", "raspios-lite-bookworm"),
+        ("arm64", ""),
+    ],
+)
+def test_init_takes_an_image_of_the_boards_and_creates_the_user_that_it_needs(
+    tmp_path: Path, boards: str, image: str
+) -> None:
+    code, said = at_a_terminal(tmp_path, f"\n{boards}\n{image}\n\n\n\n\n\n")
+    assert (code, "error" in said) == (0, False), said
+    data = yaml.safe_load((tmp_path / "c.yml").read_text())
+    assert data["user"]["name"] == "pupil"
+    assert data.get("image", "") == image
+
+
 def test_init_offers_images_of_the_board(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
