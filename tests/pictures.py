@@ -128,6 +128,8 @@ def drawn(steps: list[tuple[str, str]]) -> str:
     svg = terminal.export_svg(title="rpi-image", unique_id="rpi-image")
     # A page of the project loads nothing from elsewhere; the reader's own font does.
     plain = re.sub(r"\s*@font-face \{.*?\n\s*\}", "", svg, flags=re.DOTALL)
+    # With another font than Rich's own, the borders of a line would cut off its underscores.
+    plain = re.sub(r' clip-path="[^"]*"', "", plain)
     return "\n".join(line.rstrip() for line in plain.splitlines()) + "\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
@@ -161,11 +162,15 @@ def _there(row: NodeStatus | None, *, answered: bool) -> There:
     return _THERE[row.state]
 
 
+# `flash` writes cards on Linux only.
+_WRITE = "flash DEVICE" if sys.platform == "linux" else "apply FOLDER"
+
+
 def _next(path: Path, hostname: str, card: CardState, there: There) -> str:
     """Return the command to run next; DEVICE stands for the card in its reader."""
     file = shlex.quote(str(path))
     if card.state in TO_WRITE:
-        return f"rpi-image flash DEVICE -c {file} --node {hostname}"
+        return f"rpi-image {_WRITE} -c {file} --node {hostname}"
     if card.state == "unknown":
         return f"rpi-image verify DEVICE -c {file} --node {hostname}"
     if there in {"joined", "booting", "unknown"}:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
@@ -34,6 +34,7 @@ _NUMBER_MM = 8.0
 _NUMBER_POINTS = 17.0
 _QUIET_MODULES = 4  # ISO/IEC 18004, 6.3.8: the margin that a reader needs
 _MOST_LINES = 2
+_LEAST_SCALE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,8 @@ def _fitted(pdf: FPDF, label: Label, width: float, most: int) -> Iterator[_Line]
     is_long = len(label.host) > LONG_NAME
     host = _Line(label.host, 7.0 if is_long else 11.0, "B")
     lines = [_Line(text, 7.5) for text in label.lines]
-    for text in [host, *lines, _Line(label.small, 6.5)]:
+    for whole in [host, *lines, _Line(label.small, 6.5)]:
+        text = whole if whole is host else _narrowed(pdf, whole, width)
         pdf.set_font(_FONT, text.style, text.points)
         broken = _broken(pdf, _composed(text.text), width)
         limit = most + (text is host and is_long and most > 1)
@@ -150,6 +152,14 @@ def _fitted(pdf: FPDF, label: Label, width: float, most: int) -> Iterator[_Line]
         if len(broken) > limit:
             kept[-1] = _cut(pdf, kept[-1], width)
         yield from (_Line(line, text.points, text.style) for line in kept)
+
+
+def _narrowed(pdf: FPDF, line: _Line, width: float) -> _Line:
+    """Return a line in smaller letters if its longest word, such as a login, would be broken."""
+    pdf.set_font(_FONT, line.style, line.points)
+    longest = max(map(pdf.get_string_width, line.text.split()), default=0)
+    is_near = width < longest <= width / _LEAST_SCALE
+    return replace(line, points=line.points * width / longest) if is_near else line
 
 
 def _broken(pdf: FPDF, text: str, width: float) -> list[str]:

@@ -157,7 +157,7 @@ def test_the_commands_for_every_system_run(desk: Path) -> None:
     assert (desk / "new.yml").exists()
     assert (desk / "labels.html").stat().st_size > 1000
     assert json.loads((desk / "imager/os_list.json").read_text())["os_list"]
-    assert "pi-01" in answers["status"][1]
+    assert "rpi-image apply FOLDER -c room.yml --node pi-01" in answers["status"][1]
     plain = put_tree(desk / "plain", STOCK["firstrun-bookworm"])
     words = ("apply", plain, "-c", desk / "room.yml", "--node", "pi-02", "--yes")
     succeed(rpi_image(*words, cache=desk / "cache"))

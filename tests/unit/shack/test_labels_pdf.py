@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -124,6 +126,19 @@ def test_letters_are_in_the_pdf_with_their_font(owner: str, tmp_path: Path) -> N
     fonts = [line.split() for line in run(pdffonts, path).splitlines()[2:]]
     assert len(fonts) == 2
     assert {tuple(font[-5:-2]) for font in fonts} == {("yes", "yes", "yes")}  # embedded, subset
+
+
+@pytest.mark.parametrize("stock", SHEETS)
+def test_a_login_is_in_one_line_beside_the_code(stock: str, tmp_path: Path) -> None:
+    (pdftotext,) = need("pdftotext")
+    login = "pupil@pi-01.local"
+    sheet = SHEETS[stock]
+    (label,) = labels(1)
+    path = drawn(stock, [replace(label, lines=(login, "Zoë"))], tmp_path)
+    boxes = run(pdftotext, "-bbox", path, "-")
+    (right,) = re.findall(rf'xMax="([\d.]+)" yMax="[\d.]+">{login}<', boxes)
+    code = CORNERS[stock][0][0] + sheet.label[0] - 2 - sheet.code
+    assert float(right) * 25.4 / 72 <= code
 
 
 @pytest.mark.parametrize(
