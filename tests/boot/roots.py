@@ -24,11 +24,30 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
 GROW = RECIPE / "root/usr/sbin/grow-partition"
-SUITE = "bookworm"
+
+
+@dataclass(frozen=True)
+class System:
+    """A Debian that roots are made of, its kernel, and the program that runs it here."""
+
+    architecture: str
+    suite: str
+    kernel: str
+    interpreter: str
+    suffix: str = ""  # of what is cached
+
+
 # Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
 # then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.
-KERNEL = "linux-image-armmp-lpae"
-KINDS = ("sysvinit", "systemd", "cloud-init", "networkmanager")
+ARMHF = System("armhf", "bookworm", "linux-image-armmp-lpae", "qemu-arm")
+ARM64 = System("arm64", "trixie", "linux-image-arm64", "qemu-aarch64", "-arm64")
+KINDS = {
+    "sysvinit": ARMHF,
+    "systemd": ARMHF,
+    "cloud-init": ARMHF,
+    "networkmanager": ARMHF,
+    "cloud-init-arm64": ARM64,
+}
 KERNEL_PARTS = ("crypto", "fs", "lib", "net", "block", "mm", "kernel", "arch")
 KERNEL_DRIVERS = ("block", "char", "mmc", "net", "usb", "virtio", "clk", "dma", "gpio", "phy")
 NET_DRIVERS = ("virtio_net.ko", "veth.ko", "usb", "net_failover.ko", "mii.ko", "tun.ko", "vxlan")
@@ -114,19 +133,20 @@ def _forget_older(name: str, final: Path) -> None:
             _remove(path)
 
 
-def _packages(kind: str) -> list[str]:
-    return (RECIPE / f"{kind}.packages").read_text().split()
+def _recipe(kind: str) -> Path:
+    return RECIPE / f"{kind}.packages"
 
 
-def _base_key() -> str:
-    return digest_of([RECIPE / "base.packages"], SUITE, *FAST)
+def _base_key(system: System) -> str:
+    words = () if system == ARMHF else (system.architecture,)
+    return digest_of([RECIPE / "base.packages"], system.suite, *FAST, *words)
 
 
 def _kind_key(kind: str) -> str:
     return digest_of(
-        [RECIPE / f"{kind}.packages"],
-        _base_key(),
-        KERNEL,
+        [_recipe(kind)],
+        _base_key(KINDS[kind]),
+        KINDS[kind].kernel,
         *KERNEL_PARTS,
         *KERNEL_DRIVERS,
         *NET_DRIVERS,
@@ -146,31 +166,33 @@ def mirror() -> str:
     raise AssertionError(f"no Debian mirror among: {listed}")
 
 
-def enable_armhf() -> None:
-    """Let this machine's kernel run armhf programs through qemu-user."""
+def enable(system: System) -> None:
+    """Let this machine's kernel run the system's programs through qemu-user."""
     need("update-binfmts")
     binfmt = Path("/proc/sys/fs/binfmt_misc")
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))
-    if not (binfmt / "qemu-arm").exists():
+    if not (binfmt / system.interpreter).exists():
         # Debian's qemu-user-static (bookworm) leaves this to the administrator inside a container.
-        run("update-binfmts", "--import", "qemu-arm")
-        run("update-binfmts", "--enable", "qemu-arm")
+        run("update-binfmts", "--import", system.interpreter)
+        run("update-binfmts", "--enable", system.interpreter)
 
 
-def base_folder() -> Path:
-    """Return the root that all kinds grow from; it has no init yet."""
-    return once("base", _base_key(), _make_base)
+def base_folder(system: System = ARMHF) -> Path:
+    """Return the root that all kinds of a system grow from; it has no init yet."""
+    name = f"base{system.suffix}"
+    return once(name, _base_key(system), lambda part: _make_base(system, part))
 
 
-def _make_base(part: Path) -> None:
+def _make_base(system: System, part: Path) -> None:
     need_root()
-    need("mmdebstrap", "qemu-arm-static", "arch-test")
-    enable_armhf()
+    need("mmdebstrap", "qemu-arm-static", "qemu-aarch64-static", "arch-test")
+    enable(system)
+    packages, suite = (RECIPE / "base.packages").read_text().split(), system.suite
     run(
-        "mmdebstrap", "--mode=root", "--architectures=armhf", "--variant=minbase",
-        f"--include={','.join(_packages('base'))}", *(f"--dpkgopt={option}" for option in FAST),
-        '--aptopt=Acquire::Languages "none"', SUITE, str(part), f"deb {mirror()} {SUITE} main",
+        "mmdebstrap", "--mode=root", f"--architectures={system.architecture}", "--variant=minbase",
+        f"--include={','.join(packages)}", *(f"--dpkgopt={option}" for option in FAST),
+        '--aptopt=Acquire::Languages "none"', suite, str(part), f"deb {mirror()} {suite} main",
     )  # fmt: skip
 
 
@@ -180,11 +202,12 @@ def root_folder(kind: str) -> Path:
 
 
 def _make_root(kind: str, part: Path) -> None:
-    base, package = base_folder(), _kernel_package()
-    enable_armhf()
+    system, packages = KINDS[kind], _recipe(kind).read_text().split()
+    base, package = base_folder(system), _kernel_package(system)
+    enable(system)
     run("cp", "-a", "--reflink=auto", str(base), str(part))
     in_root(part, "apt-get", "update", "-qq")
-    in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *_packages(kind))
+    in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *packages)
     _lay_modules(package, part)
     run("sh", "-c", f"rm -rf {part}/tmp/* {part}/var/lib/apt/lists/* {part}/var/cache/apt/*")
 
@@ -202,25 +225,28 @@ def in_root(root: Path, *command: str) -> None:
         resolver.unlink(missing_ok=True)
 
 
-def _kernel_package() -> Path:
+def _kernel_package(system: System) -> Path:
     """Return the unpacked Debian kernel package."""
-    return once("kernel", digest_of([], _base_key(), KERNEL), _make_kernel_package)
+    key = digest_of([], _base_key(system), system.kernel)
+    return once(f"kernel{system.suffix}", key, lambda part: _make_kernel_package(system, part))
 
 
-def _make_kernel_package(part: Path) -> None:
-    base = base_folder()
+def _make_kernel_package(system: System, part: Path) -> None:
+    base = base_folder(system)
     in_root(base, "apt-get", "update", "-qq")
     in_root(
         base,
         "sh",
         "-c",
-        f"cd /tmp && apt-get -qq download $(apt-cache depends {KERNEL}"
+        f"cd /tmp && apt-get -qq download $(apt-cache depends {system.kernel}"
         " | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p')",
     )
     (package,) = (base / "tmp").glob("linux-image-*.deb")
     part.mkdir()
     run("dpkg-deb", "-x", str(package), str(part))
     package.unlink()
+    # Trixie's modules are packed, and the busybox of the initramfs would have to unpack them.
+    run("sh", "-c", f"find {part} -name '*.ko.xz' -print0 | xargs -0 -r -n 200 -P 2 unxz")
 
 
 def _lay_modules(package: Path, root: Path) -> None:
@@ -239,18 +265,19 @@ def _lay_modules(package: Path, root: Path) -> None:
     run("depmod", "-b", str(root), modules.name)
 
 
-def kernel() -> Kernel:
+def kernel(system: System = ARMHF) -> Kernel:
     """Return the kernel, an initramfs that makes it like a Pi's, and the device trees."""
-    package = _kernel_package()
+    package = _kernel_package(system)
     (image,) = (package / "boot").glob("vmlinuz-*")
     (trees,) = (package / "usr/lib").glob("linux-image-*")
     key = digest_of([RECIPE / "initramfs-init", GROW], image.name, *INITRAMFS_MODULES)
-    return Kernel(image, once("initramfs", key, _make_initramfs), trees)
+    name = f"initramfs{system.suffix}"
+    return Kernel(image, once(name, key, lambda part: _make_initramfs(system, part)), trees)
 
 
-def _make_initramfs(part: Path) -> None:
+def _make_initramfs(system: System, part: Path) -> None:
     need("cpio", "modprobe", "depmod")
-    base, package = base_folder(), _kernel_package()
+    base, package = base_folder(system), _kernel_package(system)
     tree = part.with_suffix(".tree")
     _remove(tree)
     for name in ("bin", "dev", "mnt", "proc", "root", "sys"):
@@ -289,16 +316,17 @@ def _lay_early_modules(package: Path, tree: Path) -> None:
     run("depmod", "-b", str(tree), modules.name)
 
 
-def make_all(kinds: Sequence[str] = KINDS) -> None:
+def make_all(kinds: Sequence[str] = tuple(KINDS)) -> None:
     """Make every root that is not cached yet."""
     for kind in kinds:
         root_folder(kind)
 
 
-def make_image(kind: str, generation: str, path: Path, size: int) -> Path:
+def make_image(kind: str, generation: str, path: Path, size: int = 0) -> Path:
     """Write an image of `size` bytes to `path`: the root `kind` under `generation`'s boot files.
 
-    `generation` is a name of `images.GENERATIONS`; "" as `kind` takes the root it is made for.
+    `generation` is a name of `images.GENERATIONS`; "" as `kind` takes the root it is made for, 0 as
+    `size` the usual one.
     """
     from tests.boot import images  # noqa: PLC0415 - images stands on this module
 
