@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.boot.firmware import Firmware
 
-ADDRESS = "10.0.2.1/24"
+ROUTER, DNS, FIRST_ADDRESS = "10.0.2.2", "10.0.2.3", "10.0.2.15"
 REACHED_SECONDS = 180.0
 LOGIN = re.compile(r"ssh (?P<user>\S+)@(?P<address>\S+) by (?P<ways>.+)")
 # The logins that everyone knows.
@@ -41,41 +41,54 @@ OPTIONS = {
 
 @dataclass
 class WiredPi(Pi):
-    """A Pi whose cable ends at QEMU's router and, with `wire`, at a machine of the test."""
+    """A Pi whose cable ends, with `wire`, at a machine of the test in place of QEMU's router.
+
+    The router would answer what is sent from that machine to the Pi: it takes all for its own.
+    """
 
     wire: Machine | None = None
+    _dhcp: subprocess.Popen[bytes] | None = None
 
     def command(self, firmware: Firmware, witness: int) -> list[str]:
-        """Start QEMU in the machine's namespace, where its tap device is: a hub joins the three."""
+        """Start QEMU in the machine's namespace, where its tap device is."""
         words = super().command(firmware, witness)
         if self.wire is None:
             return words
-        router = words.index("-netdev") + 1
-        words[router] = words[router].replace("user,id=net,", "user,id=router,")
-        for netdev in (
-            "tap,id=tap,ifname=tap0,script=no,downscript=no",
-            "hubport,id=port1,hubid=0,netdev=router",
-            "hubport,id=port2,hubid=0,netdev=tap",
-            "hubport,id=net,hubid=0",
-        ):
-            words += ["-netdev", netdev]
+        self._serve_addresses(self.wire)
+        words[words.index("-netdev") + 1] = "tap,id=net,ifname=tap0,script=no,downscript=no"
         return self.wire.command(*words)
+
+    def _serve_addresses(self, wire: Machine) -> None:
+        """Let dnsmasq give the address that QEMU's router would give."""
+        if self._dhcp is not None:
+            wire.stop(self._dhcp)
+        (start,) = re.findall("dhcpstart=([0-9.]+)", self.network) or [FIRST_ADDRESS]
+        leases = self.folder / f"leases-{self.boots}"
+        self._dhcp = wire.start(
+            "dnsmasq.log", "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0",
+            "--interface=tap0", "--bind-interfaces", "--dhcp-authoritative", "--no-ping",
+            f"--dhcp-range={start},{start},255.255.255.0,1h", f"--dhcp-leasefile={leases}",
+            f"--dhcp-option=3,{ROUTER}", f"--dhcp-option=6,{DNS}", "--user=root",
+        )  # fmt: skip
 
 
 @contextmanager
 def open_wire(folder: Path) -> Iterator[Machine]:
-    """Make a namespace with a tap device, in the network of QEMU's router."""
+    """Make a namespace with a tap device that has the addresses of QEMU's router."""
     need_root()
-    need("ip", "nsenter", "ping", "ssh", "ssh-keygen")
+    need("dnsmasq", "ip", "nsenter", "ping", "ssh", "ssh-keygen")
     machine = Machine(f"wire{uuid.uuid4().hex[:6]}", "out", folder)
     subprocess.run(["ip", "netns", "add", machine.namespace], check=True)
     try:
         machine.run("ip", "link", "set", "lo", "up")
         machine.run("ip", "tuntap", "add", "tap0", "mode", "tap")
-        machine.run("ip", "address", "add", ADDRESS, "dev", "tap0")
+        for address in (ROUTER, DNS):
+            machine.run("ip", "address", "add", f"{address}/24", "dev", "tap0")
         machine.run("ip", "link", "set", "tap0", "up")
         yield machine
     finally:
+        for job in tuple(machine.jobs):
+            machine.stop(job)
         subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
 
 

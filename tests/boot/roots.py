@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -24,6 +25,12 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
 GROW = RECIPE / "root/usr/sbin/grow-partition"
+FAST = (
+    "force-unsafe-io",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/locale/*",
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +41,19 @@ class System:
     suite: str
     kernel: str
     interpreter: str
-    suffix: str = ""  # of what is cached
+    suffix: str = ""  # of its recipe and of what is cached
+    fast: tuple[str, ...] = FAST
+    radios: tuple[str, ...] = ()
 
 
 # Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
 # then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.
 ARMHF = System("armhf", "bookworm", "linux-image-armmp-lpae", "qemu-arm")
-ARM64 = System("arm64", "trixie", "linux-image-arm64", "qemu-aarch64", "-arm64")
+# Compiling all of Python's modules takes an emulated machine minutes.
+ARM64 = System(
+    "arm64", "trixie", "linux-image-arm64", "qemu-aarch64", "-arm64",
+    (*FAST, "path-exclude=/usr/bin/py3compile"), ("wireless/virtual",),
+)  # fmt: skip
 KINDS = {
     "sysvinit": ARMHF,
     "systemd": ARMHF,
@@ -64,12 +77,6 @@ INITRAMFS_MODULES = (
     "virtio_pci",
     "virtio_net",
     "virtio_console",
-)
-FAST = (
-    "force-unsafe-io",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/doc/*",
-    "path-exclude=/usr/share/locale/*",
 )
 
 
@@ -137,9 +144,12 @@ def _recipe(kind: str) -> Path:
     return RECIPE / f"{kind}.packages"
 
 
+def _base_recipe(system: System) -> Path:
+    return RECIPE / f"base{system.suffix}.packages"
+
+
 def _base_key(system: System) -> str:
-    words = () if system == ARMHF else (system.architecture,)
-    return digest_of([RECIPE / "base.packages"], system.suite, *FAST, *words)
+    return digest_of([_base_recipe(system)], system.suite, *system.fast)
 
 
 def _kind_key(kind: str) -> str:
@@ -150,6 +160,7 @@ def _kind_key(kind: str) -> str:
         *KERNEL_PARTS,
         *KERNEL_DRIVERS,
         *NET_DRIVERS,
+        *KINDS[kind].radios,
     )
 
 
@@ -188,10 +199,10 @@ def _make_base(system: System, part: Path) -> None:
     need_root()
     need("mmdebstrap", "qemu-arm-static", "qemu-aarch64-static", "arch-test")
     enable(system)
-    packages, suite = (RECIPE / "base.packages").read_text().split(), system.suite
+    packages, suite = _base_recipe(system).read_text().split(), system.suite
     run(
         "mmdebstrap", "--mode=root", f"--architectures={system.architecture}", "--variant=minbase",
-        f"--include={','.join(packages)}", *(f"--dpkgopt={option}" for option in FAST),
+        f"--include={','.join(packages)}", *(f"--dpkgopt={word}" for word in system.fast),
         '--aptopt=Acquire::Languages "none"', suite, str(part), f"deb {mirror()} {suite} main",
     )  # fmt: skip
 
@@ -206,9 +217,10 @@ def _make_root(kind: str, part: Path) -> None:
     base, package = base_folder(system), _kernel_package(system)
     enable(system)
     run("cp", "-a", "--reflink=auto", str(base), str(part))
-    in_root(part, "apt-get", "update", "-qq")
-    in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *packages)
-    _lay_modules(package, part)
+    if packages:
+        in_root(part, "apt-get", "update", "-qq")
+        in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *packages)
+    _lay_modules(package, part, system.radios)
     run("sh", "-c", f"rm -rf {part}/tmp/* {part}/var/lib/apt/lists/* {part}/var/cache/apt/*")
 
 
@@ -232,29 +244,64 @@ def _kernel_package(system: System) -> Path:
 
 
 def _make_kernel_package(system: System, part: Path) -> None:
-    base = base_folder(system)
-    in_root(base, "apt-get", "update", "-qq")
-    in_root(
-        base,
-        "sh",
-        "-c",
-        f"cd /tmp && apt-get -qq download $(apt-cache depends {system.kernel}"
-        " | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p')",
-    )
-    (package,) = (base / "tmp").glob("linux-image-*.deb")
+    work = part.with_suffix(".work")
+    archive = Archive(system.architecture, system.suite, work)
+    depends = archive.ask("apt-cache", "depends", system.kernel)
+    (name,) = re.findall(r"Depends: (linux-image-\S+)", depends)
     part.mkdir()
-    run("dpkg-deb", "-x", str(package), str(part))
-    package.unlink()
+    run("dpkg-deb", "-x", archive.download(name), part)
+    shutil.rmtree(work)
+    if not (part / "lib").exists():
+        (part / "lib").symlink_to("usr/lib")
     # Trixie's modules are packed, and the busybox of the initramfs would have to unpack them.
     run("sh", "-c", f"find {part} -name '*.ko.xz' -print0 | xargs -0 -r -n 200 -P 2 unxz")
 
 
-def _lay_modules(package: Path, root: Path) -> None:
+@dataclass
+class Archive:
+    """Debian's packages of an architecture, by this machine's apt with lists of its own."""
+
+    architecture: str
+    suite: str
+    work: Path
+
+    def __post_init__(self) -> None:
+        _remove(self.work)
+        for name in ("lists/partial", "cache/archives/partial"):
+            (self.work / name).mkdir(parents=True)
+        (self.work / "sources.list").write_text(f"deb {mirror()} {self.suite} main\n")
+        (self.work / "status").touch()
+        self.ask("apt-get", "update")
+
+    def ask(self, program: str, *words: str) -> str:
+        """Run a program of apt on this archive; return what it printed."""
+        places = {
+            "Dir::Etc::sourcelist": self.work / "sources.list",
+            "Dir::Etc::sourceparts": os.devnull,
+            "Dir::State::lists": self.work / "lists",
+            "Dir::State::status": self.work / "status",
+            "Dir::Cache": self.work / "cache",
+            "APT::Sandbox::User": "root",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "Acquire::Languages": "none",
+        }
+        options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
+        return run(program, "-q", *options, *words, cwd=self.work)
+
+    def download(self, package: str) -> Path:
+        """Return the package's newest file."""
+        self.ask("apt-get", "download", package)
+        (found,) = self.work.glob(f"{package}_*.deb")
+        return found
+
+
+def _lay_modules(package: Path, root: Path, radios: Sequence[str]) -> None:
     """Copy the modules an emulated Pi and its Docker can use, a tenth of all."""
     (modules,) = (package / "lib/modules").iterdir()
     target = root / "lib/modules" / modules.name
     drivers = [f"drivers/{name}" for name in KERNEL_DRIVERS if name != "net"]
-    network = [f"drivers/net/{name}" for name in NET_DRIVERS]
+    network = [f"drivers/net/{name}" for name in (*NET_DRIVERS, *radios)]
     for part in [*KERNEL_PARTS, *drivers, *network]:
         source = modules / "kernel" / part
         if source.exists():
