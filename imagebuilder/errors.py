@@ -44,6 +44,8 @@ WARNINGS = {
     "image-files": "a file of the image that the settings replace, run or do not use",
     "replaced-file": "an overlay that replaces a file of the generation",
     "line-ends": "a script with Windows line ends, which are converted",
+    "image-state": "an image that is cut off, was not cleanly unmounted or has a damaged root",
+    "shack-kind": "a shack of another kind than the nodes of the file join",
 }
 
 

@@ -157,7 +157,8 @@ def qemu_command(
     `network` is more options of QEMU's user network.
     """
     machine = firmware.machine
-    command = [machine.program, "-M", _machine_options(machine.name), "-nographic", "-no-reboot"]
+    board = machine.board or machine.name
+    command = [machine.program, "-M", board, "-nographic", "-no-reboot"]
     command += [option.format(disk=_escaped(card)) for option in machine.options]
     command += ["-netdev", f"user,id=net,restrict={'off' if online else 'on'}{network}"]
     command += ["-serial", "stdio", "-monitor", "none", "-append", firmware.cmdline]
@@ -168,11 +169,6 @@ def qemu_command(
             file.write_bytes(content)
             command += [option, str(file)]
     return [*command, *more]
-
-
-def _machine_options(name: str) -> str:
-    # A 32-bit kernel without LPAE cannot address the PCI window above 4 GiB (docs/system/arm/virt).
-    return "virt,highmem=off" if name == "virt" else name
 
 
 def _escaped(path: Path) -> str:

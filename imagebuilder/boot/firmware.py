@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,9 +29,9 @@ class BootPartition(BootFiles, Protocol):
 class Machine:
     """A machine of QEMU; `filters` are the sections of config.txt that apply to it.
 
-    `kernels` and `trees` are in order of preference. A machine without `trees` has a device tree of
-    its own. `words` go before those of the image on the kernel command line, where the firmware of
-    a Pi adds its words.
+    `board` is QEMU's name for it where that is another. `kernels` and `trees` are in order of
+    preference. A machine without `trees` has a device tree of its own. `words` go before those of
+    the image on the kernel command line, where the firmware of a Pi adds its words.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Machine:
     filters: tuple[str, ...]
     options: tuple[str, ...]
     words: tuple[str, ...] = ()
+    board: str = ""
 
 
 # SD cards have no write cache, and Linux never flushes them. writethrough updates qcow2 at each
@@ -58,6 +60,7 @@ _VIRT_DISK = (
     *("-drive", f"if=none,id=sd,format=qcow2,{_CACHE},file={{disk}}", "-device", "sdhci-pci"),
     *("-device", "sd-card,drive=sd", "-device", "virtio-net-pci,netdev=net,romfile="),
 )
+_QEMU_64 = "qemu-system-aarch64"
 MACHINES = (
     Machine(
         "raspi2b",
@@ -70,7 +73,7 @@ MACHINES = (
     ),
     Machine(
         "raspi3b",
-        "qemu-system-aarch64",
+        _QEMU_64,
         ("kernel8.img",),
         ("bcm2710-rpi-3-b-plus.dtb", "bcm2710-rpi-3-b.dtb"),
         ("pi3",),
@@ -93,8 +96,20 @@ MACHINES = (
         (),
         (),
         ("-cpu", "cortex-a7", "-smp", "2", "-m", "1G", *_VIRT_DISK),
+        # Without LPAE a 32-bit kernel cannot address the PCI window above 4 GiB (QEMU, arm/virt).
+        board="virt,highmem=off",
+    ),
+    Machine(
+        "virt64",
+        _QEMU_64,
+        ("kernel8.img",),
+        (),
+        (),
+        ("-cpu", "cortex-a53", "-smp", "2", "-m", "1G", *_VIRT_DISK),
+        board="virt",
     ),
 )
+_PI_TREE = re.compile(r"(?:^|/)bcm27\d\d-rpi-[^/]*\.dtb$", re.IGNORECASE)
 _BY_NAME = {machine.name: machine for machine in MACHINES}
 MACHINE_NAMES = tuple(_BY_NAME)
 
@@ -144,7 +159,7 @@ def choose_machine(boot: BootFiles) -> Machine:
     for machine in MACHINES:
         config = read_config(boot, machine.filters)
         tree = not machine.trees or _tree(boot, machine, config)
-        if tree and _kernel(boot, machine, config) and not _is_misfit(boot, machine):
+        if tree and _kernel(boot, machine, config) and not _is_misfit(boot, machine, config):
             return machine
     raise _nothing_to_boot("")
 
@@ -173,10 +188,16 @@ def _first(boot: BootFiles, config: BootConfig, names: Sequence[str]) -> str:
     return next((path for path in paths if boot.exists(path)), "")
 
 
-def _is_misfit(boot: BootFiles, machine: Machine) -> bool:
-    """Return whether a generic machine would get the kernel of a Pi, which would not start."""
-    pi_trees = (name for other in MACHINES for name in other.trees)
-    return not machine.trees and any(boot.exists(name) for name in pi_trees)
+def _is_misfit(boot: BootFiles, machine: Machine, config: BootConfig) -> bool:
+    """Return whether a generic machine would get a kernel that would not start on it.
+
+    That is one of a Pi, or one whose own name does not say for how many bits it is.
+    """
+    if machine.trees:
+        return False
+    if config.kernel and config.arm_64bit != (machine.program == _QEMU_64):
+        return True
+    return any(_PI_TREE.search(name) for name in boot.names())
 
 
 def _initramfs(boot: BootFiles, kernel: str, config: BootConfig) -> str:

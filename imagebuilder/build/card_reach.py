@@ -20,17 +20,20 @@ from imagebuilder.model import (
 from imagebuilder.plan.card_layout import AUTHORIZED_KEYS
 from imagebuilder.plan.generations import named_generation
 from imagebuilder.plan.overlays import load_generations
-from imagebuilder.plan.reach import reach_of, vendor_state
+from imagebuilder.plan.reach import reach_of, seen_in_root, vendor_state
 from imagebuilder.plan.vendor.stock import Record, StockBoot
 from imagebuilder.resources import shipped_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from imagebuilder.model import RootSystem
     from imagebuilder.plan.boot_files import BootFiles
 
 
-def reach_of_card(boot: BootFiles, node: Mapping[str, str], ssids: Sequence[str]) -> str:
+def reach_of_card(
+    boot: BootFiles, node: Mapping[str, str], ssids: Sequence[str], root: RootSystem | None = None
+) -> str:
     """Return how a card is reached, in one line; `node` are the values of its node.env.
 
     Empty if its generation is not one of ours, or nothing on the card says it.
@@ -39,7 +42,7 @@ def reach_of_card(boot: BootFiles, node: Mapping[str, str], ssids: Sequence[str]
     stock = StockBoot(boot, Record.on(boot))
     try:
         generation = named_generation(generations, node.get("NODE_GENERATION", ""))
-        vendor = vendor_state(generation, generation.facts_of(stock))
+        vendor = seen_in_root(vendor_state(generation, generation.facts_of(stock)), root)
         reach = reach_of(_settings(boot, node, ssids), vendor)
     except RpiImageError:
         return ""

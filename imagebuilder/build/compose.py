@@ -90,6 +90,7 @@ class Composer:
     _boot: edit.BootBase = field(init=False)
     _overlays: OverlayFolders = field(init=False)
     _root: RootSystem | None = field(init=False)
+    _faults: list[str] = field(init=False, default_factory=list)
     _detected: dict[tuple[Path, ...], Generation] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -97,10 +98,9 @@ class Composer:
         with reading(self.base.name, ImageError):
             partitions = read_partitions(self.raw)
             self._boot = edit.BootBase(self.raw, boot_partition(self.raw, partitions))
-        for fact in cut_off(partitions, self.raw.size_bytes):
-            self.reporter.warn(f"{self.base.name} {fact}")
+        self._faults += [f"{self.base.name} {f}" for f in cut_off(partitions, self.raw.size_bytes)]
         if not self._boot.volume.clean:
-            self.reporter.warn(f"the boot partition of {self.base.name} was not cleanly unmounted")
+            self._faults += [f"the boot partition of {self.base.name} was not cleanly unmounted"]
         self._root = self._read_root()
 
     def _read_root(self) -> RootSystem | None:
@@ -108,17 +108,25 @@ class Composer:
         try:
             return read_root_system(self.raw)
         except ImageError as error:
-            self.reporter.warn(f"{self.base.name}: {error.message}")
+            self._faults += [f"{self.base.name}: {error.message}"]
             return None
 
     def plan(self, settings: NodeSettings) -> NodePlan:
         """Return the plan of a node. Raise SettingsError if the packages of the base do not fit."""
         check_root(settings, self._root)
+        self._warn(settings)
         overlays = self._overlays.of(settings)
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
             boot = self._boot.volume
             return plan_node(settings, generation, overlays, boot, self.epoch, self._root)
+
+    def _warn(self, settings: NodeSettings) -> None:
+        """Report once what is wrong with the image, unless the node acknowledges it."""
+        if "image-state" not in settings.allow:
+            for fault in self._faults:
+                self.reporter.warn(fault)
+            self._faults.clear()
 
     def packages(self, settings: NodeSettings) -> tuple[str, ...]:
         """Return the packages that a node installs, as apt-get takes them."""

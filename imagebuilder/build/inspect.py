@@ -19,6 +19,7 @@ from imagebuilder.errors import ImageError, RpiImageError, reading
 from imagebuilder.files import has_folder
 from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
+from imagebuilder.images.root_system import read_root_system
 from imagebuilder.images.sparse import open_lazily_unpacked
 from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import NODE_ENV, STATUS, WIFI
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from imagebuilder.disk.extent import Partition
     from imagebuilder.disk.reader import Opener, ReadAt
     from imagebuilder.images.cache import Cache
+    from imagebuilder.model import RootSystem
     from imagebuilder.plan.boot_files import BootFiles
 
 # The file with the hostname in each generation, for cards without our files.
@@ -126,7 +128,8 @@ def inspect_file(
     if has_folder(path):
         return inspect_folder(path)
     with _open_any(path, cache, reporter, opener) as disk, reading(str(path), ImageError):
-        return inspect_disk(disk)
+        # The root of a compressed image would have to be unpacked.
+        return inspect_disk(disk, root=not (path.is_file() and is_compressed(path)))
 
 
 @contextmanager
@@ -162,15 +165,30 @@ def inspect_folder(path: Path) -> ImageReport:
         return _report(folder, (), ("", space.free * space.cluster_bytes, None))
 
 
-def inspect_disk(image: ReadAt) -> ImageReport:
-    """Return the report of a disk. Raise ImageError if it has no readable boot partition."""
+def inspect_disk(image: ReadAt, *, root: bool = True) -> ImageReport:
+    """Return the report of a disk. Raise ImageError if it has no readable boot partition.
+
+    With `root` the root file system is asked for what it says of Docker.
+    """
     partitions = read_partitions(image)
     volume = BootVolume(image, boot_partition(image, partitions))
-    return _report(volume, partitions, (volume.kind, volume.free_bytes, volume.clean))
+    fat = (volume.kind, volume.free_bytes, volume.clean)
+    return _report(volume, partitions, fat, image if root else None)
+
+
+def _root_system(disk: ReadAt | None) -> RootSystem | None:
+    """Return the system of the root; a damaged one is left to the Pi, which may repair it."""
+    try:
+        return read_root_system(disk) if disk else None
+    except ImageError:
+        return None
 
 
 def _report(
-    volume: BootFiles, partitions: tuple[Partition, ...], fat: tuple[str, int, bool | None]
+    volume: BootFiles,
+    partitions: tuple[Partition, ...],
+    fat: tuple[str, int, bool | None],
+    disk: ReadAt | None = None,
 ) -> ImageReport:
     kind, free_bytes, clean = fat
     node = parse_node_env(read_boot_text(volume, NODE_ENV, errors="replace"))
@@ -185,7 +203,7 @@ def _report(
         wifi=wifi,
         node={name: value for name, value in node.items() if name not in SECRET_NAMES},
         status=_status(volume),
-        reach=_reach(volume, node, wifi),
+        reach=_reach(volume, node, wifi, disk),
     )
 
 
@@ -260,13 +278,16 @@ def _generation(volume: BootFiles) -> str:
         return ""
 
 
-def _reach(volume: BootFiles, node: Mapping[str, str], wifi: Sequence[WifiReport]) -> str:
+def _reach(
+    volume: BootFiles, node: Mapping[str, str], wifi: Sequence[WifiReport], disk: ReadAt | None
+) -> str:
     """Return how the card is reached; empty once the Pi has taken the secrets off the card."""
     if not node or volume.exists(STATUS):
         return ""
     from imagebuilder.build.card_reach import reach_of_card  # noqa: PLC0415 - as above
 
-    return reach_of_card(volume, node, [network.ssid for network in wifi])
+    ssids = [network.ssid for network in wifi]
+    return reach_of_card(volume, node, ssids, _root_system(disk))
 
 
 def _cluster(node: Mapping[str, str]) -> dict[str, str] | None:

@@ -105,9 +105,10 @@ class Generation:
     node files that this generation does not need. `storage_driver` is a template of its Docker's
     default. `crypt` and `wifi` are templates of the crypt(5) methods that the image can verify and
     of the kinds of wifi that it can join; None for all. `login` is a template of the image's first
-    user, with the word `password` if everyone knows it and SSH is on, or `?` if the image has other
-    logins; `docker` is one of the version of its Docker, empty without one; None if not known.
-    `suite` is a template of Debian's word for its release, empty if its name says it.
+    user, with the word `password` if everyone knows it and SSH is on, `ready` if the console asks
+    for no user, or `?` if the image has other logins; `docker` is one of the version of its Docker,
+    empty without one; None if not known. `suite` is a template of Debian's word for its release,
+    empty if its name says it.
     `notes` and `refused` are templates of warnings and errors about the content of an image.
     """
 

@@ -34,12 +34,14 @@ _WIFI = "wifi: {country: FR, networks: [{ssid: shack, passphrase: {file: PATH}}]
 class VendorState:
     """What an image brings: its first user, and Docker; None where only the image tells.
 
-    With `password` everyone knows the password of the user, and SSH is on. `docker_version` is that
-    of the image, `suite` Debian's word for its release; both are empty if they are not known.
+    With `password` everyone knows the password of the user, and SSH is on. With `ready` the user is
+    there, and the console does not ask for one. `docker_version` is that of the image, `suite`
+    Debian's word for its release; both are empty if they are not known.
     """
 
     user: str | None = None
     password: bool = False
+    ready: bool = False
     docker: bool | None = None
     docker_version: str = ""
     suite: str = ""
@@ -133,7 +135,8 @@ def vendor_state(generation: Generation, facts: Mapping[str, bool] | None) -> Ve
     )
     if words[0] == _UNKNOWN:
         return found
-    return replace(found, user=words[0], password="password" in words[1:])
+    known, ready = ("password" in words[1:], "ready" in words[1:])
+    return replace(found, user=words[0], password=known, ready=ready)
 
 
 def _rendered(template: Template | None, facts: Mapping[str, bool] | None) -> str | None:
@@ -295,7 +298,8 @@ def _joins(settings: NodeSettings) -> bool:
 
 
 def _parts(settings: NodeSettings, vendor: VendorState) -> Iterator[str]:
-    if vendor.user and not vendor.password and not settings.user:
+    asks = vendor.user and not vendor.password and not vendor.ready
+    if asks and not settings.user:
         yield "the console asks for a user"
     networks = settings.wifi.networks
     if networks:

@@ -13,6 +13,7 @@ from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.checksums import SUFFIX, redacted
 from imagebuilder.images.list_snapshot import ListSnapshot, fetch_snapshot, load_snapshot
 from imagebuilder.model import ImageSource
+from imagebuilder.plan.vendor.boards import BOARDS
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.schema.base import Document
 from imagebuilder.settings.schema.catalogue import CatalogueDocument, CatalogueEntry
@@ -268,18 +269,22 @@ def fits_board(
     """Return a function that says whether an image is for `board` (`pi4`, `Zero 2 W`, a tag).
 
     A published image is by its tags, another one by its `machines`. Raise InputError if neither
-    the profiles nor the list know the board.
+    our table of boards nor the profiles nor the list know the board.
     """
     word, published = board_key(board), [i for i in images if isinstance(i, PublishedEntry)]
+    ours = [model for model in BOARDS if word in map(board_key, (model.word, model.name))]
     same = [device for device in devices if board_key(device.name) == word]
     every = {tag for device in devices for tag in device.tags}
     every |= {tag for image in published for tag in image.devices}
     tags = {tag for device in same for tag in device.tags}
     tags |= {tag for tag in every if tag == board.lower() or board_key(tag.split("-")[0]) == word}
+    tags |= {tag for model in ours for tag in model.tags}
     known = [p for p in profiles if any(board_key(name) == word for name in p.boards)]
     machines = {machine for profile in known for machine in profile.machines}
+    machines |= {machine for model in ours for machine in model.machines}
     if not tags and not machines:
         names = {name for p in profiles for name in p.boards} | {d.name for d in devices}
+        names |= {model.word for model in BOARDS}
         raise InputError(f"no board `{board}`", did_you_mean(board, names))
 
     def fits(image: CatalogueEntry) -> bool:

@@ -88,14 +88,19 @@ def make_shack(
 
 def _report(classroom: Classroom, shack: Shack, folder: Path, reporter: Reporter) -> None:
     """Report open sockets, a different kind in the cards, and how to start the shack."""
-    if has_open_socket(classroom):
+    if has_open_socket(classroom) and not _acknowledged(classroom, "open-docker"):
         reporter.warn("the Docker sockets of the nodes have no password: keep this network closed")
-    if classroom.shack and shack.kind != classroom.shack.kind:
+    set_kind = classroom.shack.kind if classroom.shack else shack.kind
+    if shack.kind != set_kind and not _acknowledged(classroom, "shack-kind"):
         reporter.warn(
-            f"the nodes join a {classroom.shack.kind} cluster: set shack.kind in "
+            f"the nodes join a {set_kind} cluster: set shack.kind in "
             f"{classroom.path.name} to {shack.kind} and build them again"
         )
     reporter.note(f"start the shack on {shack.address} with: make -C {folder} up")
+
+
+def _acknowledged(classroom: Classroom, word: str) -> bool:
+    return all(word in node.allow for node in classroom.nodes)
 
 
 def with_client_keys(classroom: Classroom) -> Classroom:

@@ -6,9 +6,7 @@ consul, and a stand-in for Swarm's `join`.
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -161,26 +159,10 @@ def consul_of_arm() -> Path:
 def _make_consul(part: Path) -> None:
     """Fetch the package through apt, with lists and an architecture of its own."""
     work = part.with_suffix(".work")
-    shutil.rmtree(work, ignore_errors=True)
-    for name in ("lists/partial", "cache/archives/partial"):
-        (work / name).mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {roots.mirror()} {SUITE} main\n")
-    places = {
-        "Dir::Etc::sourcelist": work / "sources.list",
-        "Dir::Etc::sourceparts": os.devnull,
-        "Dir::State::lists": work / "lists",
-        "Dir::Cache": work / "cache",
-        "APT::Sandbox::User": "root",
-        "APT::Architecture": "armhf",
-        "APT::Architectures": "armhf",
-    }
-    options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
-    for command in (["update"], ["download", "consul"]):
-        words = ["apt-get", "-q", *options, *command]
-        done = subprocess.run(words, cwd=work, capture_output=True, check=False, timeout=300)
-        if done.returncode != 0:
-            pytest.skip(f"Debian {SUITE} has no consul for armhf to give")
-    (package,) = work.glob("consul_*.deb")
+    archive = roots.Archive("armhf", SUITE, work)
+    if not archive.ask("apt-cache", "search", "--names-only", "^consul$"):
+        pytest.skip(f"Debian {SUITE} has no consul for armhf to give")
+    package = archive.download("consul")
     run("dpkg-deb", "-x", package, work / "root")
     (work / "root/usr/bin/consul").rename(part)
     shutil.rmtree(work)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.boot import processor, results
+from tests.boot import outside, processor, results
+from tests.boot.outside import WiredPi
 from tests.boot.pi import Pi
 from tests.lib.tools import need, need_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.device.swarmlab import Machine
 
     StartPi = Callable[..., Pi]
 
@@ -87,11 +90,19 @@ def _processor(record_property: Callable[[str, object], None]) -> Iterator[None]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[StartPi]:
-    """Put an image's throw-away copy into a Pi and power it on; it is gone after the test."""
+    """Put an image's throw-away copy into a Pi and power it on; it is gone after the test.
+
+    With `wire` the Pi's cable ends at that machine, too.
+    """
     started: list[Pi] = []
 
-    def _start(image: Path, network: str = "") -> Pi:
-        pi = Pi(image, tmp_path / f"pi-{len(started)}", network=network)
+    def _start(image: Path, network: str = "", wire: Machine | None = None) -> Pi:
+        folder = tmp_path / f"pi-{len(started)}"
+        pi = (
+            WiredPi(image, folder, network=network, wire=wire)
+            if wire
+            else Pi(image, folder, network=network)
+        )
         started.append(pi)
         pi.power_on()
         return pi
@@ -99,3 +110,10 @@ def start(tmp_path: Path) -> Iterator[StartPi]:
     yield _start
     for pi in started:
         pi.throw_away()
+
+
+@pytest.fixture
+def wire(tmp_path: Path) -> Iterator[Machine]:
+    """Give a machine on the wire of the Pi that is started with it."""
+    with outside.open_wire(tmp_path) as machine:
+        yield machine

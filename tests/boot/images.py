@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.boot import roots
@@ -14,6 +14,7 @@ HERE = Path(__file__).parent
 SECTOR_BYTES = 512
 MIB = 1 << 20
 HYPRIOT_SIZE_BYTES = 1_363_148_800  # of HypriotOS 1.12
+SIZES_BYTES = {roots.ARMHF: HYPRIOT_SIZE_BYTES, roots.ARM64: 1_610_612_736}
 DISK_ID = "0x5ca1ab1e"
 
 
@@ -39,11 +40,15 @@ class Generation:
     fstab_pass: int = 0
     by_partuuid: bool = False
     disk_id: str = DISK_ID
+    label: str = ""  # of the root file system, which names it then
+    kernel: str = "kernel7.img"
+    initramfs: str = "initramfs7"
 
 
 RASPBERRY_FAT = Fat(bits=32, start_sectors=8192, size_mib=512, cluster_sectors=8, label="bootfs")
 _HYPRIOTOS = ("vendors/docker-ce", "vendors/hypriotos")
 _RASPBERRY = ("vendors/docker-ce", "vendors/raspberry")
+_UBUNTU_FAT = replace(RASPBERRY_FAT, start_sectors=2048, label="system-boot")
 _TRIXIE = Generation(
     "cloud-init",
     (*_RASPBERRY, "vendors/trixie"),
@@ -51,6 +56,16 @@ _TRIXIE = Generation(
     "/boot/firmware",
     fstab_pass=2,
     by_partuuid=True,
+)
+_UBUNTU = Generation(
+    "cloud-init-arm64",
+    ("vendors/ubuntu",),
+    _UBUNTU_FAT,
+    "/boot/firmware",
+    fstab_pass=1,
+    label="writable",
+    kernel="vmlinuz",
+    initramfs="initrd.img",
 )
 GENERATIONS = {
     "occidentalis-wheezy": Generation(
@@ -67,6 +82,15 @@ GENERATIONS = {
     "firstrun-bookworm": Generation(
         "networkmanager", _RASPBERRY, RASPBERRY_FAT, "/boot/firmware", 2, by_partuuid=True
     ),
+    "trixie-arm64": replace(
+        _TRIXIE,
+        kind="cloud-init-arm64",
+        layers=(*_TRIXIE.layers, "generations/cloud-init-trixie"),
+        kernel="kernel8.img",
+        initramfs="initramfs8",
+    ),
+    "ubuntu-24.04": _UBUNTU,
+    "ubuntu-25.10": replace(_UBUNTU, kernel="current/vmlinuz", initramfs="current/initrd.img"),
 }
 
 
@@ -75,16 +99,17 @@ def layers_of(generation: str) -> list[Path]:
     return [HERE / name for name in (*GENERATIONS[generation].layers, f"generations/{generation}")]
 
 
-def make_image(kind: str, generation: str, path: Path, size: int = HYPRIOT_SIZE_BYTES) -> Path:
+def make_image(kind: str, generation: str, path: Path, size: int = 0) -> Path:
     """Write an image of `size` bytes to `path`; see `roots.make_image`."""
     run("cp", "--sparse=always", "--reflink=auto", golden(generation, kind, size), path)
     return path
 
 
-def golden(generation: str, kind: str = "", size: int = HYPRIOT_SIZE_BYTES) -> Path:
+def golden(generation: str, kind: str = "", size: int = 0) -> Path:
     """Return the cached image of a generation; it is read-only by its mode."""
     kind = kind or GENERATIONS[generation].kind
-    kernel = roots.kernel()
+    size = size or SIZES_BYTES[roots.KINDS[kind]]
+    kernel = roots.kernel(roots.KINDS[kind])
     key = roots.digest_of(
         [roots.RECIPE, *layers_of(generation), Path(__file__)],
         roots.root_folder(kind).name, kernel.initramfs.name, kernel.image.name, str(size),
@@ -100,16 +125,16 @@ def _make_golden(generation: str, kind: str, size: int, part: Path) -> None:
     work = part.with_suffix(".work")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
-    _lay_root(generation, roots.root_folder(kind), work / "root")
-    _make_fat(generation, work / "fat")
+    _lay_root(generation, kind, work / "root")
+    _make_fat(generation, roots.kernel(roots.KINDS[kind]), work / "fat")
     with part.open("wb") as image:
         image.truncate(size)
     _partition(part, vendor, root_start)
     offset = vendor.fat.start_sectors * SECTOR_BYTES
     run("dd", f"if={work}/fat", f"of={part}", "bs=1M", "conv=notrunc,sparse", "oflag=seek_bytes",
         f"seek={offset}")  # fmt: skip
-    run("mkfs.ext4", "-q", "-F", "-d", work / "root", "-E", f"offset={root_start}",
-        part, f"{(size - root_start) // 1024}k")  # fmt: skip
+    run("mkfs.ext4", "-q", "-F", "-L", vendor.label, "-d", work / "root", "-E",
+        f"offset={root_start}", part, f"{(size - root_start) // 1024}k")  # fmt: skip
     part.chmod(0o444)
     shutil.rmtree(work)
 
@@ -123,12 +148,11 @@ def _partition(image: Path, vendor: Generation, root_start: int) -> None:
     run("sfdisk", "-q", image, input=table)
 
 
-def _lay_root(generation: str, root: Path, work: Path) -> None:
+def _lay_root(generation: str, kind: str, work: Path) -> None:
     vendor = GENERATIONS[generation]
-    roots.enable_armhf()
-    run("cp", "-a", "--reflink=auto", root, work)
-    disk = f"PARTUUID={vendor.disk_id.removeprefix('0x')}-0"
-    first, second = (f"{disk}1", f"{disk}2") if vendor.by_partuuid else _BY_NAME
+    roots.enable(roots.KINDS[kind])
+    run("cp", "-a", "--reflink=auto", roots.root_folder(kind), work)
+    first, second = _partition_names(vendor)
     (work / vendor.mount.lstrip("/")).mkdir(parents=True, exist_ok=True)
     (work / "etc/fstab").write_text(
         f"proc /proc proc defaults 0 0\n"
@@ -144,12 +168,20 @@ def _lay_root(generation: str, root: Path, work: Path) -> None:
             (work / "tmp/setup").unlink()
 
 
-_BY_NAME = ("/dev/mmcblk0p1", "/dev/mmcblk0p2")
+def _partition_names(vendor: Generation) -> tuple[str, str]:
+    """Return how the vendor's fstab names boot and root partition."""
+    if vendor.label:
+        return f"LABEL={vendor.fat.label}", f"LABEL={vendor.label}"
+    if not vendor.by_partuuid:
+        return "/dev/mmcblk0p1", "/dev/mmcblk0p2"
+    disk = f"PARTUUID={vendor.disk_id.removeprefix('0x')}-0"
+    return f"{disk}1", f"{disk}2"
 
 
-def _make_fat(generation: str, volume: Path) -> None:
+def _make_fat(generation: str, kernel: roots.Kernel, volume: Path) -> None:
     """Make the boot partition with mkfs.vfat and mtools: the kernel under a Pi's name for it."""
-    fat, kernel = GENERATIONS[generation].fat, roots.kernel()
+    vendor = GENERATIONS[generation]
+    fat = vendor.fat
     options = ["-F", str(fat.bits), "-s", str(fat.cluster_sectors)]
     options += ["-n", fat.label] if fat.label else []
     if fat.bits == 16:
@@ -159,8 +191,8 @@ def _make_fat(generation: str, volume: Path) -> None:
     for layer in layers_of(generation):
         if (layer / "boot").is_dir():
             run(*copy, *sorted((layer / "boot").iterdir()), "::/")
-    run(*copy, kernel.image, "::/kernel7.img")
-    run(*copy, kernel.initramfs, "::/initramfs7")
+    run(*copy, kernel.image, f"::/{vendor.kernel}")
+    run(*copy, kernel.initramfs, f"::/{vendor.initramfs}")
 
 
 def extract(image: Path, offset: int, size: int, out: Path) -> Path:

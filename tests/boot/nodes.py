@@ -22,9 +22,11 @@ SSID = "Ab\"$HOME`id`'é 📶"
 PASSPHRASE = "p\"$(reboot)`id`'\\&/%s é"
 SECOND_SSID = "back slash\\ #1"
 SECOND_PASSPHRASE = "correct horse"
+PASSWORD = 'un mot de passe $1 "x"'
+# Of PASSWORD, as `openssl passwd -6` has it.
 PASSWORD_HASH = (
-    "$6$w8OaYlvW$3Yc0lC1NvXhUqkKQbWf9yQn7oJ6mA0u1zT5rS4pE8dVg2xLhBjIiMt."
-    "cRkPqFsZeHwDyUaXoNbGvJl6K7m8n9/"
+    "$6$w8OaYlvW$CwWRX952HaRMeV7UqEKXn28nbkFDVVSxDShFj4e5jxOKALObf/"
+    "Lfy20cwLcyVahjwqDp6isHsOioL8KAW0OVt."
 )
 SHACK = "10.0.2.2"
 SETTINGS: dict[str, Any] = {

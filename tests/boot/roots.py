@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -24,11 +25,42 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 RECIPE = HERE / "recipe"
 GROW = RECIPE / "root/usr/sbin/grow-partition"
-SUITE = "bookworm"
+FAST = (
+    "force-unsafe-io",
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-exclude=/usr/share/locale/*",
+)
+
+
+@dataclass(frozen=True)
+class System:
+    """A Debian that roots are made of, its kernel, and the program that runs it here."""
+
+    architecture: str
+    suite: str
+    kernel: str
+    interpreter: str
+    suffix: str = ""  # of its recipe and of what is cached
+    fast: tuple[str, ...] = FAST
+    radios: tuple[str, ...] = ()
+
+
 # Debian's other kernel for armhf writes the domain register at each entry into the kernel, and QEMU
 # then forgets all addresses it has looked up (dacr_write in its target/arm): a quarter of its time.
-KERNEL = "linux-image-armmp-lpae"
-KINDS = ("sysvinit", "systemd", "cloud-init", "networkmanager")
+ARMHF = System("armhf", "bookworm", "linux-image-armmp-lpae", "qemu-arm")
+# Compiling all of Python's modules takes an emulated machine minutes.
+ARM64 = System(
+    "arm64", "trixie", "linux-image-arm64", "qemu-aarch64", "-arm64",
+    (*FAST, "path-exclude=/usr/bin/py3compile"), ("wireless/virtual",),
+)  # fmt: skip
+KINDS = {
+    "sysvinit": ARMHF,
+    "systemd": ARMHF,
+    "cloud-init": ARMHF,
+    "networkmanager": ARMHF,
+    "cloud-init-arm64": ARM64,
+}
 KERNEL_PARTS = ("crypto", "fs", "lib", "net", "block", "mm", "kernel", "arch")
 KERNEL_DRIVERS = ("block", "char", "mmc", "net", "usb", "virtio", "clk", "dma", "gpio", "phy")
 NET_DRIVERS = ("virtio_net.ko", "veth.ko", "usb", "net_failover.ko", "mii.ko", "tun.ko", "vxlan")
@@ -45,12 +77,6 @@ INITRAMFS_MODULES = (
     "virtio_pci",
     "virtio_net",
     "virtio_console",
-)
-FAST = (
-    "force-unsafe-io",
-    "path-exclude=/usr/share/man/*",
-    "path-exclude=/usr/share/doc/*",
-    "path-exclude=/usr/share/locale/*",
 )
 
 
@@ -114,22 +140,27 @@ def _forget_older(name: str, final: Path) -> None:
             _remove(path)
 
 
-def _packages(kind: str) -> list[str]:
-    return (RECIPE / f"{kind}.packages").read_text().split()
+def _recipe(kind: str) -> Path:
+    return RECIPE / f"{kind}.packages"
 
 
-def _base_key() -> str:
-    return digest_of([RECIPE / "base.packages"], SUITE, *FAST)
+def _base_recipe(system: System) -> Path:
+    return RECIPE / f"base{system.suffix}.packages"
+
+
+def _base_key(system: System) -> str:
+    return digest_of([_base_recipe(system)], system.suite, *system.fast)
 
 
 def _kind_key(kind: str) -> str:
     return digest_of(
-        [RECIPE / f"{kind}.packages"],
-        _base_key(),
-        KERNEL,
+        [_recipe(kind)],
+        _base_key(KINDS[kind]),
+        KINDS[kind].kernel,
         *KERNEL_PARTS,
         *KERNEL_DRIVERS,
         *NET_DRIVERS,
+        *KINDS[kind].radios,
     )
 
 
@@ -146,31 +177,33 @@ def mirror() -> str:
     raise AssertionError(f"no Debian mirror among: {listed}")
 
 
-def enable_armhf() -> None:
-    """Let this machine's kernel run armhf programs through qemu-user."""
+def enable(system: System) -> None:
+    """Let this machine's kernel run the system's programs through qemu-user."""
     need("update-binfmts")
     binfmt = Path("/proc/sys/fs/binfmt_misc")
     if not (binfmt / "register").exists():
         run("mount", "-t", "binfmt_misc", "binfmt_misc", str(binfmt))
-    if not (binfmt / "qemu-arm").exists():
+    if not (binfmt / system.interpreter).exists():
         # Debian's qemu-user-static (bookworm) leaves this to the administrator inside a container.
-        run("update-binfmts", "--import", "qemu-arm")
-        run("update-binfmts", "--enable", "qemu-arm")
+        run("update-binfmts", "--import", system.interpreter)
+        run("update-binfmts", "--enable", system.interpreter)
 
 
-def base_folder() -> Path:
-    """Return the root that all kinds grow from; it has no init yet."""
-    return once("base", _base_key(), _make_base)
+def base_folder(system: System = ARMHF) -> Path:
+    """Return the root that all kinds of a system grow from; it has no init yet."""
+    name = f"base{system.suffix}"
+    return once(name, _base_key(system), lambda part: _make_base(system, part))
 
 
-def _make_base(part: Path) -> None:
+def _make_base(system: System, part: Path) -> None:
     need_root()
-    need("mmdebstrap", "qemu-arm-static", "arch-test")
-    enable_armhf()
+    need("mmdebstrap", "qemu-arm-static", "qemu-aarch64-static", "arch-test")
+    enable(system)
+    packages, suite = _base_recipe(system).read_text().split(), system.suite
     run(
-        "mmdebstrap", "--mode=root", "--architectures=armhf", "--variant=minbase",
-        f"--include={','.join(_packages('base'))}", *(f"--dpkgopt={option}" for option in FAST),
-        '--aptopt=Acquire::Languages "none"', SUITE, str(part), f"deb {mirror()} {SUITE} main",
+        "mmdebstrap", "--mode=root", f"--architectures={system.architecture}", "--variant=minbase",
+        f"--include={','.join(packages)}", *(f"--dpkgopt={word}" for word in system.fast),
+        '--aptopt=Acquire::Languages "none"', suite, str(part), f"deb {mirror()} {suite} main",
     )  # fmt: skip
 
 
@@ -180,12 +213,14 @@ def root_folder(kind: str) -> Path:
 
 
 def _make_root(kind: str, part: Path) -> None:
-    base, package = base_folder(), _kernel_package()
-    enable_armhf()
+    system, packages = KINDS[kind], _recipe(kind).read_text().split()
+    base, package = base_folder(system), _kernel_package(system)
+    enable(system)
     run("cp", "-a", "--reflink=auto", str(base), str(part))
-    in_root(part, "apt-get", "update", "-qq")
-    in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *_packages(kind))
-    _lay_modules(package, part)
+    if packages:
+        in_root(part, "apt-get", "update", "-qq")
+        in_root(part, "apt-get", "install", "-y", "--no-install-recommends", *packages)
+    _lay_modules(package, part, system.radios)
     run("sh", "-c", f"rm -rf {part}/tmp/* {part}/var/lib/apt/lists/* {part}/var/cache/apt/*")
 
 
@@ -202,33 +237,71 @@ def in_root(root: Path, *command: str) -> None:
         resolver.unlink(missing_ok=True)
 
 
-def _kernel_package() -> Path:
+def _kernel_package(system: System) -> Path:
     """Return the unpacked Debian kernel package."""
-    return once("kernel", digest_of([], _base_key(), KERNEL), _make_kernel_package)
+    key = digest_of([], _base_key(system), system.kernel)
+    return once(f"kernel{system.suffix}", key, lambda part: _make_kernel_package(system, part))
 
 
-def _make_kernel_package(part: Path) -> None:
-    base = base_folder()
-    in_root(base, "apt-get", "update", "-qq")
-    in_root(
-        base,
-        "sh",
-        "-c",
-        f"cd /tmp && apt-get -qq download $(apt-cache depends {KERNEL}"
-        " | sed -n 's/.*Depends: \\(linux-image-[^ ]*\\).*/\\1/p')",
-    )
-    (package,) = (base / "tmp").glob("linux-image-*.deb")
+def _make_kernel_package(system: System, part: Path) -> None:
+    work = part.with_suffix(".work")
+    archive = Archive(system.architecture, system.suite, work)
+    depends = archive.ask("apt-cache", "depends", system.kernel)
+    (name,) = re.findall(r"Depends: (linux-image-\S+)", depends)
     part.mkdir()
-    run("dpkg-deb", "-x", str(package), str(part))
-    package.unlink()
+    run("dpkg-deb", "-x", archive.download(name), part)
+    shutil.rmtree(work)
+    if not (part / "lib").exists():
+        (part / "lib").symlink_to("usr/lib")
+    # Trixie's modules are packed, and the busybox of the initramfs would have to unpack them.
+    run("sh", "-c", f"find {part} -name '*.ko.xz' -print0 | xargs -0 -r -n 200 -P 2 unxz")
 
 
-def _lay_modules(package: Path, root: Path) -> None:
+@dataclass
+class Archive:
+    """Debian's packages of an architecture, by this machine's apt with lists of its own."""
+
+    architecture: str
+    suite: str
+    work: Path
+
+    def __post_init__(self) -> None:
+        _remove(self.work)
+        for name in ("lists/partial", "cache/archives/partial"):
+            (self.work / name).mkdir(parents=True)
+        (self.work / "sources.list").write_text(f"deb {mirror()} {self.suite} main\n")
+        (self.work / "status").touch()
+        self.ask("apt-get", "update")
+
+    def ask(self, program: str, *words: str) -> str:
+        """Run a program of apt on this archive; return what it printed."""
+        places = {
+            "Dir::Etc::sourcelist": self.work / "sources.list",
+            "Dir::Etc::sourceparts": os.devnull,
+            "Dir::State::lists": self.work / "lists",
+            "Dir::State::status": self.work / "status",
+            "Dir::Cache": self.work / "cache",
+            "APT::Sandbox::User": "root",
+            "APT::Architecture": self.architecture,
+            "APT::Architectures": self.architecture,
+            "Acquire::Languages": "none",
+        }
+        options = [word for name, value in places.items() for word in ("-o", f"{name}={value}")]
+        return run(program, "-q", *options, *words, cwd=self.work)
+
+    def download(self, package: str) -> Path:
+        """Return the package's newest file."""
+        self.ask("apt-get", "download", package)
+        (found,) = self.work.glob(f"{package}_*.deb")
+        return found
+
+
+def _lay_modules(package: Path, root: Path, radios: Sequence[str]) -> None:
     """Copy the modules an emulated Pi and its Docker can use, a tenth of all."""
     (modules,) = (package / "lib/modules").iterdir()
     target = root / "lib/modules" / modules.name
     drivers = [f"drivers/{name}" for name in KERNEL_DRIVERS if name != "net"]
-    network = [f"drivers/net/{name}" for name in NET_DRIVERS]
+    network = [f"drivers/net/{name}" for name in (*NET_DRIVERS, *radios)]
     for part in [*KERNEL_PARTS, *drivers, *network]:
         source = modules / "kernel" / part
         if source.exists():
@@ -239,18 +312,19 @@ def _lay_modules(package: Path, root: Path) -> None:
     run("depmod", "-b", str(root), modules.name)
 
 
-def kernel() -> Kernel:
+def kernel(system: System = ARMHF) -> Kernel:
     """Return the kernel, an initramfs that makes it like a Pi's, and the device trees."""
-    package = _kernel_package()
+    package = _kernel_package(system)
     (image,) = (package / "boot").glob("vmlinuz-*")
     (trees,) = (package / "usr/lib").glob("linux-image-*")
     key = digest_of([RECIPE / "initramfs-init", GROW], image.name, *INITRAMFS_MODULES)
-    return Kernel(image, once("initramfs", key, _make_initramfs), trees)
+    name = f"initramfs{system.suffix}"
+    return Kernel(image, once(name, key, lambda part: _make_initramfs(system, part)), trees)
 
 
-def _make_initramfs(part: Path) -> None:
+def _make_initramfs(system: System, part: Path) -> None:
     need("cpio", "modprobe", "depmod")
-    base, package = base_folder(), _kernel_package()
+    base, package = base_folder(system), _kernel_package(system)
     tree = part.with_suffix(".tree")
     _remove(tree)
     for name in ("bin", "dev", "mnt", "proc", "root", "sys"):
@@ -289,16 +363,17 @@ def _lay_early_modules(package: Path, tree: Path) -> None:
     run("depmod", "-b", str(tree), modules.name)
 
 
-def make_all(kinds: Sequence[str] = KINDS) -> None:
+def make_all(kinds: Sequence[str] = tuple(KINDS)) -> None:
     """Make every root that is not cached yet."""
     for kind in kinds:
         root_folder(kind)
 
 
-def make_image(kind: str, generation: str, path: Path, size: int) -> Path:
+def make_image(kind: str, generation: str, path: Path, size: int = 0) -> Path:
     """Write an image of `size` bytes to `path`: the root `kind` under `generation`'s boot files.
 
-    `generation` is a name of `images.GENERATIONS`; "" as `kind` takes the root it is made for.
+    `generation` is a name of `images.GENERATIONS`; "" as `kind` takes the root it is made for, 0 as
+    `size` the usual one.
     """
     from tests.boot import images  # noqa: PLC0415 - images stands on this module
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.boot import nodes, recorder
+from tests.boot.outside import expect_reached
 from tests.boot.vendorfacts import expect_ready_user, expect_settings, expect_vendor_done
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.boot.conftest import StartPi
     from tests.boot.pi import Pi
+    from tests.device.swarmlab import Machine
 
 pytestmark = [pytest.mark.boot, pytest.mark.root]
 
@@ -44,7 +46,7 @@ def words_of_dockerd(pi: Pi) -> list[str]:
     return pi.tell("tr '\\0' ' ' </proc/$(pidof dockerd)/cmdline").split()
 
 
-def expect_node(pi: Pi, image: Path, driver: str) -> None:
+def expect_node(pi: Pi, image: Path, driver: str, arch: str = "armv7") -> None:
     """Check what holds for every node of SETTINGS, on every generation."""
     manifest = json.loads(image.with_suffix(".json").read_text())
     hostname = manifest["hostname"]
@@ -57,12 +59,12 @@ def expect_node(pi: Pi, image: Path, driver: str) -> None:
         f"--storage-driver={driver}",
         "-D",
         "tcp://0.0.0.0:2375",
-        "arch=armv7",
+        f"arch={arch}",
     ):
         assert words.count(word) == 1, words
     assert f"--registry-mirror=http://{nodes.SHACK}:5001" in words
     labels = pi.tell("docker info --format '{{json .Labels}}'")
-    assert sorted(json.loads(labels)) == ["arch=armv7", "room=B12/é"]
+    assert sorted(json.loads(labels)) == [f"arch={arch}", "room=B12/é"]
     assert pi.tell("docker info --format '{{.Driver}}'").strip() == driver
     # The card was built hours ahead of the Pi's clock.
     assert int(pi.tell("date +%s")) >= int((image.parent / "epoch").read_text())
@@ -155,6 +157,9 @@ EXPECT_WIFI: dict[str, Callable[[Pi], None]] = {
     "cloud-init-trixie": expect_netplan,
     "trixie-without-user-data": expect_netplan,
     "firstrun-bookworm": expect_network_manager,
+    "trixie-arm64": expect_netplan,
+    "ubuntu-24.04": expect_netplan,
+    "ubuntu-25.10": expect_netplan,
 }
 # Their images expect the storage driver overlay; HypriotOS from 1.2 on expects overlay2.
 OF_2015 = ("occidentalis-wheezy", "occidentalis-jessie", "device-init-1.0")
@@ -162,22 +167,33 @@ OF_2015 = ("occidentalis-wheezy", "occidentalis-jessie", "device-init-1.0")
 LATE = ("occidentalis-wheezy", "occidentalis-jessie")
 
 
+ARM64 = {"profile": "arm64"}
 # Ours, where the image does not tell it.
-NAMED = {"trixie-without-user-data": {"generation": "cloud-init"}}
+NAMED: dict[str, dict[str, Any]] = {
+    "trixie-without-user-data": {"generation": "cloud-init"},
+    "trixie-arm64": ARM64,
+    "ubuntu-24.04": ARM64,
+    "ubuntu-25.10": ARM64,
+}
+# Each of their kind is booted in CI as another.
+RARE = ("trixie-without-user-data", "trixie-arm64", "ubuntu-24.04")
 
 
 @pytest.mark.parametrize(
     "generation",
-    [pytest.param(name, marks=pytest.mark.full if name in NAMED else ()) for name in EXPECT_WIFI],
+    [pytest.param(name, marks=pytest.mark.full if name in RARE else ()) for name in EXPECT_WIFI],
 )
-def test_card_makes_the_node(generation: str, start: StartPi, tmp_path: Path) -> None:
+def test_card_makes_the_node(
+    generation: str, start: StartPi, wire: Machine, tmp_path: Path
+) -> None:
     settings = ALONE | NAMED.get(generation, {})
     image = nodes.build(nodes.Node(generation, settings=settings), tmp_path)
-    pi = start(image)
+    pi = start(image, wire=wire)
     status = up(pi)
     assert status["install"] == "ok", status
     assert status["address"] == "10.0.2.50"
-    expect_node(pi, image, "overlay" if generation in OF_2015 else "overlay2")
+    arch = settings.get("profile", nodes.SETTINGS["profile"])
+    expect_node(pi, image, "overlay" if generation in OF_2015 else "overlay2", arch)
     expect_alone(pi, tmp_path)
     EXPECT_WIFI[generation](pi)
     expect_vendor_done(pi, generation)
@@ -185,21 +201,23 @@ def test_card_makes_the_node(generation: str, start: StartPi, tmp_path: Path) ->
         expect_settings(pi)
     if generation == "firstrun-bookworm":
         expect_ready_user(pi, "teacher")
+    expect_reached(pi, image, "10.0.2.50")
     pi.halt()
     pi.expect_sound()
     assert pi.read_boot("rpi-image/status.json"), "the card says nothing about the Pi"
     assert nodes.PASSPHRASE.encode() not in (pi.read_boot("occidentalis.txt") or b"")
 
 
-def test_cluster_and_a_second_boot(start: StartPi, tmp_path: Path) -> None:
+def test_cluster_and_a_second_boot(start: StartPi, wire: Machine, tmp_path: Path) -> None:
     """Jessie's occidentalis: containers, an address that changes, and nothing done twice."""
     settings = {"cluster": {"tarballs": [str(nodes.tarball(tmp_path))]}}
     image = nodes.build(nodes.Node("occidentalis-jessie", settings=settings), tmp_path)
-    pi = start(image)
+    pi = start(image, wire=wire)
     joined(pi, "10.0.2.15")
     expect_node(pi, image, "overlay")
     expect_wpa(pi)
     expect_login(pi, tmp_path, "pi")
+    expect_reached(pi, image, "10.0.2.15")
     before = pi.tell(FILES)
     pi.network = ",dhcpstart=10.0.2.77"
     pi.reboot()

@@ -50,12 +50,16 @@ BOARDS: Mapping[str, Mapping[str, frozenset[str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class BootConfig:
-    """The files to load according to config.txt; empty if it does not name them."""
+    """The files to load according to config.txt; empty if it does not name them.
+
+    `arm_64bit` is whether it asks for a 64-bit kernel.
+    """
 
     kernel: str = ""
     initramfs: str = ""
     cmdline: str = ""
     prefix: str = ""
+    arm_64bit: bool = False
 
     def resolve(self, boot: BootFiles, name: str) -> str:
         """Return the path of a file that the firmware loads, with `os_prefix` if that exists."""
@@ -76,7 +80,8 @@ def read_config(boot: BootFiles, filters: Sequence[str] | frozenset[str]) -> Boo
             found[key.strip()] = value.strip()
     names = {"kernel": "kernel", "initramfs": "initramfs", "cmdline": "cmdline"}
     values = {field: found.get(name, "") for field, name in names.items()}
-    return BootConfig(**values, prefix=found.get("os_prefix", ""))
+    wide = found.get("arm_64bit", "0") != "0"
+    return BootConfig(**values, prefix=found.get("os_prefix", ""), arm_64bit=wide)
 
 
 def cmdline_path(boot: BootFiles, machines: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -18,7 +19,7 @@ from imagebuilder.settings.schema.catalogue import CatalogueEntry
 from imagebuilder.settings.schema.diagnostics import explain, with_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
 # What Raspberry Pi Imager writes for a word of `init_format`, and who reads it on the Pi.
 GENERATIONS: dict[str, str | None] = {
@@ -144,18 +145,21 @@ def _entry(listed: _Listed) -> PublishedEntry:
         devices=tuple(tag.lower() for tag in listed.devices),
         init_format=word,
         architecture=listed.architecture,
-        machines=tuple(dict.fromkeys(_machines(listed))),
+        machines=_machines(listed.devices),
     )
 
 
-def _machines(listed: _Listed) -> Iterator[str]:
-    """Yield the `uname -m` values of the boards in the tags."""
-    for tag in listed.devices:
+@lru_cache(maxsize=64)  # most entries of a list have the tags of another
+def _machines(devices: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the `uname -m` values of the boards in the tags."""
+    found: list[str] = []
+    for tag in devices:
         family, _, width = tag.lower().partition("-")
         if width == "64bit":
-            yield "aarch64"
+            found.append("aarch64")
         elif width == "32bit":
-            yield from _MACHINES_32.get(family, _MACHINES_NEWER)
+            found += _MACHINES_32.get(family, _MACHINES_NEWER)
+    return tuple(dict.fromkeys(found))
 
 
 def find_published(entries: Iterable[PublishedEntry], name: str) -> PublishedEntry | None:

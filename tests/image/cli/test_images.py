@@ -135,6 +135,13 @@ def test_a_list_that_was_never_good_is_exit_4(program: Program, tmp_path: Path) 
         ("pi5-64bit", {"for-5"}),
         ("PI3", {"for-3", "for-all"}),
         ("3B+", {"for-3", "for-all"}),
+        # The list names no such board; our own table knows its family.
+        ("pi500", {"for-5", "for-5-32"}),
+        ("CM5", {"for-5", "for-5-32"}),
+        ("zero2w", {"for-3"}),
+        ("Zero 2 W", {"for-3"}),
+        ("cm3+", {"for-3"}),
+        ("pi1b+", set()),
     ],
 )
 def test_a_board_chooses_by_the_tags(

@@ -42,6 +42,7 @@ class Boot:
         (("kernel.img", "bcm2708-rpi-b-plus.dtb"), "raspi0"),
         (("kernel7.img",), "virt"),
         (("kernel.img",), "virt"),
+        (("kernel8.img",), "virt64"),
     ],
 )
 def test_the_machine_follows_from_kernel_and_device_tree(
@@ -55,9 +56,10 @@ def test_the_machine_follows_from_kernel_and_device_tree(
     [
         (),
         ("bcm2709-rpi-2-b.dtb",),
-        ("kernel8.img",),
         # A Pi's kernel without a device tree that QEMU's machines know would not start on `virt`.
         ("kernel7.img", "bcm2710-rpi-3-b.dtb"),
+        ("kernel8.img", "bcm2711-rpi-4-b.dtb"),
+        ("kernel8.img", "current/bcm2712-rpi-5-b.dtb"),
     ],
 )
 def test_nothing_to_boot_is_said(names: tuple[str, ...]) -> None:
@@ -84,6 +86,21 @@ def test_firmware_reads_what_config_names() -> None:
     assert (found.kernel, found.image, found.initramfs) == ("vmlinuz", b"vmlinuz", b"initrd")
     assert found.cmdline == "apparmor=0 root=/dev/mmcblk0p2 quiet"
     assert found.tree == b""
+
+
+@pytest.mark.parametrize(("wide", "machine"), [("arm_64bit=1\n", "virt64"), ("", "virt")])
+def test_a_kernel_of_another_name_is_for_the_machine_that_config_says(
+    wide: str, machine: str
+) -> None:
+    volume = Boot(
+        "current/vmlinuz",
+        "current/initrd.img",
+        config_txt=f"{wide}os_prefix=current/\nkernel=vmlinuz\ninitramfs initrd.img followkernel\n",
+        cmdline_txt="root=LABEL=writable",
+    )
+    found = read_firmware(volume)
+    assert found.machine.name == machine
+    assert (found.kernel, found.initramfs) == ("current/vmlinuz", b"current/initrd.img")
 
 
 def test_initramfs_beside_the_kernel_has_its_name() -> None:
