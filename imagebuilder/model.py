@@ -326,6 +326,7 @@ class NodeSettings:
     keep_host_keys: bool = False
     host_keys: tuple[HostKey, ...] = ()
     docker_tls: DockerTls | None = None
+    consul_token: Secret | None = None
     timezone: str = ""
     keyboard: str = ""
     locale: str = ""
@@ -346,18 +347,23 @@ class NodeSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Classroom:
-    """One resolved classroom file: its nodes in roster order and what they share."""
+    """One resolved classroom file: its nodes in roster order and what they share.
+
+    `ledger_consul` is the URL of the consul with the claims of several stations; often empty.
+    """
 
     name: str
     path: Path
     nodes: tuple[NodeSettings, ...]
     shack: Shack | None = None
     secrets: Path
+    ledger_consul: str = ""
 
     @property
     def has_keys(self) -> bool:
         """Whether a node gets keys that are made for the class."""
-        return any(node.keep_host_keys or node.docker.tls for node in self.nodes)
+        nodes = any(node.keep_host_keys or node.docker.tls for node in self.nodes)
+        return nodes or bool(self.ledger_consul)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -382,8 +388,8 @@ class NodePlan:
 
 # Names that every template has; a user's variables must not hide them.
 _RESERVED = """
-node fact config_hash build_time vars networks user_password_hash consul_encrypt host_keys
-tls boot_yaml boot_network take_text
+node fact config_hash build_time vars networks user_password_hash consul_encrypt consul_token
+host_keys tls boot_yaml boot_network take_text
 """
 RESERVED_VARIABLES = frozenset(_RESERVED.split())
 _UNKNOWN_VERSION = (99, 0, 0)

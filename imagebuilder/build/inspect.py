@@ -207,7 +207,7 @@ def _report(
     )
 
 
-SECRET_NAMES = frozenset({"USER_PASSWORD_HASH", "CONSUL_ENCRYPT"})
+SECRET_NAMES = frozenset({"USER_PASSWORD_HASH", "CONSUL_ENCRYPT", "CONSUL_TOKEN"})
 
 
 def parse_node_env(text: str) -> dict[str, str]:

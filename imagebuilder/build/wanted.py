@@ -118,6 +118,24 @@ def wanted_hash(wanted: Mapping[str, str]) -> str:
     return hashlib.sha256(as_recorded(wanted).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def settings_digest(wanted: Mapping[str, str]) -> str:
+    """Return two digests of what a node should be, for other stations: without and of its secrets.
+
+    The number of secrets is told as well, because some may be missing where settings are read.
+    """
+    secret = {key: value for key, value in wanted.items() if key.startswith(SECRETS)}
+    plain = {key: value for key, value in wanted.items() if key not in secret}
+    return f"{wanted_hash(plain)} {len(secret)} {wanted_hash(secret)}"
+
+
+def same_settings(before: str, after: str, *, secrets_read: bool) -> bool:
+    """Return whether two of these digests agree; missing secrets count as unchanged."""
+    plain_before, _, secrets_before = before.partition(" ")
+    plain_after, _, secrets_after = after.partition(" ")
+    unread = not secrets_read and secrets_before[:1] != secrets_after[:1]
+    return plain_before == plain_after and (unread or secrets_before == secrets_after)
+
+
 def changes_between(
     before: Mapping[str, str], after: Mapping[str, str], *, secrets_read: bool = True
 ) -> tuple[SettingChange, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagebuilder.build.apply import apply_plan, plan_apply
@@ -13,10 +13,8 @@ from imagebuilder.build.wanted import WantedSettings, as_recorded
 from imagebuilder.devices.hotplug import Uevents
 from imagebuilder.devices.volumes import VolumeWatch, eject, refuse_volume
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
-from imagebuilder.flash.choice import choose_card_nodes
-from imagebuilder.flash.claims import CardClaims
-from imagebuilder.flash.records.ledger import Ledger
-from imagebuilder.flash.station import Station
+from imagebuilder.flash.class_choice import choose_class
+from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
@@ -29,7 +27,10 @@ if TYPE_CHECKING:
     from imagebuilder.devices.device import Device
     from imagebuilder.devices.volumes import Volume
     from imagebuilder.flash.apply_run import ApplyOptions, Workspace
-    from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.flash.claims import CardClaims
+    from imagebuilder.flash.class_choice import ClassChoice
+    from imagebuilder.flash.records.ledger import UnusableCardError
+    from imagebuilder.model import Classroom, ImageSource, NodeSettings
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.flags import NodeFlags
 
@@ -151,30 +152,39 @@ class ApplyQueue:
         Raise InputError for flags that exclude each other, RefusedError if every node has a card.
         """
         self._check(folder)
-        classroom = self.workspace.classroom(self.flags)
-        nodes = choose_card_nodes(classroom, self.options.node)
-        claims = self._claims()
-        names = claims.pending([node.hostname for node in nodes])
+        chosen = self._chosen()
+        if not chosen.nodes:
+            self.prompter.note("every card is current")
+            return ()
+        classroom, again = chosen.classroom, self.options.again
+        claims = chosen.claims(self.prompter, again=again, epoch=self.workspace.epoch)
+        names = claims.pending([node.hostname for node in chosen.nodes])
         if not self.options.yes:
             self.prompter.note(f"every card inserted from now on becomes one of {', '.join(names)}")
             agree(f"Type {classroom.name} to begin:", classroom.name, self.prompter)
-        waiting = {node.hostname: node for node in nodes if node.hostname in names}
+        waiting = {node.hostname: node for node in chosen.nodes if node.hostname in names}
         return self._station(classroom, waiting, claims).run(Uevents(None))
 
     def _check(self, folder: Path | None) -> None:
         check_names(self.flags, self.options.node)
         if not self.flags.config:
             raise InputError("--queue needs a roster", "use -c FILE")
+        if self.options.again and self.options.outdated:
+            raise InputError("--again and --outdated exclude each other", "use one of them")
         if folder or self.options.dry_run or self.options.this_machine:
             raise InputError(
                 "--queue takes no folder, --dry-run or --this-machine", "use it without them"
             )
 
-    def _claims(self) -> CardClaims:
-        config = self.flags.config
-        ledger = Ledger(config.with_suffix(".cards.yml")) if config else None
-        epoch, again = self.workspace.epoch, self.options.again
-        return CardClaims(ledger, self.prompter, again=again, epoch=epoch)
+    def _chosen(self) -> ClassChoice:
+        find = _no_image if self.options.outdated else None
+        return choose_class(
+            self.workspace.classroom(self.flags),
+            self.options.node,
+            self.flags.config,
+            self.prompter,
+            find,
+        )
 
     def _station(
         self, classroom: Classroom, nodes: dict[str, NodeSettings], claims: CardClaims
@@ -184,9 +194,11 @@ class ApplyQueue:
             claims.begin(job, device)
             return job
 
-        def settle(outcome: FolderOutcome) -> None:
-            claims.end(outcome)
+        def settle(outcome: FolderOutcome) -> UnusableCardError | None:
+            if refused := claims.end(outcome):
+                outcome = replace(outcome, report=None, error=refused)
             self.finished(outcome)
+            return refused
 
         return Station(
             nodes=tuple(nodes),
@@ -196,6 +208,8 @@ class ApplyQueue:
             look=self.watch.look,
             prepare=prepare,
             settle=settle,
+            others=claims.others,
+            owner=claims.owner_name if self.options.outdated else no_owner,
             policy=None,
             reporter=self.prompter,
             clock=self.clock,
@@ -215,3 +229,7 @@ class ApplyQueue:
         for warning in plan.node.warnings:
             self.prompter.warn(f"{node.hostname}: {warning}")
         return FolderJob(device, volume, boot, plan, as_recorded(self._wanted.of(node)))
+
+
+def _no_image(_: ImageSource) -> None:
+    """Return no base image: `apply` writes to cards of any, and has none."""

@@ -19,7 +19,8 @@ from imagebuilder.devices.volumes import (
 )
 from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.flash.choice import choose_card_nodes
-from imagebuilder.flash.records.ledger import FAILED, WRITTEN, LedgerEntry, ledger_of
+from imagebuilder.flash.records.ledger import FAILED, WRITTEN, LedgerEntry
+from imagebuilder.flash.records.shared import class_ledger
 from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
@@ -55,6 +56,7 @@ class ApplyOptions:
     this_machine: bool = False
     queue: bool = False
     again: bool = False
+    outdated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class MountedCard:
     serial: str
     boot: BootFolder
     plan: ApplyPlan
+    classroom: Classroom
     settings: str = ""
 
 
@@ -80,22 +83,25 @@ class ApplyRun:
 
     def prepare(self, folder: Path | None) -> MountedCard:
         """Return the card in a folder, by default the only one, with its plan; write nothing."""
+        if self.options.outdated:
+            raise InputError("--outdated needs --queue", "name the node with --node")
         check_names(self.flags, self.options.node)
         volume = volume_at(folder) if folder else self._only_card()
         refuse_volume(volume, this_machine=self.options.this_machine)
         boot = BootFolder(volume.folder, keeps_unlinked=volume.keeps_unlinked)
         check_boot_folder(boot)
-        node = self._node()
+        classroom = self.workspace.classroom(self.flags, write=not self.options.dry_run)
+        node = self._node(classroom)
         plan = plan_apply(boot, node, self.workspace.epoch)
         for warning in plan.node.warnings:
             self.prompter.warn(warning)
         settings = as_recorded(WantedSettings().of(node))
-        return MountedCard(volume, serial_of(volume), boot, plan, settings)
+        return MountedCard(volume, serial_of(volume), boot, plan, classroom, settings)
 
     def write(self, card: MountedCard) -> bool:
         """Write the plan of a card and record it; return whether the card was ejected."""
         self._confirm(card)
-        ledger = self._ledger()
+        ledger = self._ledger(card.classroom)
         entry = self._entry(card)
         if ledger:
             self._warn_of_two(ledger.claim(entry, again=True), card)
@@ -125,8 +131,7 @@ class ApplyRun:
         names = ", ".join(str(volume.folder) for volume in cards)
         raise InputError(f"there are {len(cards)} boot partitions: {names}", "name one of them")
 
-    def _node(self) -> NodeSettings:
-        classroom = self.workspace.classroom(self.flags, write=not self.options.dry_run)
+    def _node(self, classroom: Classroom) -> NodeSettings:
         nodes = choose_card_nodes(classroom, self.options.node)
         if len(nodes) != 1:
             raise InputError(f"{len(nodes)} nodes to choose from", "choose one with --node")
@@ -138,9 +143,9 @@ class ApplyRun:
         if old and old != new and not self.options.yes:
             agree(f"{card.volume.folder} is {old}. Type {new} to change it:", new, self.prompter)
 
-    def _ledger(self) -> Ledger | None:
-        config = self.flags.config
-        return ledger_of(config) if config else None
+    def _ledger(self, classroom: Classroom) -> Ledger | None:
+        config, ask = self.flags.config, self.prompter
+        return class_ledger(classroom, config, ask, ask) if config else None
 
     def _entry(self, card: MountedCard) -> LedgerEntry:
         return LedgerEntry(

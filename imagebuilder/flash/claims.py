@@ -14,7 +14,14 @@ from imagebuilder.devices.device import describe
 from imagebuilder.errors import RefusedError, RpiImageError, WriteError
 from imagebuilder.files import has_folder
 from imagebuilder.flash.jobs import reason_of
-from imagebuilder.flash.records.ledger import FAILED, WRITTEN, Ledger, LedgerEntry
+from imagebuilder.flash.records.ledger import (
+    FAILED,
+    WRITTEN,
+    Ledger,
+    LedgerEntry,
+    UnusableCardError,
+    is_alive,
+)
 from imagebuilder.flash.verify import identify, open_medium
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import counted
@@ -80,6 +87,13 @@ class CardClaims:
             raise RefusedError(f"{count} devices for {nodes_left}", "use as many devices as nodes")
         return deque(node for node in nodes if node.hostname in names)
 
+    def others(self, names: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Return which nodes are free, and which ones other programs are writing just now."""
+        entries = {entry.node: entry for entry in self._entries() if entry.node in names}
+        busy = tuple(name for name in names if name in entries and is_alive(entries[name]))
+        done = {name for name, entry in entries.items() if entry.state == WRITTEN}
+        return tuple(name for name in names if name not in done and name not in busy), busy
+
     def check(self, content: Content, device: Device) -> None:
         """Raise RefusedError if `begin` would, before the user is asked; warn of a second card."""
         if self._ledger is None:
@@ -135,10 +149,13 @@ class CardClaims:
             except RpiImageError as error:
                 self._reporter.warn(f"{error.message}: {claim.entry.node} was not written")
 
-    def end(self, outcome: Outcome) -> None:
-        """Record the result of a card; if the ledger cannot be written, only warn."""
+    def end(self, outcome: Outcome) -> UnusableCardError | None:
+        """Record the result of a card; return why it must not be used, if so.
+
+        If the ledger cannot be written, only warn.
+        """
         if self._ledger is None:
-            return
+            return None
         claim = self._claims.pop(outcome.job.node)
         entry = claim.entry
         if outcome.stage != Stage.CLAIM:
@@ -152,8 +169,12 @@ class CardClaims:
             else:
                 failed = replace(entry, state=FAILED, error=reason_of(outcome), finished=_now())
                 self._ledger.settle(failed, *_overwritten(claim))
+        except UnusableCardError as error:
+            self._written.discard(entry.node)
+            return error
         except RpiImageError as error:
             self._reporter.warn(f"{error.message}: {entry.node} on {entry.device} was not recorded")
+        return None
 
     def _lose(self, lost: LedgerEntry | None, reason: str) -> None:
         """Mark the previous entry of a node as lost if its card was overwritten in this run."""

@@ -7,7 +7,6 @@ import os
 from collections import deque
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol
 
 from imagebuilder.devices.blockdev import unmounted
@@ -25,10 +24,10 @@ from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.flash.choice import choose_by_card, choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
+from imagebuilder.flash.class_choice import choose_class
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
-from imagebuilder.flash.records.card_state import TO_WRITE, CardStates
-from imagebuilder.flash.records.ledger import NodeTakenError, ledger_of
+from imagebuilder.flash.records.ledger import NodeTakenError
 from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
 from imagebuilder.flash.writer import CardOptions
@@ -36,20 +35,18 @@ from imagebuilder.progress import agree
 from imagebuilder.settings.flags import check_names
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from imagebuilder.devices.device import Device
+    from imagebuilder.flash.class_choice import ClassChoice
     from imagebuilder.flash.content import CardContent
     from imagebuilder.flash.flasher import CardOutcome
-    from imagebuilder.flash.records.ledger import LedgerEntry
     from imagebuilder.flash.verify import Comparison
     from imagebuilder.flash.writer import CardJob
     from imagebuilder.images.cache import Cache
     from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
     from imagebuilder.progress import Prompter, Reporter
     from imagebuilder.settings.flags import NodeFlags
-
-    _Entries = Mapping[str, LedgerEntry | None]
 
 
 class Workspace(Protocol):
@@ -179,15 +176,15 @@ class FlashRun:
         for device in devices:
             refuse(device, policy)
         self._confirm([(device, base.name) for device in devices])
-        return self._flash([content] * len(devices), devices, self._claims(again=True))
+        claims = CardClaims(None, self.prompter, again=True)
+        return self._flash([content] * len(devices), devices, claims)
 
     def _write_nodes(self, devices: tuple[Device, ...], contents: CardContents) -> FlashResult:
-        _, nodes, outdated = self._chosen()
-        named = bool(self.options.node or self.flags.hostname)
-        if not nodes:
+        chosen_class = self._chosen()
+        if not chosen_class.nodes:
             return self._nothing_to_write()
-        claims = self._claims(again=self.options.again, named=named, outdated=outdated)
-        order = claims.free_nodes(nodes, len(devices))
+        claims = self._claims(chosen_class, named=bool(self.options.node or self.flags.hostname))
+        order = claims.free_nodes(chosen_class.nodes, len(devices))
         if self.options.outdated:
             names = choose_by_card(devices, [node.hostname for node in order], claims.owner_name)
             order = deque(sorted(order, key=lambda node: names.index(node.hostname)))
@@ -214,17 +211,22 @@ class FlashRun:
     ) -> FlashResult:
         self.refused = False
 
+        unusable: dict[str, CardOutcome] = {}
+
         def finished(outcome: CardOutcome) -> None:
-            claims.end(outcome)
+            if refused := claims.end(outcome):
+                outcome = replace(outcome, report=None, error=refused)
+                unusable[outcome.job.device.path] = outcome
             self.finished(outcome)
 
-        outcomes = flash_cards(
+        written = flash_cards(
             [content.job(device) for device, content in zip(devices, contents, strict=True)],
             self.options.card,
             self.prompter,
             stall_seconds=self.options.stall_seconds,
             finished=finished,
         )
+        outcomes = tuple(unusable.get(each.job.device.path, each) for each in written)
         codes = [outcome.error.exit_code for outcome in outcomes if outcome.error]
         return FlashResult(outcomes, max(codes, default=0))
 
@@ -235,12 +237,12 @@ class FlashRun:
         """
         if not self.flags.config:
             raise InputError("the flash station needs a roster", "use -c FILE")
-        classroom, nodes, outdated = self._chosen()
-        if not nodes:
+        chosen = self._chosen()
+        if not chosen.nodes:
             return self._nothing_to_write()
-        claims = self._claims(again=self.options.again, outdated=outdated)
-        names = claims.pending([node.hostname for node in nodes])
-        waiting = [node for node in nodes if node.hostname in names]
+        claims, classroom = self._claims(chosen), chosen.classroom
+        names = claims.pending([node.hostname for node in chosen.nodes])
+        waiting = [node for node in chosen.nodes if node.hostname in names]
         prepare_access()
         with self._contents() as contents, open_uevents() as events:
             # Fetch now, so that no card waits for a download later.
@@ -279,6 +281,7 @@ class FlashRun:
             free=lambda device: unmounted(device) if self.options.unmount else device,
             prepare=prepare,
             settle=claims.end,
+            others=claims.others,
             policy=self._policy(),
             reporter=self.prompter,
             owner=claims.owner_name if self.options.outdated else no_owner,
@@ -293,41 +296,23 @@ class FlashRun:
         refuse(device, replace(policy, image_bytes=content.source.size_bytes))
         return content
 
-    def _chosen(self) -> tuple[Classroom, tuple[NodeSettings, ...], _Entries]:
-        """Return the classroom, the nodes to write, and the entries of those to write again."""
-        classroom = self.workspace.classroom(self.flags)
-        nodes = choose_card_nodes(classroom, self.options.names)
-        if not self.options.outdated:
-            return classroom, nodes, {}
-        entries = self._outdated(classroom, nodes)
-        return classroom, tuple(node for node in nodes if node.hostname in entries), entries
+    def _chosen(self) -> ClassChoice:
+        """Return the nodes to write. Raise InputError for --outdated without a roster."""
+        return choose_class(
+            self.workspace.classroom(self.flags),
+            self.options.names,
+            self.flags.config,
+            self.prompter,
+            self.workspace.obtain if self.options.outdated else None,
+        )
 
-    def _outdated(self, classroom: Classroom, nodes: Sequence[NodeSettings]) -> _Entries:
-        """Return the nodes whose cards are not as in the file, with their entries."""
-        if not self.flags.config:
-            raise InputError("--outdated needs a roster", "use -c FILE")
-        chosen = replace(classroom, nodes=tuple(nodes))
-        entries = ledger_of(self.flags.config).entries()
-        states = CardStates(find=self.workspace.obtain).of(chosen, entries)
-        return {name: card.entry for name, card in states.items() if card.state in TO_WRITE}
+    def _claims(self, chosen: ClassChoice, *, named: bool = False) -> CardClaims:
+        again, epoch = self.options.again, self.workspace.epoch
+        return chosen.claims(self.prompter, again=again, named=named, epoch=epoch)
 
     def _nothing_to_write(self) -> FlashResult:
         self.prompter.note("every card is current")
         return FlashResult((), 0)
-
-    def _claims(
-        self,
-        *,
-        again: bool,
-        named: bool = False,
-        outdated: _Entries = MappingProxyType({}),
-    ) -> CardClaims:
-        config, epoch = self.flags.config, self.workspace.epoch
-        ledger = ledger_of(config) if config else None
-        rewritten = {name: entry for name, entry in outdated.items() if entry}
-        return CardClaims(
-            ledger, self.prompter, again=again, named=named, epoch=epoch, outdated=rewritten
-        )
 
     def _policy(self, *files: Path) -> WritePolicy:
         """Return what the user allows, and what must not be overwritten."""

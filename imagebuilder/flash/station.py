@@ -81,29 +81,38 @@ def no_owner(_: Device) -> str:
     return ""
 
 
+def nothing_left(_: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    """Return no nodes: what another program took is not this station's any more."""
+    return (), ()
+
+
 @dataclass(kw_only=True)
 class Station(Generic[JobT, OutcomeT]):
     """One session of the flash station.
 
     `prepare` composes a node for a device and records it in the ledger, `settle` records the
-    result. `free` may unmount a medium that was inserted; without a `policy` all media of `look`
-    may be written. `roster` has every node of the class, in the order of the printed labels,
-    `owners` who gets which. A card whose `owner` is waiting stays that node.
+    result, and returns why a card must not be used, if so. `others` says which nodes that another
+    program took are free or busy. `free` may unmount a medium that was inserted; without a `policy`
+    all media of `look` may be written. `roster` has every node of the class, in the order of the
+    printed labels, `owners` who gets which. A card whose `owner` is waiting stays that node.
     """
 
     nodes: Sequence[str]
     flasher: CardWriter[JobT, OutcomeT]
     look: Callable[[], tuple[Device, ...]]
     prepare: Callable[[str, Device], JobT]
-    settle: Callable[[OutcomeT], None]
+    settle: Callable[[OutcomeT], RpiImageError | None]
     policy: WritePolicy | None
     roster: Sequence[str] = ()
     owners: Mapping[str, str] = field(default_factory=dict)
     free: Callable[[Device], Device] = _as_it_is
     owner: Callable[[Device], str] = no_owner
+    others: Callable[[Sequence[str]], tuple[Sequence[str], Sequence[str]]] = nothing_left
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
+    _aside: tuple[str, ...] = field(init=False, default=())
+    _aside_named: tuple[str, ...] = field(init=False, default=())
     _inserted: dict[tuple[str, int | None], _Inserted] = field(init=False, default_factory=dict)
     _failure: RpiImageError | None = field(init=False, default=None)
     _outcomes: list[OutcomeT] = field(init=False, default_factory=list)
@@ -135,13 +144,25 @@ class Station(Generic[JobT, OutcomeT]):
         while self._serving or self.flasher.busy:
             if self._serving and (events.changed() or self.clock() >= next_look):
                 settled = self._take_new(initial)
+                self._look_aside()
                 next_look = self.clock() + (LOOK_AGAIN_SECONDS if settled else SETTLE_SECONDS)
             if outcome := self.flasher.poll(_TICK_SECONDS):
                 self._settle(outcome)
 
     @property
     def _serving(self) -> bool:
-        return bool(self._waiting) and self._failure is None
+        return bool(self._waiting or self._aside) and self._failure is None
+
+    def _look_aside(self) -> None:
+        """Take back nodes that another program had taken and did not finish."""
+        if not self._aside:
+            return
+        free, busy = self.others(self._aside)
+        self._waiting.extend(free)
+        if busy and not self._waiting and tuple(busy) != self._aside_named:
+            self._aside_named = tuple(busy)
+            self.reporter.note(f"waiting for other stations, which write {', '.join(busy)}")
+        self._aside = tuple(busy)
 
     def _take_new(self, initial: InitialMedia) -> bool:
         """Begin every new medium that has settled; return False if one is still changing."""
@@ -196,14 +217,10 @@ class Station(Generic[JobT, OutcomeT]):
 
     def _begin(self, node: str, inserted: _Inserted, device: Device) -> None:
         try:
-            job = self.prepare(node, device)
-        except NodeTakenError as error:
-            self.reporter.warn(f"skipping {node}: {error.message}")
-            if self._waiting:
-                self._begin(self._waiting.popleft(), inserted, device)
+            node, job = self._prepared(node, device)
+        except NodeTakenError:
             return
         except RefusedError as error:
-            self._waiting.appendleft(node)
             self._leave_alone(inserted, f"{error.message} ({error.hint})")
             return
         except RpiImageError as error:
@@ -213,10 +230,29 @@ class Station(Generic[JobT, OutcomeT]):
         self.reporter.note(f"writing {node} to {describe(device)}")
         self.flasher.start(job)
 
+    def _prepared(self, node: str, device: Device) -> tuple[str, JobT]:
+        """Return a node and its card: this one, or the next that no other program has taken."""
+        while True:
+            try:
+                return node, self.prepare(node, device)
+            except NodeTakenError as error:
+                self.reporter.warn(f"skipping {node}: {error.message}")
+                self._aside = (*self._aside, node)
+                if not self._waiting:
+                    raise
+                node = self._waiting.popleft()
+            except RefusedError:
+                self._waiting.appendleft(node)
+                raise
+
     def _settle(self, outcome: OutcomeT) -> None:
-        self.settle(outcome)
+        refused = self.settle(outcome)
         self._outcomes.append(outcome)
         node, path = outcome.job.node, outcome.job.device.path
+        if refused:
+            self._aside = (*self._aside, node)
+            self.reporter.warn(f"{path}: {refused.message}; {refused.hint}")
+            return
         if outcome.report:
             roster = self.roster or self.nodes
             place = f"label {roster.index(node) + 1} of {len(roster)}"

@@ -105,6 +105,7 @@ def secret_variables(settings: NodeSettings, *, plaintext: bool) -> dict[str, ob
         ],
         "user_password_hash": _reveal(user.password_hash if user else None),
         "consul_encrypt": _reveal(settings.cluster.consul_encrypt),
+        "consul_token": _reveal(settings.consul_token),
         "host_keys": [
             {"kind": key.kind, "private": key.private.reveal(), "public": key.public}
             for key in settings.host_keys

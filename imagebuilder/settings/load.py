@@ -173,6 +173,7 @@ def read_classroom(
         nodes=resolved.nodes,
         shack=resolved.shack,
         secrets=flags.secrets or classroom.secrets or _secrets_beside(path),
+        ledger_consul=(classroom.ledger and classroom.ledger.consul) or "",
     )
     return ClassroomReading(result, problems, resolved.reaches)
 

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import requests  # noqa: TID251 - one of the two modules that use HTTP
+import requests  # noqa: TID251 - one of the three modules that use HTTP
 
 from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.disk.fat.volume import BootVolume

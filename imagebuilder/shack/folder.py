@@ -14,8 +14,14 @@ from imagebuilder.plan.overlays import load_overlay
 from imagebuilder.plan.templates import compile_template
 from imagebuilder.progress import SILENT
 from imagebuilder.resources import shipped_folder
+from imagebuilder.shack.consul_access import access_files, acl_settings
 from imagebuilder.shack.exports import EXPORTS
-from imagebuilder.shack.keystore import client_bundle, shack_certificate, with_identities
+from imagebuilder.shack.keystore import (
+    client_bundle,
+    consul_tokens,
+    shack_certificate,
+    with_identities,
+)
 from imagebuilder.shack.node_progress import PREFIX
 from imagebuilder.shack.services import (
     bootstrap_expect,
@@ -42,6 +48,7 @@ Kind = Literal["classic", "swarm-mode"]
 PUBLISHED = ("hosts", "ssh-config", "known-hosts", "ansible")
 _ONLY_WITH = {"registry": "registry", "mirror": "mirror", "apt": "apt", "time": "ntp", "web": "web"}
 _ONLY_SERVICE_FILES = {"preload": "registry", "nginx.conf": "web"}
+_ACL_FILE = "consul-acl"
 _SWARM_MODE_FILES = ("manager/", "publish-token")
 
 
@@ -127,7 +134,7 @@ def plan_shack(
     if uses_tls(classroom):
         client_bundle(classroom, write=write)
     context = _context(classroom, shack)
-    files = [_file(template, context) for template in templates if _wanted(template.path, shack)]
+    files = [_file(file, context) for file in templates if _wanted(file.path, classroom, shack)]
     if "web" in shack.services:
         files += _published(classroom)
     # docker-compose 1.x and `docker compose` both read the project name from .env.
@@ -188,6 +195,7 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
         "tls": uses_tls(classroom) and shack.kind == "classic",
         "sockets_are_open": has_open_socket(classroom),
         "board_reads": board_reads(classroom, shack),
+        "acl": bool(classroom.ledger_consul),
         "files": tuple((EXPORTS[name].file, EXPORTS[name].reader) for name in PUBLISHED),
     }
 
@@ -241,7 +249,9 @@ def _target(path: str) -> str:
     return path.removesuffix(".j2")
 
 
-def _wanted(path: str, shack: Shack) -> bool:
+def _wanted(path: str, classroom: Classroom, shack: Shack) -> bool:
+    if path.startswith(_ACL_FILE):
+        return bool(classroom.ledger_consul)
     if path.startswith(_SWARM_MODE_FILES):
         return shack.kind == "swarm-mode"
     top = _target(path).partition("/")[0]
@@ -260,11 +270,19 @@ def _published(classroom: Classroom) -> list[ShackFile]:
 
 def _secrets(classroom: Classroom, shack: Shack, *, write: bool) -> list[ShackFile]:
     files = []
+    settings: dict[str, object] = {}
     if key := encryption_key(classroom):
+        settings["encrypt"] = key.reveal()
+    if classroom.ledger_consul:
+        tokens = consul_tokens(classroom, write=write)
+        settings["acl"] = acl_settings(shack, tokens)
+        texts = access_files(classroom, shack, tokens)
+        files += [ShackFile(path, text.encode(), 0o600) for path, text in texts.items()]
+    if settings:
         # The entrypoint of the official image writes this variable to a file, so that the key is
         # not in the process list.
-        settings = json.dumps({"encrypt": key.reveal()})
-        files.append(ShackFile("consul.env", f"CONSUL_LOCAL_CONFIG={settings}\n".encode(), 0o600))
+        line = f"CONSUL_LOCAL_CONFIG={json.dumps(settings)}\n"
+        files.append(ShackFile("consul.env", line.encode(), 0o600))
     if uses_tls(classroom) and shack.kind == "classic":
         tls = shack_certificate(classroom, write=write)
         texts = {"ca": tls.ca, "cert": tls.certificate, "key": tls.key.reveal()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import ipaddress
+import uuid
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -41,10 +42,13 @@ if TYPE_CHECKING:
     from imagebuilder.model import Classroom, NodeSettings
 
 
+LEDGER_TOKEN, NODES_TOKEN = "ledger", "nodes"
+
+
 def with_identities(
     classroom: Classroom, *, write: bool = True, now: datetime | None = None
 ) -> Classroom:
-    """Return the classroom with host keys and Docker certificates set in its nodes, as configured.
+    """Return the classroom with keys, certificates and tokens set in its nodes, as configured.
 
     Keys in the secrets folder are used again, so the result is the same. Those that are missing,
     about to expire or have other names are made again; with `write=False` they stay in memory.
@@ -52,7 +56,11 @@ def with_identities(
     if not classroom.has_keys:
         return classroom
     with _open_keystore(classroom, write=write, now=now) as keystore:
-        nodes = tuple(_with_identity(node, keystore) for node in classroom.nodes)
+        token = keystore.token(NODES_TOKEN) if classroom.ledger_consul else None
+        nodes = tuple(
+            _with_identity(dataclasses.replace(node, consul_token=token), keystore)
+            for node in classroom.nodes
+        )
     return dataclasses.replace(classroom, nodes=nodes)
 
 
@@ -76,6 +84,21 @@ def client_bundle(classroom: Classroom, *, write: bool = True, now: datetime | N
     with _open_keystore(classroom, write=write, now=now) as keystore:
         keystore.certificate("client", CertificateSubject("instructor", CLIENT))
     return classroom.secrets / "client"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ConsulTokens:
+    """The ACL tokens of the shack's consul: for everything, for claims, and for nodes."""
+
+    management: Secret
+    ledger: Secret
+    nodes: Secret
+
+
+def consul_tokens(classroom: Classroom, *, write: bool = True) -> ConsulTokens:
+    """Return the tokens in the secrets folder; make missing ones."""
+    with _open_keystore(classroom, write=write, now=None) as keystore:
+        return ConsulTokens(*map(keystore.token, ("management", LEDGER_TOKEN, NODES_TOKEN)))
 
 
 def _with_identity(node: NodeSettings, keystore: KeyStore) -> NodeSettings:
@@ -156,6 +179,15 @@ class KeyStore:
             self._host_key(hostname, "ed25519", new_ed25519),
             self._host_key(hostname, "ecdsa", new_ecdsa),
         )
+
+    def token(self, name: str) -> Secret:
+        """Return a stored token of consul."""
+        path = f"consul/{name}"
+        kept = self._read(path)
+        if kept is None:
+            kept = str(uuid.uuid4()).encode()
+            self._save(path, kept)
+        return Secret(kept.decode("ascii", "replace").strip())
 
     def _host_key(self, hostname: str, kind: str, make: Callable[[], bytes]) -> HostKey:
         path = f"nodes/{hostname}/ssh_host_{kind}_key"

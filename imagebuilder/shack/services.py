@@ -182,7 +182,7 @@ def _consul(classroom: Classroom, shack: Shack) -> Service:
         host_network=True,
         volumes=("consul-data:/consul/data",),
         command=_consul_command(shack, bootstrap_expect(classroom), data),
-        env_file="consul.env" if key else "",
+        env_file="consul.env" if key or classroom.ledger_consul else "",
     )
 
 

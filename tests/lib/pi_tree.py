@@ -126,6 +126,7 @@ SETTINGS = {
     "CONSUL_BOOTSTRAP_EXPECT": "0",
     "CONSUL_DNS": "0",
     "CONSUL_ENCRYPT": "cg8StVXbQJ0gPvMd9o7yrg==",
+    "CONSUL_TOKEN": "",
     "CONSUL_PORT": "8500",
     "SWARM_IMAGE": "dduportal/arm-swarm:0.2.0",
     "SWARM_VERSION": "0.2.0",

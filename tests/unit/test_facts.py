@@ -27,6 +27,8 @@ HOMES: dict[object, str] = {
 # paths on a card.
 NOT_ON_A_CARD = {
     "images/http_client.py": ("rpi-image/",),
+    "shack/claim_store.py": ("rpi-image/claims/",),
+    "shack/consul_access.py": ("rpi-image/swarm/",),
     "shack/node_progress.py": ("rpi-image/nodes/",),
     "shack/services.py": ("rpi-image/apt-cacher-ng", "rpi-image/chrony:2"),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--eject", is_flag=True, help="Eject the finished card.")
 @click.option("--queue", is_flag=True, help="Make every card that is inserted the next node.")
 @click.option("--again", is_flag=True, help="With --queue: nodes that have a card, too.")
+@click.option("--outdated", is_flag=True, help="With --queue: nodes whose card is not as in FILE.")
 @click.option("--this-machine", is_flag=True, help="Allow the boot partition of this Raspberry Pi.")
 @with_console
 def apply(console: Console, flags: NodeFlags, folder: Path | None, **options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,25 @@ def check(
         checking=True,
         lists=lists,
     )
+    reading = _with_ledger(console, file, reading)
     _show(console, file, reading, names if pin else None)
     return SettingsError.exit_code if reading.classroom is None else 0
+
+
+def _with_ledger(console: Console, file: Path, reading: ClassroomReading) -> ClassroomReading:
+    """Return the reading with an error if the consul of the ledger is open or refuses us."""
+    if reading.classroom is None or not reading.classroom.ledger_consul:
+        return reading
+    from imagebuilder.flash.records.shared import check_ledger
+
+    try:
+        check_ledger(reading.classroom, file, console)
+    except SettingsError as error:
+        lines = file.read_text(encoding="utf-8").splitlines()
+        line = next((n for n, text in enumerate(lines, 1) if text.startswith("ledger:")), None)
+        problem = Problem(error.message, error.hint, file, line)
+        return replace(reading, classroom=None, problems=(*reading.problems, problem))
+    return reading
 
 
 def _show(

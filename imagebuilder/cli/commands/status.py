@@ -20,7 +20,7 @@ from imagebuilder.flash.records.class_status import (
     status_as_json,
     watch_class,
 )
-from imagebuilder.flash.records.ledger import ledger_of
+from imagebuilder.flash.records.shared import class_ledger
 from imagebuilder.shack.cluster import read_card
 from imagebuilder.shack.folder import shack_of
 from imagebuilder.shack.status import summarise
@@ -72,7 +72,7 @@ def status(
     reports = tuple(map(read_card, cards))
     pause = interval if watch else None
     states = CardStates(find=Session(console=console).find, secrets_read=False)
-    looks = watch_class(roster, file, states, reports, timeout, pause)
+    looks = watch_class(roster, file, states, reports, timeout, pause, console)
     codes = [_show(console, seen, watch=watch) for seen in looks]
     return codes[-1] if check else 0
 
@@ -84,7 +84,8 @@ def show_card_diff(
     if node and card:
         raise InputError("--node and --card exclude each other", "use one of them")
     states = CardStates(find=Session(console=console).find, secrets_read=False)
-    found = states.compare(roster_of(console, file, folders), ledger_of(file), node, card)
+    roster = roster_of(console, file, folders)
+    found = states.compare(roster, class_ledger(roster, file, console), node, card)
     if console.as_json:
         console.emit(_diff_report(found))
         return 0

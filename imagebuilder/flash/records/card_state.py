@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Literal
 from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.build.config_hash import ConfigHashes
 from imagebuilder.build.inspect import parse_node_env
-from imagebuilder.build.wanted import WantedSettings, changes_between, wanted_hash
+from imagebuilder.build.wanted import (
+    WantedSettings,
+    changes_between,
+    same_settings,
+    settings_digest,
+    wanted_hash,
+)
 from imagebuilder.errors import ImageError, RpiImageError
 from imagebuilder.flash.records.ledger import FAILED, WRITING, WRITTEN, is_alive, ledger_of
 from imagebuilder.flash.verify import identify, open_medium
@@ -135,7 +141,7 @@ def node_on_card(path: Path) -> Mapping[str, str]:
 
 
 def _needs_hash(entry: LedgerEntry) -> bool:
-    return entry.state == WRITTEN and not entry.recorded
+    return entry.state == WRITTEN and not (entry.recorded or entry.settings_hash)
 
 
 def card_state(
@@ -153,6 +159,12 @@ def card_state(
         changes = changes_between(entry.recorded, wanted, secrets_read=secrets_read)
         state: State = "outdated" if changes else "current"
         return CardState(state=state, wanted=digest, changes=changes, entry=entry)
+    if entry.state == WRITTEN and entry.settings_hash:
+        now = settings_digest(wanted)
+        same = same_settings(entry.settings_hash, now, secrets_read=secrets_read)
+        reason = "" if same else "written by another station"
+        there: State = "outdated" if reason else "current"
+        return CardState(state=there, wanted=digest, reason=reason, entry=entry)
     state, reason = _without_settings(entry, planned)
     return CardState(state=state, wanted=digest, reason=reason, entry=entry)
 

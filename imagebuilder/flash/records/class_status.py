@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imagebuilder.flash.records.card_state import TO_WRITE
-from imagebuilder.flash.records.ledger import ledger_of
+from imagebuilder.flash.records.shared import class_ledger
+from imagebuilder.progress import SILENT
 from imagebuilder.shack.observe import observe
 from imagebuilder.shack.status import summarise
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.flash.records.card_state import CardState, CardStates
     from imagebuilder.model import Classroom
+    from imagebuilder.progress import Reporter
     from imagebuilder.shack.observe import Observation
     from imagebuilder.shack.status import ClusterState, NodeStatus, PiReport, State
 
@@ -107,12 +109,13 @@ def watch_class(
     reports: Sequence[PiReport],
     timeout_seconds: float,
     interval_seconds: float | None,
+    reporter: Reporter = SILENT,
 ) -> Iterator[ClassStatus]:
     """Yield a look at the class of a file; with an interval until all nodes have joined."""
     for seen in observe(
         classroom, reports, timeout_seconds=timeout_seconds, interval_seconds=interval_seconds
     ):
-        cards = states.of(classroom, ledger_of(file).entries())
+        cards = states.of(classroom, class_ledger(classroom, file, reporter).entries())
         answered = seen.state is not None
         nodes = merge_status(classroom, file, cards, seen.rows, answered=answered)
         yield ClassStatus(nodes, seen)

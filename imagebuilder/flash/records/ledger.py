@@ -28,6 +28,10 @@ class NodeTakenError(RefusedError):
     """The node has a card, or another program is writing it; other nodes may be free."""
 
 
+class UnusableCardError(RefusedError):
+    """A written card must not be used: another station has the node, or may have it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerEntry:
     """The card of one node; times are ISO 8601 with zone, `by` is host:pid of the program.
@@ -35,7 +39,8 @@ class LedgerEntry:
     A card is identified by `config_hash` and `built` (epoch seconds, as text), because a card of an
     earlier class may have the same configuration. `settings` is what the card was written from, as
     JSON (`build.wanted`), and empty in ledgers of earlier versions; `serial` is the CID or serial
-    number of the card, or that of its volume.
+    number of the card, or that of its volume. An entry of another station has `settings_hash`
+    instead of `settings`.
     """
 
     node: str
@@ -55,6 +60,7 @@ class LedgerEntry:
     by: str = ""
     serial: str = ""
     settings: str = ""
+    settings_hash: str = ""
 
     def is_on(self, config_hash: str, built: str) -> bool:
         """Return whether a card with this configuration is the card of this entry."""
@@ -81,6 +87,10 @@ class Ledger:
 
     def entries(self) -> tuple[LedgerEntry, ...]:
         """Return all entries. Raise InputError if the file is not a ledger or cannot be read."""
+        return self.stored()
+
+    def stored(self) -> tuple[LedgerEntry, ...]:
+        """Return the entries of the file, as `entries` does."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -110,7 +120,7 @@ class Ledger:
         self, node: str, *, again: bool = False, outdated: LedgerEntry | None = None
     ) -> LedgerEntry | None:
         """Return the entry of a node. Raise NodeTakenError if `claim` would."""
-        return _last(self.entries(), node, again=again, outdated=outdated)
+        return last_of(self.entries(), node, again=again, outdated=outdated)
 
     def claim(
         self, entry: LedgerEntry, *, again: bool = False, outdated: LedgerEntry | None = None
@@ -120,12 +130,15 @@ class Ledger:
         Raise NodeTakenError if it is being written, or has a card that is not the `outdated` one.
         """
         with self._changing() as entries:
-            last = _last(entries, entry.node, again=again, outdated=outdated)
+            last = last_of(entries, entry.node, again=again, outdated=outdated)
             _put(entries, replace(entry, state=WRITING, by=_myself()))
         return last
 
     def settle(self, entry: LedgerEntry, lost: LedgerEntry | None = None, why: str = "") -> None:
-        """Record the result; mark the entry `lost`, whose card was overwritten, as failed."""
+        """Record the result; mark the entry `lost`, whose card was overwritten, as failed.
+
+        Raise UnusableCardError if another station has the node.
+        """
         with self._changing() as entries:
             gone = replace(lost, state=FAILED, error=why) if lost and lost in entries else None
             for changed in filter(None, (gone, entry)):
@@ -160,7 +173,7 @@ class Ledger:
         try:
             with lock:
                 hand_over(Path(lock.lock_file))
-                entries = list(self.entries())
+                entries = list(self.stored())
                 yield entries
                 write_file(self.path, render_ledger(entries).encode())
         except Timeout as error:
@@ -263,9 +276,10 @@ def is_alive(entry: LedgerEntry) -> bool:
     return True
 
 
-def _last(
+def last_of(
     entries: Iterable[LedgerEntry], node: str, *, again: bool, outdated: LedgerEntry | None
 ) -> LedgerEntry | None:
+    """Return the entry of a node. Raise NodeTakenError if it must not be written."""
     last = next((entry for entry in entries if entry.node == node), None)
     rewrites = again or (last is not None and last == outdated)
     if last and (is_alive(last) or (last.state == WRITTEN and not rewrites)):

@@ -110,6 +110,16 @@ def mirror(value: str) -> str:
     return value.removesuffix("/")
 
 
+def consul(value: str) -> str:
+    """Check the address of a consul: http, host and port."""
+    parts = _url_parts(value.removesuffix("/"))
+    if parts.scheme != "http" or parts.path or set(value) & set("?#@"):
+        raise invalid(
+            "a consul has only http, host and port", "for example http://192.168.2.1:8500"
+        )
+    return value.removesuffix("/")
+
+
 def proxy(value: str) -> str:
     """Check a URL; an empty value means no proxy."""
     return url(value) if value else value

@@ -282,6 +282,12 @@ class NodeDocument(SettingsDocument):
     owner: f.Text | None = None
 
 
+class LedgerDocument(Document):
+    """Where several computers that write cards of one class keep their claims."""
+
+    consul: f.ConsulAddress | None = Field(None, description="of the shack, with ACLs")
+
+
 class ClassroomDocument(SettingsDocument):
     """A classroom file; keys that begin with `x-` are ignored, for anchors."""
 
@@ -292,6 +298,7 @@ class ClassroomDocument(SettingsDocument):
     catalog: f.ListPlace | None = Field(None, description="a published list of images")
     board: f.BoardWord | None = None
     secrets: f.HostPath | None = None
+    ledger: LedgerDocument | None = None
     allow: tuple[f.WarningWord, ...] | None = Field(None, description="warnings to acknowledge")
     nodes: tuple[NodeDocument, ...] = ()
     nodes_from: f.HostPath | None = Field(None, description="a CSV file of nodes")

@@ -18,6 +18,7 @@ from imagebuilder.errors import WARNINGS
 from imagebuilder.model import HOSTNAME, LARGEST_IMAGE_BYTES, RESERVED_VARIABLES, SSID_BYTES
 from imagebuilder.plan.vendor.boards import WORDS
 from imagebuilder.settings.schema.addresses import (
+    consul,
     host_port,
     ip_address,
     ip_interface,
@@ -290,6 +291,7 @@ Mirror = Annotated[str, AfterValidator(mirror)]
 BoardWord = Annotated[str, AfterValidator(board_word), SchemaKeywords({"enum": [*WORDS]})]
 WarningWord = Annotated[str, AfterValidator(warning_word), SchemaKeywords({"enum": [*WARNINGS]})]
 StorageDriver = Annotated[str, AfterValidator(storage_driver)]
+ConsulAddress = Annotated[str, AfterValidator(consul)]
 Proxy = Annotated[str, AfterValidator(proxy)]
 PasswordHash = Annotated[str, AfterValidator(password_hash)]
 Labels = Annotated[dict[str, Word], AfterValidator(_one_by_one)]

@@ -105,7 +105,7 @@ without_secrets() {
     while IFS= read -r line; do
         case $line in
             '# Settings of this node'*) fit "RPI_IMAGE_SCRUBBED='1'" "$line" ;;
-            USER_PASSWORD_HASH=?* | CONSUL_ENCRYPT=?*) fit "${line%%=*}=''" "$line" ;;
+            USER_PASSWORD_HASH=?* | CONSUL_ENCRYPT=?* | CONSUL_TOKEN=?*) fit "${line%%=*}=''" "$line" ;;
             *) printf '%s\n' "$line" ;;
         esac
     done

@@ -1,5 +1,5 @@
 # HTTP requests with what the image has: curl, wget or nc.
-# Reads: no setting.
+# Reads: CONSUL_TOKEN.
 # Writes: nothing.
 
 http_get() {
@@ -26,15 +26,28 @@ http_delete() {
     fi >/dev/null 2>&1
 }
 
+# token_as FORMAT: print the token of consul, if there is one. No client gets it as an
+# argument, which everyone on the Pi can read; wget takes it from a file only.
+token_as() {
+    # shellcheck disable=SC2059 # the format is ours
+    [ -z "$CONSUL_TOKEN" ] || printf "$1" "$CONSUL_TOKEN"
+}
+
 # http_put HOST:PORT PATH TEXT: TEXT is ASCII and short
 http_put() {
     if has curl; then
-        curl -f -s -m 3 --noproxy '*' -X PUT --data-binary "$3" "http://$1$2"
+        token_as 'header = "X-Consul-Token: %s"\n' |
+            curl -K - -f -s -m 3 --noproxy '*' -X PUT --data-binary "$3" "http://$1$2"
     elif wget --help 2>&1 | grep -q -e --method; then
-        limit 3 wget -q -t 1 -O - --method=PUT --body-data="$3" "http://$1$2"
+        (umask 077 && token_as 'header = X-Consul-Token: %s\n' >"$state/wgetrc")
+        limit 3 env WGETRC="$state/wgetrc" \
+            wget -q -t 1 -O - --method=PUT --body-data="$3" "http://$1$2"
     elif has nc; then
-        printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nContent-Length: %s\r\n\r\n%s' "$2" "$1" "${#3}" "$3" |
-            nc -w 3 "${1%:*}" "${1##*:}" | grep -q ' 200 '
+        {
+            printf 'PUT %s HTTP/1.0\r\nHost: %s\r\nContent-Length: %s\r\n' "$2" "$1" "${#3}"
+            token_as 'X-Consul-Token: %s\r\n'
+            printf '\r\n%s' "$3"
+        } | nc -w 3 "${1%:*}" "${1##*:}" | grep -q ' 200 '
     else
         return 1
     fi >/dev/null 2>&1

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from imagebuilder.resources import shipped_folder
+from tests.lib.acl_consul import AclConsul, acl_consul
 from tests.lib.node_tree import CURL, once, set_env
 from tests.lib.pi_tree import HASH, SHELLS, Pi
 from tests.lib.real_consul import consul_program, free_ports, running, wait_for
@@ -21,6 +22,8 @@ from tests.lib.tools import need
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from imagebuilder.model import OverlayFile
 
 PARTS = ("lib/run.sh", "node/files.sh", "node/http.sh")
 CLIENTS = {
@@ -44,6 +47,14 @@ def consul(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     with running(*words, log=folder / "log"):
         wait_for(f"http://127.0.0.1:{http}/v1/status/leader", ":")
         yield http
+
+
+@pytest.fixture(scope="module")
+def acl(
+    tmp_path_factory: pytest.TempPathFactory, templates: tuple[OverlayFile, ...]
+) -> Iterator[AclConsul]:
+    with acl_consul(tmp_path_factory.mktemp("acl"), templates) as made:
+        yield made
 
 
 def told(port: int, node: str = "pi-03") -> Any:
@@ -127,6 +138,30 @@ def test_every_client_can_put(
     assert told(consul, "pi-09") == json.loads(text)
 
 
+@pytest.mark.parametrize("shell", [("dash",), ("busybox", "sh")])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_every_client_can_put_with_the_token_of_the_class(
+    client: str, shell: tuple[str, ...], tmp_path: Path, acl: AclConsul
+) -> None:
+    """Without it consul refuses; it may write there only."""
+    for number, token in enumerate(("", "wrong", acl.token("nodes"))):
+        (tmp_path / str(number)).mkdir()
+        text = json.dumps({"stage": f"{client} {number}"})
+        code = put(tmp_path / str(number), client, shell, acl.port, text, token)
+        assert (code == 0) == (token == acl.token("nodes")), token
+    assert told(acl.port, "pi-09")["stage"] == f"{client} 2"
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_no_client_shows_the_token_in_its_arguments(client: str, tmp_path: Path) -> None:
+    """Record how the client is called; everyone on the Pi can read that."""
+    token = "0b6f1d4e-1111-4111-8111-111111111111"
+    put(tmp_path, client, ("dash",), free_ports(1)[0], "{}", token, record=True)
+    calls = (tmp_path / "calls").read_text()
+    assert "127.0.0.1" in calls
+    assert token not in calls
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_every_client_says_when_nobody_answers(client: str, tmp_path: Path) -> None:
     start = time.monotonic()
@@ -134,20 +169,38 @@ def test_every_client_says_when_nobody_answers(client: str, tmp_path: Path) -> N
     assert time.monotonic() - start < 10
 
 
-def put(folder: Path, client: str, shell: tuple[str, ...], port: int, text: str) -> int:
-    """Call `http_put` with a PATH that has this client only."""
+def put(
+    folder: Path,
+    client: str,
+    shell: tuple[str, ...],
+    port: int,
+    text: str,
+    token: str = "",
+    *,
+    record: bool = False,
+) -> int:
+    """Call `http_put` with a PATH that has this client only; `record` how it is called."""
     links = folder / "bin"
     links.mkdir()
-    found = need("curl", "wget", "busybox", "grep", "sleep", "dash")
-    programs = dict(zip(("curl", "wget", "busybox", "grep", "sleep", "dash"), found, strict=True))
-    for name in (*CLIENTS[client], "grep", "sleep"):
+    found = need("curl", "wget", "busybox", "grep", "sleep", "env", "dash")
+    programs = dict(
+        zip(("curl", "wget", "busybox", "grep", "sleep", "env", "dash"), found, strict=True)
+    )
+    for name in (*CLIENTS[client], "grep", "sleep", "env"):
         program, _, applet = name.rpartition(":")
+        if record and name in CLIENTS[client]:
+            words = f'exec {programs[program or applet]} {applet if program else ""} "$@"'
+            log = f'echo "$@" >>{folder}/calls'
+            (links / applet).write_text(f"#!{programs['dash']}\n{log}\n{words}\n")
+            (links / applet).chmod(0o755)
+            continue
         (links / applet).symlink_to(programs[program or applet])
     parts = [(shipped_folder("overlays") / "scripts" / part).read_text() for part in PARTS]
     call = f'http_put "127.0.0.1:{port}" /v1/kv/rpi-image/nodes/pi-09 "$TEXT"\n'
     (folder / "script").write_text("\n".join([*parts, call]))
+    given = {"TEXT": text, "CONSUL_TOKEN": token, "state": str(folder)}
     done = subprocess.run(
         [programs[shell[0]], *shell[1:], str(folder / "script")],
-        env={"PATH": str(links), "TEXT": text}, timeout=30, check=False,
+        env={"PATH": str(links), **given}, timeout=30, check=False,
     )  # fmt: skip
     return done.returncode
