@@ -22,6 +22,7 @@ from tests.boot import roots
 from tests.boot.pi import Pi
 from tests.device.shacklab import CONSUL_IMAGE, START, SWARM_IMAGE
 from tests.device.swarmlab import SWARM
+from tests.lib.debian import mirror
 from tests.lib.real_consul import SUITE
 from tests.lib.tools import run
 
@@ -164,7 +165,7 @@ def _make_consul(part: Path) -> None:
     shutil.rmtree(work, ignore_errors=True)
     for name in ("lists/partial", "cache/archives/partial"):
         (work / name).mkdir(parents=True)
-    (work / "sources.list").write_text(f"deb {roots.mirror()} {SUITE} main\n")
+    (work / "sources.list").write_text(f"deb {mirror()} {SUITE} main\n")
     places = {
         "Dir::Etc::sourcelist": work / "sources.list",
         "Dir::Etc::sourceparts": os.devnull,
