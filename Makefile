@@ -27,6 +27,9 @@ venv: $(VENV)/.stamp ## make the environment
 demo: $(VENV)/.stamp ## build pi-03 from the embedded sample and show what was set
 	$(BIN)/python tests/demo.py
 
+tour: $(VENV)/.stamp ## boot pi-03 in QEMU, on a tiny image of Debian's kernel and busybox (two minutes)
+	$(BIN)/python -m tests.tour
+
 lock: ## renew the lock: the newest of everything that pyproject.toml allows
 	$(PYTHON) -m venv build/lock
 	build/lock/bin/pip install -qq uv
@@ -145,4 +148,4 @@ dist-install: dist ## install the wheel by pip, pipx and uv with the oldest and 
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden docs pictures snapshot fonts sample wheel dist dist-install clean
+.PHONY: help venv demo tour lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden docs pictures snapshot fonts sample wheel dist dist-install clean

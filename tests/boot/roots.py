@@ -10,13 +10,14 @@ import hashlib
 import os
 import re
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from tests.lib import initramfs
+from tests.lib.debian import mirror
 from tests.lib.tools import need, need_root, run
 
 if TYPE_CHECKING:
@@ -64,20 +65,6 @@ KINDS = {
 KERNEL_PARTS = ("crypto", "fs", "lib", "net", "block", "mm", "kernel", "arch")
 KERNEL_DRIVERS = ("block", "char", "mmc", "net", "usb", "virtio", "clk", "dma", "gpio", "phy")
 NET_DRIVERS = ("virtio_net.ko", "veth.ko", "usb", "net_failover.ko", "mii.ko", "tun.ko", "vxlan")
-INITRAMFS_MODULES = (
-    "sdhci-pci",
-    "sdhci-iproc",
-    "bcm2835",
-    "crc32c_generic",
-    "ext4",
-    "vfat",
-    "nls_cp437",
-    "nls_ascii",
-    "nls_utf8",
-    "virtio_pci",
-    "virtio_net",
-    "virtio_console",
-)
 
 
 @dataclass(frozen=True)
@@ -162,19 +149,6 @@ def _kind_key(kind: str) -> str:
         *NET_DRIVERS,
         *KINDS[kind].radios,
     )
-
-
-def mirror() -> str:
-    """Return the Debian mirror that this machine already uses."""
-    listed = run(
-        "apt-get", "indextargets", "--format", "$(SITE) $(COMPONENT) $(ORIGIN) $(LABEL)",
-        "Created-By: Packages",
-    )  # fmt: skip
-    for line in listed.splitlines():
-        site, component, *origin = line.split()
-        if component == "main" and origin == ["Debian", "Debian"]:
-            return site
-    raise AssertionError(f"no Debian mirror among: {listed}")
 
 
 def enable(system: System) -> None:
@@ -317,7 +291,7 @@ def kernel(system: System = ARMHF) -> Kernel:
     package = _kernel_package(system)
     (image,) = (package / "boot").glob("vmlinuz-*")
     (trees,) = (package / "usr/lib").glob("linux-image-*")
-    key = digest_of([RECIPE / "initramfs-init", GROW], image.name, *INITRAMFS_MODULES)
+    key = digest_of([initramfs.INIT, GROW], image.name, *initramfs.MODULES)
     name = f"initramfs{system.suffix}"
     return Kernel(image, once(name, key, lambda part: _make_initramfs(system, part)), trees)
 
@@ -327,40 +301,11 @@ def _make_initramfs(system: System, part: Path) -> None:
     base, package = base_folder(system), _kernel_package(system)
     tree = part.with_suffix(".tree")
     _remove(tree)
-    for name in ("bin", "dev", "mnt", "proc", "root", "sys"):
-        (tree / name).mkdir(parents=True)
-    shutil.copy(base / "bin/busybox", tree / "bin/busybox")
-    for applet in run("chroot", str(base), "/bin/busybox", "--list").split():
-        if applet != "busybox":
-            (tree / "bin" / applet).symlink_to("busybox")
-    shutil.copy(RECIPE / "initramfs-init", tree / "init")
+    applets = run("chroot", str(base), "/bin/busybox", "--list").split()
+    initramfs.lay_tree(tree, base / "bin/busybox", applets, package)
     shutil.copy(GROW, tree / "bin/grow-partition")
-    _lay_early_modules(package, tree)
-    with part.open("wb") as out:
-        names = subprocess.run(["find", "."], cwd=tree, stdout=subprocess.PIPE, check=True).stdout
-        packed = subprocess.run(
-            ["cpio", "-o", "-H", "newc", "--quiet", "-R", "0:0"],
-            cwd=tree, input=names, stdout=subprocess.PIPE, check=True,
-        ).stdout  # fmt: skip
-        subprocess.run(["gzip", "-n"], input=packed, stdout=out, check=True)
+    initramfs.pack(tree, part)
     shutil.rmtree(tree)
-
-
-def _lay_early_modules(package: Path, tree: Path) -> None:
-    (modules,) = (package / "lib/modules").iterdir()
-    run("depmod", "-b", str(package), modules.name)
-    for name in INITRAMFS_MODULES:
-        shown = run("modprobe", "-d", str(package), "-S", modules.name, "--show-depends", name)
-        for line in shown.splitlines():
-            if not line.startswith("insmod "):
-                continue
-            source = Path(line.split()[1])
-            target = tree / source.relative_to(package)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, target)
-    for table in modules.glob("modules.[bo]*"):
-        shutil.copy(table, tree / "lib/modules" / modules.name)
-    run("depmod", "-b", str(tree), modules.name)
 
 
 def make_all(kinds: Sequence[str] = tuple(KINDS)) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.boot.roots import FAST, mirror
+from tests.boot.roots import FAST
+from tests.lib.debian import mirror
 from tests.lib.programs import needed, started
 from tests.lib.tools import need, need_root, run
 

@@ -3,12 +3,12 @@
 # Writes: /etc/default/keyboard.
 
 keyboard() {
-    if [ ! -f "$root/etc/default/keyboard" ]; then
-        put /etc/default/keyboard 644 'XKBMODEL="pc105"
-XKBLAYOUT=""
-XKBVARIANT=""
-XKBOPTIONS=""
-BACKSPACE="guess"'
+    if [ ! -f "$root/etc/default/keyboard" ] || is_owned file /etc/default/keyboard; then
+        put /etc/default/keyboard 644 "XKBMODEL=\"pc105\"
+XKBLAYOUT=\"$KEYBOARD\"
+XKBVARIANT=\"\"
+XKBOPTIONS=\"\"
+BACKSPACE=\"guess\""
     fi
     set_setting /etc/default/keyboard XKBLAYOUT "XKBLAYOUT=\"$KEYBOARD\""
 }

@@ -210,6 +210,13 @@ LATE = {
 }
 
 
+VENDOR_FILES = (
+    "etc/default/docker", "etc/default/keyboard", "etc/default/locale", "etc/default/crda",
+    "etc/hostname", "etc/hosts", "etc/locale.gen", "etc/ntp.conf",
+    "etc/timezone", "etc/localtime", "etc/wpa_supplicant/wpa_supplicant.conf",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("shell", SHELLS)
 def test_what_the_vendor_writes_late_is_corrected_once_a_boot(shell: str, tmp_path: Path) -> None:
     """As Hypriot's first boot of April 2015 does, which also removes locale.gen."""
@@ -245,6 +252,18 @@ def test_a_look_at_what_has_not_changed_writes_nothing(tmp_path: Path) -> None:
     assert pi.run("install", "again").stdout == ""
     assert pi.snapshot() == before
     assert "sync " not in pi.calls()[calls:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_look_keeps_the_files_that_the_image_did_not_have(kind: str, tmp_path: Path) -> None:
+    pi = full(tmp_path, kind)
+    for name in VENDOR_FILES:
+        pi.path(name).unlink(missing_ok=True)
+    install(pi)
+    before = left(pi)
+    assert "etc/default/keyboard" in before
+    assert pi.run("install", "again").stdout == ""
+    assert left(pi) == before
 
 
 def test_a_password_that_was_changed_since_is_left_alone(tmp_path: Path) -> None:
