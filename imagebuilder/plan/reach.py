@@ -11,6 +11,7 @@ from imagebuilder.plan.vendor.docker import (
     DOCKER_OF_SUITE,
     DOCKER_PACKAGE,
     MOVED_SUITES,
+    agent_faults,
     cluster_faults,
     short,
     suite_by_name,
@@ -276,12 +277,15 @@ def _docker_findings(settings: NodeSettings, vendor: VendorState) -> Iterator[Fi
         docker = docker_version_of(settings, vendor)
         for fault in cluster_faults(kind, docker, images, swarm=bool(cluster.swarm_image)):
             yield Finding("no-cluster", fault, _CLUSTER_HINTS[kind], severe=True)
+        for fault in agent_faults(cluster.consul_version, settings.shack.consul_image):
+            yield Finding("no-cluster", fault, _SERVER_HINT, severe=True)
 
 
 _CLUSTER_HINTS = {
     "classic": "set `shack: {kind: swarm-mode}`, or use an image with an older Docker",
     "swarm-mode": "set `shack: {kind: classic}`, or use an image with a newer Docker",
 }
+_SERVER_HINT = "set `shack: {images: {consul: …}}` to the same version"
 
 
 def _archive_findings(settings: NodeSettings, vendor: VendorState) -> Iterator[Finding]:

@@ -179,7 +179,7 @@ def _container_faults(node: UnresolvedNode, settings: NodeSettings) -> Iterator[
         return
     agents = {"consul": cluster.consul_image, "swarm": cluster.swarm_image}
     if shack.kind == "swarm-mode":
-        agents = {}
+        agents.pop("swarm")
     images: list[tuple[str, Loc]] = [
         (image, ("cluster", key, "image")) for key, image in agents.items()
     ]

@@ -126,7 +126,7 @@ def _unfit(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
 
 def _shacks(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     for sources, node in nodes:
-        if node.shack and node.shack.hostname == node.hostname and _runs_consul(node):
+        if node.shack and node.shack.hostname == node.hostname and node.cluster.enabled:
             message = f"`{node.hostname}` is the name of the shack, too: names in consul are unique"
             yield Diagnostic((*sources.loc, "hostname"), message, "rename one of them")
     for shack, sources in {node.shack: sources for sources, node in reversed(nodes)}.items():
@@ -146,7 +146,7 @@ def _shack_address(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
         yield warning("loopback-shack", where, message, "use an address that the nodes can reach")
 
 
-def _runs_consul(node: NodeSettings) -> bool:
+def _is_classic(node: NodeSettings) -> bool:
     return bool(node.shack and node.shack.kind == "classic" and node.cluster.enabled)
 
 
@@ -171,7 +171,7 @@ def _ports(shack: Shack, where: Loc) -> Iterator[Diagnostic]:
 
 def _swarm(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     for sources, node in nodes:
-        if _runs_consul(node) and node.cluster.swarm_image and not node.docker.tcp:
+        if _is_classic(node) and node.cluster.swarm_image and not node.docker.tcp:
             message = "the Docker API is closed: the swarm manager cannot reach the nodes"
             hint = "set `docker: {tls: true}` to open it for the class only"
             yield warning("closed-docker", sources.at(("docker", "tcp")), message, hint)
@@ -196,7 +196,7 @@ def _certificates(nodes: Sequence[SourcedNode]) -> Iterator[Diagnostic]:
     bare = [
         (sources, node)
         for sources, node in nodes
-        if _runs_consul(node) and node.docker.tls and not node.network.addresses
+        if _is_classic(node) and node.docker.tls and not node.network.addresses
     ]
     if bare:
         sources, node = bare[0]

@@ -10,7 +10,13 @@ from imagebuilder.model import ImageSource, NodeSettings, Shack
 from imagebuilder.plan.reach import docker_version_of
 from imagebuilder.plan.vendor.docker import NO_OLD_API, SWARM_MODE, fitting_kind, short
 from imagebuilder.settings.fits import check_fit, check_reach, profile_for
-from imagebuilder.settings.merge import NodeSources, SettingsSource, merge_documents, settings_part
+from imagebuilder.settings.merge import (
+    NodeSources,
+    SettingsSource,
+    find_setting,
+    merge_documents,
+    settings_part,
+)
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc
 from imagebuilder.settings.schema.documents import (
     ClassroomDocument,
@@ -97,7 +103,7 @@ def resolve_classroom(
     resolver = _Resolver(_source(classroom), _source(flags, FLAGS), references, allow)
     made = [resolver.node(each) for each in selected]
     if resolver.fitting_kind() == "swarm-mode":
-        resolver = replace(resolver, kind="swarm-mode", diagnostics=[], reaches=[], dockers={})
+        resolver = replace(resolver, kind="swarm-mode", diagnostics=[], reaches=[])
         made = [resolver.node(each) for each in selected]
     if not made:
         resolver.diagnostics.append(
@@ -150,6 +156,7 @@ class _Resolver:
     allow: tuple[str, ...] = ()
     kind: Literal["classic", "swarm-mode"] = "classic"
     dockers: dict[str, str] = field(default_factory=dict)
+    swarmless: dict[str, str] = field(default_factory=dict)
     diagnostics: list[Diagnostic] = field(default_factory=list)
     reaches: list[Reach] = field(default_factory=list)
     bases: dict[str, tuple[ProfileDocument, SettingsDocument]] = field(default_factory=dict)
@@ -186,6 +193,8 @@ class _Resolver:
         if open_kind and settings.cluster.enabled:
             vendor = self.references.vendor(settings)
             self.dockers[settings.hostname] = docker_version_of(settings, vendor)
+            if not settings.cluster.swarm_image and not _without_swarm(node):
+                self.swarmless[settings.hostname] = settings.arch
         settings = replace(settings, login=reach.user or "")
         return settings, NodeSources(selected.loc, node.sources)
 
@@ -202,10 +211,10 @@ class _Resolver:
         It follows from the settings alone, so that cards and shack agree on every machine. Report
         nodes that cannot be in one cluster.
         """
-        kind = fitting_kind(tuple(self.dockers.values()))
+        kind = fitting_kind(tuple(self.dockers.values()), classic=not self.swarmless)
         if not kind:
             self.diagnostics[:] = [each for each in self.diagnostics if each.word != "no-cluster"]
-            self.diagnostics.append(_mixed(self.dockers))
+            self.diagnostics.append(_mixed(self.dockers, self.swarmless))
         return kind
 
     def _base(self, profile: str) -> tuple[ProfileDocument, SettingsDocument]:
@@ -241,12 +250,21 @@ class _Resolver:
         return profile_for(board, self.references.profiles, source)
 
 
-def _mixed(dockers: Mapping[str, str]) -> Diagnostic:
+def _without_swarm(node: UnresolvedNode) -> bool:
+    """Return whether the class or the node, not only its profile, joins consul alone."""
+    return find_setting(node.sources, ("cluster", "swarm", "enabled")) is not None
+
+
+def _mixed(dockers: Mapping[str, str], swarmless: Mapping[str, str]) -> Diagnostic:
     old = next(name for name, docker in dockers.items() if SWARM_MODE.reached(docker) is False)
-    new = next(name for name, docker in dockers.items() if NO_OLD_API.reached(docker))
+    new = next((name for name, docker in dockers.items() if NO_OLD_API.reached(docker)), "")
+    fact = f"whose Docker {short(dockers.get(new, ''))} has no classic Swarm"
+    if not new:
+        new, arch = next(iter(swarmless.items()))
+        fact = f"as there is no classic Swarm for {arch}"
     message = (
         f"no cluster fits both `{old}`, whose Docker {short(dockers[old])} has no swarm mode, and "
-        f"`{new}`, whose Docker {short(dockers[new])} has no classic Swarm"
+        f"`{new}`, {fact}"
     )
     hint = "use images with similar versions, or a classroom file and a shack for each"
     return Diagnostic(("shack",), message, hint)
@@ -265,7 +283,7 @@ def _settings(
     shack = shack_of(merged)
     image = _image(node)
     network, wifi = network_of(node), wifi_of(node)
-    cluster, user = cluster_of(node, shack), user_of(node)
+    cluster, user = cluster_of(node, shack, profile.arch), user_of(node)
     docker = docker_of(node, shack, cluster)
     keys, overlays = ssh_keys_of(node), overlays_of(node)
     generation = generation_of(node, image, overlays)

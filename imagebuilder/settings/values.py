@@ -36,6 +36,7 @@ from imagebuilder.plan.vendor.ability import (
     password_fault,
     wifi_fault,
 )
+from imagebuilder.plan.vendor.docker import consul_today
 from imagebuilder.settings.merge import SettingsSource, find_setting, given
 from imagebuilder.settings.schema.diagnostics import Diagnostic, Loc, warning
 from imagebuilder.settings.schema.documents import SERVICES, NodeDocument
@@ -153,8 +154,11 @@ def ntp_server_of(merged: SettingsDocument, shack: Shack | None) -> str:
     return shack.address
 
 
-def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
-    """Return the cluster agents; by default they are enabled if there is a shack."""
+def cluster_of(node: UnresolvedNode, shack: Shack | None, arch: str) -> Cluster:
+    """Return the cluster agents; by default they are enabled if there is a shack.
+
+    In swarm mode the agent of Swarm is Docker itself, and consul is today's.
+    """
     document = node.merged.cluster
     values = given(document, "enabled", "images")
     values.setdefault("enabled", shack is not None)
@@ -165,12 +169,18 @@ def cluster_of(node: UnresolvedNode, shack: Shack | None) -> Cluster:
     loc = ("cluster", "tarballs")
     kept = (node.attempt(loc, functools.partial(node.references.file, path)) for path in files)
     values["tarballs"] = tuple(str(path) for path in kept if path)
-    return Cluster(**values, **_consul(node, shack), **_swarm(node))
+    agents = _consul(node, shack, arch) | _swarm(node)
+    if shack and shack.kind == "swarm-mode":
+        agents["swarm_image"] = ""
+    return Cluster(**values, **agents)
 
 
-def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
+def _consul(node: UnresolvedNode, shack: Shack | None, arch: str) -> dict[str, Any]:
     document = node.merged.cluster.consul if node.merged.cluster else None
     values = given(document, "image", "version", "server", "bootstrap_expect", "dns")
+    today = consul_today(values.get("image", ""), arch)
+    if today and shack and shack.kind == "swarm-mode" and not _names_consul(node):
+        values |= {"image": today, "version": today.rpartition(":")[2]}
     _version_of_tag(values)
     if document and document.encrypt:
         loc = ("cluster", "consul", "encrypt")
@@ -180,6 +190,11 @@ def _consul(node: UnresolvedNode, shack: Shack | None) -> dict[str, Any]:
         if found and (fault := consul_key_fault(found, consuls)):
             node.invalid(loc, fault, "make one with `head -c16 /dev/urandom | base64`")
     return {f"consul_{name}": value for name, value in values.items()}
+
+
+def _names_consul(node: UnresolvedNode) -> bool:
+    """Return whether the class or the node, not only its profile, names the image of consul."""
+    return find_setting(node.sources, ("cluster", "consul", "image")) is not None
 
 
 def consul_key_fault(key: Secret, consuls: Iterable[str]) -> str:

@@ -142,9 +142,8 @@ def class_images(classroom: Classroom, shack: Shack) -> tuple[str, ...]:
 
 def _images_of(node: NodeSettings, shack: Shack) -> tuple[str, ...]:
     cluster = node.cluster
-    if shack.kind == "swarm-mode":
-        return cluster.images
-    return (cluster.consul_image, cluster.swarm_image, *cluster.images)
+    swarm = () if shack.kind == "swarm-mode" else (cluster.swarm_image,)
+    return (cluster.consul_image, *swarm, *cluster.images)
 
 
 def class_platform(classroom: Classroom) -> str:

@@ -131,7 +131,7 @@ def compare(
         member.name.lower(): member for member in _class_members(classroom, cluster_state.members)
     }
     if swarm_mode:
-        # Nodes do not run consul in swarm mode: their entries are from an earlier configuration.
+        # The swarm knows whether a node has joined; consul keeps entries of earlier configurations.
         members = {name: member for name, member in members.items() if name not in known}
     engines = _engines_by_name(classroom, cluster_state, members)
     rows = [

@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from imagebuilder.model import image_version
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -23,6 +25,13 @@ DOCKER_OF_SUITE = {
     "bullseye": "20.10.5",
     "bookworm": "20.10.24",
     "trixie": "26.1.5",
+}
+# Today's consul for swarm mode, by arch. Docker's official image has one for ARMv6 (platforms in
+# docker-library/repo-info); that of HashiCorp has arm and arm64.
+CONSUL_OF_ARCH = {
+    "armv6": "consul:1.15.4",
+    "armv7": "hashicorp/consul:1.15.4",
+    "arm64": "hashicorp/consul:1.15.4",
 }
 # Suites whose packages are only on archive.debian.org and legacy.raspbian.org any more.
 MOVED_SUITES = ("wheezy", "jessie", "stretch", "buster")
@@ -99,21 +108,36 @@ def cluster_faults(kind: str, docker: str, images: Sequence[str], *, swarm: bool
     `images` are the container images of the agents, `swarm` whether classic Swarm is one of them.
     """
     name = f"Docker {short(docker)}"
-    if kind == "swarm-mode":
-        if SWARM_MODE.reached(docker) is False:
-            yield f"{name} has no swarm mode, which needs 1.12"
-        return
+    if kind == "swarm-mode" and SWARM_MODE.reached(docker) is False:
+        yield f"{name} has no swarm mode, which needs 1.12"
     if NO_SCHEMA_1.reached(docker):
-        for image in images:
-            if _SCHEMA_1.search(image):
-                yield f"{name} {NO_SCHEMA_1.what}: {image}"
-    if swarm and NO_OLD_API.reached(docker):
+        yield from (f"{name} {NO_SCHEMA_1.what}: {i}" for i in images if _SCHEMA_1.search(i))
+    if kind == "classic" and swarm and NO_OLD_API.reached(docker):
         yield f"{name} {NO_OLD_API.what}"
 
 
-def fitting_kind(dockers: Sequence[str]) -> str:
-    """Return the kind of cluster for all of these; empty if there is none."""
-    if not any(NO_OLD_API.reached(docker) for docker in dockers):
+def consul_today(image: str, arch: str) -> str:
+    """Return today's consul in place of an image of schema 1 or none; empty if it stays."""
+    return CONSUL_OF_ARCH.get(arch, "") if not image or _SCHEMA_1.search(image) else ""
+
+
+def agent_faults(version: str, server_image: str) -> Iterator[str]:
+    """Yield why a consul agent does not work with a server: servers are updated first.
+
+    The source is "Upgrading Consul" in its documentation.
+    """
+    if not re.match(r"\d+\.\d+", version):
+        return
+    if image_version(f":{version}")[:2] > image_version(server_image)[:2]:
+        yield f"consul {version} on the nodes is newer than that of the shack: {server_image}"
+
+
+def fitting_kind(dockers: Sequence[str], *, classic: bool = True) -> str:
+    """Return the kind of cluster for all of these; empty if there is none.
+
+    `classic` says whether there is an agent of classic Swarm for all of them.
+    """
+    if classic and not any(NO_OLD_API.reached(docker) for docker in dockers):
         return "classic"
     return "" if any(SWARM_MODE.reached(docker) is False for docker in dockers) else "swarm-mode"
 

@@ -1,6 +1,6 @@
 # The consul agent, in a container.
-# Reads: CONSUL_BOOTSTRAP_EXPECT, CONSUL_DNS, CONSUL_ENCRYPT, CONSUL_IMAGE, CONSUL_SERVER, NODE_HOSTNAME,
-# SHACK_ADDRESS.
+# Reads: CONSUL_BOOTSTRAP_EXPECT, CONSUL_DNS, CONSUL_ENCRYPT, CONSUL_IMAGE, CONSUL_SERVER, DOCKER_PORT,
+# DOCKER_TCP, NODE_HOSTNAME, SHACK_ADDRESS, SHACK_KIND.
 # Writes: /var/lib/rpi-image/consul.
 
 consul() {
@@ -37,7 +37,33 @@ consul_config() {
     config=
     [ "$CONSUL_DNS" = 1 ] || config='"ports": {"dns": -1}'
     [ -z "$CONSUL_ENCRYPT" ] || config="$config${config:+, }\"encrypt\": $(json "$CONSUL_ENCRYPT")"
+    [ "$SHACK_KIND" != swarm-mode ] || config="$config${config:+, }$(consul_id)$(consul_services)"
     [ -z "$config" ] || put "$state/consul/node.json" "{$config}"
+}
+
+# consul_id: print the same ID at each boot; with another one the servers refuse the name until the
+# old one counts as failed. Not the machine-id itself, which must not be shown (machine-id(5)).
+consul_id() {
+    id_words=$(content "$root/etc/machine-id")
+    case $id_words in
+        '' | *[!0-9a-f]*) return 0 ;;
+    esac
+    printf '"node_id": "%s", ' "$(printf 'consul %s' "$id_words" | sha256sum |
+        sed 's/^\(.\{8\}\)\(.\{4\}\)\(.\{4\}\)\(.\{4\}\)\(.\{12\}\).*/\1-\2-\3-\4-\5/')"
+}
+
+# consul_services: print what this Pi offers, with checks. Without a TCP socket, Docker is looked
+# for on the port of its swarm (7946), which dockerd itself holds.
+consul_services() {
+    service_port=${DOCKER_PORT:-2375}
+    [ "$DOCKER_TCP" != 0 ] || service_port=7946
+    printf '"services": [%s, %s]' "$(consul_service docker "$service_port")" "$(consul_service ssh 22)"
+}
+
+# consul_service NAME PORT
+consul_service() {
+    printf '{"name": "%s", "port": %s, ' "$1" "$2"
+    printf '"check": {"tcp": "127.0.0.1:%s", "interval": "15s", "timeout": "5s"}}' "$2"
 }
 
 # leave_consul: SIGINT lets the agent leave its cluster, so that its old address does not linger

@@ -23,15 +23,26 @@ pass() {
     docker_ready || return 1
     run_key="$(cat "$root/proc/sys/kernel/random/boot_id" 2>/dev/null) $RPI_IMAGE_HASH $address"
     if [ "$SHACK_KIND" = swarm-mode ]; then
-        swarm_mode || return 1
-        # shellcheck disable=SC2086 # a list
-        images $CLUSTER_IMAGES
+        todays_cluster
         return
     fi
     # shellcheck disable=SC2086 # a list
     images "$CONSUL_IMAGE" ${SWARM_IMAGE:+"$SWARM_IMAGE"} $CLUSTER_IMAGES || return 1
     keeps consul || tell 'starting consul'
     consul && leader && swarm
+}
+
+# todays_cluster: swarm mode and consul, of which each works without the other
+todays_cluster() {
+    swarm_mode
+    swarm_code=$?
+    # shellcheck disable=SC2086 # a list
+    images ${CONSUL_IMAGE:+"$CONSUL_IMAGE"} $CLUSTER_IMAGES || return 1
+    if [ -n "$CONSUL_IMAGE" ]; then
+        keeps consul || tell 'starting consul'
+        consul && leader || return 1
+    fi
+    return "$swarm_code"
 }
 
 # runs_already FILE: the process in FILE is another copy of this script; its number may belong to

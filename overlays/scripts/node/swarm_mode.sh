@@ -1,4 +1,4 @@
-# Swarm mode. The token comes from the shack's consul: it exists only once the swarm does.
+# Swarm mode, beside which consul runs. The token comes from the shack's consul: it exists only once the swarm does.
 # Reads: CONSUL_PORT, SHACK_ADDRESS.
 # Writes: /var/lib/rpi-image/swarm.run.
 

@@ -6,11 +6,13 @@ import json
 import shutil
 import stat
 import subprocess
+import uuid
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lib.node_tree import (
+    CURL,
     DOCKER,
     NODE,
     SLEEP,
@@ -246,6 +248,42 @@ def test_swarm_mode(pi: Pi) -> None:
     assert docker_calls(pi, "swarm")[1] == "docker swarm leave --force"
     assert "--advertise-addr 192.168.2.200" in docker_calls(pi, "swarm")[2]
     assert "SWMTKN" not in pi.read("var/log/rpi-image.log")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize(("tcp", "port"), [("0", 7946), ("1", 2375)])
+def test_consul_runs_beside_swarm_mode_with_checked_services(
+    tcp: str, port: int, shell: str, pi: Pi
+) -> None:
+    set_env(pi, SHACK_KIND="swarm-mode", SWARM_IMAGE="", DOCKER_TCP=tcp)
+    pi.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
+    assert once(pi, shell, SWARM="inactive").returncode == 0
+    (started,) = docker_calls(pi, "run")
+    assert "-config-file /rpi-image/node.json" in started
+    config = json.loads(pi.read(f"{STATE}/consul/node.json"))
+    assert [
+        (service["name"], service["port"], service["check"]["tcp"])
+        for service in config["services"]
+    ] == [("docker", port, f"127.0.0.1:{port}"), ("ssh", 22, "127.0.0.1:22")]
+    assert str(uuid.UUID(config["node_id"])) == config["node_id"]
+    assert "0123456789abcdef" not in config["node_id"].replace("-", "")
+    assert pi.status()["consul"] == "joined, leader 192.168.2.1:8300"
+    assert pi.status()["swarm"] == "joined as 192.168.2.103"
+
+
+def test_each_of_swarm_mode_and_consul_works_without_the_other(pi: Pi) -> None:
+    set_env(pi, SHACK_KIND="swarm-mode")
+    shack = CURL.format(folder=pi.folder)
+    pi.fake("curl", shack.replace("echo SWMTKN-1-secret", ":"))
+    assert once(pi, SWARM="inactive").returncode == 1
+    assert pi.status()["error"] == "no swarm token at the shack 192.168.2.1: is it up?"
+    assert pi.status()["consul"] == "joined, leader 192.168.2.1:8300"
+    pi.fake("curl", shack)
+    (pi.folder / "docker" / "refuse").touch()
+    pi.fake("ip", 'echo "$3 dev eth0 src 192.168.2.104"')
+    assert once(pi, SWARM="inactive").returncode == 1
+    assert pi.status()["error"] == "consul could not be started: docker: no space left"
+    assert pi.status()["swarm"] == "joined as 192.168.2.104"
 
 
 @pytest.mark.parametrize("cluster", ["0", "1"])

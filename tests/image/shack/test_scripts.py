@@ -340,14 +340,16 @@ def test_preload_for_swarm_mode_takes_what_the_cards_use(
     images: tuple[str, ...], templates: tuple[OverlayFile, ...], tmp_path: Path
 ) -> None:
     need("shellcheck")
-    plain = make_classroom(tmp_path, node(1, cluster=Cluster(images=images)))
+    agents = Cluster(consul_image="hashicorp/consul:1.15.4" if images else "", images=images)
+    plain = make_classroom(tmp_path, node(1, cluster=agents))
     folder = written(plain, templates, tmp_path / "shack", "swarm-mode")
     done = subprocess.run(
         ["sh", folder / "preload"], env=recorder(tmp_path), capture_output=True, text=True,
         check=True,
     )  # fmt: skip
     pushed = [line for line in called(tmp_path) if " push " in line] if images else []
-    assert pushed == [f"docker push localhost:5000/{image}" for image in images]
+    wanted = ("hashicorp/consul:1.15.4", *images) if images else ()
+    assert pushed == [f"docker push localhost:5000/{image}" for image in wanted]
     assert ("nothing to preload" in done.stdout) is (not images)
     run("shellcheck", "-s", "sh", "-S", "warning", folder / "preload")
 

@@ -35,7 +35,9 @@ def kinds(classroom: WrittenClassroom, text: str) -> set[str]:
     [
         ("profile: armv7", "classic"),
         ("profile: armv6", "classic"),
-        ("profile: arm64", "classic"),
+        ("profile: arm64", "swarm-mode"),
+        ("profile: arm64\ncluster: {swarm: {enabled: false}}", "classic"),
+        ("profile: arm64\ncluster: {swarm: {image: own/swarm-arm64}}", "classic"),
         (f"profile: armv7\ngeneration: cloud-init\nimage: {TRIXIE}", "swarm-mode"),
         (f"profile: arm64\ngeneration: cloud-init\nimage: {TRIXIE}", "swarm-mode"),
         ("profile: armv7\nimage: raspios-lite-bookworm", "classic"),
@@ -45,6 +47,26 @@ def kinds(classroom: WrittenClassroom, text: str) -> set[str]:
 def test_one_fits_and_no_word_is_said(classroom: WrittenClassroom, rest: str, kind: str) -> None:
     assert kinds(classroom, room(rest)) == {kind}
     assert classroom.said() == []
+
+
+def test_the_agents_of_swarm_mode_are_todays(classroom: WrittenClassroom) -> None:
+    """One consul of 2015 in the profile would not run; Swarm is Docker itself."""
+    nodes = "[{hostname: a}, {hostname: b, profile: armv7}, {hostname: c, profile: armv6}]"
+    classroom.write(room("profile: arm64", nodes=nodes))
+    found = [(n.cluster.consul_image, n.cluster.consul_version) for n in classroom.load().nodes]
+    today = ("hashicorp/consul:1.15.4", "1.15.4")
+    assert found == [today, today, ("consul:1.15.4", "1.15.4")]
+    assert {node.cluster.swarm_image for node in classroom.load().nodes} == {""}
+    assert classroom.said() == []
+
+
+def test_a_consul_that_the_class_names_stays(classroom: WrittenClassroom) -> None:
+    own = "cluster: {consul: {image: '10.0.0.1:5000/consul:1.14.2'}}"
+    node = classroom.write(room(f"profile: arm64\n{own}")).load().nodes[0]
+    assert node.cluster.consul_image == "10.0.0.1:5000/consul:1.14.2"
+    newer = own.replace("1.14", "1.16")
+    (line,) = classroom.write(room(f"profile: arm64\n{newer}")).errors()
+    assert "consul 1.16.2 on the nodes is newer than that of the shack: consul:1.15.4" in line
 
 
 def test_a_kind_that_is_set_stays(classroom: WrittenClassroom) -> None:
@@ -73,6 +95,10 @@ def test_nodes_that_no_cluster_fits_are_named(classroom: WrittenClassroom) -> No
     found = classroom.write(room("profile: armv7", nodes=f"[{old}, {new}]")).errors()
     assert len(found) == 1
     assert "no cluster fits both `old`, whose Docker 1.6 has no swarm mode, and `new`" in found[0]
+    arm64 = "{hostname: new, profile: arm64}"
+    found = classroom.write(room("profile: armv7", nodes=f"[{old}, {arm64}]")).errors()
+    assert len(found) == 1
+    assert "and `new`, as there is no classic Swarm for arm64" in found[0]
     alone = classroom.write(room("profile: armv7", nodes=f"[{new}]"))
     assert alone.errors() == []
 
