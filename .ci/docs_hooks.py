@@ -1,4 +1,4 @@
-"""For `make docs`: the pages beside docs/ are pages of the site, and links to them lead there."""
+"""For `make docs`: the pages beside docs/ are pages of the site, and each command has one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,17 @@ PAGES = {
     "SECURITY.md": "SECURITY.md",
 }
 DECISIONS = "decisions/0001-the-house.md"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the page of each command below that of all commands."""
+    pages = sorted(path.name for path in (ROOT / "docs/commands").glob("*.md"))
+    for section in config.nav or []:
+        for items in section.values():
+            for item in items if isinstance(items, list) else ():
+                if "Commands" in item:
+                    item["Commands"] = [item["Commands"], *(f"commands/{name}" for name in pages)]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 MOST_BINARY_BYTES = 128 << 20  # a kernel with an initramfs in it
 SERIAL_CONSOLE = "console=ttyAMA0,115200"
+_TREE_MAGIC = bytes.fromhex("d00dfeed")  # Devicetree Specification 0.4, 5.2
+_WRITE_AGAIN = "use a complete image, or build it again"
 
 
 class BootPartition(BootFiles, Protocol):
@@ -136,16 +138,16 @@ def read_firmware(volume: BootPartition, wanted: str = "", words: Sequence[str] 
     kernel = _kernel(volume, machine, config)
     tree = _tree(volume, machine, config)
     if not kernel or (machine.trees and not tree):
-        raise _nothing_to_boot(wanted)
+        raise _lacking(machine, "" if kernel else config.kernel or " or ".join(machine.kernels))
     initramfs = _initramfs(volume, kernel, config)
     path = config.resolve(volume, config.cmdline or CMDLINE)
     cmdline = read_boot_text(volume, path, errors="replace")
     return Firmware(
         machine,
         kernel,
-        volume.read(kernel, MOST_BINARY_BYTES),
+        _read_kernel(volume, kernel),
         volume.read(initramfs, MOST_BINARY_BYTES) if initramfs else b"",
-        volume.read(tree, MOST_BINARY_BYTES) if tree else b"",
+        _read_tree(volume, tree) if tree else b"",
         command_line(cmdline, (*words, *machine.words)),
     )
 
@@ -161,7 +163,10 @@ def choose_machine(boot: BootFiles) -> Machine:
         tree = not machine.trees or _tree(boot, machine, config)
         if tree and _kernel(boot, machine, config) and not _is_misfit(boot, machine, config):
             return machine
-    raise _nothing_to_boot("")
+    raise ImageError(
+        "the boot partition has no kernel with a device tree for any machine of QEMU",
+        "use an image for the Raspberry Pi Zero, 2 or 3, or choose with --machine",
+    )
 
 
 def command_line(text: str, words: Sequence[str]) -> str:
@@ -207,9 +212,23 @@ def _initramfs(boot: BootFiles, kernel: str, config: BootConfig) -> str:
     return path if boot.exists(path) else ""
 
 
-def _nothing_to_boot(wanted: str) -> ImageError:
-    what = f"machine {wanted}" if wanted else "any machine of QEMU"
+def _read_kernel(volume: BootPartition, path: str) -> bytes:
+    # QEMU would start an empty file and show nothing.
+    if not (kernel := volume.read(path, MOST_BINARY_BYTES)):
+        raise ImageError(f"{path} on the boot partition is empty", _WRITE_AGAIN)
+    return kernel
+
+
+def _read_tree(volume: BootPartition, path: str) -> bytes:
+    tree = volume.read(path, MOST_BINARY_BYTES)
+    if not tree.startswith(_TREE_MAGIC):
+        raise ImageError(f"{path} on the boot partition is not a device tree", _WRITE_AGAIN)
+    return tree
+
+
+def _lacking(machine: Machine, kernel: str) -> ImageError:
     return ImageError(
-        f"the boot partition has no kernel with a device tree for {what}",
-        "use an image for the Raspberry Pi Zero, 2 or 3, or choose with --machine",
+        f"the boot partition has no {kernel or ' or '.join(machine.trees)},"
+        f" which the machine {machine.name} needs",
+        "use an image for that Raspberry Pi, or choose another one with --machine",
     )

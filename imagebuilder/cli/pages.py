@@ -1,6 +1,6 @@
 """What the help of each command shows: examples, and the options that most people need.
 
-An option that no group names is shown by `--help-all` and in docs/commands.md only.
+An option that no group names is shown by `--help-all` and in docs/commands/ only.
 """
 
 from __future__ import annotations

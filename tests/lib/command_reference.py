@@ -1,4 +1,4 @@
-"""The commands as click knows them, and docs/commands.md made from them (`make golden`)."""
+"""The commands as click knows them, and their pages made from them (`make golden`)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from imagebuilder.cli.pages import PAGES, Page
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-PAGE = Path(__file__).parents[2] / "docs" / "commands.md"
+DOCS = Path(__file__).parents[2] / "docs"
 _HELP = "Help"
 
 
@@ -72,33 +72,33 @@ def references(
                 yield from references(found, context, f"{path} {name}".strip())
 
 
-def command_page() -> str:
-    """Return docs/commands.md."""
+def command_pages() -> dict[str, str]:
+    """Return the pages below docs/: the table of all commands, and a page for each."""
     found = list(references())
     counts = "".join(
-        f"| [`{each.name}`](#{_anchor(each)}) | {each.count(every=False)} "
-        f"| {each.count(every=True)} |\n"
+        f"| [`{each.name}`]({_page_of(each)}) | {_cell(each.paragraphs[0])} "
+        f"| {each.count(every=False)} | {each.count(every=True)} |\n"
         for each in found
     )
-    sections = "\n".join(map(_section, found))
-    return f"{_OPENING}{counts}\n{sections}"
+    pages = {_page_of(each): _section(each) for each in found}
+    return {"commands.md": f"{_OPENING}{counts}", **pages}
 
 
 _OPENING = """\
 # Commands
 
-This page lists every command with its examples and options. It is made from the commands by
-`make golden`. `rpi-image COMMAND --help` shows the options that most people need, `--help-all`
-shows every option. `--json`, `-q`, `-v`, `--color` and `--no-input` are accepted before and after
-the command.
+Look up a command here: each has a page with examples and every option. The pages are made from
+the commands by `make golden`. `rpi-image COMMAND --help` shows the options that most people need,
+`--help-all` shows every option. `--json`, `-q`, `-v`, `--color` and `--no-input` are accepted
+before and after the command.
 
-| command | options in `--help` | in `--help-all` |
-|---|---|---|
+| command | what it is good for | options in `--help` | in `--help-all` |
+|---|---|---|---|
 """
 
 
-def _anchor(each: Reference) -> str:
-    return each.name.replace(" ", "-")
+def _page_of(each: Reference) -> str:
+    return f"commands/{each.name.replace(' ', '-')}.md"
 
 
 def _section(each: Reference) -> str:
@@ -113,7 +113,7 @@ def _section(each: Reference) -> str:
     )
     table = f"\n| option | what it does | rare |\n|---|---|---|\n{rows}" if rows else ""
     return (
-        f"## {each.name}\n\n{text}\n\n```sh\n{examples}```\n\n"
+        f"# {each.name}\n\n{text}\n\n```sh\n{examples}```\n\n"
         f"Usage: `{each.usage.replace('|', '/')}`\n{table}"
     )
 
@@ -123,4 +123,8 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(command_page(), encoding="utf-8")
+    for old in (DOCS / "commands").glob("*.md"):
+        old.unlink()
+    (DOCS / "commands").mkdir(exist_ok=True)
+    for name, page in command_pages().items():
+        (DOCS / name).write_text(page, encoding="utf-8")

@@ -51,6 +51,13 @@ def test_a_make_target_on_a_page_exists(page: Path) -> None:
     assert [name for name in named if name not in own] == []
 
 
+def test_the_site_has_every_page_and_no_other() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    listed = set(re.findall(r": ([\w-]+\.md)$", text, re.MULTILINE))
+    beside = {"index.md", *(path.name for path in ROOT.glob("*.md"))}
+    assert listed == {path.name for path in (ROOT / "docs").glob("*.md")} | beside - {"README.md"}
+
+
 def targets(makefile: Path) -> set[str]:
     return set(re.findall(r"^([a-z-]+):", makefile.read_text(encoding="utf-8"), re.MULTILINE))
 

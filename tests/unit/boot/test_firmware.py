@@ -14,12 +14,14 @@ from imagebuilder.boot.firmware import (
 )
 from imagebuilder.errors import ImageError
 
+MAGIC = b"\xd0\x0d\xfe\xed"  # as dtc writes it
+
 
 class Boot:
     """A boot partition in memory: files whose content is their name, and texts."""
 
     def __init__(self, *names: str, **texts: str) -> None:
-        self.files = {name: name.encode() for name in names}
+        self.files = {name: MAGIC * name.endswith(".dtb") + name.encode() for name in names}
         self.files |= {name.replace("_", "."): text.encode() for name, text in texts.items()}
 
     def names(self) -> tuple[str, ...]:
@@ -67,10 +69,34 @@ def test_nothing_to_boot_is_said(names: tuple[str, ...]) -> None:
         choose_machine(Boot(*names))
 
 
-def test_a_wanted_machine_without_its_files_is_refused() -> None:
-    volume = Boot("kernel7.img", "bcm2709-rpi-2-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
-    with pytest.raises(ImageError, match="raspi3b"):
+@pytest.mark.parametrize(
+    ("names", "config", "said"),
+    [
+        (("kernel7.img", "bcm2709-rpi-2-b.dtb"), "", "has no kernel8.img,"),
+        (("kernel8.img",), "", "has no bcm2710-rpi-3-b-plus.dtb or bcm2710-rpi-3-b.dtb,"),
+        (("kernel8.img", "bcm2710-rpi-3-b.dtb"), "kernel=mine.img", "has no mine.img,"),
+    ],
+)
+def test_what_a_wanted_machine_lacks_is_named(
+    names: tuple[str, ...], config: str, said: str
+) -> None:
+    volume = Boot(*names, cmdline_txt="root=/dev/mmcblk0p2", config_txt=config)
+    with pytest.raises(ImageError, match=f"{said} which the machine raspi3b needs"):
         read_firmware(volume, "raspi3b")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("kernel8.img", "kernel8.img on the boot partition is empty"),
+        ("bcm2710-rpi-3-b.dtb", "bcm2710-rpi-3-b.dtb on the boot partition is not a device tree"),
+    ],
+)
+def test_a_damaged_file_is_named_before_qemu_starts(name: str, said: str) -> None:
+    volume = Boot("kernel8.img", "bcm2710-rpi-3-b.dtb", cmdline_txt="root=/dev/mmcblk0p2")
+    volume.files[name] = b""
+    with pytest.raises(ImageError, match=said):
+        read_firmware(volume)
 
 
 def test_firmware_reads_what_config_names() -> None:
@@ -107,7 +133,7 @@ def test_initramfs_beside_the_kernel_has_its_name() -> None:
     volume = Boot("kernel7.img", "initramfs7", "initramfs", "bcm2709-rpi-2-b.dtb")
     found = read_firmware(volume)
     assert found.initramfs == b"initramfs7"
-    assert found.tree == b"bcm2709-rpi-2-b.dtb"
+    assert found.tree == MAGIC + b"bcm2709-rpi-2-b.dtb"
     assert SERIAL_CONSOLE in found.cmdline
 
 
