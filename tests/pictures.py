@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from imagebuilder.flash.records.class_status import ClassStatus
 from imagebuilder.plan.overlays import load_overlay
 from imagebuilder.resources import shipped_folder
+from imagebuilder.shack.observe import Observation
+from imagebuilder.web.board import BoardServer
 from tests.lib.boot_folders import put_tree
 from tests.lib.browser import chromium
 from tests.lib.class_page import shack
-from tests.lib.classroom_samples import node
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.plan_samples import STOCK
 from tests.lib.program import EPOCH
 from tests.lib.shack_server import answering
@@ -62,6 +66,7 @@ RUNS = {
         "rpi-image verify bootfs -c classroom.yml --node pi-04",
     ),
 }
+OWNERS = ("Ada", "Grace", "Zoë", "Linus", "Margaret", "Alan")
 SHOTS: dict[str, dict[str, Any]] = {
     "board": {"viewport": {"width": 1200, "height": 760}},
     "board-dark": {"viewport": {"width": 1200, "height": 760}, "color_scheme": "dark"},
@@ -78,6 +83,7 @@ def main() -> int:
         (FOLDER / f"{name}.svg").write_text(picture, encoding="utf-8")
     with tempfile.TemporaryDirectory() as folder:
         photograph(Path(folder))
+        photograph_station(Path(folder))
     return 0
 
 
@@ -85,7 +91,7 @@ def photograph(folder: Path) -> None:
     """Take pictures of the class page, with some Pis that are on their way."""
     templates = load_overlay(shipped_folder("overlays") / "shack")
     seats = [(row, column) for row in (1, 2, 3) for column in range(1, 7)]
-    owners = ("Ada", "Grace", "Zoë", "Linus", "Margaret", "Alan") * 3
+    owners = OWNERS * 3
     nodes = [
         node(number, owner=owner, seat=f"{row}-{column}")
         for number, ((row, column), owner) in enumerate(zip(seats, owners, strict=True), start=1)
@@ -107,6 +113,45 @@ def photograph(folder: Path) -> None:
             page.locator("#pi-13[data-state=booting]").wait_for()
             page.screenshot(path=FOLDER / f"{name}.png")
             page.close()
+
+
+def photograph_station(folder: Path) -> None:
+    """Take pictures of the station screen: one card is written, one is done, one failed."""
+    room = make_classroom(folder, *(node(n, owner=owner) for n, owner in enumerate(OWNERS, 1)))
+    cards = [
+        {"number": 3, "node": "pi-03", "owner": "Zoë", "state": "writing", "percent": 64},
+        {"number": 2, "node": "pi-02", "owner": "Grace", "state": "done"},
+        {"number": 1, "node": "pi-01", "owner": "Ada", "state": "failed",
+         "error": "read back differently at 18 MB: the card is worn out or counterfeit"},
+    ]  # fmt: skip
+    for card in cards:
+        card |= {"label": card["number"], "reader": f"/dev/sd{'abc'[int(str(card['number'])) - 1]}"}
+    station = {
+        "station": "laptop 1",
+        "next": "pi-01",
+        "label": 1,
+        "owner": "Ada",
+        "left": 4,
+        "of": 6,
+    }
+    server = BoardServer(
+        classroom=room,
+        look=lambda: ClassStatus((), Observation(None, ())),
+        stations=lambda: [station | {"cards": cards}],
+        findings=tuple,
+        port=0,
+    )
+    with server.open() as opened, chromium() as browser:
+        worker = threading.Thread(target=opened.serve_forever)
+        worker.start()
+        for name, options in SHOTS.items():
+            page = browser.new_page(**options)
+            page.goto(f"http://127.0.0.1:{opened.server_address[1]}/station")
+            page.locator("#cards li").first.wait_for()
+            page.screenshot(path=FOLDER / f"{name.replace('board', 'station')}.png")
+            page.close()
+        opened.shutdown()
+        worker.join()
 
 
 def recorded(run: tuple[str, ...], folder: Path) -> str:

@@ -13,7 +13,7 @@ from imagebuilder.build.wanted import WantedSettings, as_recorded
 from imagebuilder.devices.hotplug import Uevents
 from imagebuilder.devices.volumes import VolumeWatch, eject, refuse_volume
 from imagebuilder.errors import ImageError, InputError, RefusedError, RpiImageError
-from imagebuilder.flash.class_choice import choose_class
+from imagebuilder.flash.class_choice import choose_class, station_screen
 from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import agree
@@ -200,10 +200,12 @@ class ApplyQueue:
             self.finished(outcome)
             return refused
 
+        screen = station_screen(classroom, self.flags.config)
         return Station(
             nodes=tuple(nodes),
-            roster=tuple(node.hostname for node in classroom.nodes),
-            owners={node.hostname: node.owner for node in classroom.nodes},
+            roster=screen.roster,
+            owners=screen.owners,
+            screen=screen,
             flasher=FolderWriter(self.prompter, self.eject),
             look=self.watch.look,
             prepare=prepare,

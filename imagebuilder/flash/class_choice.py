@@ -9,7 +9,9 @@ from imagebuilder.errors import InputError
 from imagebuilder.flash.choice import choose_card_nodes
 from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.records.card_state import TO_WRITE, CardStates
+from imagebuilder.flash.records.ledger import ledger_of
 from imagebuilder.flash.records.shared import class_ledger
+from imagebuilder.flash.records.station_screen import StationScreen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,3 +62,12 @@ def choose_class(
     chosen = tuple(node for node in nodes if states[node.hostname].state in TO_WRITE)
     entries = {node.hostname: states[node.hostname].entry for node in chosen}
     return ClassChoice(classroom, chosen, ledger, {k: e for k, e in entries.items() if e})
+
+
+def station_screen(classroom: Classroom, config: Path | None) -> StationScreen:
+    """Return the screen of a station that writes cards of a class."""
+    return StationScreen(
+        ledger=ledger_of(config).path if config else None,
+        roster=tuple(node.hostname for node in classroom.nodes),
+        owners={node.hostname: node.owner for node in classroom.nodes},
+    )

@@ -24,10 +24,11 @@ from imagebuilder.errors import InputError, RpiImageError
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.flash.choice import choose_by_card, choose_card_nodes, choose_image
 from imagebuilder.flash.claims import CardClaims
-from imagebuilder.flash.class_choice import choose_class
+from imagebuilder.flash.class_choice import choose_class, station_screen
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
 from imagebuilder.flash.records.ledger import NodeTakenError
+from imagebuilder.flash.records.station_screen import ScreenReporter
 from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
 from imagebuilder.flash.writer import CardOptions
@@ -262,6 +263,7 @@ class FlashRun:
         claims: CardClaims,
     ) -> Station[CardJob, CardOutcome]:
         settings = {node.hostname: node for node in nodes}
+        screen = station_screen(classroom, self.flags.config)
 
         def prepare(name: str, device: Device) -> CardJob:
             content = self._compose(settings[name], device, contents)
@@ -270,13 +272,14 @@ class FlashRun:
 
         return Station(
             nodes=tuple(settings),
-            roster=tuple(node.hostname for node in classroom.nodes),
-            owners={node.hostname: node.owner for node in classroom.nodes},
+            roster=screen.roster,
+            owners=screen.owners,
             flasher=Flasher(
                 options=self.options.card,
-                reporter=self.prompter,
+                reporter=ScreenReporter(self.prompter, screen),
                 stall_seconds=self.options.stall_seconds,
             ),
+            screen=screen,
             look=functools.partial(_devices_in, readers),
             free=lambda device: unmounted(device) if self.options.unmount else device,
             prepare=prepare,

@@ -12,6 +12,7 @@ from imagebuilder.devices.safety import only_mounted, refusals, same_device
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.flash.jobs import JobT, OutcomeT, reason_of
 from imagebuilder.flash.records.ledger import NodeTakenError
+from imagebuilder.flash.records.station_screen import StationScreen
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import SILENT, Reporter, counted
 
@@ -94,7 +95,8 @@ class Station(Generic[JobT, OutcomeT]):
     result, and returns why a card must not be used, if so. `others` says which nodes that another
     program took are free or busy. `free` may unmount a medium that was inserted; without a `policy`
     all media of `look` may be written. `roster` has every node of the class, in the order of the
-    printed labels, `owners` who gets which. A card whose `owner` is waiting stays that node.
+    printed labels, `owners` who gets which. `screen` shows all that on the board. A card whose
+    `owner` is waiting stays that node.
     """
 
     nodes: Sequence[str]
@@ -108,6 +110,7 @@ class Station(Generic[JobT, OutcomeT]):
     free: Callable[[Device], Device] = _as_it_is
     owner: Callable[[Device], str] = no_owner
     others: Callable[[Sequence[str]], tuple[Sequence[str], Sequence[str]]] = nothing_left
+    screen: StationScreen = field(default_factory=lambda: StationScreen(ledger=None))
     reporter: Reporter = SILENT
     clock: Callable[[], float] = time.monotonic
     _waiting: deque[str] = field(init=False)
@@ -135,6 +138,8 @@ class Station(Generic[JobT, OutcomeT]):
             for outcome in self.flasher.stop():
                 self.settle(outcome)
             raise
+        finally:
+            self.screen.end()
         if self._failure:
             raise self._failure
         return tuple(self._outcomes)
@@ -146,6 +151,7 @@ class Station(Generic[JobT, OutcomeT]):
                 settled = self._take_new(initial)
                 self._look_aside()
                 next_look = self.clock() + (LOOK_AGAIN_SECONDS if settled else SETTLE_SECONDS)
+            self.screen.beat(self._waiting)
             if outcome := self.flasher.poll(_TICK_SECONDS):
                 self._settle(outcome)
 
@@ -227,6 +233,7 @@ class Station(Generic[JobT, OutcomeT]):
             self._failure = error
             return
         inserted.begun, inserted.tries = True, inserted.tries + 1
+        self.screen.begin(node, device)
         self.reporter.note(f"writing {node} to {describe(device)}")
         self.flasher.start(job)
 
@@ -247,6 +254,7 @@ class Station(Generic[JobT, OutcomeT]):
 
     def _settle(self, outcome: OutcomeT) -> None:
         refused = self.settle(outcome)
+        self.screen.settle(outcome, refused)
         self._outcomes.append(outcome)
         node, path = outcome.job.node, outcome.job.device.path
         if refused:

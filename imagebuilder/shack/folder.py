@@ -202,7 +202,11 @@ def _context(classroom: Classroom, shack: Shack) -> dict[str, object]:
 
 def board_page(classroom: Classroom) -> tuple[ShackFile, ...]:
     """Return the class page for the instructor's own machine, which reads the cards as well."""
-    context = _page(classroom) | {"kind": "", "board_reads": (("cards",),), "local": True}
+    context = _page(classroom) | {
+        "kind": "",
+        "board_reads": (("cards",), ("findings",)),
+        "local": True,
+    }
     templates = load_overlay(shipped_folder("overlays") / "shack")
     return tuple(_file(file, context) for file in templates if file.path.startswith("web/"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -12,12 +13,16 @@ from imagebuilder.cli.options import classroom_file, profile_folders, with_conso
 from imagebuilder.cli.session import Session
 from imagebuilder.flash.records.card_state import CardStates
 from imagebuilder.flash.records.class_status import watch_class
+from imagebuilder.flash.records.ledger import ledger_of
+from imagebuilder.flash.records.station_screen import read_stations
+from imagebuilder.settings.load import check_classroom
 from imagebuilder.web.board import HOST, BoardServer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagebuilder.cli.console import Console
+    from imagebuilder.errors import Problem
     from imagebuilder.flash.records.class_status import ClassStatus
 
 ANSWER_SECONDS = 2.0  # of the shack; the page asks again soon
@@ -41,7 +46,19 @@ def board(console: Console, file: Path, port: int, folders: tuple[Path, ...]) ->
         roster = roster_of(console, file, folders)
         return next(watch_class(roster, file, states, (), ANSWER_SECONDS, None))
 
-    made = BoardServer(classroom=roster_of(console, file, folders), look=look, port=port)
+    def findings() -> tuple[Problem, ...]:
+        lists = Session(console=console).lists(offline=True)
+        return check_classroom(file, environment=os.environ, profile_folders=folders, lists=lists)
+
+    made = BoardServer(
+        classroom=roster_of(console, file, folders),
+        look=look,
+        stations=lambda: read_stations(ledger_of(file).path),
+        findings=findings,
+        port=port,
+    )
     with made.open() as server:
-        console.result(f"http://{HOST}:{server.server_address[1]}/")
+        url = f"http://{HOST}:{server.server_address[1]}/"
+        console.result(url)
+        console.note(f"the screen of a station that writes cards is {url}station")
         server.serve_forever()

@@ -87,6 +87,9 @@ const readers = {
     }
     return engines;
   },
+  findings(found) {
+    return found.map((each) => ({ place: text(each.place), what: text(each.what), message: text(each.message), hint: text(each.hint) }));
+  },
   cards(found) {
     const cards = new Map();
     for (const node of found.nodes) cards.set(node.hostname, node);
@@ -179,7 +182,25 @@ function paint() {
     }));
   }
   document.getElementById("todo").hidden = !advice.length;
+  showFindings();
   showOne();
+}
+
+// What `rpi-image check` says of the file, with its lines.
+function showFindings() {
+  const section = document.getElementById("check");
+  if (!section || !seen.findings) return;
+  section.hidden = !seen.findings.length;
+  const lines = document.getElementById("findings"), key = JSON.stringify(seen.findings);
+  if (lines.dataset.key === key) return;
+  lines.dataset.key = key;
+  lines.replaceChildren(...seen.findings.map((found) => {
+    const line = document.createElement("li"), place = document.createElement("code");
+    line.dataset.what = found.what;
+    place.textContent = found.place;
+    line.append(place, ` ${found.what}: ${found.message}${found.hint ? ` (${found.hint})` : ""}`);
+    return line;
+  }));
 }
 
 // The page of one node, where the QR code of its label leads.

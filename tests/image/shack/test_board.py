@@ -177,6 +177,7 @@ def test_the_board_of_the_instructor_has_the_cards(tmp_path: Path, browser: Brow
         with opened(browser, url) as page:
             page.locator("#pi-01 .card:text('card: current')").wait_for(timeout=15_000)
             page.locator("#pi-02 .card:text('card: never written')").wait_for()
+            page.locator("#findings li:has-text('room.yml:1 warning')").wait_for()
             assert serious_faults(page) == []
             file.write_text(file.read_text().replace("Ada", "Eve"))
             page.locator("#pi-01 .card:text('card: outdated (owner)')").wait_for(timeout=20_000)

@@ -19,7 +19,7 @@ from imagebuilder.cli.console import Console
 from imagebuilder.cli.main import run as rpi_image
 from imagebuilder.cli.session import Session
 from imagebuilder.devices.volumes import Volume, VolumeWatch
-from imagebuilder.errors import RefusedError
+from imagebuilder.errors import InputError, RefusedError
 from imagebuilder.flash.apply_queue import ApplyQueue, FolderOutcome
 from imagebuilder.flash.apply_run import ApplyOptions
 from imagebuilder.settings.flags import NodeFlags
@@ -249,3 +249,23 @@ def test_flags_that_exclude_the_queue_are_refused(
     monkeypatch.chdir(desk.folder)
     assert rpi_image(["apply", *words, "--queue", "--yes"]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_outdated_writes_only_what_differs_and_a_card_stays_its_node(desk: Desk) -> None:
+    desk.moves.extend([desk.insert, desk.insert])
+    desk.serve()
+    cards = dict(zip(("pi-01", "pi-02"), (tree for _, tree in desk.done), strict=True))
+    room = desk.folder / "room.yml"
+    desk.done.clear()
+    assert desk.serve(outdated=True) == ()
+    assert "every card is current" in desk.err.getvalue()
+    room.write_text(room.read_text().replace("{hostname: pi-02}", "{hostname: pi-02, owner: Bo}"))
+    desk.moves.extend([lambda: desk.insert(cards["pi-01"]), lambda: desk.insert(cards["pi-02"])])
+    outcomes = desk.serve(outdated=True)
+    assert [outcome.job.node for outcome in outcomes] == ["pi-02"]
+    said = desk.err.getvalue()
+    assert "this card is pi-01" in said
+    assert "was pi-02: owner: not set → Bo" in said
+    assert rpi_image(["apply", "--outdated", "-c", str(room), "--node", "pi-01"]) == 2
+    with pytest.raises(InputError, match="--again and --outdated"):
+        desk.serve(outdated=True, again=True)
