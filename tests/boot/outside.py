@@ -98,23 +98,30 @@ def expect_reached(pi: Pi, image: Path, address: str) -> None:
     The key is that of the image's folder; whoever has a user of their own has nodes.PASSWORD.
     """
     assert isinstance(pi, WiredPi)
-    command = [sys.executable, "-m", "imagebuilder", "inspect", "--json", str(image)]
-    report = json.loads(run(*command, cwd=nodes.ROOT))
+    report = json.loads(_rpi_image("inspect", "--json", image))
     login, *parts = report["reach"].split("; ")
     said = LOGIN.fullmatch(login)
     assert said, login
     assert said["address"] in (address, f"{report['hostname']}.local")
-    outside = _Outside(pi, image.parent, address)
+    outside = _Outside(pi, image.parent, report["hostname"], address)
+    outside.config.write_text(
+        _rpi_image("export", image.parent / "room.yml", "--format", "ssh-config")
+    )
     outside.expect("ping", "-c", "1", "-W", "9", address)
     for way in said["ways"].split(" and "):
         password = VENDORS.get(said["user"], "") if "image" in way else nodes.PASSWORD
-        outside.expect_login(said["user"], "" if way == "key" else password)
+        said_by_pi = outside.expect_login(said["user"], "" if way == "key" else password)
+        assert said_by_pi.split() == [said["user"]]
     for user in pi.tell(f"getent passwd {' '.join(VENDORS)}").splitlines():
         name = user.partition(":")[0]
         if name != said["user"]:
             outside.expect_refused(name, VENDORS[name])
     for part in parts:
         _expect_part(pi, part)
+
+
+def _rpi_image(*words: str | Path) -> str:
+    return run(sys.executable, "-m", "imagebuilder", *words, cwd=nodes.ROOT)
 
 
 def _expect_part(pi: Pi, part: str) -> None:
@@ -148,7 +155,13 @@ class _Outside:
 
     pi: WiredPi
     folder: Path
+    hostname: str
     address: str
+
+    @property
+    def config(self) -> Path:
+        """The ssh_config that `export` wrote."""
+        return self.folder / "ssh_config"
 
     def expect(self, *words: str, **environment: str) -> str:
         """Run a command there until it succeeds; return what it printed."""
@@ -160,22 +173,28 @@ class _Outside:
             code, text = self._run(*words, **environment)
         return text
 
-    def expect_login(self, user: str, password: str) -> None:
-        """Log in by the password, by the key without one."""
-        said = self.expect(*self._ssh(user, password), **self._asked(password))
-        assert said.split() == [user], said
+    def expect_login(self, user: str, password: str) -> str:
+        """Log in by the password, by the key without one; return whom the Pi takes us for.
+
+        The name is given only where the image alone tells it, and so the export does not.
+        """
+        name = () if "User " in self.config.read_text() else ("-l", user)
+        return self.expect(*self._ssh(password, *name), **self._asked(password))
 
     def expect_refused(self, user: str, password: str) -> None:
         """Check that the password does not open that login."""
-        code, text = self._run(*self._ssh(user, password), **self._asked(password))
+        code, text = self._run(*self._ssh(password, "-l", user), **self._asked(password))
         assert code == 255, text
         assert "Permission denied" in text, text
 
-    def _ssh(self, user: str, password: str) -> list[str]:
+    def _ssh(self, password: str, *more: str) -> list[str]:
+        """Return the class page's `ssh -F ssh_config NODE`, with what a test needs."""
         methods = "password,keyboard-interactive" if password else "publickey"
-        options = OPTIONS | {"PreferredAuthentications": methods}
+        # There is no mDNS here: the name of a node without a fixed address finds nobody.
+        options = OPTIONS | {"PreferredAuthentications": methods, "HostName": self.address}
         words = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-        return ["ssh", "-i", str(self.folder / "key"), *words, f"{user}@{self.address}", "id -un"]
+        key = ("-i", str(self.folder / "key"))
+        return ["ssh", "-F", str(self.config), *key, *words, *more, self.hostname, "id -un"]
 
     def _asked(self, password: str) -> dict[str, str]:
         """Return the environment in which ssh asks a program for the password (ssh(1))."""

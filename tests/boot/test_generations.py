@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import re
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
-from tests.boot import nodes, recorder
+from tests.boot import nodes, radio, recorder
 from tests.boot.outside import expect_reached
 from tests.boot.vendorfacts import expect_ready_user, expect_settings, expect_vendor_done
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from tests.boot.conftest import StartPi
@@ -121,16 +122,22 @@ def expect_wpa(pi: Pi) -> None:
     assert pi.tell("stat -c %a /etc/wpa_supplicant/wpa_supplicant.conf").strip() == "600"
 
 
-def expect_netplan(pi: Pi) -> None:
+def expect_netplan(pi: Pi, more: Mapping[str, str] = MappingProxyType({})) -> None:
     """Netplan itself merges what cloud-init gave it."""
     wifi = yaml.safe_load(pi.tell("netplan get wifis.wlan0"))
     points = wifi["access-points"]
     psks = {
         name: point.get("password") or point["auth"]["password"] for name, point in points.items()
     }
-    assert psks == BOTH
+    assert psks == {**BOTH, **more}
     assert points[nodes.SECOND_SSID]["hidden"] is True
     assert wifi["regulatory-domain"] == "FR"
+
+
+def expect_networks_joined(pi: Pi) -> None:
+    """Check that a radio of the kernel's joins what netplan was given: WPA2 and WPA3."""
+    expect_netplan(pi, {radio.WPA3_SSID: radio.WPA3_PASSPHRASE})
+    radio.expect_joined(pi)
 
 
 def expect_network_manager(pi: Pi) -> None:
@@ -159,7 +166,7 @@ EXPECT_WIFI: dict[str, Callable[[Pi], None]] = {
     "firstrun-bookworm": expect_network_manager,
     "trixie-arm64": expect_netplan,
     "ubuntu-24.04": expect_netplan,
-    "ubuntu-25.10": expect_netplan,
+    "ubuntu-25.10": expect_networks_joined,
 }
 # Their images expect the storage driver overlay; HypriotOS from 1.2 on expects overlay2.
 OF_2015 = ("occidentalis-wheezy", "occidentalis-jessie", "device-init-1.0")
@@ -186,7 +193,8 @@ RARE = ("trixie-without-user-data", "trixie-arm64", "ubuntu-24.04")
 def test_card_makes_the_node(
     generation: str, start: StartPi, wire: Machine, tmp_path: Path
 ) -> None:
-    settings = ALONE | NAMED.get(generation, {})
+    wifi = {"wifi": radio.WIFI} if EXPECT_WIFI[generation] == expect_networks_joined else {}
+    settings = ALONE | NAMED.get(generation, {}) | wifi
     image = nodes.build(nodes.Node(generation, settings=settings), tmp_path)
     pi = start(image, wire=wire)
     status = up(pi)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from imagebuilder.cli.main import run as rpi_image
 from tests.lib.program import SAMPLE
+from tests.lib.root_images import RASPBIAN, make_root_image, package, root_files
 from tests.lib.tools import run
 
 if TYPE_CHECKING:
@@ -110,3 +112,23 @@ def image_of(folder: Path, kind: str) -> dict[str, object]:
                 file.seek(FIRST_FAT_BYTE + copy * FAT_BYTES + 3)
                 file.write(b"\x7f")
     return {"file": str(raw), "unchecked": True}
+
+
+@pytest.mark.parametrize("installed", [("docker.io",), ()])
+def test_inspect_says_of_a_card_what_the_build_said(
+    installed: tuple[str, ...], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the root file system tells whether Docker is there already."""
+    packages = [package(name, "26.1.5+dfsg1-9", "armhf") for name in installed]
+    base = make_root_image(folder / "base.img", root_files("armhf", RASPBIAN, *packages))
+    image = {"file": str(base), "unchecked": True}
+    settings = USUAL | {"image": image, "allow": ["open-docker", "no-cluster", "no-checksum"]}
+    (folder / "class.yml").write_text(yaml.safe_dump(settings))
+    words = ("-c", "class.yml", "--hostname", "pi-01", "-o", "one.img")
+    assert rpi_image(["build", "-n", *words, "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)["reach"]
+    assert rpi_image(["build", *words]) == 0
+    capsys.readouterr()
+    assert rpi_image(["inspect", "one.img", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["reach"] == planned
+    assert ("Docker in the image" in planned) is bool(installed), planned
