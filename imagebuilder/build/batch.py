@@ -42,6 +42,7 @@ from imagebuilder.workers import CancelToken, as_they_end, worker_pool
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from imagebuilder.build.compose import Composition
@@ -192,11 +193,14 @@ class Batch:
                     self.reporter.warn(WITHOUT_BASE)
                     found |= {node.hostname: self._plan_without_base(node) for node in group}
                     continue
-                with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
+                with self._composer(base) as composer:
                     found |= {outcome.hostname: outcome for outcome in work(composer, group)}
             except RpiImageError as error:
                 found |= {node.hostname: self._failed(node, error) for node in group}
         return [found[node.hostname] for node in nodes]
+
+    def _composer(self, base: BaseImage) -> AbstractContextManager[Composer]:
+        return open_composer(base, epoch=self.epoch, reporter=self.reporter, index=self.index)
 
     def _planned(self, composer: Composer, nodes: Sequence[NodeSettings]) -> list[NodeOutcome]:
         return [self._plan_one(node, composer) for node in nodes]

@@ -19,7 +19,7 @@ from imagebuilder.plan.card_layout import CMDLINE, TARBALLS
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
 from imagebuilder.plan.overlays import load_generations, load_overlay, node_overlay
-from imagebuilder.plan.reach import reach_of, seen_in_root, vendor_state
+from imagebuilder.plan.reach import reach_of, seen_in_root, serves_packages, vendor_state
 from imagebuilder.plan.shared_image import identity_of, merge_plans, unclaimed_node
 from imagebuilder.plan.vendor.docker import apt_words
 from imagebuilder.progress import SILENT, Reporter
@@ -29,12 +29,16 @@ from imagebuilder.settings.fits import check_root
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from imagebuilder.build.packages import PackageIndex
     from imagebuilder.disk.extent import Patch
     from imagebuilder.model import RootSystem
     from imagebuilder.plan.generations import Generation
 
 # Budget: a file of FAT has less than 4 GiB, and it is held in memory.
 MOST_TARBALL_BYTES = 1 << 30
+
+# Kept free on the boot partition: a kernel that apt brings is written beside the old one.
+KEPT_FREE_BYTES = 64 << 20
 
 WITHOUT_BASE = "planned without the base image: edits of the vendor's files are incomplete"
 
@@ -87,6 +91,7 @@ class Composer:
     raw: RawFile
     epoch: int
     reporter: Reporter = SILENT
+    index: PackageIndex | None = None
     _boot: edit.BootBase = field(init=False)
     _overlays: OverlayFolders = field(init=False)
     _root: RootSystem | None = field(init=False)
@@ -116,6 +121,7 @@ class Composer:
         check_root(settings, self._root)
         self._warn(settings)
         overlays = self._overlays.of(settings)
+        overlays += self._carried(settings, sum(len(file.data) for file in overlays))
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
             boot = self._boot.volume
@@ -135,6 +141,15 @@ class Composer:
             facts = generation.facts_of(self._boot.volume)
         vendor = seen_in_root(vendor_state(generation, facts), self._root)
         return apt_words(reach_of(settings, vendor).packages, settings.docker.version)
+
+    def _carried(self, settings: NodeSettings, taken: int) -> tuple[OverlayFile, ...]:
+        """Return the Debian packages that a card brings along, as far as they are in the cache."""
+        words = self.packages(settings) if self.index else ()
+        if self.index is None or not words:
+            return ()
+        fat = self._boot.volume.fat
+        room = fat.free_count * fat.bytes_per_cluster - taken - KEPT_FREE_BYTES
+        return self.index.carried(self.base, words, room, served=serves_packages(settings))
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""
@@ -218,14 +233,18 @@ def _tarball(path: Path) -> OverlayFile:
 
 @contextmanager
 def open_composer(
-    base: BaseImage, *, epoch: int, reporter: Reporter = SILENT
+    base: BaseImage,
+    *,
+    epoch: int,
+    reporter: Reporter = SILENT,
+    index: PackageIndex | None = None,
 ) -> Iterator[Composer]:
     """Yield a composer for the base image, which is opened for reading.
 
     Raise ImageError if it has no boot partition.
     """
     with open_raw(base.path) as raw:
-        yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter)
+        yield Composer(base=base, raw=raw, epoch=epoch, reporter=reporter, index=index)
 
 
 def group_by_image(

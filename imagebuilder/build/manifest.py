@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from imagebuilder import __version__
 from imagebuilder.files import has_file, remove_file, write_file
+from imagebuilder.plan.card_layout import PACKAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from imagebuilder.build.compose import Composition
@@ -72,6 +73,11 @@ def changes_of_image(
     return () if image.stat().st_size == base.size_bytes else ("image is incomplete",)
 
 
+def _packages(files: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the digests of Debian packages on the card, which no configuration hash has."""
+    return {f["path"]: f["sha256"] for f in files if str(f["path"]).startswith(PACKAGES)}
+
+
 def uncompared_change(image: Path, manifest: Path) -> tuple[str, ...]:
     """Return the changes without a base: unknown, since files of the vendor would all differ."""
     there = has_file(image) and load_manifest(manifest) is not None
@@ -87,8 +93,9 @@ def changes_since(plan: NodePlan, base: BaseImage, last: dict[str, Any] | None) 
     if last is None:
         return ("new",)
     if last.get("config_hash") == plan.config_hash:
-        same_base = last.get("base", {}).get("sha256") == base.sha256
-        return () if same_base else ("base image",)
+        if last.get("base", {}).get("sha256") != base.sha256:
+            return ("base image",)
+        return () if _packages(last.get("files", [])) == _packages(_files(plan)) else ("packages",)
     before = {str(file["path"]): file["sha256"] for file in last.get("files", [])}
     now = {
         edit.path: hashlib.sha256(edit.data).hexdigest()

@@ -14,10 +14,12 @@ from imagebuilder.progress import SILENT, Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from imagebuilder.build.compose import Composition
+    from imagebuilder.build.compose import Composer, Composition
     from imagebuilder.build.image import WrittenImage
+    from imagebuilder.build.packages import PackageIndex
     from imagebuilder.model import BaseImage, ImageSource, NodePlan, NodeSettings
 
 _RAW = ("img", "raw")
@@ -47,6 +49,7 @@ class NodeBuild:
     compress: str = ""
     digest: bool = False
     reporter: Reporter = SILENT
+    index: PackageIndex | None = None
 
     def __post_init__(self) -> None:
         self.compress = compression_of(self.output, self.compress)
@@ -59,18 +62,21 @@ class NodeBuild:
         if base is None:
             plan = plan_without_base(node, epoch)
             return replace(plan, warnings=(WITHOUT_BASE, *plan.warnings))
-        with open_composer(base, epoch=epoch, reporter=self.reporter) as composer:
+        with self._composer(base, epoch) as composer:
             return composer.plan(node)
 
     def write(self, node: NodeSettings, base: BaseImage, epoch: int) -> BuiltNode:
         """Write the image of the node, made from `base`, and its manifest."""
         out = output_path(self.output, node.hostname, self.compress)
-        with open_composer(base, epoch=epoch, reporter=self.reporter) as composer:
+        with self._composer(base, epoch) as composer:
             composition = composer.compose(node)
         written = write_image(
             composition, out, compress=self.compress, digest=self.digest, reporter=self.reporter
         )
         return BuiltNode(composition, written)
+
+    def _composer(self, base: BaseImage, epoch: int) -> AbstractContextManager[Composer]:
+        return open_composer(base, epoch=epoch, reporter=self.reporter, index=self.index)
 
 
 def compression_of(output: Path, compress: str) -> str:

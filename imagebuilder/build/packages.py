@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imagebuilder.build.compose import group_by_image, open_composer
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, SourceError, reading
+from imagebuilder.files import read_file
 from imagebuilder.images.apt_tree import AptTree, has_apt
 from imagebuilder.images.root_system import read_apt_state
+from imagebuilder.model import OverlayFile
+from imagebuilder.plan.card_layout import PACKAGE_SUMS, PACKAGES
 from imagebuilder.progress import SILENT, Reporter, counted
 
 if TYPE_CHECKING:
@@ -18,6 +22,9 @@ if TYPE_CHECKING:
     from imagebuilder.images.apt_tree import Package
     from imagebuilder.images.cache import Cache
     from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+
+# Budget: they are held in memory, with the patch of one node. Docker has some 45 MB.
+MOST_CARRIED_BYTES = 512 << 20
 
 _NO_APT = "this machine has no apt: the Pi installs its packages itself at first boot"
 
@@ -28,29 +35,60 @@ class PackageIndex:
 
     cache: Cache
     reporter: Reporter = SILENT
-    _found: dict[tuple[str, tuple[str, ...]], dict[str, str]] = field(default_factory=dict)
+    _found: dict[tuple[str, tuple[str, ...]], tuple[Package, ...]] = field(default_factory=dict)
+    _files: dict[str, OverlayFile] = field(default_factory=dict)
 
     def versions(self, base: BaseImage, words: tuple[str, ...]) -> dict[str, str]:
         """Return the versions of packages by name, empty where they are not known; no network.
 
         `words` are packages as apt-get takes them.
         """
-        key = base.sha256, words
-        if key not in self._found:
-            names = [word.partition("=")[0] for word in words]
-            known = self._known(base, words)
-            self._found[key] = {name: known.get(name, "") for name in names}
-        return self._found[key]
+        known = {package.name: package.version for package in self._resolved(base, words)}
+        names = (word.partition("=")[0] for word in words)
+        return {name: known.get(name, "") for name in names}
 
-    def _known(self, base: BaseImage, words: tuple[str, ...]) -> dict[str, str]:
+    def _resolved(self, base: BaseImage, words: tuple[str, ...]) -> tuple[Package, ...]:
+        """Return what an image lacks for packages; empty if it is not known."""
         tree = self._tree(base)
         if not words or not tree.has_lists or not has_apt():
-            return {}
-        try:
-            return {package.name: package.version for package in tree.resolve(words)}
-        except SourceError as error:
-            self.reporter.note(f"{base.name}: {error.message}")
-            return {}
+            return ()
+        key = base.sha256, words
+        if key not in self._found:
+            try:
+                self._found[key] = tree.resolve(words)
+            except SourceError as error:
+                self.reporter.note(f"{base.name}: {error.message}")
+                self._found[key] = ()
+        return self._found[key]
+
+    def carried(
+        self, base: BaseImage, words: tuple[str, ...], room: int, *, served: bool
+    ) -> tuple[OverlayFile, ...]:
+        """Return the files for a card: digests, and the packages if `room` (bytes) suffices.
+
+        Without room only the digests are there, if the packages are `served` by the shack. Empty
+        unless all packages are in the cache; no network. Each package is read once.
+        """
+        found = self._resolved(base, words)
+        if not found or not all(self.cache.has_package(package.sha256) for package in found):
+            return ()
+        sums = "".join(f"{package.sha256}  {package.file_name}\n" for package in found)
+        listed = OverlayFile(PACKAGE_SUMS, sums.encode(), "the cache")
+        if sum(package.size_bytes for package in found) > min(room, MOST_CARRIED_BYTES):
+            return (listed,) if served else ()
+        return (listed, *map(self._file, found))
+
+    def _file(self, package: Package) -> OverlayFile:
+        if package.sha256 not in self._files:
+            path = self.cache.package_path(package.sha256)
+            data = read_file(path, "package", package.size_bytes)
+            if hashlib.sha256(data).hexdigest() != package.sha256:
+                hint = "run `rpi-image cache clean`, then `rpi-image fetch --packages -c FILE`"
+                raise SourceError(f"{package.file_name} in the cache is damaged", hint)
+            self._files[package.sha256] = OverlayFile(
+                f"{PACKAGES}{package.file_name}", data, str(path)
+            )
+        return self._files[package.sha256]
 
     def fetch(self, base: BaseImage, words: Sequence[str]) -> tuple[Package, ...]:
         """Bring what an image lacks for packages into the cache, and return it.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from imagebuilder.build.wanted import WantedSettings
     from imagebuilder.devices.device import Device
     from imagebuilder.disk.extent import Extent
+    from imagebuilder.images.cache import Cache
     from imagebuilder.model import BaseImage, ImageSource, NodeSettings
 
 
@@ -62,6 +63,7 @@ class CardContents:
     full: bool = False
     epoch: int = 0
     reporter: Reporter = SILENT
+    cache: Cache | None = None
     _stack: ExitStack = field(init=False, default_factory=ExitStack)
     _composers: dict[Path, Composer] = field(init=False, default_factory=dict)
     _wanted: WantedSettings | None = field(init=False, default=None)
@@ -116,8 +118,10 @@ class CardContents:
     def _composer(self, base: BaseImage) -> Composer:
         # Imported here because Jinja2 is slow and not needed for an image as it is.
         from imagebuilder.build.compose import open_composer  # noqa: PLC0415
+        from imagebuilder.build.packages import PackageIndex  # noqa: PLC0415
 
         if base.path not in self._composers:
-            opened = open_composer(base, epoch=self.epoch, reporter=self.reporter)
+            index = PackageIndex(self.cache, self.reporter) if self.cache else None
+            opened = open_composer(base, epoch=self.epoch, reporter=self.reporter, index=index)
             self._composers[base.path] = self._stack.enter_context(opened)
         return self._composers[base.path]

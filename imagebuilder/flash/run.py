@@ -333,7 +333,10 @@ class FlashRun:
 
     def _contents(self) -> CardContents:
         return CardContents(
-            full=self.options.full, epoch=self.workspace.epoch, reporter=self.prompter
+            full=self.options.full,
+            epoch=self.workspace.epoch,
+            reporter=self.prompter,
+            cache=self.workspace.cache,
         )
 
     def _confirm(self, targets: Sequence[tuple[Device, str]]) -> None:
@@ -388,7 +391,7 @@ def compare_target(
         if not flags.describe_nodes:
             raise InputError(f"{target} is a folder", "compare it with a node: use -c FILE --node")
         return compare_mounted(target, _one_node(workspace, flags, names), epoch)
-    with CardContents(epoch=epoch, reporter=prompter) as contents:
+    with CardContents(epoch=epoch, reporter=prompter, cache=workspace.cache) as contents:
         if flags.describe_nodes:
             content = contents.node(_one_node(workspace, flags, names), workspace.obtain)
         else:

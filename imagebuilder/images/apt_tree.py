@@ -34,7 +34,12 @@ _SAFE_METHODS = ("http", "https", "gpgv", "sqv", "store", "rred")
 _FOLDERS = ("state/lists/partial", "cache/archives/partial", "etc/preferences.d", "log", "methods")
 _ARCH = re.compile(r"[a-z0-9-]{1,20}")
 # As `--print-uris` writes it (apt-private/private-download.cc).
-_LINE = re.compile(r"^'([^']+)' (\S+)_(\S+)_(\S+)\.deb (\d+) SHA256:([0-9a-f]{64})$", re.MULTILINE)
+# The letters of names and versions are those of deb-control(5) and deb-version(7).
+_LINE = re.compile(
+    r"^'([^']+)' ([a-z0-9][a-z0-9+.-]*)_([A-Za-z0-9.+~%-]+)_([a-z0-9-]+)\.deb (\d+)"
+    r" SHA256:([0-9a-f]{64})$",
+    re.MULTILINE,
+)
 _URI = re.compile(r"^'", re.MULTILINE)
 _KEYRINGS = re.compile(rb"(?<=[=\s,])/(?=(?:usr/share/keyrings|etc/apt/[a-z.]+)/)")
 
@@ -49,6 +54,11 @@ class Package:
     url: str
     size_bytes: int
     sha256: str
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file as archives have it: FAT allows no colon, so without the epoch."""
+        return f"{self.name}_{self.version.rpartition(':')[2]}_{self.arch}.deb"
 
 
 def has_apt() -> bool:

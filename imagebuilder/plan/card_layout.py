@@ -26,6 +26,10 @@ STATUS = f"{FOLDER}status.json"
 # Container images for the node service to load.
 TARBALLS = f"{FOLDER}images/"
 
+# Debian packages for the node service to install, and their digests as sha256sum(1) has them.
+PACKAGES = f"{FOLDER}packages/"
+PACKAGE_SUMS = f"{PACKAGES}SHA256SUMS"
+
 # The record of files that earlier plans made outside FOLDER.
 RECORD = f"{FOLDER}made.json"
 

@@ -19,11 +19,24 @@ from imagebuilder.plan.boot_texts import (
     read_appended,
     set_lines,
 )
-from imagebuilder.plan.card_layout import APPEND, CMDLINE, CONFIG, FOLDER, RECORD
+from imagebuilder.plan.card_layout import (
+    APPEND,
+    CMDLINE,
+    CONFIG,
+    FOLDER,
+    PACKAGES,
+    RECORD,
+)
 from imagebuilder.plan.cmdline import NO_EDIT, CmdlineEdit, groups_of, merge_cmdline
 from imagebuilder.plan.context import node_variables, secret_variables
 from imagebuilder.plan.overlays import check_path, template_of
-from imagebuilder.plan.reach import facts_by_name, reach_of, seen_in_root, vendor_state
+from imagebuilder.plan.reach import (
+    facts_by_name,
+    packages_way,
+    reach_of,
+    seen_in_root,
+    vendor_state,
+)
 from imagebuilder.plan.vendor.ability import check_password, joinable
 from imagebuilder.plan.vendor.boot_config import cmdline_path
 from imagebuilder.plan.vendor.cloud_init import NETWORK, merged_network
@@ -102,8 +115,12 @@ class _RenderedNode:
     appended: Mapping[str, str]
 
     def digest(self, generation: str) -> str:
-        """Return the configuration hash, which does not depend on the content of the image."""
-        parts = {path: _sha256(data) for path, data in self.files.items()}
+        """Return the configuration hash, which does not depend on the content of the image.
+
+        Nor on the packages on the card: without them the Pi fetches the same ones.
+        """
+        files = self.files.items()
+        parts = {p: _sha256(data) for p, data in files if not p.startswith(PACKAGES)}
         whole = [generation, self.cmdline, self.lines, self.appended, parts]
         text = json.dumps(whole, sort_keys=True, ensure_ascii=False)
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
@@ -255,7 +272,7 @@ class _Planner:
         named = facts_by_name(self.generation, self.settings.image)
         facts = self.generation.facts_of(self.stock) if self.boot.names() else named
         vendor = seen_in_root(vendor_state(self.generation, facts), root)
-        found = reach_of(self.settings, vendor)
+        found = reach_of(self.settings, vendor, packages_way(file.path for file in self.overlays))
         settings = self.settings
         own = settings.image.file is not None and named is None and settings.user is None
         doubts = []

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagebuilder.plan.card_layout import PACKAGE_SUMS, PACKAGES
 from imagebuilder.plan.vendor.boards import find_board
 from imagebuilder.plan.vendor.docker import (
     DOCKER_OF_SUITE,
@@ -18,7 +19,7 @@ from imagebuilder.plan.vendor.docker import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from imagebuilder.model import ImageSource, NodeSettings, RootSystem
     from imagebuilder.plan.generations import Generation
@@ -172,8 +173,21 @@ def _suite(settings: NodeSettings, vendor: VendorState) -> str:
     return vendor.suite or suite_by_name(settings.image)
 
 
-def reach_of(settings: NodeSettings, vendor: VendorState) -> Reach:
-    """Return how a card with these settings is reached."""
+def packages_way(paths: Iterable[str]) -> str:
+    """Return how a card with these files gets its packages; empty if by the Pi's own apt."""
+    ours = [path for path in paths if path.startswith(PACKAGES)]
+    if any(path.endswith(".deb") for path in ours):
+        return "from the card"
+    return "from the shack" if PACKAGE_SUMS in ours else ""
+
+
+def serves_packages(settings: NodeSettings) -> bool:
+    """Return whether the class page of the shack has packages, too."""
+    return settings.shack is not None and "web" in settings.shack.services
+
+
+def reach_of(settings: NodeSettings, vendor: VendorState, way: str = "") -> Reach:
+    """Return how a card with these settings is reached; `way` is that of `packages_way`."""
     user, ways = _login(settings, vendor)
     found = [*_login_findings(settings, user), *_network_findings(settings)]
     return Reach(
@@ -181,7 +195,7 @@ def reach_of(settings: NodeSettings, vendor: VendorState) -> Reach:
         address=reachable_name(settings),
         user=user,
         ways=ways,
-        parts=tuple(_parts(settings, vendor)),
+        parts=tuple(_parts(settings, vendor, way or _way(settings))),
         findings=(
             *found,
             *_docker_findings(settings, vendor),
@@ -301,7 +315,7 @@ def _joins(settings: NodeSettings) -> bool:
     return settings.cluster.enabled and settings.shack is not None
 
 
-def _parts(settings: NodeSettings, vendor: VendorState) -> Iterator[str]:
+def _parts(settings: NodeSettings, vendor: VendorState, way: str) -> Iterator[str]:
     asks = vendor.user and not vendor.password and not vendor.ready
     if asks and not settings.user:
         yield "the console asks for a user"
@@ -311,11 +325,11 @@ def _parts(settings: NodeSettings, vendor: VendorState) -> Iterator[str]:
         yield f"wifi `{networks[0].ssid}`{more}"
     if installs := _installs_docker(settings, vendor):
         version = short(docker_version_of(settings, vendor))
-        yield f"Docker{' ' * bool(version)}{version} installed at first boot {_way(settings)}"
+        yield f"Docker{' ' * bool(version)}{version} installed at first boot {way}"
     elif vendor.docker is not None:
         yield "Docker in the image" if vendor.docker else "no Docker in the image"
     if settings.packages:
-        yield f"{', '.join(settings.packages)} installed at first boot {_way(settings)}"
+        yield f"{', '.join(settings.packages)} installed at first boot {way}"
     shack = settings.shack
     if shack and _joins(settings) and (installs or vendor.docker is not False):
         swarm = shack.kind == "swarm-mode" or settings.cluster.swarm_image

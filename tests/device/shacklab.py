@@ -200,17 +200,35 @@ def import_card_images(docker: Docker) -> None:
                    entrypoint=["/bin/swarm"])  # fmt: skip
 
 
+# As far as the image's own docker-entrypoint.sh is concerned with an agent.
+TODAY = """#!/bin/sh
+shift
+exec consul agent -data-dir /tmp "$@"
+"""
+CONSUL_TODAY = "hashicorp/consul:1.15.4"
+
+
+def import_todays_images(docker: Docker) -> None:
+    """Make what cards run in swarm mode: a real consul, and a program for services."""
+    import_program(docker, CONSUL_TODAY, consul_program(), entrypoint=["docker-entrypoint.sh"],
+                   files={"/bin/docker-entrypoint.sh": TODAY})  # fmt: skip
+    import_program(docker, "localhost:5000/sleep:1", Path("/bin/busybox"),
+                   command=["/bin/busybox", "sleep", "9999"])  # fmt: skip
+    docker.docker("push", "localhost:5000/sleep:1")
+
+
 @contextmanager
-def node_of(pupil: Pupil) -> Iterator[Node]:
+def node_of(pupil: Pupil, **settings: str) -> Iterator[Node]:
     """Return a pupil's machine a real dockerd and the node script of the card."""
     node = Node(pupil.lab, pupil.name, pupil.folder / "node", address=pupil.address)
-    node.folder.mkdir()
+    node.folder.mkdir(exist_ok=True)
     try:
         node.start_docker()
-        node.fresh(CONSUL_IMAGE=CONSUL_IMAGE, SWARM_IMAGE=SWARM_IMAGE)
+        node.fresh(**{"CONSUL_IMAGE": CONSUL_IMAGE, "SWARM_IMAGE": SWARM_IMAGE} | settings)
         serve_engine(node)
         yield node
     finally:
+        node.docker("swarm", "leave", "--force", check=False)
         node.clear()
         for job in tuple(node.jobs):
             node.stop(job)

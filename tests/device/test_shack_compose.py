@@ -14,13 +14,15 @@ import pytest
 from imagebuilder.shack.cluster import parse_swarm_nodes
 from tests.device.shacklab import (
     CONSUL_IMAGE,
+    CONSUL_TODAY,
     SWARM_IMAGE,
     ShackLab,
     import_card_images,
+    import_todays_images,
     node_of,
     open_shack_lab,
 )
-from tests.device.swarmlab import SHACK, Docker, wait_for
+from tests.device.swarmlab import SHACK, wait_for
 from tests.lib.real_consul import consul_program
 from tests.lib.tools import need, need_root
 
@@ -31,6 +33,13 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.long]
 
 SERVICES = 7
+TODAY = {
+    "SHACK_KIND": "swarm-mode",
+    "CONSUL_IMAGE": CONSUL_TODAY,
+    "CONSUL_VERSION": "1.15.4",
+    "SWARM_IMAGE": "",
+    "DOCKER_TCP": "0",
+}
 ROSTER = "hostname,address\npi-01,10.77.0.11/24\npi-02,10.77.0.12/24\npi-03,10.77.0.13/24\n"
 CLASS = f"""\
 profile: armv7
@@ -55,11 +64,11 @@ def rpi_image(lab: ShackLab, *words: str | Path) -> str:
     return lab.shack.run(sys.executable, "-m", "imagebuilder", *words, HOME=str(lab.shack.folder))
 
 
-def class_file(folder: Path) -> Path:
+def class_file(folder: Path, shack: str = SHACK) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "base.img").write_bytes(b"")
     (folder / "nodes.csv").write_text(ROSTER)
-    (folder / "classroom.yml").write_text(CLASS)
+    (folder / "classroom.yml").write_text(CLASS.replace(SHACK, shack))
     return folder / "classroom.yml"
 
 
@@ -233,45 +242,90 @@ def plain(lab: ShackLab, *words: str | Path, check: bool = True) -> str:
     return lab.shack.run(*words, check=check, DOCKER_HOST=lab.shack.socket, HOME=home)
 
 
-def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(
-    lab: ShackLab, shack: Path
-) -> None:
+@pytest.fixture(scope="module")
+def swarm(lab: ShackLab, shack: Path) -> Iterator[Path]:
+    """Start the shack of swarm mode in place of the classic one, and give its folder."""
     lab.make(shack, "down")  # both kinds use the same names
     folder = lab.shack.folder / "swarm"
-    file = lab.shack.folder / "class" / "classroom.yml"
-    rpi_image(lab, "shack", file, "-o", folder, "--kind", "swarm-mode")
+    file = class_file(lab.shack.folder / "today", f"{SHACK}, kind: swarm-mode")
+    rpi_image(lab, "shack", file, "-o", folder)
     without_uplink(folder)
     compose = folder / "docker-compose.yml"
     socket = lab.shack.socket.removeprefix("unix://")
     compose.write_text(compose.read_text().replace('"/var/run/docker.sock:', f'"{socket}:'))
     lab.make(folder, "up")
+    yield folder
+    lab.make(folder, "down", check=False)
+
+
+def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(
+    lab: ShackLab, swarm: Path
+) -> None:
     url = f"http://{SHACK}:8500/v1/kv/rpi-image/swarm/worker?raw"
     wait_for(lambda: lab.get(url).startswith("SWMTKN-"), 30)
-    pupil = lab.pupils[0]
-    node = Docker(pupil.lab, pupil.name, pupil.folder / "docker")
-    node.folder.mkdir()
-    try:
-        node.start_docker()
-        node.docker("swarm", "join", "--token", lab.get(url).strip(), f"{SHACK}:2377")
+    import_todays_images(lab.shack)
+    assert f"== {CONSUL_TODAY}" in lab.make(swarm, "preload")
+    file = lab.shack.folder / "today" / "classroom.yml"
+    with node_of(lab.pupils[0], **TODAY) as node:
+        said = node.once()
+        assert node.status()["swarm"] == f"joined as {node.address}", said
+        assert node.status()["consul"] == f"joined, leader {SHACK}:8300"
         answer = f"http://{SHACK}:10000/nodes"
         wait_for(lambda: lab.get(answer).count('"ready"') == 2, 60)
-        check_swarm_nodes(json.loads(lab.get(answer)), pupil.address)
-        check_swarm_status(rpi_image(lab, "status", file, "--kind", "swarm-mode", "--json"))
-        refused = lab.pupils[1].run(
-            "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}",
-            f"http://{SHACK}:10000/containers/json",
+        check_swarm_nodes(json.loads(lab.get(answer)), node.address)
+        check_swarm_status(rpi_image(lab, "status", file, "--json"))
+        for options in (("/containers/json",), ("/info", "-X", "POST")):
+            said = lab.pupils[1].run(
+                "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}",
+                f"http://{SHACK}:10000{options[0]}", *options[1:],
+            )  # fmt: skip
+            assert said == "403"
+
+
+def checks(lab: ShackLab, service: str) -> dict[str, str]:
+    """Return what the consul of the shack says of a service, by node."""
+    text = lab.get(f"http://{SHACK}:8500/v1/health/checks/{service}") or "[]"
+    return {check["Node"]: check["Status"] for check in json.loads(text)}
+
+
+def replicas(lab: ShackLab) -> str:
+    return lab.shack.docker("service", "ls", "--format", "{{.Replicas}}", check=False)
+
+
+def test_three_replicas_survive_a_manager_and_a_power_cut(lab: ShackLab, swarm: Path) -> None:
+    """Real dockerds and a real consul; each node registers Docker and SSH with their checks."""
+    with node_of(lab.pupils[0], **TODAY) as first, node_of(lab.pupils[1], **TODAY) as second:
+        for node in (first, second):
+            said = node.once()
+            assert node.status()["swarm"] == f"joined as {node.address}", said
+        names = {first.name, second.name}
+        wait_for(lambda: checks(lab, "docker") == dict.fromkeys(names, "passing"), 60)
+        wait_for(lambda: checks(lab, "ssh") == dict.fromkeys(names, "critical"), 60)
+        lab.shack.docker(
+            "service", "create", "--detach", "--no-resolve-image", "--replicas", "3",
+            "--name", "three", f"{SHACK}:5000/sleep:1",
         )  # fmt: skip
-        assert refused == "403"
-        posted = lab.pupils[1].run(
-            "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-X", "POST",
-            f"http://{SHACK}:10000/info",
-        )  # fmt: skip
-        assert posted == "403"
-    finally:
-        node.docker("swarm", "leave", "--force", check=False)
-        for job in tuple(node.jobs):
-            node.stop(job)
-        lab.make(folder, "down", check=False)
+        wait_for(lambda: replicas(lab) == "3/3", 90)
+        lab.shack.stop_docker()
+        lab.shack.start_docker()
+        wait_for(lambda: replicas(lab) == "3/3", 90)
+        second.run("ip", "link", "set", "eth0", "down")
+        states = ("node", "ls", "--format", "{{.Hostname}} {{.Status}}")
+        wait_for(lambda: f"{second.name} Down" in lab.shack.docker(*states, check=False), 90)
+        wait_for(lambda: running_on(lab, {first.name, "shack"}) == 3, 90)
+        second.run("ip", "link", "set", "eth0", "up")
+        second.new_boot()
+        second.once()
+        wait_for(lambda: f"{second.name} Ready" in lab.shack.docker(*states, check=False), 90)
+        wait_for(lambda: checks(lab, "docker") == dict.fromkeys(names, "passing"), 60)
+        lab.shack.docker("service", "rm", "three")
+
+
+def running_on(lab: ShackLab, names: set[str]) -> int:
+    """Count the running tasks of the service on these machines."""
+    words = ("--filter", "desired-state=running", "--format", "{{.Node}} {{.CurrentState}}")
+    lines = lab.shack.docker("service", "ps", "three", *words, check=False).splitlines()
+    return sum(line.split()[0] in names and " Running" in line for line in lines)
 
 
 def check_swarm_nodes(nodes: list[dict[str, Any]], address: str) -> None:

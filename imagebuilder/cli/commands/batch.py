@@ -118,7 +118,7 @@ def _batch(session: Session, flags: NodeFlags, output: Path, *, write: bool) -> 
         obtain=session.obtain if write else session.find,
         epoch=session.epoch,
         reporter=session.console,
-        index=None if write else PackageIndex(session.cache, session.console),
+        index=PackageIndex(session.cache, session.console),
     )
 
 

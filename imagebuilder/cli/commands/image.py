@@ -15,6 +15,7 @@ from imagebuilder.boot.firmware import MACHINE_NAMES
 from imagebuilder.build.inspect import ImageReport, inspect_file
 from imagebuilder.build.manifest import manifest_of, plan_as_json
 from imagebuilder.build.node import NodeBuild
+from imagebuilder.build.packages import PackageIndex
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import dry_run, node_options, output_option, with_console
 from imagebuilder.cli.process import allow_helpers
@@ -57,7 +58,10 @@ def build(
 ) -> None:
     """Write the image of one node, complete and ready to flash."""
     session = Session(console=console, allow_http=flags.allow_http)
-    job = NodeBuild(output=output, compress=compress or "", digest=digest, reporter=console)
+    index = PackageIndex(session.cache, console)
+    job = NodeBuild(
+        output=output, compress=compress or "", digest=digest, reporter=console, index=index
+    )
     node = session.node(flags, write=not dry_run)
     if dry_run:
         _show_plan(console, job.plan(node, session.find, session.epoch))

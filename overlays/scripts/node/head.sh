@@ -39,6 +39,7 @@ docker_seen=
 consul_state=
 swarm_state=
 jobs_started=0
+carried_started=0
 light_now=
 fields_written=
 quiet_looks=0

@@ -12,6 +12,18 @@ http_get() {
     fi 2>/dev/null
 }
 
+# http_save URL FILE: as long as it takes; a file that is cut off has another digest
+http_save() {
+    if has curl; then
+        curl -f -s --connect-timeout 10 --noproxy '*' -o "$2" "$1"
+    else
+        wget -q -O "$2" "$1"
+    fi 2>/dev/null || {
+        rm -f "$2"
+        return 1
+    }
+}
+
 # http_delete HOST:PORT PATH: busybox's wget has no --method
 http_delete() {
     if has curl; then

@@ -12,6 +12,7 @@ pass() {
     after_vendor
     clear_free_space
     todo
+    carried_once
     find_address || return 1
     jobs_once
     todo_slow
