@@ -145,7 +145,12 @@ dist: $(VENV)/.stamp ## build sdist and wheel into dist/, the same bytes each ti
 dist-install: dist ## install the wheel by pip, pipx and uv with the oldest and newest dependencies (minutes)
 	PYTHON=$(PYTHON) .ci/install-dist dist build/dist-install
 
+deb: $(VENV)/.stamp ## build the Debian packages for bookworm and trixie into dist/
+	rm -rf build/deb
+	$(BIN)/hatchling build -t wheel -d build/deb
+	for suite in bookworm trixie; do .ci/make-deb build/deb/*.whl $$suite dist || exit 1; done
+
 clean: ## remove what the targets made
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help venv demo tour lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden docs pictures snapshot fonts sample wheel dist dist-install clean
+.PHONY: help venv demo tour lock pythons newest audit tools tools-boot test coverage test-boot test-boot-all fuzz check format bench golden docs pictures snapshot fonts sample wheel dist dist-install deb clean

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 
 _PACKAGE = "imagebuilder/"
+PERMISSION_HINT = "run it as root (sudo), or add yourself to the group `disk`"  # to open a device
 
 
 # The word of each warning, for `allow:` and --allow, and what it means. Some are errors.
@@ -155,6 +156,13 @@ def reading(what: str, kind: type[RpiImageError]) -> Iterator[None]:
             f"{what} cannot be read: {type(error).__name__} at {_place_of(error)}",
             "it is probably damaged; if another program can read it, please report this line",
         ) from error
+
+
+def unreadable(path: Path, error: OSError) -> ImageError:
+    """Return the error for an image or a device that cannot be read."""
+    locked = isinstance(error, PermissionError) and path.is_block_device()
+    hint = PERMISSION_HINT if locked else "check the path and its permissions"
+    return ImageError(f"cannot read {path}: {error.strerror}", hint)
 
 
 def _place_of(error: BaseException) -> str:

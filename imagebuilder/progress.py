@@ -103,6 +103,12 @@ def human_bytes(size_bytes: int) -> str:
     return f"{size:.1f} TB"
 
 
+def two_sizes(size_bytes: int, other_bytes: int) -> tuple[str, str]:
+    """Return two different sizes to compare; in bytes if they are the same after rounding."""
+    first, second = human_bytes(size_bytes), human_bytes(other_bytes)
+    return (f"{size_bytes} B", f"{other_bytes} B") if first == second else (first, second)
+
+
 def counted(number: int, noun: str) -> str:
     """Return a count with its noun: `no errors`, `1 node`, `30 nodes`."""
     return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"

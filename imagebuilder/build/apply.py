@@ -13,7 +13,7 @@ from imagebuilder.plan.boot_files import read_boot_text
 from imagebuilder.plan.card_layout import CMDLINE, NODE_ENV
 from imagebuilder.plan.generations import detect, named_generation
 from imagebuilder.plan.node import plan_node
-from imagebuilder.progress import SILENT, Reporter
+from imagebuilder.progress import SILENT, Reporter, human_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -151,7 +151,8 @@ def _check_space(boot: BootFolder, steps: list[Step]) -> None:
         if free < 0:
             needed, left = -free * space.cluster_bytes, space.free * space.cluster_bytes
             raise RefusedError(
-                f"not enough space on {boot.root}: {left} bytes are free, {needed} more are needed",
+                f"not enough space on {boot.root}: {human_bytes(left)} are free,"
+                f" {human_bytes(needed)} more are needed",
                 "remove files from the partition, or overlays from the settings",
             )
         free += space.clusters(old)

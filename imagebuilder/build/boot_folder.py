@@ -18,6 +18,7 @@ from imagebuilder.disk.fat.volume import MOST_TEXT_BYTES
 from imagebuilder.errors import ImageError, RefusedError, WriteError
 from imagebuilder.files import has_file, whole_drive
 from imagebuilder.plan.card_layout import CMDLINE, CONFIG
+from imagebuilder.progress import two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,8 +116,9 @@ class BootFolder:
         with _reading(self.root / path), self._opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             if size > most_bytes:
+                found, most = two_sizes(size, most_bytes)
                 raise ImageError(
-                    f"{path} on the boot partition has {size} bytes, more than {most_bytes}",
+                    f"{path} on the boot partition has {found}, more than {most}",
                     "check that this is the boot partition of a Raspberry Pi",
                 )
             return file.read(most_bytes)

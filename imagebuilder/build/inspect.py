@@ -15,7 +15,7 @@ from imagebuilder.build.boot_folder import BootFolder
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
-from imagebuilder.errors import ImageError, RpiImageError, reading
+from imagebuilder.errors import ImageError, RpiImageError, reading, unreadable
 from imagebuilder.files import has_folder
 from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
@@ -137,9 +137,7 @@ def _open_any(path: Path, cache: Cache, reporter: Reporter, opener: Opener) -> I
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
-        ) from error
+        raise unreadable(path, error) from error
     if stat.S_ISBLK(mode) or not is_compressed(path):
         with open_raw(path, opener) as raw:
             yield raw

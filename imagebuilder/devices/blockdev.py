@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from imagebuilder.devices import access, inventory, macos
 from imagebuilder.devices.inventory import load_device
 from imagebuilder.devices.safety import may_unmount, mounted_parts, same_device
-from imagebuilder.errors import ImageError, RefusedError, WriteError
+from imagebuilder.errors import PERMISSION_HINT, ImageError, RefusedError, WriteError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +40,6 @@ _DIRECT = getattr(os, "O_DIRECT", 0)
 
 # udev holds this lock while it probes a new card (systemd, BLOCK_DEVICE_LOCKING).
 _LOCK_SECONDS = 5.0
-PERMISSION_HINT = "run it as root (sudo), or add yourself to the group `disk`"
 
 
 class Buffer:

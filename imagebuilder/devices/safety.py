@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from imagebuilder.errors import RefusedError
 from imagebuilder.model import SECTOR_BYTES
+from imagebuilder.progress import two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -213,9 +214,10 @@ def _read_only(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
 
 def _small(device: Device, policy: WritePolicy) -> Iterator[Refusal]:
     if device.size_bytes < policy.image_bytes:
+        size, needed = two_sizes(device.size_bytes, policy.image_bytes)
         yield Refusal(
             "small",
-            f"is too small: {device.size_bytes} bytes, the image needs {policy.image_bytes}",
+            f"is too small: {size}, the image needs {needed}",
             "use a larger card",
         )
 

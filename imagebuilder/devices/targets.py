@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagebuilder.devices import access
-from imagebuilder.devices.blockdev import PERMISSION_HINT, unmounted
+from imagebuilder.devices.blockdev import unmounted
 from imagebuilder.devices.device import describe, describe_content
 from imagebuilder.devices.inventory import device_holding, list_devices, load_device
 from imagebuilder.devices.safety import (
@@ -17,7 +17,7 @@ from imagebuilder.devices.safety import (
     refusals,
     refuse,
 )
-from imagebuilder.errors import RefusedError
+from imagebuilder.errors import PERMISSION_HINT, RefusedError
 from imagebuilder.progress import agree
 
 if TYPE_CHECKING:

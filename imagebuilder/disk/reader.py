@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from imagebuilder.errors import ImageError
+from imagebuilder.errors import ImageError, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,9 +60,7 @@ def open_raw(path: Path, opener: Opener = os.open) -> Iterator[RawFile]:
     try:
         descriptor = opener(path, _READ)
     except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
-        ) from error
+        raise unreadable(path, error) from error
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
             raise ImageError(f"{path} is a folder", "use the path of an image or a device")

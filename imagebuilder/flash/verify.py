@@ -23,7 +23,7 @@ from imagebuilder.files import has_folder
 from imagebuilder.flash.readahead import Buffers, read_ahead
 from imagebuilder.model import SECTOR_BYTES
 from imagebuilder.plan.card_layout import FOLDER
-from imagebuilder.progress import SILENT, Reporter
+from imagebuilder.progress import SILENT, Reporter, two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -149,8 +149,9 @@ def check_length(target: Path, found: Comparison) -> None:
     """Raise WriteError if the medium is shorter than the image."""
     if found.missing_bytes:
         missing = found.ranges[0]
+        size, needed = two_sizes(missing.start_bytes, missing.end_bytes)
         raise WriteError(
-            f"{target} has {missing.start_bytes} bytes, the image {missing.end_bytes}",
+            f"{target} has {size}, the image {needed}",
             "compare it with the image it was made from",
         )
 

@@ -37,6 +37,7 @@ from imagebuilder.images.resume import (
     save_state,
 )
 from imagebuilder.images.sparse import Written
+from imagebuilder.progress import two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -249,7 +250,8 @@ class _Download:
 
     def _begin(self, answer: Answer, total: int | None) -> None:
         if total is not None and total > self._most_bytes:
-            self._refuse(f"has {total} bytes, more than {self._most_bytes}")
+            size, most = two_sizes(total, self._most_bytes)
+            self._refuse(f"has {size}, more than {most}")
         _refuse_small_disk(self._part.parent, (total or 0) - self._have)
         validator = _validator(answer) or self._state.validator
         gzipped = answer.header("Content-Encoding").lower() in {"gzip", "x-gzip"}

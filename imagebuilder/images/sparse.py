@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagebuilder.disk.reader import RawFile
-from imagebuilder.errors import ImageError
+from imagebuilder.errors import ImageError, unreadable
 from imagebuilder.files import hand_over, is_disk_full, pwrite_all
 from imagebuilder.progress import SILENT, Meter, Reporter
 from imagebuilder.workers import worker_pool
@@ -167,9 +167,7 @@ def hash_file(path: Path, label: str = "", reporter: Reporter = SILENT) -> Writt
                 size += len(chunk)
                 meter.advance(len(chunk))
     except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
-        ) from error
+        raise unreadable(path, error) from error
     return Written(digest.hexdigest(), size)
 
 

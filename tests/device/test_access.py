@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from imagebuilder.errors import PERMISSION_HINT
 from tests.device.cards import CARD_BYTES, SmallImage, card, flash, is_same
 from tests.lib.teacher import (
     CLASS,
@@ -166,6 +167,24 @@ def test_verify_and_inspect_read_by_the_opener(
         refused = user.run(*RPI_IMAGE, *words)
         assert refused.returncode == 5
         assert "ermission denied" in refused.stderr
+        assert f"hint: {PERMISSION_HINT}" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--image", "small.img", "--allow-loop"), ("-c", "classroom.yml", "--queue")]
+)
+def test_flash_hints_the_same_and_a_queue_at_its_start(
+    words: tuple[str, ...], user: Teacher, device: str
+) -> None:
+    """The base image is missing, and is not looked for before the permission."""
+    image = "{url: 'http://127.0.0.1:9/none.img', unchecked: true}"
+    room = f"profile: armv7\nimage: {image}\nnodes: [{{hostname: pi-01}}]\n"
+    (user.home / "classroom.yml").write_text(room)
+    place = () if "--queue" in words else (device,)
+    refused = user.run(*RPI_IMAGE, "flash", *place, *words, "--yes")
+    assert refused.returncode == 6, refused.stderr
+    assert "no permission to write " in refused.stderr
+    assert f"hint: {PERMISSION_HINT}" in refused.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

@@ -18,6 +18,7 @@ from imagebuilder.cli.console import Console
 from imagebuilder.devices.safety import WritePolicy
 from imagebuilder.devices.targets import choose_targets
 from imagebuilder.errors import RefusedError
+from imagebuilder.progress import human_bytes
 from tests.device.cards import (
     BOOT_FILES,
     BOOT_MIB,
@@ -536,7 +537,7 @@ def test_verify_names_a_card_that_is_smaller_than_the_image(
     with card(tmp_path, 40 * MIB) as device:
         done = rpi_image("verify", device, "--image", small.path)
         machine = rpi_image("verify", device, "--image", small.path, "--json")
-    message = f"error: {device} has {40 * MIB} bytes, the image {IMAGE_BYTES}"
+    message = f"error: {device} has {human_bytes(40 * MIB)}, the image {human_bytes(IMAGE_BYTES)}"
     for one in (done, machine):
         assert one.returncode == 7
         assert message in one.stderr

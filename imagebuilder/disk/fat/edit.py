@@ -23,6 +23,7 @@ from imagebuilder.disk.fat.tree import Tree, TreeReport, check_edited, check_tre
 from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.reader import CachedReader
 from imagebuilder.errors import ImageError
+from imagebuilder.progress import two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -199,9 +200,10 @@ class _EditSession:
             names = [path for path, _, _ in files]
             more = len(names) - NAMED_IN_ERRORS
             listed = ", ".join(names[:NAMED_IN_ERRORS]) + (f" and {more} more" if more > 0 else "")
+            wanted, free = two_sizes(needed * size, self._fat.free_count * size)
             raise ImageError(
                 f"not enough space on the boot partition for {listed}:"
-                f" {needed * size} bytes needed, {self._fat.free_count * size} free",
+                f" {wanted} needed, {free} free",
                 "remove files from the overlay, or use a base image with a larger boot partition",
             )
 

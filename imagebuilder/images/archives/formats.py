@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 from imagebuilder.disk.boot_sector import has_signature
-from imagebuilder.errors import ImageError
+from imagebuilder.errors import ImageError, unreadable
 from imagebuilder.model import SECTOR_BYTES
 
 if TYPE_CHECKING:
@@ -92,6 +92,4 @@ def open_form(path: Path) -> BinaryIO:
     try:
         return path.open("rb", buffering=0)
     except OSError as error:
-        raise ImageError(
-            f"cannot read {path}: {error.strerror}", "check the path and its permissions"
-        ) from error
+        raise unreadable(path, error) from error

@@ -122,7 +122,7 @@ def test_status_reads_the_card_as_the_operating_system_shows_it(
     assert rows["pi-01"]["address"] == "10.0.0.7"
     (upper / "STATUS.JSON").write_bytes(b"{" * (1 << 21))
     assert rpi_image(list(words)) == 5
-    assert "has 2097152 bytes, more than" in capsys.readouterr().err
+    assert "has 2.1 MB, more than 1.0 MB" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("command", "code"), [("inspect", 5), ("verify", 5)])

@@ -356,7 +356,7 @@ def test_a_download_larger_than_its_image_is_refused_before_it_comes(tmp_path: P
     answer = OK + b"Content-Length: 1000000000\r\n\r\n"
     with talking(saying(answer)) as (url, _):
         source = ImageSource("x", url=f"{url}/x", sha256=DIGEST, raw_size_bytes=100 << 20)
-        with pytest.raises(SourceError, match="has 1000000000 bytes, more than"):
+        with pytest.raises(SourceError, match=r"has 1\.0 GB, more than"):
             obtain_base(source, Cache(tmp_path), Recorder(), HASTY)
 
 

@@ -18,7 +18,7 @@ import pytest
 from imagebuilder.cli import console as module
 from imagebuilder.cli.console import Console
 from imagebuilder.errors import InputError, Problem, SettingsError
-from imagebuilder.progress import human_bytes
+from imagebuilder.progress import human_bytes, two_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -217,6 +217,19 @@ def test_a_question_nobody_answers_has_its_default() -> None:
 )
 def test_sizes_read_as_on_the_label_of_a_card(size: int, text: str) -> None:
     assert human_bytes(size) == text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "texts"),
+    [
+        ((31914983424, 999), ("31.9 GB", "999 B")),
+        ((31914983424, 31914983936), ("31914983424 B", "31914983936 B")),
+    ],
+)
+def test_two_sizes_that_differ_never_look_the_same(
+    sizes: tuple[int, int], texts: tuple[str, str]
+) -> None:
+    assert two_sizes(*sizes) == texts
 
 
 HOSTILE = "a\x1b[2J\x1b]0;pwn\x07b\x9b31mc\u202ed\x7f\re\x00f"

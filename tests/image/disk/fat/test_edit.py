@@ -19,6 +19,7 @@ from imagebuilder.disk.patched import PatchedImage
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError
 from imagebuilder.model import BootEdit
+from imagebuilder.progress import two_sizes
 from tests.lib.fat_edits import EDITS, STOCK, edited, geometry_name, patch_of
 from tests.lib.fat_images import (
     EPOCH,
@@ -363,7 +364,8 @@ def test_what_does_not_fit_is_refused_with_names_and_bytes(image: FatImage) -> N
         with pytest.raises(ImageError) as caught:
             base.apply(edits, EPOCH)
     assert "one.bin, two.bin" in caught.value.message
-    assert f"{free + cluster} bytes needed, {free} free" in caught.value.message
+    wanted, left = two_sizes(free + cluster, free)
+    assert f"{wanted} needed, {left} free" in caught.value.message
 
 
 @on_small
@@ -376,7 +378,7 @@ def test_the_last_cluster_can_be_used(image: FatImage) -> None:
         assert BootVolume(raw, out.partition()).free_bytes == 0
     assert mtype(out, "full.bin") == content[:free]
     assert mtype(out, "kernel.img") == STOCK["kernel.img"]
-    with pytest.raises(ImageError, match="bytes needed, 0 free"):
+    with pytest.raises(ImageError, match="B needed, 0 B free"):
         patch_of(out, [BootEdit("more", b"x")])
     assert edited(out, [BootEdit("full.bin", content[1:free])])
 
