@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 CARDS, FINDINGS, STATIONS = "/api/cards", "/api/findings", "/api/stations"
-MOST_FINDINGS = 50
+MOST_FINDINGS = 50  # of `check` on the board
 LOOK_SECONDS = 4.0  # the page asks every five; more pages cost nothing more
 SOCKET_SECONDS = 10
 _TYPES = {"html": "text/html", "js": "text/javascript", "css": "text/css"}

@@ -66,7 +66,7 @@ function tileOf(key) {
 
 function showCard(key, card) {
   const tile = tileOf(key);
-  const state = card.state in WORDS ? card.state : "writing";
+  const state = Object.hasOwn(WORDS, card.state) ? card.state : "writing";
   const [icon, word] = WORDS[state];
   const percent = Number.isInteger(card.percent) ? Math.min(Math.max(card.percent, 0), 100) : null;
   tile.item.dataset.state = state;

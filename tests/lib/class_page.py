@@ -29,11 +29,28 @@ class Room:
     url: str
     consul: int
     folder: Path
+    serf: int = 0
+
+    @contextmanager
+    def member(self, name: str) -> Iterator[None]:
+        """Run a real consul client, as the one of a card, for the length of the block."""
+        http, serf = free_ports(2)
+        place = self.folder / name
+        place.mkdir(exist_ok=True)
+        ports = {"http": http, "serf_lan": serf, "serf_wan": -1, "dns": -1, "grpc": -1}
+        config = place / "consul.json"
+        config.write_text(json.dumps({"ports": ports}))
+        words = ["-bind", "127.0.0.1", "-client", "127.0.0.1", "-node", name]
+        words += ["-retry-join", f"127.0.0.1:{self.serf}", "-retry-interval", "1s"]
+        words += ["-config-file", str(config), "-data-dir", str(place / "data")]
+        with running(*words, log=place / "log"):
+            yield
 
     @contextmanager
     def running_consul(self) -> Iterator[None]:
         ports = dict.fromkeys(("serf_wan", "dns", "grpc"), -1)
         (server, serf) = free_ports(2)
+        self.serf = serf
         config = self.folder / "consul.json"
         config.write_text(
             json.dumps(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -46,19 +47,23 @@ def board(console: Console, file: Path, port: int, folders: tuple[Path, ...]) ->
         roster = roster_of(console, file, folders)
         return next(watch_class(roster, file, states, (), ANSWER_SECONDS, None))
 
-    def findings() -> tuple[Problem, ...]:
-        lists = Session(console=console).lists(offline=True)
-        return check_classroom(file, environment=os.environ, profile_folders=folders, lists=lists)
-
     made = BoardServer(
         classroom=roster_of(console, file, folders),
         look=look,
         stations=lambda: read_stations(ledger_of(file).path),
-        findings=findings,
+        findings=partial(_findings, console, file, folders),
         port=port,
     )
     with made.open() as server:
-        url = f"http://{HOST}:{server.server_address[1]}/"
-        console.result(url)
-        console.note(f"the screen of a station that writes cards is {url}station")
+        _say(console, f"http://{HOST}:{server.server_address[1]}/")
         server.serve_forever()
+
+
+def _findings(console: Console, file: Path, folders: tuple[Path, ...]) -> tuple[Problem, ...]:
+    lists = Session(console=console).lists(offline=True)
+    return check_classroom(file, environment=os.environ, profile_folders=folders, lists=lists)
+
+
+def _say(console: Console, url: str) -> None:
+    console.result(url)
+    console.note(f"the screen of a station that writes cards is {url}station")

@@ -28,8 +28,8 @@ BEAT_SECONDS = 5.0  # an unchanged file is written again, as a sign of life
 ALIVE_SECONDS = 15.0
 LEAST_SECONDS = 0.4  # between two changes
 MOST_CARDS = 32  # the last ones are shown
-MOST_STATIONS = 32
-MOST_BYTES = 64 << 10
+MOST_STATIONS = 32  # beside one ledger
+MOST_BYTES = 64 << 10  # of the file of one station
 
 
 @dataclass(kw_only=True)

@@ -121,7 +121,7 @@ function cardWord(card) {
 // What `rpi-image board` has found out itself.
 const THERE = { "unhealthy": "problem", "wrong-arch": "problem" };
 function looked(node) {
-  const state = THERE[node.there] || (node.there in STATES ? node.there : "unknown");
+  const state = THERE[node.there] || (Object.hasOwn(STATES, node.there) ? node.there : "unknown");
   const told = node.progress && node.progress.stage !== "ready" ? node.progress : null;
   const words = told ? [text(told.stage), told.percent === null ? "" : `${told.percent} %`, text(told.error)] : [];
   for (const found of state === "problem" ? node.findings : []) words.push(text(found.detail));

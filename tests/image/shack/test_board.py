@@ -7,25 +7,29 @@ import json
 import re
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from imagebuilder.cli.main import run as run_rpi_image
+from imagebuilder.flash.records.class_status import ClassStatus
 from imagebuilder.model import Network
+from imagebuilder.shack.observe import Observation
+from imagebuilder.web.board import BoardServer
 from tests.lib.boot_folders import put_tree
 from tests.lib.browser import chromium, serious_faults
 from tests.lib.class_page import shack
-from tests.lib.classroom_samples import node
+from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.plan_samples import STOCK
-from tests.lib.shack_server import answering
+from tests.lib.shack_server import RECORDINGS, answering
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -131,6 +135,63 @@ def test_the_page_of_a_node_is_where_its_label_leads(
             page.locator("#all").wait_for()
 
 
+def test_live_nodes_come_and_go_beside_recorded_ones(
+    tmp_path: Path, templates: tuple[OverlayFile, ...], browser: Browser
+) -> None:
+    """Consul clients as cards run them; what a real class of 1.8.7 had is registered as well."""
+    recorded = json.loads((RECORDINGS / "consul-1.8.7" / "catalog_nodes.json").read_bytes())
+    names = [each["Node"] for each in recorded]
+    roster = [node(n, hostname=name, network=Network()) for n, name in enumerate(names, 1)]
+    roster += [node(n, hostname=f"live-{n}", network=Network()) for n in (91, 92)]
+    with (
+        shack(tmp_path, templates, roster) as room,
+        room.running_consul(),
+        opened(browser, room.url) as page,
+    ):
+        for each in recorded:
+            if each["Node"] != "shack":
+                room.join(each["Node"], each["Address"])
+        with room.member("live-91"):
+            for name in ("live-91", *names):
+                state(page, name, "joined")
+            with room.member("live-92"):
+                state(page, "live-92", "joined")
+            page.locator("#live-92[data-state=missing]").wait_for(timeout=90_000)
+            state(page, "live-91", "joined")
+
+
+def test_hostile_stations_are_text(browser: Browser) -> None:
+    """What a damaged or foreign file beside the ledger says is shown as text, or not at all."""
+    card = {"number": 1, "reader": NASTY, "node": NASTY * 99, "state": "constructor",
+            "percent": 10**9, "owner": [NASTY], "error": NASTY}  # fmt: skip
+    found: list[Any] = [
+        {"station": NASTY, "next": NASTY * 500, "label": NASTY, "owner": {}, "left": NASTY,
+         "of": None, "cards": [card, None, 7, {"reader": {}}, card | {"state": "failed"}] * 40},
+        {"cards": {"length": 9}}, {"station": "\u202e", "cards": None}, 7, None, [], "x",
+    ]  # fmt: skip
+    server = BoardServer(
+        classroom=make_classroom(Path("/class"), shack=None),
+        look=lambda: ClassStatus((), Observation(None, ())),
+        stations=lambda: found,
+        findings=tuple,
+        port=0,
+    )
+    with ExitStack() as stack:
+        answers = stack.enter_context(server.open())
+        worker = threading.Thread(target=answers.serve_forever)
+        worker.start()
+        stack.callback(worker.join)
+        stack.callback(answers.shutdown)
+        url = f"http://127.0.0.1:{answers.server_address[1]}/station"
+        page = stack.enter_context(opened(browser, url))
+        page.locator("#cards li").first.wait_for()
+        assert page.locator("img, b, script:not([src])").count() == 0
+        assert page.locator("#cards li").count() == 2
+        assert not page.locator("#trouble").is_visible()
+        assert "\u202e" not in page.locator("main").inner_text()
+        assert serious_faults(page) == []
+
+
 def test_hostile_nodes_are_text(
     tmp_path: Path, templates: tuple[OverlayFile, ...], browser: Browser
 ) -> None:
@@ -186,7 +247,8 @@ def test_the_board_of_the_instructor_has_the_cards(tmp_path: Path, browser: Brow
     finally:
         program.send_signal(2)
         _, said = program.communicate(timeout=20)
-    assert (program.returncode, said.split()) == (130, ["interrupted"])
+    assert (program.returncode, said.splitlines()[-1]) == (130, "interrupted")
+    assert f"{url}station" in said
 
 
 def test_seats_are_rows_and_columns(
