@@ -62,19 +62,21 @@ class PackageIndex:
         return self._found[key]
 
     def carried(
-        self, base: BaseImage, words: tuple[str, ...], room: int, *, served: bool
+        self, base: BaseImage, words: tuple[str, ...], *, room: int | None, served: bool
     ) -> tuple[OverlayFile, ...]:
         """Return the files for a card: digests, and the packages if `room` (bytes) suffices.
 
-        Without room only the digests are there, if the packages are `served` by the shack. Empty
-        unless all packages are in the cache; no network. Each package is read once.
+        `room` is None where there is enough. Without room only the digests are there, if the
+        packages are `served` by the shack. Empty unless all packages are in the cache; no network.
+        Each package is read once.
         """
         found = self._resolved(base, words)
         if not found or not all(self.cache.has_package(package.sha256) for package in found):
             return ()
         sums = "".join(f"{package.sha256}  {package.file_name}\n" for package in found)
         listed = OverlayFile(PACKAGE_SUMS, sums.encode(), "the cache")
-        if sum(package.size_bytes for package in found) > min(room, MOST_CARRIED_BYTES):
+        most = MOST_CARRIED_BYTES if room is None else min(room, MOST_CARRIED_BYTES)
+        if sum(package.size_bytes for package in found) > most:
             return (listed,) if served else ()
         return (listed, *map(self._file, found))
 
