@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import CompletedProcess
 
+SHACK = "shack: {address: 10.0.0.1, kind: swarm-mode}\nallow: [open-docker]\n"
+
 
 @pytest.fixture
 def archive(tmp_path: Path) -> Iterator[Archive]:
@@ -121,7 +123,7 @@ def test_what_is_fetched_is_on_the_card_and_apt_is_not_asked_again(room: Path) -
 
 def test_without_room_the_shack_serves_them(room: Path) -> None:
     cache, out = room.parent / "cache", room.parent / "out"
-    room.write_text(f"{room.read_text()}shack: {{address: 10.0.0.1, kind: swarm-mode}}\nallow: [open-docker]\n")
+    room.write_text(f"{room.read_text()}{SHACK}")
     found = emitted(fetch(room, "--json"))["pi-1"]
     shown = succeed(rpi_image("build", "-c", room, "--hostname", "pi-1", "-n", cache=cache)).stdout
     assert "git installed at first boot from the shack" in shown
@@ -138,7 +140,7 @@ def test_without_room_the_shack_serves_them(room: Path) -> None:
 
 
 def test_a_package_that_is_damaged_in_the_cache_is_refused(room: Path) -> None:
-    room.write_text(f"{room.read_text()}shack: {{address: 10.0.0.1, kind: swarm-mode}}\nallow: [open-docker]\n")
+    room.write_text(f"{room.read_text()}{SHACK}")
     found = emitted(fetch(room, "--json"))["pi-3"]
     (each,) = found
     path = room.parent / "cache" / "packages" / f"{each['sha256']}.deb"

@@ -116,6 +116,6 @@ def test_an_upgrade_from_an_archive_that_has_moved_is_a_warning(
 ) -> None:
     found = classroom.write(room("profile: armv7\nupgrade: true")).said()
     assert [line.partition(": upgrade: ")[2] for line in found] == [
-        "the archive of buster has moved: its packages are not where the image looks"
+        "the archive of buster has moved: the Pi changes its sources to the new place"
     ]
     assert classroom.write(room("profile: arm64\nupgrade: true")).said() == []
