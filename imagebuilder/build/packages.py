@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagebuilder.build.compose import group_by_image, open_composer
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, SourceError, reading
 from imagebuilder.files import read_file
@@ -17,11 +16,11 @@ from imagebuilder.plan.card_layout import PACKAGE_SUMS, PACKAGES
 from imagebuilder.progress import SILENT, Reporter, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from imagebuilder.images.apt_tree import Package
     from imagebuilder.images.cache import Cache
-    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+    from imagebuilder.model import BaseImage
 
 # Budget: they are held in memory, with the patch of one node. Docker has some 45 MB.
 MOST_CARRIED_BYTES = 512 << 20
@@ -133,22 +132,3 @@ class PackageIndex:
 
     def _tree(self, base: BaseImage) -> AptTree:
         return AptTree(self.cache.lists_of(base.sha256))
-
-
-def fetch_class(
-    nodes: Sequence[NodeSettings],
-    obtain: Callable[[ImageSource], BaseImage],
-    index: PackageIndex,
-) -> dict[str, tuple[Package, ...]]:
-    """Bring the packages of all nodes into the cache; return those of each node by hostname."""
-    found: dict[str, tuple[Package, ...]] = {}
-    fetched: dict[tuple[str, tuple[str, ...]], tuple[Package, ...]] = {}
-    for source, group in group_by_image(nodes):
-        base = obtain(source)
-        with open_composer(base, epoch=0, reporter=index.reporter) as composer:
-            for node in group:
-                key = base.sha256, composer.packages(node)
-                if key not in fetched:
-                    fetched[key] = index.fetch(base, key[1]) if key[1] else ()
-                found[node.hostname] = fetched[key]
-    return found

@@ -12,7 +12,7 @@ old_release() {
 move_archives() {
     archive_options=
     old_release || return 0
-    # the Release files there are not signed anew (wiki.debian.org/DebianArchive)
+    # the Release files there are not signed again (wiki.debian.org/DebianArchive)
     archive_options='-o Acquire::Check-Valid-Until=false'
     for source_list in "$root/etc/apt/sources.list" "$root"/etc/apt/sources.list.d/*.list; do
         [ -f "$source_list" ] || continue

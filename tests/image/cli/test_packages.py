@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import CompletedProcess
 
-SHACK = "shack: {address: 10.0.0.1, kind: swarm-mode}\nallow: [open-docker]\n"
+SHACK = "shack: {address: 10.0.0.1}\ncluster: {enabled: false}\nallow: [open-docker]\n"
 
 
 @pytest.fixture

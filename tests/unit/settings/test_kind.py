@@ -98,7 +98,7 @@ def test_nodes_that_no_cluster_fits_are_named(classroom: WrittenClassroom) -> No
     arm64 = "{hostname: new, profile: arm64}"
     found = classroom.write(room("profile: armv7", nodes=f"[{old}, {arm64}]")).errors()
     assert len(found) == 1
-    assert "and `new`, as there is no classic Swarm for arm64" in found[0]
+    assert "and `new`, whose processor (arm64) has no classic Swarm" in found[0]
     alone = classroom.write(room("profile: armv7", nodes=f"[{new}]"))
     assert alone.errors() == []
 
