@@ -149,7 +149,7 @@ class Composer:
             return ()
         fat = self._boot.volume.fat
         room = fat.free_count * fat.bytes_per_cluster - taken - KEPT_FREE_BYTES
-        return self.index.carried(self.base, words, room, served=serves_packages(settings))
+        return self.index.carried(self.base, words, room=room, served=serves_packages(settings))
 
     def compose(self, settings: NodeSettings) -> Composition:
         """Return the plan and the patch of a node. Raise ImageError if it does not fit."""

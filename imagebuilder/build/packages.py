@@ -6,7 +6,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imagebuilder.build.compose import group_by_image, open_composer
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, SourceError, reading
 from imagebuilder.files import read_file
@@ -17,11 +16,11 @@ from imagebuilder.plan.card_layout import PACKAGE_SUMS, PACKAGES
 from imagebuilder.progress import SILENT, Reporter, counted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from imagebuilder.images.apt_tree import Package
     from imagebuilder.images.cache import Cache
-    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+    from imagebuilder.model import BaseImage
 
 # Budget: they are held in memory, with the patch of one node. Docker has some 45 MB.
 MOST_CARRIED_BYTES = 512 << 20
@@ -62,19 +61,21 @@ class PackageIndex:
         return self._found[key]
 
     def carried(
-        self, base: BaseImage, words: tuple[str, ...], room: int, *, served: bool
+        self, base: BaseImage, words: tuple[str, ...], *, room: int | None, served: bool
     ) -> tuple[OverlayFile, ...]:
         """Return the files for a card: digests, and the packages if `room` (bytes) suffices.
 
-        Without room only the digests are there, if the packages are `served` by the shack. Empty
-        unless all packages are in the cache; no network. Each package is read once.
+        `room` is None where there is enough. Without room only the digests are there, if the
+        packages are `served` by the shack. Empty unless all packages are in the cache; no network.
+        Each package is read once.
         """
         found = self._resolved(base, words)
         if not found or not all(self.cache.has_package(package.sha256) for package in found):
             return ()
         sums = "".join(f"{package.sha256}  {package.file_name}\n" for package in found)
         listed = OverlayFile(PACKAGE_SUMS, sums.encode(), "the cache")
-        if sum(package.size_bytes for package in found) > min(room, MOST_CARRIED_BYTES):
+        most = MOST_CARRIED_BYTES if room is None else min(room, MOST_CARRIED_BYTES)
+        if sum(package.size_bytes for package in found) > most:
             return (listed,) if served else ()
         return (listed, *map(self._file, found))
 
@@ -131,22 +132,3 @@ class PackageIndex:
 
     def _tree(self, base: BaseImage) -> AptTree:
         return AptTree(self.cache.lists_of(base.sha256))
-
-
-def fetch_class(
-    nodes: Sequence[NodeSettings],
-    obtain: Callable[[ImageSource], BaseImage],
-    index: PackageIndex,
-) -> dict[str, tuple[Package, ...]]:
-    """Bring the packages of all nodes into the cache; return those of each node by hostname."""
-    found: dict[str, tuple[Package, ...]] = {}
-    fetched: dict[tuple[str, tuple[str, ...]], tuple[Package, ...]] = {}
-    for source, group in group_by_image(nodes):
-        base = obtain(source)
-        with open_composer(base, epoch=0, reporter=index.reporter) as composer:
-            for node in group:
-                key = base.sha256, composer.packages(node)
-                if key not in fetched:
-                    fetched[key] = index.fetch(base, key[1]) if key[1] else ()
-                found[node.hostname] = fetched[key]
-    return found

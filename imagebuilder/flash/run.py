@@ -332,11 +332,9 @@ class FlashRun:
         )
 
     def _contents(self) -> CardContents:
+        place = self.workspace
         return CardContents(
-            full=self.options.full,
-            epoch=self.workspace.epoch,
-            reporter=self.prompter,
-            cache=self.workspace.cache,
+            full=self.options.full, epoch=place.epoch, reporter=self.prompter, cache=place.cache
         )
 
     def _confirm(self, targets: Sequence[tuple[Device, str]]) -> None:

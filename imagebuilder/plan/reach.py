@@ -306,8 +306,8 @@ def _archive_findings(settings: NodeSettings, vendor: VendorState) -> Iterator[F
     suite = _suite(settings, vendor)
     installs = settings.upgrade or settings.packages or _installs_docker(settings, vendor)
     if installs and suite in MOVED_SUITES:
-        message = f"the archive of {suite} has moved: its packages are not where the image looks"
-        hint = "remove `upgrade:` and `packages:`, or use a newer image"
+        message = f"the archive of {suite} has moved: the Pi changes its sources to the new place"
+        hint = "there are no more updates: use a newer image, or remove `upgrade:` and `packages:`"
         yield Finding("old-archive", message, hint)
 
 

@@ -261,7 +261,7 @@ def _mixed(dockers: Mapping[str, str], swarmless: Mapping[str, str]) -> Diagnost
     fact = f"whose Docker {short(dockers.get(new, ''))} has no classic Swarm"
     if not new:
         new, arch = next(iter(swarmless.items()))
-        fact = f"as there is no classic Swarm for {arch}"
+        fact = f"whose processor ({arch}) has no classic Swarm"
     message = (
         f"no cluster fits both `{old}`, whose Docker {short(dockers[old])} has no swarm mode, and "
         f"`{new}`, {fact}"

@@ -34,7 +34,7 @@ def images() -> str:
         suite = vendor.suite or suite_by_name(image)
         docker = vendor.docker_version or DOCKER_OF_SUITE.get(suite, "?")
         way = "in the image" if vendor.docker else f"installed at first boot, {suite}"
-        kind = fitting_kind([docker])
+        kind = fitting_kind([docker], classic=tuple(image.machines) != ("aarch64",))
         rows.append(f"| `{entry.name}` | {docker} | {way} | `{kind}` |\n")
     head = "| image | Docker | where it comes from | kind without `shack.kind` |\n"
     return f"{head}|---|---|---|---|\n{''.join(rows)}"

@@ -30,11 +30,14 @@ def root_files(arch: str, release: str = RASPBIAN, *packages: str) -> dict[str, 
 
 
 def make_root_image(
-    path: Path, files: Mapping[str, str | bytes], generation: str = "firstrun-bookworm"
+    path: Path,
+    files: Mapping[str, str | bytes],
+    generation: str = "firstrun-bookworm",
+    boot_mib: int = 16,
 ) -> Path:
     """Make an image of a generation whose root holds `files`, as `mke2fs -d` puts them there."""
     need("mkfs.ext4")
-    image = make_image(path, size_mib=40, root_mib=24, files=STOCK[generation])
+    image = make_image(path, size_mib=boot_mib + 24, root_mib=24, files=STOCK[generation])
     tree, root = path.with_suffix(".tree"), path.with_suffix(".root")
     for name, data in files.items():
         (tree / name).parent.mkdir(parents=True, exist_ok=True)

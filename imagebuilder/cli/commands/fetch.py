@@ -87,7 +87,8 @@ def fetch(
 
 
 def _fetch_packages(session: Session, config: Path | None, folders: tuple[Path, ...]) -> None:
-    from imagebuilder.build.packages import PackageIndex, fetch_class
+    from imagebuilder.build.class_packages import fetch_class
+    from imagebuilder.build.packages import PackageIndex
     from imagebuilder.settings.load import load_roster
 
     if config is None:

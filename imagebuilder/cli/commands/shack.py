@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from imagebuilder.build.packages import PackageIndex
 from imagebuilder.cli.help import Command
 from imagebuilder.cli.options import (
     PATH,
@@ -27,6 +28,7 @@ from imagebuilder.settings.load import load_classroom, load_roster, with_whole_p
 from imagebuilder.shack import imager
 from imagebuilder.shack.exports import EXPORTS, write_exports
 from imagebuilder.shack.folder import make_shack, with_client_keys
+from imagebuilder.shack.served import class_packages, write_packages
 from imagebuilder.shack.sheets.label_content import DEFAULT_SHEET, SHEETS
 from imagebuilder.shack.sheets.labels import write_labels
 
@@ -74,7 +76,19 @@ def shack(
         lists=Session(console=console).lists(offline=True),
     )
     whole = with_whole_paths(classroom)
-    _list_files(console, make_shack(whole, output, kind, console, write=not dry_run))
+    paths = make_shack(whole, output, kind, console, write=not dry_run)
+    _list_files(console, (*paths, *_packages(console, whole, output, write=not dry_run)))
+
+
+def _packages(
+    console: Console, classroom: Classroom, output: Path, *, write: bool
+) -> tuple[Path, ...]:
+    """Write what `fetch --packages` has brought beside the class page; return the paths."""
+    if classroom.shack is None or "web" not in classroom.shack.services:
+        return ()
+    session = Session(console=console)
+    index = PackageIndex(session.cache, console)
+    return write_packages(class_packages(classroom, session.find, index), output, write=write)
 
 
 @click.command(cls=Command)

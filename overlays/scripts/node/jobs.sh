@@ -57,7 +57,9 @@ upgrade() {
 update_lists() {
     lists=fetched
     lists_log=$state/update.log
-    on_machine env LC_ALL=C apt-get -o Acquire::AllowReleaseInfoChange::Suite=true update \
+    move_archives
+    # shellcheck disable=SC2086 # words
+    on_machine env LC_ALL=C apt-get $archive_options -o Acquire::AllowReleaseInfoChange::Suite=true update \
         >"$lists_log" 2>&1 || lists=failed
     lists_fault=$(grep '^[EW]: .*Failed to fetch' "$lists_log" | grep -v ' 404 ' | head -n 1)
     if [ -n "$lists_fault" ]; then

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.lib.apt_archive import Archive, signed_archive
+from tests.lib.fat_images import START_BYTES
 from tests.lib.program import emitted, rpi_image, succeed
 from tests.lib.root_images import make_root_image, package, root_files
+from tests.lib.tools import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from subprocess import CompletedProcess
+
+SHACK = "shack: {address: 10.0.0.1}\ncluster: {enabled: false}\nallow: [open-docker]\n"
 
 
 @pytest.fixture
@@ -27,15 +31,15 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
         yield found
 
 
-@pytest.fixture
-def room(tmp_path: Path, archive: Archive) -> Path:
+@pytest.fixture(params=[16])
+def room(tmp_path: Path, archive: Archive, request: pytest.FixtureRequest) -> Path:
     """Return a class of three nodes with an image that uses the archive."""
     state = archive.state()
     files: dict[str, str | bytes] = dict(
         root_files("armhf", *("ID=raspbian\n", package("libc6", "2.36", "armhf")))
     )
     files |= {file.path: file.data for file in (*state.sources, *state.keyrings)}
-    image = make_root_image(tmp_path / "raspios.img", files)
+    image = make_root_image(tmp_path / "raspios.img", files, boot_mib=request.param)
     path = tmp_path / "room.yml"
     path.write_text(
         f"profile: armv7\nimage: {{file: {image}, unchecked: true}}\npackages: git\n"
@@ -80,6 +84,71 @@ def test_packages_are_fetched_once_and_their_versions_are_known(room: Path) -> N
     assert emitted(listed)["package_bytes"] > 0
     succeed(rpi_image("cache", "clean", cache=cache))
     assert emitted(rpi_image("cache", "list", "--json", cache=cache))["package_bytes"] == 0
+
+
+def card_of(image: Path) -> dict[str, bytes]:
+    """Return the packages and the digests on a boot partition, by mtools."""
+    folder = image.parent / "card"
+    folder.mkdir()
+    drive = f"{image}@@{START_BYTES}"
+    run("mcopy", "-i", drive, "-s", "::rpi-image/packages", folder, check=False)
+    return {path.name: path.read_bytes() for path in folder.glob("packages/*")}
+
+
+@pytest.mark.parametrize("room", [120], indirect=True)
+def test_what_is_fetched_is_on_the_card_and_apt_is_not_asked_again(room: Path) -> None:
+    cache, out = room.parent / "cache", room.parent / "out"
+    words = ("build", "-c", room, "--hostname", "pi-1", "-o", out / "pi-1.img")
+    shown = succeed(rpi_image(*words, "-n", cache=cache)).stdout
+    assert "git installed at first boot from the network" in shown
+    found = emitted(fetch(room, "--json"))["pi-1"]
+    shown = succeed(rpi_image(*words, "-n", cache=cache)).stdout
+    assert "git installed at first boot from the card" in shown
+    for each in found:
+        assert f"{each['name']}_{each['version'].rpartition(':')[2]}_armhf.deb" in shown
+    succeed(rpi_image("batch", room, "-o", out, cache=cache))
+    card = card_of(out / "pi-1.img")
+    sums = card.pop("SHA256SUMS").decode()
+    assert sums.count("\n") == len(card) == 3
+    folder = out / "card" / "packages"
+    assert run("sha256sum", "-c", "SHA256SUMS", cwd=folder).count(": OK") == 3
+    names = {run("dpkg-deb", "-f", folder / name, "Package").strip() for name in card}
+    assert names == {"docker.io", "containerd", "git"}
+    again = emitted(rpi_image("batch", room, "-o", out, "--json", cache=cache))
+    assert {node["state"] for node in again["nodes"]} == {"unchanged"}
+    succeed(rpi_image("cache", "clean", cache=cache))
+    again = emitted(rpi_image("batch", "-n", room, "-o", out, "--json", cache=cache))
+    assert again["nodes"][0]["changes"] == ["packages"]
+
+
+def test_without_room_the_shack_serves_them(room: Path) -> None:
+    cache, out = room.parent / "cache", room.parent / "out"
+    room.write_text(f"{room.read_text()}{SHACK}")
+    found = emitted(fetch(room, "--json"))["pi-1"]
+    shown = succeed(rpi_image("build", "-c", room, "--hostname", "pi-1", "-n", cache=cache)).stdout
+    assert "git installed at first boot from the shack" in shown
+    succeed(rpi_image("batch", room, "-o", out, cache=cache))
+    card = card_of(out / "pi-1.img")
+    assert list(card) == ["SHA256SUMS"]
+    served = out.parent / "shack" / "web" / "packages"
+    served.mkdir(parents=True)
+    (served / "old_1_armhf.deb").touch()
+    succeed(rpi_image("shack", room, "-o", out.parent / "shack", cache=cache))
+    (served / "SHA256SUMS").write_bytes(card["SHA256SUMS"])
+    assert run("sha256sum", "-c", "SHA256SUMS", cwd=served).count(": OK") == len(found) == 3
+    assert not (served / "old_1_armhf.deb").exists()
+
+
+def test_a_package_that_is_damaged_in_the_cache_is_refused(room: Path) -> None:
+    room.write_text(f"{room.read_text()}{SHACK}")
+    found = emitted(fetch(room, "--json"))["pi-3"]
+    (each,) = found
+    path = room.parent / "cache" / "packages" / f"{each['sha256']}.deb"
+    path.chmod(0o600)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    done = rpi_image("shack", room, "-o", room.parent / "shack", cache=room.parent / "cache")
+    assert done.returncode == 4
+    assert "git_2.39.5-0_armhf.deb in the cache is damaged" in done.stderr
 
 
 @pytest.mark.parametrize(

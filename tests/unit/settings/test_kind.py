@@ -98,7 +98,7 @@ def test_nodes_that_no_cluster_fits_are_named(classroom: WrittenClassroom) -> No
     arm64 = "{hostname: new, profile: arm64}"
     found = classroom.write(room("profile: armv7", nodes=f"[{old}, {arm64}]")).errors()
     assert len(found) == 1
-    assert "and `new`, as there is no classic Swarm for arm64" in found[0]
+    assert "and `new`, whose processor (arm64) has no classic Swarm" in found[0]
     alone = classroom.write(room("profile: armv7", nodes=f"[{new}]"))
     assert alone.errors() == []
 
@@ -116,6 +116,6 @@ def test_an_upgrade_from_an_archive_that_has_moved_is_a_warning(
 ) -> None:
     found = classroom.write(room("profile: armv7\nupgrade: true")).said()
     assert [line.partition(": upgrade: ")[2] for line in found] == [
-        "the archive of buster has moved: its packages are not where the image looks"
+        "the archive of buster has moved: the Pi changes its sources to the new place"
     ]
     assert classroom.write(room("profile: arm64\nupgrade: true")).said() == []

@@ -1,0 +1,33 @@
+"""Bring the packages of all nodes of a class onto this machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagebuilder.build.compose import group_by_image, open_composer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from imagebuilder.build.packages import PackageIndex
+    from imagebuilder.images.apt_tree import Package
+    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+
+
+def fetch_class(
+    nodes: Sequence[NodeSettings],
+    obtain: Callable[[ImageSource], BaseImage],
+    index: PackageIndex,
+) -> dict[str, tuple[Package, ...]]:
+    """Bring the packages of all nodes into the cache; return those of each node by hostname."""
+    found: dict[str, tuple[Package, ...]] = {}
+    fetched: dict[tuple[str, tuple[str, ...]], tuple[Package, ...]] = {}
+    for source, group in group_by_image(nodes):
+        base = obtain(source)
+        with open_composer(base, epoch=0, reporter=index.reporter) as composer:
+            for node in group:
+                key = base.sha256, composer.packages(node)
+                if key not in fetched:
+                    fetched[key] = index.fetch(base, key[1]) if key[1] else ()
+                found[node.hostname] = fetched[key]
+    return found
