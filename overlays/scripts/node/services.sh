@@ -6,6 +6,8 @@ restart_service() {
     say "restarting $1"
     if is_systemd_running; then
         on_machine limit 30 systemctl daemon-reload
+        # Docker's unit may start three times a minute, and the boot may have used them up.
+        on_machine limit 30 systemctl reset-failed "$1"
         on_machine limit 180 systemctl restart "$1"
     else
         on_machine limit 180 "$root/etc/init.d/$1" restart

@@ -59,11 +59,13 @@ def test_what_the_installer_left_to_do(shell: str, pi: Pi) -> None:
         "nmcli radio wifi on",
         "setupcon --save",
         "systemctl daemon-reload",
+        "systemctl reset-failed ssh",
         "systemctl restart ssh",
         "systemctl try-restart systemd-timesyncd",
         "systemctl try-restart chrony",
         "systemctl try-restart ntp",
         "systemctl daemon-reload",
+        "systemctl reset-failed docker",
         "systemctl restart docker",
         "locale-gen ",
     ]
