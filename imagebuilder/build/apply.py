@@ -16,10 +16,10 @@ from imagebuilder.plan.node import plan_node
 from imagebuilder.progress import SILENT, Reporter, human_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from imagebuilder.build.boot_folder import BootFolder
-    from imagebuilder.model import NodePlan, NodeSettings
+    from imagebuilder.model import NodePlan, NodeSettings, OverlayFile
     from imagebuilder.plan.generations import Generation
 
 Status = Literal["new", "changed", "removed", "same"]
@@ -52,21 +52,29 @@ class ApplyPlan:
 
 
 def plan_apply(
-    boot: BootFolder, settings: NodeSettings, epoch: int, overlays: OverlayFolders | None = None
+    boot: BootFolder,
+    settings: NodeSettings,
+    epoch: int,
+    overlays: OverlayFolders | None = None,
+    packages: Sequence[OverlayFile] = (),
 ) -> ApplyPlan:
     """Return what makes the folder a boot partition of the node; write nothing.
 
-    Raise RefusedError if it is not a boot partition or has not enough space, ImageError if its
-    generation is unsure.
+    `packages` are Debian packages that the card brings along. Raise RefusedError if it is not a
+    boot partition or has not enough space, ImageError if its generation is unsure.
     """
     check_boot_folder(boot)
-    plan = compare_folder(boot, settings, epoch, overlays)
+    plan = compare_folder(boot, settings, epoch, overlays, packages)
     _check_space(boot, [step for phase in plan.phases for step in phase])
     return plan
 
 
 def compare_folder(
-    boot: BootFolder, settings: NodeSettings, epoch: int, overlays: OverlayFolders | None = None
+    boot: BootFolder,
+    settings: NodeSettings,
+    epoch: int,
+    overlays: OverlayFolders | None = None,
+    packages: Sequence[OverlayFile] = (),
 ) -> ApplyPlan:
     """Return what `plan_apply` does, of any folder and whatever space it has.
 
@@ -76,7 +84,9 @@ def compare_folder(
     with reading(str(boot.root), ImageError):
         card = parse_node_env(read_boot_text(boot, NODE_ENV, errors="replace"))
         generation = _generation(boot, settings, overlays)
-        plan = plan_node(settings, generation, overlays.of(settings), boot, epoch)
+        # The Pi has installed packages, and removed them from its card, before it was scrubbed.
+        carried = () if card.get("RPI_IMAGE_SCRUBBED") else tuple(packages)
+        plan = plan_node(settings, generation, overlays.of(settings) + carried, boot, epoch)
         is_current = _is_current(card, plan)
         changes = tuple(_changes(boot, plan, keep=is_current))
         changed = {change.path for change in changes if change.status != "same"}

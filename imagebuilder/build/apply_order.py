@@ -17,6 +17,7 @@ from imagebuilder.plan.card_layout import (
     FOLDER,
     INSTALLER,
     NODE_ENV,
+    PACKAGES,
     RECORD,
     STOCK,
     TARBALLS,
@@ -184,7 +185,7 @@ class WriteOrder:
         return not path.lower().startswith(FOLDER)
 
     def _may_hold_secrets(self, path: str) -> bool:
-        return self.boot.exists(path) and not path.lower().startswith(TARBALLS)
+        return self.boot.exists(path) and not path.lower().startswith((PACKAGES, TARBALLS))
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Bring the packages of all nodes of a class onto this machine."""
+"""Bring the packages of all nodes of a class onto this machine, and those of one onto its card."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.build.packages import PackageIndex
     from imagebuilder.images.apt_tree import Package
-    from imagebuilder.model import BaseImage, ImageSource, NodeSettings
+    from imagebuilder.model import BaseImage, ImageSource, NodeSettings, OverlayFile
 
 
 def fetch_class(
@@ -31,3 +31,17 @@ def fetch_class(
                     fetched[key] = index.fetch(base, key[1]) if key[1] else ()
                 found[node.hostname] = fetched[key]
     return found
+
+
+def packages_on_card(
+    node: NodeSettings, find: Callable[[ImageSource], BaseImage | None], index: PackageIndex
+) -> tuple[OverlayFile, ...]:
+    """Return the packages that a card of the node brings along; none without its base image.
+
+    They are those of `Composer.plan`, for a writer that has only the card.
+    """
+    base = find(node.image) if index.has_packages else None
+    if base is None:
+        return ()
+    with open_composer(base, epoch=0, index=index) as composer:
+        return composer.carried(node)

@@ -121,7 +121,7 @@ class Composer:
         check_root(settings, self._root)
         self._warn(settings)
         overlays = self._overlays.of(settings)
-        overlays += self._carried(settings, sum(len(file.data) for file in overlays))
+        overlays += self._carried(settings, overlays)
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
             boot = self._boot.volume
@@ -142,12 +142,17 @@ class Composer:
         vendor = seen_in_root(vendor_state(generation, facts), self._root)
         return apt_words(reach_of(settings, vendor).packages, settings.docker.version)
 
-    def _carried(self, settings: NodeSettings, taken: int) -> tuple[OverlayFile, ...]:
+    def carried(self, settings: NodeSettings) -> tuple[OverlayFile, ...]:
         """Return the Debian packages that a card brings along, as far as they are in the cache."""
+        return self._carried(settings, self._overlays.of(settings))
+
+    def _carried(
+        self, settings: NodeSettings, beside: tuple[OverlayFile, ...]
+    ) -> tuple[OverlayFile, ...]:
         words = self.packages(settings) if self.index else ()
         if self.index is None or not words:
             return ()
-        fat = self._boot.volume.fat
+        fat, taken = self._boot.volume.fat, sum(len(file.data) for file in beside)
         room = fat.free_count * fat.bytes_per_cluster - taken - KEPT_FREE_BYTES
         return self.index.carried(self.base, words, room=room, served=serves_packages(settings))
 

@@ -37,6 +37,11 @@ class PackageIndex:
     _found: dict[tuple[str, tuple[str, ...]], tuple[Package, ...]] = field(default_factory=dict)
     _files: dict[str, OverlayFile] = field(default_factory=dict)
 
+    @property
+    def has_packages(self) -> bool:
+        """Return whether any package can be brought along; cheap."""
+        return has_apt() and self.cache.has_packages
+
     def versions(self, base: BaseImage, words: tuple[str, ...]) -> dict[str, str]:
         """Return the versions of packages by name, empty where they are not known; no network.
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from imagebuilder.cli.console import Console
-    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings, OverlayFile
     from imagebuilder.settings.catalog import PublishedLists
 
 
@@ -74,6 +74,13 @@ class Session:
         from imagebuilder.images.obtain import find_cached
 
         return self.obtain(source) if source.file or find_cached(source, self.cache) else None
+
+    def packages(self, node: NodeSettings) -> tuple[OverlayFile, ...]:
+        """Return the packages that a card of the node brings along, from the cache."""
+        from imagebuilder.build.class_packages import packages_on_card
+        from imagebuilder.build.packages import PackageIndex
+
+        return packages_on_card(node, self.find, PackageIndex(self.cache, self.console))
 
     def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
         """Return the classroom of the flags and their --config, with the keys of its nodes.

@@ -223,7 +223,8 @@ class ApplyQueue:
         try:
             refuse_volume(volume)
             boot = BootFolder(volume.folder, keeps_unlinked=volume.keeps_unlinked)
-            plan = plan_apply(boot, node, self.workspace.epoch)
+            workspace = self.workspace
+            plan = plan_apply(boot, node, workspace.epoch, packages=workspace.packages(node))
         except ImageError as error:
             raise RefusedError(f"{device.path}: {error.message}", error.hint) from error
         except OSError as error:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.build.apply import ApplyPlan
     from imagebuilder.flash.records.ledger import Ledger
-    from imagebuilder.model import Classroom, NodeSettings
+    from imagebuilder.model import Classroom, NodeSettings, OverlayFile
     from imagebuilder.progress import Prompter
     from imagebuilder.settings.flags import NodeFlags
 
@@ -40,6 +40,9 @@ class Workspace(Protocol):
     @property
     def epoch(self) -> int:
         """The build time, in seconds since 1970."""
+
+    def packages(self, node: NodeSettings) -> tuple[OverlayFile, ...]:
+        """Return the packages that a card of the node brings along."""
 
     def classroom(self, flags: NodeFlags, *, write: bool = True) -> Classroom:
         """Return the classroom of the flags; missing keys are stored if `write` is set."""
@@ -92,7 +95,8 @@ class ApplyRun:
         check_boot_folder(boot)
         classroom = self.workspace.classroom(self.flags, write=not self.options.dry_run)
         node = self._node(classroom)
-        plan = plan_apply(boot, node, self.workspace.epoch)
+        workspace = self.workspace
+        plan = plan_apply(boot, node, workspace.epoch, packages=workspace.packages(node))
         for warning in plan.node.warnings:
             self.prompter.warn(warning)
         settings = as_recorded(WantedSettings().of(node))

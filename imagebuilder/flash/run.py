@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from imagebuilder.flash.verify import Comparison
     from imagebuilder.flash.writer import CardJob
     from imagebuilder.images.cache import Cache
-    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings
+    from imagebuilder.model import BaseImage, Classroom, ImageSource, NodeSettings, OverlayFile
     from imagebuilder.progress import Prompter, Reporter
     from imagebuilder.settings.flags import NodeFlags
 
@@ -63,6 +63,9 @@ class Workspace(Protocol):
 
     def obtain(self, source: ImageSource) -> BaseImage:
         """Return the unpacked base image."""
+
+    def packages(self, node: NodeSettings) -> tuple[OverlayFile, ...]:
+        """Return the packages that a card of the node brings along."""
 
     def classroom(self, flags: NodeFlags) -> Classroom:
         """Return the classroom of the flags and their --config."""
@@ -388,7 +391,8 @@ def compare_target(
     if has_folder(target):
         if not flags.describe_nodes:
             raise InputError(f"{target} is a folder", "compare it with a node: use -c FILE --node")
-        return compare_mounted(target, _one_node(workspace, flags, names), epoch)
+        node = _one_node(workspace, flags, names)
+        return compare_mounted(target, node, epoch, workspace.packages(node))
     with CardContents(epoch=epoch, reporter=prompter, cache=workspace.cache) as contents:
         if flags.describe_nodes:
             content = contents.node(_one_node(workspace, flags, names), workspace.obtain)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from imagebuilder.disk.patched import PatchedImage
     from imagebuilder.disk.reader import ReadAt
-    from imagebuilder.model import BootEdit, NodeSettings
+    from imagebuilder.model import BootEdit, NodeSettings, OverlayFile
 
 
 class Medium(Protocol):
@@ -133,14 +133,16 @@ def compare(
     )
 
 
-def compare_mounted(folder: Path, settings: NodeSettings, epoch: int) -> Comparison:
+def compare_mounted(
+    folder: Path, settings: NodeSettings, epoch: int, packages: Sequence[OverlayFile] = ()
+) -> Comparison:
     """Compare the files on a mounted boot partition with those of a node.
 
     A card whose Pi has installed this configuration is the same, though its secrets are gone.
     """
     boot = BootFolder(folder)
     check_boot_folder(boot)
-    plan = compare_folder(boot, settings, epoch)
+    plan = compare_folder(boot, settings, epoch, packages=packages)
     wrong = tuple(change.path for change in plan.changes if change.status != "same")
     return Comparison((), wrong, sum(change.size_bytes for change in plan.changes))
 

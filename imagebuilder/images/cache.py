@@ -105,6 +105,11 @@ class Cache:
         """Return whether a Debian package is here; it was checked when it came."""
         return self.package_path(sha256).is_file()
 
+    @property
+    def has_packages(self) -> bool:
+        """Return whether there is any Debian package."""
+        return self._packages.is_dir() and any(self._packages.iterdir())
+
     def lists_of(self, raw_sha256: str) -> Path:
         """Return the folder for apt's lists of an image."""
         return self._lists / raw_sha256

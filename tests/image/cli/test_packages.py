@@ -6,6 +6,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from tests.lib.apt_archive import Archive, signed_archive
 from tests.lib.fat_images import START_BYTES
@@ -119,6 +120,27 @@ def test_what_is_fetched_is_on_the_card_and_apt_is_not_asked_again(room: Path) -
     succeed(rpi_image("cache", "clean", cache=cache))
     again = emitted(rpi_image("batch", "-n", room, "-o", out, "--json", cache=cache))
     assert again["nodes"][0]["changes"] == ["packages"]
+
+
+@pytest.mark.parametrize("room", [120], indirect=True)
+def test_apply_writes_and_verify_knows_the_packages_of_build(room: Path) -> None:
+    cache, out = room.parent / "cache", room.parent / "out"
+    succeed(fetch(room))
+    base = yaml.safe_load(room.read_text())["image"]["file"]
+    card = room.parent / "card"
+    card.mkdir()
+    run("mcopy", "-i", f"{base}@@{START_BYTES}", "-s", "::*", card)
+    named = (card, "-c", room, "--node", "pi-1")
+    succeed(rpi_image("apply", *named, cache=cache))
+    words = ("build", "-c", room, "--hostname", "pi-1", "-o", out / "pi-1.img")
+    succeed(rpi_image(*words, cache=cache))
+    (out / "built").mkdir(parents=True)
+    run("mcopy", "-i", f"{out}/pi-1.img@@{START_BYTES}", "-s", "::*", out / "built")
+    run("diff", "-r", card, out / "built")
+    assert len(list(card.glob("rpi-image/packages/*.deb"))) == 3
+    succeed(rpi_image("verify", *named, cache=cache))
+    next(card.glob("rpi-image/packages/git_*")).write_bytes(b"not git")
+    assert rpi_image("verify", *named, cache=cache).returncode == 7
 
 
 def test_without_room_the_shack_serves_them(room: Path) -> None:
