@@ -25,6 +25,13 @@ SAID = {
 }
 
 
+def test_the_page_names_what_the_tour_needs() -> None:
+    page = (ROOT / "docs" / "boot.md").read_text(encoding="utf-8")
+    (told,) = (part for part in page.split("\n\n") if part.startswith("`make tour`"))
+    packages = {*tour.PROGRAMS.values(), "debian-archive-keyring"}
+    assert set(re.findall(r"`([a-z0-9-]+)`", told)) == packages
+
+
 @pytest.mark.long
 @pytest.mark.root
 def test_the_tour_shows_a_first_boot() -> None:

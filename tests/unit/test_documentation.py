@@ -17,6 +17,8 @@ PAGES = sorted(
     if path.name != "CHANGELOG.md"  # says what was true at its time
 )
 
+LEAST_WORDS = 15
+
 
 def paths_in(page: str) -> list[str]:
     """Return what looks like a path of this repository, in backticks or on a command's line."""
@@ -49,6 +51,40 @@ def test_a_make_target_on_a_page_exists(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     named = re.findall(r"(?:`|^\$ )make (?:-C shack )?([a-z][a-z-]*)", text, re.MULTILINE)
     assert [name for name in named if name not in own] == []
+
+
+def opening(page: str) -> str:
+    """Return the paragraph after the title of a page."""
+    title, paragraph, *_ = page.split("\n\n", 2)
+    assert re.fullmatch(r"# .+", title)
+    return paragraph
+
+
+def is_said_at_once(page: str) -> bool:
+    """Return whether a page begins with whole sentences, not with a block, a table or a list."""
+    text = opening(page)
+    return (
+        re.match(r"```|~~~|\||[-*+] |\d+[.)] |#|<|>|!\[| {4}", text) is None
+        and "\n```" not in text
+        and len(re.findall(r"\w{2,}", text)) >= LEAST_WORDS
+        and text.endswith(".")
+    )
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_a_page_begins_with_what_it_is_good_for(page: Path) -> None:
+    assert is_said_at_once(page.read_text(encoding="utf-8")), "begin with a sentence that says it"
+
+
+@pytest.mark.parametrize(
+    "begin",
+    ["```\n{}\n```", "| {} |\n|---|", "- {}.", "1. {}.", "![{}](x.png)", "<!-- {} -->", "## {}",
+     "{}:", "{}.\n```console\n$ x\n```", "Few words."],
+)  # fmt: skip
+def test_a_page_that_begins_with_something_else_is_found(begin: str) -> None:
+    words = "words " * LEAST_WORDS
+    assert is_said_at_once(f"# Title\n\n{words}.\n\nMore.\n")
+    assert not is_said_at_once(f"# Title\n\n{begin.format(words)}\n\nMore.\n")
 
 
 def test_the_site_has_every_page_and_no_other() -> None:

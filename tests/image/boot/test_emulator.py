@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import struct
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,26 @@ def test_json_result_alone_on_stdout(tmp_path: Path) -> None:
     assert (result["machine"], result["kernel"], result["boots"]) == ("virt", "kernel7.img", 1)
     assert result["cmdline"] == "root=/dev/mmcblk0p2 rootwait"
     assert GREETING in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "rpi-image boot build/pi-03.img",
+        "rpi-image boot build/pi-03.img --until 'pi-03 login:' --timeout 600 --json -q",
+    ],
+)
+def test_the_commands_of_the_page(command: str, tmp_path: Path) -> None:
+    """Those of docs/boot.md, which tests/image/cli/test_console_blocks.py compares."""
+    (tmp_path / "build").mkdir()
+    image = make_image(tmp_path, text="pi-03 login:")
+    image.rename(tmp_path / "build" / "pi-03.img")
+    done = run_program(shlex.split(command)[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    if "--json" in command:
+        assert json.loads(done.stdout)["outcome"] == "matched"
+    else:
+        assert done.stdout.startswith("pi-03 login:")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from subprocess import CompletedProcess
 
+# The commands that docs/docker.md shows (tests/image/cli/test_console_blocks.py compares them).
+FETCH = "rpi-image fetch --packages -c classroom.yml"
+LIST = "rpi-image cache list"
 SHACK = "shack: {address: 10.0.0.1}\ncluster: {enabled: false}\nallow: [open-docker]\n"
 
 
@@ -41,7 +44,7 @@ def room(tmp_path: Path, archive: Archive, request: pytest.FixtureRequest) -> Pa
     )
     files |= {file.path: file.data for file in (*state.sources, *state.keyrings)}
     image = make_root_image(tmp_path / "raspios.img", files, boot_mib=request.param)
-    path = tmp_path / "room.yml"
+    path = tmp_path / "classroom.yml"
     path.write_text(
         f"profile: armv7\nimage: {{file: {image}, unchecked: true}}\npackages: git\n"
         "user: {name: ann, password_hash: $6$abcdefgh$abcdefgh}\n"
@@ -60,7 +63,7 @@ def versions(room: Path) -> dict[str, dict[str, str | None]]:
 
 
 def fetch(room: Path, *words: str) -> CompletedProcess[str]:
-    return rpi_image("fetch", "--packages", "-c", room, *words, cache=room.parent / "cache")
+    return rpi_image(*FETCH.split()[1:], *words, cwd=room.parent, cache=room.parent / "cache")
 
 
 def test_packages_are_fetched_once_and_their_versions_are_known(room: Path) -> None:
@@ -81,7 +84,7 @@ def test_packages_are_fetched_once_and_their_versions_are_known(room: Path) -> N
     again = succeed(fetch(room))
     assert "3 packages, 0 to fetch" in again.stderr
     assert "containerd" in again.stdout
-    listed = rpi_image("cache", "list", "--json", cache=cache)
+    listed = rpi_image(*LIST.split()[1:], "--json", cache=cache)
     assert emitted(listed)["package_bytes"] > 0
     succeed(rpi_image("cache", "clean", cache=cache))
     assert emitted(rpi_image("cache", "list", "--json", cache=cache))["package_bytes"] == 0
