@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import threading
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from tests.lib.class_page import shack
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.plan_samples import STOCK
 from tests.lib.program import EPOCH
+from tests.lib.served_board import serving
 from tests.lib.shack_server import answering
 
 FOLDER = Path(__file__).parents[1] / "docs" / "pictures"
@@ -141,17 +141,13 @@ def photograph_station(folder: Path) -> None:
         findings=tuple,
         port=0,
     )
-    with server.open() as opened, chromium() as browser:
-        worker = threading.Thread(target=opened.serve_forever)
-        worker.start()
+    with serving(server) as served, chromium() as browser:
         for name, options in SHOTS.items():
             page = browser.new_page(**options)
-            page.goto(f"http://127.0.0.1:{opened.server_address[1]}/station")
+            page.goto(f"{served.url}station")
             page.locator("#cards li").first.wait_for()
             page.screenshot(path=FOLDER / f"{name.replace('board', 'station')}.png")
             page.close()
-        opened.shutdown()
-        worker.join()
 
 
 def recorded(run: tuple[str, ...], folder: Path) -> str:

@@ -21,6 +21,14 @@ from tests.lib.windows_drive import windows_drive
 from tests.pictures import FOLDER, drawn, output
 
 MOST_SECONDS = 120
+STEPS = (
+    "teacher-init.svg",
+    "teacher-check.svg",
+    "teacher-labels.png",
+    "teacher-imager.svg",
+    "teacher-queue.svg",
+    "teacher-status.svg",
+)
 ANSWERS = ("pi-[01-30]", "pi4", "raspios-lite-bookworm-arm64", "", "", "", "Europe/Paris", "pupil")
 PASSWORD = "learn together"
 CLASS = """\

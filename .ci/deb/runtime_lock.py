@@ -1,4 +1,4 @@
-"""Print the part of the lock that the program itself needs on Linux, for one version of Python.
+"""Print what the program, with `rpi-image board`, needs of the lock on Linux, for one Python.
 
 python runtime_lock.py LOCK VERSION
 """
@@ -29,8 +29,8 @@ def needed(name: str, environment: dict[str, str], found: set[str]) -> set[str]:
 def main() -> None:
     """Print the blocks of the lock that are needed."""
     lock, version = sys.argv[1:]
-    environment = {"python_version": version, "python_full_version": f"{version}.0", "extra": ""}
-    names = needed("rpi-image", environment, set())
+    environment = {"python_version": version, "python_full_version": f"{version}.0"}
+    names = needed("rpi-image", environment | {"extra": "board"}, set())
     blocks = re.split(r"^(?=[a-z0-9])", Path(lock).read_text(encoding="utf-8"), flags=re.MULTILINE)
     for block in blocks[1:]:
         if canonicalize_name(block.partition("==")[0]) in names:

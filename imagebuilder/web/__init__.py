@@ -2,5 +2,5 @@
 
 May import the ground (errors, progress, model, workers, files, resources) and devices, disk,
 images, plan, settings, build, boot, shack, flash.
-Entry point: `board.BoardServer`.
+Entry point: `board.BoardServer`, which imports `local_server` late: an extra of the package.
 """

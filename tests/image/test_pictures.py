@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.pictures import FOLDER, RUNS, SHOTS, recorded
+from tests.pictures_teacher import STEPS
 
 PAGES = [Path(__file__).parents[2] / "README.md", *FOLDER.parent.glob("*.md")]
 TEXT = "".join(page.read_text(encoding="utf-8") for page in PAGES)
@@ -34,6 +35,7 @@ def test_a_picture_is_shown_and_loads_nothing(name: str) -> None:
 
 
 def test_every_picture_is_shown() -> None:
-    made = {f"{name}.svg" for name in RUNS} | {f"{name}.png" for name in SHOTS}
+    made = {f"{name}.svg" for name in RUNS} | {f"{name}.png" for name in SHOTS} | set(STEPS)
+    made |= {f"{name.replace('board', 'station')}.png" for name in SHOTS}
     assert made == {path.name for path in FOLDER.iterdir()}
     assert [name for name in sorted(made) if f"pictures/{name}" not in TEXT] == []

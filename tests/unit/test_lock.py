@@ -13,10 +13,13 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / ".ci/requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+EXTRAS = PROJECT["project"]["optional-dependencies"]
+OWN_EXTRA = "rpi-image[board]"
 RANGES = [
     *PROJECT["build-system"]["requires"],
     *PROJECT["project"]["dependencies"],
-    *PROJECT["project"]["optional-dependencies"]["dev"],
+    *EXTRAS["board"],
+    *(text for text in EXTRAS["dev"] if text != OWN_EXTRA),
 ]
 HASHES = r"(?: \\\n +--hash=sha256:[0-9a-f]{64})+"
 # Name, version, marker and hashes; a line of the lock goes on where it ends with a backslash.
@@ -28,6 +31,11 @@ def test_what_is_locked_is_in_the_range_of_pyproject(text: str) -> None:
     locked = {name: version for name, version, _, _ in ENTRIES}
     wanted = Requirement(text)
     assert wanted.specifier.contains(locked[canonicalize_name(wanted.name)])
+
+
+def test_developers_have_every_extra() -> None:
+    assert set(EXTRAS) == {"board", "dev"}
+    assert OWN_EXTRA in EXTRAS["dev"]
 
 
 def test_the_lock_holds_nothing_but_versions_with_hashes() -> None:

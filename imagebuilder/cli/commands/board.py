@@ -17,7 +17,7 @@ from imagebuilder.flash.records.class_status import watch_class
 from imagebuilder.flash.records.ledger import ledger_of
 from imagebuilder.flash.records.station_screen import read_stations
 from imagebuilder.settings.load import check_classroom
-from imagebuilder.web.board import HOST, BoardServer
+from imagebuilder.web.board import BoardServer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,7 +39,8 @@ ANSWER_SECONDS = 2.0  # of the shack; the page asks again soon
 def board(console: Console, file: Path, port: int, folders: tuple[Path, ...]) -> None:
     """Serve the class of FILE as a page on 127.0.0.1, read-only, until Ctrl-C.
 
-    It shows what `status` shows: each node, its card, and what to do next.
+    It shows what `status` shows: each node, its card, and what to do next. What serves the
+    page is an extra: pip install 'rpi-image[board]'.
     """
 
     def look() -> ClassStatus:
@@ -54,9 +55,9 @@ def board(console: Console, file: Path, port: int, folders: tuple[Path, ...]) ->
         findings=partial(_findings, console, file, folders),
         port=port,
     )
-    with made.open() as server:
-        _say(console, f"http://{HOST}:{server.server_address[1]}/")
-        server.serve_forever()
+    server = made.open()
+    _say(console, server.url)
+    server.serve_forever()
 
 
 def _findings(console: Console, file: Path, folders: tuple[Path, ...]) -> tuple[Problem, ...]:

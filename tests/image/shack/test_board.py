@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import threading
 import urllib.error
 import urllib.request
 from contextlib import ExitStack, contextmanager
@@ -26,6 +25,7 @@ from tests.lib.browser import chromium, serious_faults
 from tests.lib.class_page import shack
 from tests.lib.classroom_samples import make_classroom, node
 from tests.lib.plan_samples import STOCK
+from tests.lib.served_board import serving
 from tests.lib.shack_server import RECORDINGS, answering
 
 if TYPE_CHECKING:
@@ -177,13 +177,8 @@ def test_hostile_stations_are_text(browser: Browser) -> None:
         port=0,
     )
     with ExitStack() as stack:
-        answers = stack.enter_context(server.open())
-        worker = threading.Thread(target=answers.serve_forever)
-        worker.start()
-        stack.callback(worker.join)
-        stack.callback(answers.shutdown)
-        url = f"http://127.0.0.1:{answers.server_address[1]}/station"
-        page = stack.enter_context(opened(browser, url))
+        served = stack.enter_context(serving(server))
+        page = stack.enter_context(opened(browser, f"{served.url}station"))
         page.locator("#cards li").first.wait_for()
         assert page.locator("img, b, script:not([src])").count() == 0
         assert page.locator("#cards li").count() == 2
