@@ -12,7 +12,7 @@ from tests.lib.apt_archive import Archive, signed_archive
 from tests.lib.fat_images import START_BYTES
 from tests.lib.program import emitted, rpi_image, succeed
 from tests.lib.root_images import make_root_image, package, root_files
-from tests.lib.tools import run
+from tests.lib.tools import need, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -128,6 +128,7 @@ def test_what_is_fetched_is_on_the_card_and_apt_is_not_asked_again(room: Path) -
 @pytest.mark.parametrize("room", [120], indirect=True)
 def test_apply_writes_and_verify_knows_the_packages_of_build(room: Path) -> None:
     cache, out = room.parent / "cache", room.parent / "out"
+    need("mcopy", "diff")
     succeed(fetch(room))
     base = yaml.safe_load(room.read_text())["image"]["file"]
     card = room.parent / "card"
