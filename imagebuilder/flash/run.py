@@ -27,7 +27,7 @@ from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.class_choice import choose_class, station_screen
 from imagebuilder.flash.content import CardContents
 from imagebuilder.flash.flasher import STALL_SECONDS, Flasher, flash_cards
-from imagebuilder.flash.records.ledger import NodeTakenError
+from imagebuilder.flash.records.ledger import NodeTakenError, skipped
 from imagebuilder.flash.records.station_screen import ScreenReporter
 from imagebuilder.flash.station import Station, no_owner
 from imagebuilder.flash.verify import build_time_of, compare, compare_mounted, open_medium
@@ -362,15 +362,18 @@ def pick_node(
     reporter: Reporter,
 ) -> CardContent:
     """Return the content that `enter` accepts: `content`, or that of the next free node."""
+    taken: dict[str, NodeTakenError] = {}
     while True:
         try:
             enter(content, device)
         except NodeTakenError as error:
             if not spare:
                 raise
-            reporter.warn(f"skipping {content.node}: {error.message}")
+            taken[content.node] = error
             content = compose(spare.popleft(), device)
         else:
+            if taken:
+                reporter.warn(skipped(taken))
             return content
 
 

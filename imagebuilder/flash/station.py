@@ -11,7 +11,7 @@ from imagebuilder.devices.device import describe
 from imagebuilder.devices.safety import only_mounted, refusals, same_device
 from imagebuilder.errors import RefusedError, RpiImageError
 from imagebuilder.flash.jobs import JobT, OutcomeT, reason_of
-from imagebuilder.flash.records.ledger import NodeTakenError
+from imagebuilder.flash.records.ledger import NodeTakenError, skipped
 from imagebuilder.flash.records.station_screen import StationScreen
 from imagebuilder.flash.writer import Stage
 from imagebuilder.progress import SILENT, Reporter, counted
@@ -239,11 +239,21 @@ class Station(Generic[JobT, OutcomeT]):
 
     def _prepared(self, node: str, device: Device) -> tuple[str, JobT]:
         """Return a node and its card: this one, or the next that no other program has taken."""
+        taken: dict[str, NodeTakenError] = {}
+        try:
+            return self._first_free(node, device, taken)
+        finally:
+            if taken:
+                self.reporter.warn(skipped(taken))
+
+    def _first_free(
+        self, node: str, device: Device, taken: dict[str, NodeTakenError]
+    ) -> tuple[str, JobT]:
         while True:
             try:
                 return node, self.prepare(node, device)
             except NodeTakenError as error:
-                self.reporter.warn(f"skipping {node}: {error.message}")
+                taken[node] = error
                 self._aside = (*self._aside, node)
                 if not self._waiting:
                     raise

@@ -298,6 +298,14 @@ def _taken(last: LedgerEntry) -> NodeTakenError:
     )
 
 
+def skipped(taken: Mapping[str, NodeTakenError]) -> str:
+    """Return in one sentence which nodes were found taken; empty if none was."""
+    if len(taken) > 1:
+        first, *_, last = taken
+        return f"skipping {len(taken)} nodes that other programs took, {first} to {last}"
+    return "".join(f"skipping {node}: {error.message}" for node, error in taken.items())
+
+
 def _put(entries: list[LedgerEntry], entry: LedgerEntry) -> None:
     for at, old in enumerate(entries):
         if old.node == entry.node:

@@ -223,6 +223,7 @@ class SharedLedger(Ledger):
         self._finish(self.stored())
         self._disown(self.stored())
         claims = self._claims()
+        twice: list[str] = []
         for entry in self.stored():
             known = claims.get(entry.node)
             if entry.state != WRITTEN or entry.node not in self._roster:
@@ -231,7 +232,10 @@ class SharedLedger(Ledger):
                 claim = _claim_of(entry, self._store.station, WRITTEN)
                 self._store.put(entry.node, claim, known.index if known else 0)
                 if known and known.state == WRITTEN:
-                    self._reporter.warn(f"{entry.node} has another card, of {ELSEWHERE}")
+                    twice.append(entry.node)
+        if twice:
+            names = ", ".join(twice)
+            self._reporter.warn(f"another station wrote a card, too, of {names}")
         self._to_share = False
 
     def _keep(self, error: StoreSilentError, node: str) -> None:

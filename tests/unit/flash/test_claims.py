@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -18,7 +19,8 @@ from imagebuilder.flash.claims import CardClaims
 from imagebuilder.flash.content import CardContent
 from imagebuilder.flash.flasher import CardOutcome
 from imagebuilder.flash.records import ledger
-from imagebuilder.flash.records.ledger import Ledger
+from imagebuilder.flash.records.ledger import Ledger, NodeTakenError
+from imagebuilder.flash.run import pick_node
 from imagebuilder.flash.writer import CardJob, Stage
 from imagebuilder.progress import SilentReporter
 from tests.lib.reports import REPORT
@@ -215,3 +217,28 @@ def test_an_entry_of_an_earlier_version_knows_no_time(desk: Desk) -> None:
     desk.ledger.settle(replace(desk.ledger.entries()[0], built=""))
     with pytest.raises(RefusedError, match="this card is pi-01"):
         desk.begin(desk.claims(TODAY, again=False), "pi-02", "a")
+
+
+@pytest.mark.parametrize(
+    ("taken", "warnings"),
+    [
+        (0, []),
+        (1, ["skipping pi-1: pi-1 is taken"]),
+        (3, ["skipping 3 nodes that other programs took, pi-1 to pi-3"]),
+    ],
+)
+def test_nodes_of_other_programs_are_skipped_in_one_warning(
+    taken: int, warnings: list[str], tmp_path: Path
+) -> None:
+    desk, diary = Desk(Ledger(tmp_path / "room.cards.yml")), Diary()
+
+    def enter(content: CardContent, _device: Device) -> None:
+        if int(content.node[-1]) <= taken:
+            raise NodeTakenError(f"{content.node} is taken")
+
+    spare: Any = deque(["pi-2", "pi-3", "pi-4"])
+    chosen = pick_node(
+        desk.device("/dev/sdc"), desk.content("pi-1"), enter, spare=spare,
+        compose=lambda node, _device: desk.content(str(node)), reporter=diary,
+    )  # fmt: skip
+    assert (chosen.node, diary.warnings) == (f"pi-{taken + 1}", warnings)

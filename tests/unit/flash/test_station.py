@@ -308,7 +308,15 @@ def test_a_node_that_another_run_takes_is_passed_over() -> None:
     desk = Desk(["pi-01", "pi-02"], [[], [inserted(5)]], taken=frozenset({"pi-01"}))
     desk.run()
     assert desk.flasher.written == [("pi-02", 5)]
-    assert any("skipping pi-01" in text for text in desk.diary.warnings)
+    assert desk.diary.warnings == ["skipping pi-01: pi-01 is being written to /dev/sdx"]
+
+
+def test_many_nodes_of_other_runs_are_one_warning() -> None:
+    names = [f"pi-{number:03}" for number in range(1, 302)]
+    desk = Desk(names, [[], [inserted(5)]], taken=frozenset(names[:300]))
+    desk.run()
+    assert desk.flasher.written == [("pi-301", 5)]
+    assert desk.diary.warnings == ["skipping 300 nodes that other programs took, pi-001 to pi-300"]
 
 
 def test_the_station_ends_where_others_took_every_node() -> None:
