@@ -36,6 +36,8 @@ from tests.lib.tools import need, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.long
+
 SAFE = ("--yes", "--allow-loop")
 
 HONEST = """

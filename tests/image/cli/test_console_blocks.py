@@ -116,6 +116,7 @@ def test_the_blocks_are_found() -> None:
     assert len(RUN_HERE) >= 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("page", "text"), RUN_HERE, ids=[name for name, _ in RUN_HERE])
 def test_a_block_does_what_the_page_says(page: str, text: str, tmp_path: Path) -> None:
     """The base image is the shipped sample instead of a download, also where one is named."""

@@ -15,6 +15,8 @@ from tests.lib.tools import need
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.long
+
 POINTS = 10
 
 # Counts its calls; at the chosen one it fails, or the power goes just before or after the work.

@@ -26,6 +26,8 @@ from tests.lib.pi_tree import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.long
+
 UNDONE = {owned.name: owned.undone for owned in owned_list()}
 # What is made anew on each Pi, or is a copy for people.
 ANEW = ("etc/machine-id", "etc/docker/daemon.json.before-rpi-image")

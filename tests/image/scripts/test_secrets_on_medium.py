@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from imagebuilder.plan.boot_files import MemoryBootFiles
 
+pytestmark = pytest.mark.long
+
 # cloud-init's own files keep the password hash, and the keys of netplan: docs/first-boot.md.
 SECRETS = ("PRIVATE-KEY", "TLS-KEY", "パスワード123", "cg8StVXbQJ0gPvMd9o7yrg==")
 HASH = "$6$salt$abc.DEF/ghi"
