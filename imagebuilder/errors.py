@@ -160,9 +160,17 @@ def reading(what: str, kind: type[RpiImageError]) -> Iterator[None]:
 
 def unreadable(path: Path, error: OSError) -> ImageError:
     """Return the error for an image or a device that cannot be read."""
-    locked = isinstance(error, PermissionError) and path.is_block_device()
+    locked = isinstance(error, PermissionError) and _is_device(path)
     hint = PERMISSION_HINT if locked else "check the path and its permissions"
     return ImageError(f"cannot read {path}: {error.strerror}", hint)
+
+
+def _is_device(path: Path) -> bool:
+    """Return whether a path is a block device; False if it cannot be examined."""
+    try:
+        return path.is_block_device()
+    except OSError:
+        return False
 
 
 def _place_of(error: BaseException) -> str:

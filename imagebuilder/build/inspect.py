@@ -16,7 +16,7 @@ from imagebuilder.disk.fat.volume import BootVolume
 from imagebuilder.disk.partitions import boot_partition, read_partitions
 from imagebuilder.disk.reader import open_raw
 from imagebuilder.errors import ImageError, RpiImageError, reading, unreadable
-from imagebuilder.files import has_folder
+from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.archives.formats import is_compressed
 from imagebuilder.images.archives.unpack import open_stream
 from imagebuilder.images.root_system import read_root_system
@@ -129,7 +129,7 @@ def inspect_file(
         return inspect_folder(path)
     with _open_any(path, cache, reporter, opener) as disk, reading(str(path), ImageError):
         # The root of a compressed image would have to be unpacked.
-        return inspect_disk(disk, root=not (path.is_file() and is_compressed(path)))
+        return inspect_disk(disk, root=not (has_file(path) and is_compressed(path)))
 
 
 @contextmanager

@@ -255,7 +255,7 @@ def ask_answers(
         shack=shack,
         ssh_key=key,
     )
-    faults = starter_faults(replace(answers, ssh_key=""), environment=environment)
+    faults = starter_faults(replace(answers, ssh_key=""), environment=environment, lists=lists)
     needs_user = any(fault.word == "no-login" for fault in faults)
     user = answer("user", "User to create, empty for none", "pupil" if needs_user else "")
     return replace(answers, user=user)
@@ -322,7 +322,10 @@ def _faults_of(
 
 
 def starter_faults(
-    answers: StarterAnswers, *, environment: Mapping[str, str]
+    answers: StarterAnswers,
+    *,
+    environment: Mapping[str, str],
+    lists: PublishedLists | None = None,
 ) -> tuple[Problem, ...]:
     """Return the errors in a starter file; without lines, because the file does not exist yet."""
     with tempfile.TemporaryDirectory(prefix="rpi-image-") as folder:
@@ -330,7 +333,7 @@ def starter_faults(
         path.write_text(render_starter(answers), encoding="utf-8")
         if answers.wifi_passphrase:
             path.with_name(PASSPHRASE_FILE).write_text(answers.wifi_passphrase, encoding="utf-8")
-        return _severe_in(path, environment)
+        return _severe_in(path, environment, lists)
 
 
 def _severe_in(

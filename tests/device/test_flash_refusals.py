@@ -302,7 +302,7 @@ def test_two_flashers_on_one_card(tmp_path: Path, small: SmallImage) -> None:
 def test_a_lock_of_another_program(tmp_path: Path, small: SmallImage) -> None:
     need("flock")
     with card(tmp_path, CARD_BYTES) as device:
-        with subprocess.Popen(["flock", device, "sleep", "60"]) as holder:
+        with subprocess.Popen(["flock", "--no-fork", device, "sleep", "60"]) as holder:
             done = flash(device, "--image", small.path, *SAFE)
             holder.terminate()
         assert refused(done, "is in use")

@@ -128,6 +128,7 @@ SETTINGS = {
     "CONSUL_ENCRYPT": "cg8StVXbQJ0gPvMd9o7yrg==",
     "CONSUL_TOKEN": "",
     "CONSUL_PORT": "8500",
+    "WEB_PORT": "8080",
     "SWARM_IMAGE": "dduportal/arm-swarm:0.2.0",
     "SWARM_VERSION": "0.2.0",
     "SWARM_PATH": "swarm",

@@ -1,6 +1,6 @@
 # The packages of the settings, and Docker where the image has none: from the card or the shack by
 # dpkg alone, else by the Pi's own apt.
-# Reads: DOCKER_INSTALL, DOCKER_VERSION, PACKAGES, SHACK_ADDRESS, WEB_PORT.
+# Reads: DOCKER_INSTALL, DOCKER_VERSION, PACKAGES, RPI_IMAGE_HASH, SHACK_ADDRESS, WEB_PORT.
 # Writes: /var/lib/rpi-image/debs, /var/lib/rpi-image/done, /var/lib/rpi-image/packages, /var/lib/rpi-image/job_error,
 # /var/lib/rpi-image/packages.log, /var/lib/rpi-image/docker_installed.
 
