@@ -292,6 +292,7 @@ def replicas(lab: ShackLab) -> str:
     return lab.shack.docker("service", "ls", "--format", "{{.Replicas}}", check=False)
 
 
+@pytest.mark.full
 def test_three_replicas_survive_a_manager_and_a_power_cut(lab: ShackLab, swarm: Path) -> None:
     """Real dockerds and a real consul; each node registers Docker and SSH with their checks."""
     with node_of(lab.pupils[0], **TODAY) as first, node_of(lab.pupils[1], **TODAY) as second:
