@@ -87,8 +87,7 @@ def open_wire(folder: Path) -> Iterator[Machine]:
         machine.run("ip", "link", "set", "tap0", "up")
         yield machine
     finally:
-        for job in tuple(machine.jobs):
-            machine.stop(job)
+        machine.stop_all()
         subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
 
 

@@ -152,8 +152,7 @@ def close(machine: Machine) -> None:
     if isinstance(machine, Docker) and machine.daemon is not None:
         machine.docker("swarm", "leave", "--force", check=False)
         machine.clear()
-    for job in tuple(machine.jobs):
-        machine.stop(job)
+    machine.stop_all()
     subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
 
 
@@ -230,8 +229,7 @@ def node_of(pupil: Pupil, **settings: str) -> Iterator[Node]:
     finally:
         node.docker("swarm", "leave", "--force", check=False)
         node.clear()
-        for job in tuple(node.jobs):
-            node.stop(job)
+        node.stop_all()
 
 
 def import_program(  # noqa: PLR0917 - the parts of an image

@@ -135,6 +135,11 @@ class Machine:
                 continue
         job.wait(20)
 
+    def stop_all(self) -> None:
+        """End every job of `start`."""
+        for job in tuple(self.jobs):
+            self.stop(job)
+
 
 @dataclass
 class Docker(Machine):
@@ -236,6 +241,9 @@ class Node(Docker):
             ("install_result", "ok"),
         ):
             (self.state / name).write_text(f"{value}\n")
+        machine_id = self.root / "etc" / "machine-id"
+        machine_id.parent.mkdir()
+        machine_id.write_text(f"{uuid.uuid5(uuid.NAMESPACE_DNS, self.name).hex}\n")
         self.new_boot()
 
     def _environment(self) -> dict[str, str]:
@@ -477,8 +485,7 @@ def _close(machine: Docker) -> None:
         machine.stop_script()
     if machine.daemon is not None:
         machine.clear()
-    for job in tuple(machine.jobs):
-        machine.stop(job)
+    machine.stop_all()
     subprocess.run(["ip", "netns", "del", machine.namespace], check=False)
 
 

@@ -36,8 +36,7 @@ def machine() -> Iterator[Machine]:
     try:
         yield made
     finally:
-        for job in tuple(made.jobs):
-            made.stop(job)
+        made.stop_all()
         subprocess.run(["ip", "netns", "del", made.namespace], check=False)
         shutil.rmtree(folder, ignore_errors=True)
 

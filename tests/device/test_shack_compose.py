@@ -246,6 +246,8 @@ def plain(lab: ShackLab, *words: str | Path, check: bool = True) -> str:
 def swarm(lab: ShackLab, shack: Path) -> Iterator[Path]:
     """Start the shack of swarm mode in place of the classic one, and give its folder."""
     lab.make(shack, "down")  # both kinds use the same names
+    for pupil in lab.pupils:
+        pupil.stop_all()  # agents of the classic cluster hold the ports of those in containers
     folder = lab.shack.folder / "swarm"
     file = class_file(lab.shack.folder / "today", f"{SHACK}, kind: swarm-mode")
     rpi_image(lab, "shack", file, "-o", folder)
@@ -254,6 +256,8 @@ def swarm(lab: ShackLab, shack: Path) -> Iterator[Path]:
     socket = lab.shack.socket.removeprefix("unix://")
     compose.write_text(compose.read_text().replace('"/var/run/docker.sock:', f'"{socket}:'))
     lab.make(folder, "up")
+    import_todays_images(lab.shack)
+    assert f"== {CONSUL_TODAY}" in lab.make(folder, "preload")
     yield folder
     lab.make(folder, "down", check=False)
 
@@ -263,8 +267,6 @@ def test_swarm_mode_publishes_a_token_that_a_real_dockerd_joins_with(
 ) -> None:
     url = f"http://{SHACK}:8500/v1/kv/rpi-image/swarm/worker?raw"
     wait_for(lambda: lab.get(url).startswith("SWMTKN-"), 30)
-    import_todays_images(lab.shack)
-    assert f"== {CONSUL_TODAY}" in lab.make(swarm, "preload")
     file = lab.shack.folder / "today" / "classroom.yml"
     with node_of(lab.pupils[0], **TODAY) as node:
         said = node.once()
@@ -292,7 +294,6 @@ def replicas(lab: ShackLab) -> str:
     return lab.shack.docker("service", "ls", "--format", "{{.Replicas}}", check=False)
 
 
-@pytest.mark.full
 def test_three_replicas_survive_a_manager_and_a_power_cut(lab: ShackLab, swarm: Path) -> None:
     """Real dockerds and a real consul; each node registers Docker and SSH with their checks."""
     with node_of(lab.pupils[0], **TODAY) as first, node_of(lab.pupils[1], **TODAY) as second:
