@@ -73,6 +73,8 @@ def test_a_card_is_written_by_udisks_if_polkit_allows(
     assert ("sudo: " in done.stderr) is not allowed  # which is asked only then
 
 
+# Without udevd, udisks waits 20 s for its event when a disk is unmounted.
+@pytest.mark.long
 def test_a_disk_in_use_is_said_to_be_in_use(user: Teacher, tmp_path: Path) -> None:
     need("flock", "sleep")
     (user.system / "rules").write_text(RULE)
