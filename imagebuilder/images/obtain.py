@@ -72,7 +72,6 @@ def obtain_base(
 def _obtain(job: _Job) -> BaseImage:
     source, cache = job.source, job.cache
     record = _find_record(source, cache)
-    _warn_of_address(job, record)
     if record:
         _warn_of_beside(job, record.source_sha256)
         return _base_image(source, cache, record)
@@ -82,25 +81,27 @@ def _obtain(job: _Job) -> BaseImage:
 def fetch_base(
     source: ImageSource, cache: Cache, reporter: Reporter = SILENT
 ) -> tuple[BaseImage, bool]:
-    """Return the base image, as `obtain_base`, and whether it was in the cache."""
+    """Return the base image, as `obtain_base`, and whether it was in the cache.
+
+    Warn if nothing tells whether it is what its publisher offers; of the image of a class,
+    settings.lint warns.
+    """
     cached = find_cached(source, cache)
+    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
+    if source.unchecked and not pinned and _is_unchecked(source, cache):
+        reporter.warn(f"{source.name} is used without a checksum: it may be incomplete or modified")
     return obtain_base(source, cache, reporter), cached is not None
+
+
+def _is_unchecked(source: ImageSource, cache: Cache) -> bool:
+    record = _find_record(source, cache)
+    return record is None or record.checked == "none"
 
 
 def _find_record(source: ImageSource, cache: Cache) -> Record | None:
     key = _key(source)
     record = cache.find(key) if key else None
     return record if record and _acceptable(record, source) else None
-
-
-def _warn_of_address(job: _Job, record: Record | None) -> None:
-    """Warn if a download is used without a checksum; in every run."""
-    source = job.source
-    pinned = bool(source.sha256 or source.raw_sha256 or source.file)
-    if source.unchecked and not pinned and (record is None or record.checked == "none"):
-        job.reporter.warn(
-            f"{source.name} is used without a checksum: it may be incomplete or modified"
-        )
 
 
 def _warn_of_beside(job: _Job, sha256: str) -> None:

@@ -19,7 +19,7 @@ from imagebuilder.errors import ImageError, SourceError
 from imagebuilder.images.cache import Cache
 from imagebuilder.images.deadline import Patience
 from imagebuilder.images.download import download
-from imagebuilder.images.obtain import find_cached, obtain_base
+from imagebuilder.images.obtain import fetch_base, find_cached, obtain_base
 from imagebuilder.model import ImageSource
 from tests.lib.archives import MEBIBYTE, Recorder, make_image, pack, publish_checksum, sha256sum
 from tests.lib.webserver import Page, Site, cutting_proxy, misbehaving, nginx
@@ -411,9 +411,11 @@ def test_without_a_checksum_it_is_said_loudly_and_not_trusted_later(
     reporter = Recorder()
     source = ImageSource(name="pi", url=site.url + "/pi.img.zip", unchecked=True)
     for times in (1, 2):
-        obtain_base(source, cache, reporter, HASTY)
+        fetch_base(source, cache, reporter)
         assert "without a checksum" in reporter.warnings[-1]
         assert len(reporter.warnings) == times
+    obtain_base(source, cache, reporter, HASTY)  # as for a class, which is warned by its file
+    assert len(reporter.warnings) == 2
     assert find_cached(source, cache)
     with pytest.raises(SourceError, match="no checksum for"):
         obtain(site, cache)
