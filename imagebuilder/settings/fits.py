@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from imagebuilder.errors import SettingsError
-from imagebuilder.plan.reach import reach_of, seen_in_root
+from imagebuilder.plan.reach import reach_of
 from imagebuilder.plan.vendor.boards import find_board
 from imagebuilder.settings.catalog import load_profiles
 from imagebuilder.settings.merge import find_setting
@@ -69,7 +69,7 @@ def check_fit(node: UnresolvedNode, settings: NodeSettings, profile: ProfileDocu
     ]
     for diagnostic in found:
         node.say(diagnostic)
-    if not found:
+    if not found and node.references.judges_images:
         try:
             check_root(settings, node.references.root(settings.image))
         except SettingsError as error:
@@ -106,10 +106,11 @@ def _root_fault(image: str, profile: str, machines: Sequence[str], root: RootSys
 
 def check_reach(node: UnresolvedNode, settings: NodeSettings) -> Reach:
     """Report why a card could not be reached; return how it is."""
-    known = node.references.vendor(settings)
-    reach = reach_of(settings, seen_in_root(known, node.references.root(settings.image)))
+    references = node.references
+    reach = reach_of(settings, references.vendor_here(settings))
+    judged = reach if references.judges_images else reach_of(settings, references.vendor(settings))
     if settings.profile and settings.image.name:
-        for found in reach.findings:
+        for found in judged.findings:
             if found.word == "no-login" and _login_is_faulty(node, settings):
                 continue
             loc = _place(node, *_REACH_KEYS[found.word], "profile")

@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from imagebuilder.errors import SettingsError
+from imagebuilder.disk.partitions import boot_partition, read_partitions
+from imagebuilder.disk.reader import open_raw
+from imagebuilder.errors import ImageError, SettingsError, reading
 from imagebuilder.files import has_file, has_folder
 from imagebuilder.images.obtain import find_unpacked
 from imagebuilder.images.root_system import find_root_system
 from imagebuilder.model import ImageSource, Secret
-from imagebuilder.plan.reach import VendorState, facts_by_name, vendor_state
+from imagebuilder.plan.reach import VendorState, facts_by_name, seen_in_root, vendor_state
 from imagebuilder.resources import shipped_folder
 from imagebuilder.settings.catalog import find_profile, load_catalogue, load_profiles, source_of
 from imagebuilder.settings.schema.diagnostics import did_you_mean
@@ -56,6 +58,9 @@ class References:
     generations: dict[tuple[Path, ...], frozenset[str]] = field(default_factory=dict)
     roots: dict[ImageSource, RootSystem | None] = field(default_factory=dict)
     vendors: dict[tuple[str, str, tuple[Path, ...]], VendorState] = field(default_factory=dict)
+    vendors_here: dict[tuple[str, ImageSource, tuple[Path, ...]], VendorState] = field(
+        default_factory=dict
+    )
 
     def __post_init__(self) -> None:
         self.profiles = load_profiles(self.folders)
@@ -80,17 +85,23 @@ class References:
                 self.images[document] = ImageSource(name=document.name or "")
         return self.images[document]
 
-    def root(self, image: ImageSource) -> RootSystem | None:
-        """Return the system of an image that is on this machine; None if it is not known.
+    @property
+    def judges_images(self) -> bool:
+        """Whether images on this machine are checked; a list of nodes is of use without them."""
+        return self.checking and self.lists is not None and not self.lists.offline
 
-        Only a check asks: a build reads it from its base anyway.
-        """
-        if self.lists is None or self.lists.offline or not self.checking:
-            return None
+    def root(self, image: ImageSource) -> RootSystem | None:
+        """Return the system of an image that is on this machine; None if it is not known."""
         if image not in self.roots:
-            path = find_unpacked(image, self.lists.cache)
+            path = self._unpacked(image)
             self.roots[image] = find_root_system(path) if path else None
         return self.roots[image]
+
+    def _unpacked(self, image: ImageSource) -> Path | None:
+        """Return the path of an image on this machine; a build reads its base anyway."""
+        if self.lists is None or not self.checking:
+            return None
+        return find_unpacked(image, self.lists.cache)
 
     def secret(self, document: SecretDocument, what: str) -> Secret | None:
         """Return a secret; None if it is missing and `checking` is set."""
@@ -161,6 +172,16 @@ class References:
             self.vendors[key] = _vendor(name, settings)
         return self.vendors[key]
 
+    def vendor_here(self, settings: NodeSettings) -> VendorState:
+        """Return what the image of a node brings, with what it says itself if it is here."""
+        image, name = settings.image, settings.generation or settings.image.generation or ""
+        key = (name, image, settings.overlays)
+        if key not in self.vendors_here:
+            path = self._unpacked(image)
+            said = _vendor_of_file(path, name, settings.overlays) if path else None
+            self.vendors_here[key] = said or self.vendor(settings)
+        return seen_in_root(self.vendors_here[key], self.root(image))
+
     def folder(self, path: Path) -> Path:
         """Return `path` if the folder exists; with `checking`, compile its templates as well."""
         if not has_folder(path):
@@ -190,6 +211,24 @@ def _vendor(name: str, settings: NodeSettings) -> VendorState:
     if name not in known:
         return VendorState()
     return vendor_state(known[name], facts_by_name(known[name], settings.image))
+
+
+def _vendor_of_file(path: Path, name: str, overlays: tuple[Path, ...]) -> VendorState | None:
+    """Return what an image says of itself on its boot partition; None if that cannot be read."""
+    from imagebuilder.disk.fat.volume import BootVolume  # noqa: PLC0415 - pyfatfs takes time
+    from imagebuilder.plan.generations import detect, named_generation  # noqa: PLC0415 - as above
+    from imagebuilder.plan.overlays import load_generations  # noqa: PLC0415
+    from imagebuilder.plan.vendor.stock import Record, StockBoot  # noqa: PLC0415
+
+    try:
+        generations = load_generations((shipped_folder("overlays"), *overlays))
+        with reading(path.name, ImageError), open_raw(path) as disk:
+            volume = BootVolume(disk, boot_partition(disk, read_partitions(disk)))
+            boot = StockBoot(volume, Record.on(volume))
+            found = named_generation(generations, name) if name else detect(generations, volume)
+            return vendor_state(found, found.facts_of(boot))
+    except (ImageError, SettingsError):
+        return None  # reported by the build, which needs the image
 
 
 def _read_keys(path: Path) -> tuple[str, ...]:
