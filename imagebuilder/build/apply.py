@@ -154,10 +154,13 @@ def _check_space(boot: BootFolder, steps: list[Step]) -> None:
     space = boot.space()
     free = space.free
     sizes: dict[str, int] = {}
+    made: set[str] = set()
     for step in steps:
         key = step.path.lower()
         old = sizes.get(key, boot.size_of(step.path))
-        free -= space.clusters(len(step.data or b"")) + boot.missing_folders(step.path)
+        missing = boot.missing_folders(step.path) - made if step.data is not None else set()
+        made |= missing
+        free -= space.clusters(len(step.data or b"")) + len(missing)
         if free < 0:
             needed, left = -free * space.cluster_bytes, space.free * space.cluster_bytes
             raise RefusedError(

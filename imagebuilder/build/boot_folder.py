@@ -149,9 +149,9 @@ class BootFolder:
                 for at in range(0, len(data), _COMPARED_BYTES)
             )
 
-    def missing_folders(self, path: str) -> int:
-        """Return how many folders have to be made for a file."""
-        return sum(_key(parent) not in self._folders for parent in _parents(path))
+    def missing_folders(self, path: str) -> set[str]:
+        """Return keys of the folders that have to be made for a file."""
+        return {_key(parent) for parent in _parents(path)} - self._folders.keys()
 
     def space(self) -> Space:
         """Return the free space."""

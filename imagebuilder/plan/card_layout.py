@@ -36,6 +36,11 @@ RECORD = f"{FOLDER}made.json"
 # Files of the vendor that a plan replaced, by their own paths.
 STOCK = f"{FOLDER}stock/"
 
+# A plan that `apply` is writing: copies of its files, and the list of them, which
+# the installer carries out if a power cut came between. The list has its name when it is complete.
+NEXT = f"{FOLDER}next/"
+NEXT_LIST = f"{FOLDER}next.list"
+
 # One image for a class: files that differ between nodes, in one folder for each identity.
 IDENTITIES = f"{FOLDER}identities/"
 

@@ -147,14 +147,6 @@ def without_hooks(words: list[str]) -> list[str]:
     return kept
 
 
-def stopped(text: str) -> str:
-    """Return the text of cmdline.txt without the words that start our installer."""
-    first, end, others = text.partition("\n")
-    words = split_words(first)
-    kept = without_hooks(words)
-    return text if kept == words else f"{' '.join(kept)}{end}{others}"
-
-
 def _is_init_hook(words: list[str]) -> bool:
     return len(words) > 2 and words[1] == "-c" and bool(_INIT_HOOK.search(words[2]))  # noqa: PLR2004 - init, -c, script
 

@@ -44,8 +44,8 @@ follow_up() {
     case $changes in
         *'/static_address'*) later reboot ;;
     esac
-    if [ -n "$claimed_now" ] && [ "$NODE_GENERATION" = cloud-init ]; then
-        # cloud-init has read the files of `unclaimed` at this boot; it reads the node's at the next
+    if { [ -n "$claimed_now" ] && [ "$NODE_GENERATION" = cloud-init ]; } || [ -n "$finished" ]; then
+        # the vendor's program has read other files at this boot; it reads those of the node at the next
         later reboot
     fi
 }

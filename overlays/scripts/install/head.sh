@@ -17,6 +17,7 @@
 
 root=${RPI_IMAGE_ROOT-}
 caller=${RPI_IMAGE_CALLER-}
+finished=${RPI_IMAGE_FINISHED-}
 if [ -z "$root" ]; then
     PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 fi

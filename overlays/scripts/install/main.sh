@@ -60,6 +60,7 @@ main() {
     case ${1-} in
         again | docker) again=1 ;;
     esac
+    finish_apply "$@"
     if [ ! -f "$here/node.env" ] && [ -f "$here/node.env.rpi-old" ]; then
         mv -f "$here/node.env.rpi-old" "$here/node.env"
     fi

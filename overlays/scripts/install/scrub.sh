@@ -13,6 +13,7 @@ scrub() {
         [ ! -f "$secret" ] || wipe "$secret"
     done
     wipe_folder "$here/identities.done"
+    wipe_folder "$here/next"
     old_and_unfinished | while IFS= read -r secret; do
         wipe "$secret" || exit 1
     done
@@ -32,7 +33,7 @@ scrub() {
 
 # remove_wiped: remove the files that hold nothing but zeros now
 remove_wiped() {
-    rm -rf "$here/identities.done"
+    rm -rf "$here/identities.done" "$here/next"
     old_and_unfinished | while IFS= read -r secret; do
         rm -f "$secret"
     done
@@ -48,12 +49,12 @@ old_and_unfinished() {
     find "$boot" \( -name '*.rpi-old' -o -name '*.rpi-new' \) -type f
 }
 
-# mark_free_space: versions before the list of owned settings did not overwrite what they removed; the
-# node script clears the free clusters. It is flushed before there is a list.
+# mark_free_space: versions before the list of owned settings did not overwrite what they removed, nor
+# does finish_apply; the node script clears the free clusters. It is flushed before there is a list.
 mark_free_space() {
     # what the node script has left when the power was cut
     rm -f "$here/zeros"
-    [ -f "$root$state/installed" ] && [ ! -f "$root$state/owned" ] || return 0
+    [ -n "$finished" ] || { [ -f "$root$state/installed" ] && [ ! -f "$root$state/owned" ]; } || return 0
     note "$state/free_due" "$(now)"
 }
 

@@ -4,14 +4,17 @@
 
 find_boot() {
     for place in /boot/firmware /boot; do
-        if [ ! -f "$root$place/rpi-image/node.env" ]; then
-            on_machine mount "$place" 2>/dev/null
-        fi
-        if [ -f "$root$place/rpi-image/node.env" ]; then
+        is_ours "$root$place" || on_machine mount "$place" 2>/dev/null
+        if is_ours "$root$place"; then
             boot=$root$place
             return 0
         fi
     done
+}
+
+# is_ours FOLDER: it is the boot partition; node.env is missing for a moment while it is replaced
+is_ours() {
+    [ -f "$1/rpi-image/node.env" ] || [ -f "$1/rpi-image/next.list" ]
 }
 
 # hash_in FILE: print the hash of the configuration in a node.env
@@ -24,8 +27,8 @@ hash_in() {
 reinstall() {
     [ -n "$boot" ] || return 0
     card_hash=$(hash_in "$boot/rpi-image/node.env")
-    [ -n "$card_hash" ] || return 0
-    [ "$card_hash" != "$(content "$state/installed")" ] ||
+    [ -n "$card_hash" ] || [ -f "$boot/rpi-image/next.list" ] || return 0
+    [ -f "$boot/rpi-image/next.list" ] || [ "$card_hash" != "$(content "$state/installed")" ] ||
         [ "$card_hash" != "$(content "$state/scrubbed")" ] ||
         [ -d "$boot/rpi-image/identities" ] || [ -d "$boot/rpi-image/identities.done" ] || return 0
     say "installing the configuration on the card"

@@ -21,7 +21,13 @@ FOLDER = shipped_folder("overlays") / "scripts"
 PARTS = tuple(sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*/*.sh")))
 HEADS = ("install/head.sh", "node/head.sh")
 FUNCTIONS = tuple(part for part in PARTS if part not in HEADS)
-OWN = {"RPI_IMAGE_ROOT", "RPI_IMAGE_FAKES", "RPI_IMAGE_CALLER", "RPI_IMAGE_SCRUBBED"}
+OWN = {
+    "RPI_IMAGE_ROOT",
+    "RPI_IMAGE_FAKES",
+    "RPI_IMAGE_CALLER",
+    "RPI_IMAGE_FINISHED",
+    "RPI_IMAGE_SCRUBBED",
+}
 OWN |= {"RPI_IMAGE_PAUSE", "RPI_IMAGE_CHECK", "RPI_IMAGE_WAIT", "RPI_IMAGE_SETTLE"}
 # Names that are not the plan's: of the environment, and the shell's own.
 SHELL = {"PATH", "HOME", "LC_ALL", "DEBIAN_FRONTEND", "LANG", "NODE_ADDRESS"}

@@ -34,7 +34,7 @@ def test_a_partition_without_space_is_refused_before_anything_is_written(tmp_pat
 def test_the_space_is_enough_if_it_is_not_refused(tmp_path: Path) -> None:
     """A card that has just enough space: a node fits there, and another one in its place."""
     need_root()
-    sizes = iter(range(128, 400, 4))
+    sizes = iter(range(128, 800, 4))
     while True:
         with small_tmpfs(tmp_path / f"{(size := next(sizes))}", f"{size}k") as folder:
             put_tree(folder, TRIXIE)

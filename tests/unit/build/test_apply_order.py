@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FOLDER = "rpi-image/"
 INSTALLER = "rpi-image/install"
+LIST = "rpi-image/next.list"
 
 # As Raspberry Pi Imager leaves a card with its own customisation.
 BY_IMAGER = {
@@ -41,52 +42,57 @@ OTHER = replace(
 )
 
 
-def settings_of(tree: Tree) -> Tree:
-    """Return what the installer and the node service read."""
-    apart = (f"{FOLDER}stock/", f"{FOLDER}made.json")
-    unfinished = ".rpi-new"
+def read_by_pi(tree: Tree) -> Tree:
+    """Return what the vendor's programs, the installer and the node service read."""
+    apart = (f"{FOLDER}stock/", f"{FOLDER}made.json", f"{FOLDER}next")
     return {
         path: data
         for path, data in tree.items()
-        if path.startswith(FOLDER) and not path.startswith(apart) and not path.endswith(unfinished)
+        if not path.startswith(apart) and not path.endswith(".rpi-new")
     }
 
 
-def vendors(tree: Tree) -> Tree:
-    return {
-        path: data
-        for path, data in tree.items()
-        if not path.startswith(FOLDER) and not path.endswith(".rpi-new")
-    }
+def starts_installer(tree: Tree) -> bool:
+    """Return whether something of the vendor runs our installer, by rules of its own."""
+    line = tree[cmdline_path(MemoryBootFiles(tree), plain_node().machines)].split(b"\n")[0]
+    started = INSTALLER.encode()
+    scripts = [tree.get("user-data", b""), tree.get("device-init.yaml", b"")]
+    if b"systemd.run=/boot/firstrun.sh" in line:
+        scripts.append(tree["firstrun.sh"])
+    elif re.search(rb' init=/bin/sh -c "[^"]*rpi-image/install', line):
+        return INSTALLER in tree
+    return INSTALLER in tree and any(started in script for script in scripts)
 
 
-def line_of(tree: Tree) -> bytes:
-    """Return the command line that the firmware would use."""
-    path = cmdline_path(MemoryBootFiles(tree), plain_node().machines)
-    return tree[path].split(b"\n")[0]
+def finished_by_pi(tree: Tree) -> Tree:
+    """Return the card after the installer has carried out the list, by rules of its own."""
+    start, *lines, end = tree[LIST].decode().splitlines()
+    assert (start.split()[0], end) == ("from", "end")
+    made = dict(tree)
+    for line in lines:
+        verb, _, path = line.partition(" ")
+        if verb == "write":
+            made[path] = tree[start.split()[1] + path]
+        else:
+            assert verb == "remove"
+            made.pop(path, None)
+    return {path: data for path, data in made.items() if path != LIST}
 
 
-def without_start(line: bytes) -> bytes:
-    """Return a command line without the words that start our installer, by rules of its own."""
-    line = re.sub(rb' init=/bin/sh -c "[^"]*rpi-image/install[^"]*"', b"", line)
-    return re.sub(rb" systemd\.(run|run_success_action|unit)=\S+", b"", line)
-
-
-def judge(state: Tree, old: Tree, new: Tree) -> None:
-    """Fail if a Pi with this card would be half of the old node and half of the new one."""
-    if INSTALLER in state:
-        assert settings_of(state) in (settings_of(old), settings_of(new))
-    for path, data in vendors(state).items():
-        if path != "cmdline.txt":
-            assert data in {old.get(path), new.get(path)}, path
-    assert vendors(old).keys() & vendors(new).keys() <= vendors(state).keys()
-    assert line_of(state) in {line_of(old), without_start(line_of(old)), line_of(new)}
-    if line_of(state) == line_of(new) != line_of(old):
-        assert settings_of(state) == settings_of(new)
-        assert vendors(new).items() <= vendors(state).items()
-    assert detect(generations(), MemoryBootFiles(state)) == detect(
-        generations(), MemoryBootFiles(old)
-    )
+def judge(state: Tree, old: Tree, new: Tree) -> str:
+    """Return which card it is for a Pi; fail if it is half of one and half of another."""
+    if LIST not in state:
+        read = read_by_pi(state)
+        assert read in (read_by_pi(old), read_by_pi(new))
+        return "old" if read == read_by_pi(old) else "new"
+    assert read_by_pi(finished_by_pi(state)) == read_by_pi(new)
+    if starts_installer(state):
+        return "new"
+    # Nothing reads our folder, nor a firstrun.sh that nothing names.
+    unread = (FOLDER, *({"firstrun.sh"} - old.keys()))
+    theirs = {path: d for path, d in read_by_pi(state).items() if not path.startswith(unread)}
+    assert theirs == {path: d for path, d in read_by_pi(old).items() if not path.startswith(FOLDER)}
+    return "old"
 
 
 def cut_everywhere(
@@ -98,10 +104,14 @@ def cut_everywhere(
         applied(folder, node)
     new = tree_of(folder)
     assert len(states) > 40
+    order = [judge(state, card, new) for state in states]
+    assert order == sorted(order, key=["old", "new"].index)
+    assert set(order) == {"old", "new"}
+    generation = detect(generations(), MemoryBootFiles(card))
     # of the states that differ in an unfinished file only, the last one
     complete: list[tuple[Tree, Tree]] = []
     for state in states:
-        judge(state, card, new)
+        assert detect(generations(), MemoryBootFiles(state)) == generation
         finished = {path: data for path, data in state.items() if not path.endswith(".rpi-new")}
         if complete and complete[-1][0] == finished:
             complete.pop()
@@ -130,13 +140,23 @@ def test_a_card_of_a_node_is_that_node_or_the_other_at_any_moment(
 
 
 @pytest.mark.parametrize("name", CARDS)
-def test_the_command_line_is_the_last_file_that_starts_anything(
+def test_a_card_that_is_cut_off_between_two_nodes_becomes_a_third(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
-    folder = put_tree(tmp_path / "card", CARDS[name])
+    """The list of the earlier run counts until that of the next one is complete."""
+    first = put_tree(tmp_path / "first", CARDS[name])
+    with each_state(monkeypatch, first) as states:
+        applied(first, full_node())
+    second = tree_of(first)
+    cut = [state for state in states if LIST in state]
+    folder = put_tree(tmp_path / "card", cut[len(cut) // 2])
     with each_state(monkeypatch, folder) as states:
-        applied(folder, full_node())
-    before, after = line_of(dict(CARDS[name])), line_of(tree_of(folder))
+        applied(folder, OTHER)
+    third = read_by_pi(tree_of(folder))
+    assert not [path for path in tree_of(folder) if path.startswith(f"{FOLDER}next")]
+    order = []
     for state in states:
-        if line_of(state) == after != before:
-            assert settings_of(state) == settings_of(tree_of(folder))
+        last = read_by_pi(finished_by_pi(state) if LIST in state else state)
+        assert last in (read_by_pi(second), third)
+        order.append(last == third)
+    assert order == sorted(order)
