@@ -154,7 +154,7 @@ class Batch:
             self.reporter.warn(WITHOUT_BASE)
             plan = plan_one_image_without_base(nodes, self.epoch)
             return OneImage(image, plan, "planned", uncompared_change(image, manifest))
-        with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
+        with self._composer(base) as composer:
             made = composer.compose_one_image(nodes)
         changes = changes_of_image(image, made.plan, base, load_manifest(manifest))
         if rehearse:
