@@ -34,6 +34,7 @@ from imagebuilder.build.manifest import (
 from imagebuilder.disk.copy import check_room
 from imagebuilder.errors import InputError, RpiImageError, WriteError
 from imagebuilder.files import create_folder, has_file, write_error, write_json, write_text
+from imagebuilder.plan.reach import apt_way, packages_way
 from imagebuilder.plan.shared_image import check_identities
 from imagebuilder.plan.vendor.docker import apt_words
 from imagebuilder.progress import SILENT, Reporter
@@ -65,6 +66,7 @@ class NodeOutcome:
     sha256: str = ""
     changes: tuple[str, ...] = ()
     packages: Mapping[str, str] = field(default_factory=dict)
+    packages_way: str = ""
     warnings: tuple[str, ...] = ()
     error: RpiImageError | None = None
 
@@ -154,7 +156,7 @@ class Batch:
             self.reporter.warn(WITHOUT_BASE)
             plan = plan_one_image_without_base(nodes, self.epoch)
             return OneImage(image, plan, "planned", uncompared_change(image, manifest))
-        with open_composer(base, epoch=self.epoch, reporter=self.reporter) as composer:
+        with self._composer(base) as composer:
             made = composer.compose_one_image(nodes)
         changes = changes_of_image(image, made.plan, base, load_manifest(manifest))
         if rehearse:
@@ -262,6 +264,7 @@ class Batch:
             sha256=(last or {}).get("image_sha256") or "",
             changes=changes,
             packages=self._versions(composer.base, plan.packages, node),
+            packages_way=packages_way(edit.path for edit in plan.edits) or apt_way(node),
             warnings=plan.warnings,
         )
 
@@ -287,6 +290,7 @@ class Batch:
             config_hash=plan.config_hash,
             changes=uncompared_change(image, manifest_path(image)),
             packages=dict.fromkeys(plan.packages, ""),
+            packages_way=apt_way(node),
             warnings=plan.warnings,
         )
 

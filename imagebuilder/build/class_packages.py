@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagebuilder.build.compose import group_by_image, open_composer
+from imagebuilder.plan.reach import apt_way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ def fetch_class(
             for node in group:
                 key = base.sha256, composer.packages(node)
                 if key not in fetched:
-                    fetched[key] = index.fetch(base, key[1]) if key[1] else ()
+                    way = apt_way(node)
+                    fetched[key] = index.fetch(base, key[1], otherwise=way) if key[1] else ()
                 found[node.hostname] = fetched[key]
     return found
 

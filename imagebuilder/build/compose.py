@@ -116,12 +116,15 @@ class Composer:
             self._faults += [f"{self.base.name}: {error.message}"]
             return None
 
-    def plan(self, settings: NodeSettings) -> NodePlan:
-        """Return the plan of a node. Raise SettingsError if the packages of the base do not fit."""
+    def plan(self, settings: NodeSettings, *, carry: bool = True) -> NodePlan:
+        """Return the plan of a node. Raise SettingsError if the packages of the base do not fit.
+
+        With `carry`, its card brings the Debian packages along that are in the cache.
+        """
         check_root(settings, self._root)
         self._warn(settings)
         overlays = self._overlays.of(settings)
-        overlays += self._carried(settings, overlays)
+        overlays += self._carried(settings, overlays) if carry else ()
         with reading(self.base.name, ImageError):
             generation = self._generation(settings)
             boot = self._boot.volume
@@ -163,9 +166,25 @@ class Composer:
     def compose_one_image(self, nodes: Sequence[NodeSettings]) -> Composition:
         """Return one image for all nodes, where each Pi finds its own (`plan.shared_image`)."""
         fallback = unclaimed_node(nodes)
-        plans = {identity_of(node): self.plan(node) for node in nodes}
-        plan = merge_plans(self.plan(fallback), plans)
+        carry = self._need_alike((*nodes, fallback))
+        plans = {identity_of(node): self.plan(node, carry=carry) for node in nodes}
+        plan = merge_plans(self.plan(fallback, carry=carry), plans)
         return self._composition(fallback, plan)
+
+    def _need_alike(self, nodes: Sequence[NodeSettings]) -> bool:
+        """Return whether all need the same packages; warn if some could have been on the card.
+
+        Else each identity would have a copy of its own: thirty would not fit.
+        """
+        first = nodes[0]
+        other = next((n for n in nodes if self.packages(n) != self.packages(first)), None)
+        if other and any(self.carried(node) for node in nodes):
+            self.reporter.warn(
+                f"the one image brings no packages: {first.hostname} and {other.hostname} do not "
+                "need the same ones, so each Pi installs its own; leave out --one-image, or use "
+                "a file for each"
+            )
+        return other is None
 
     def _composition(self, settings: NodeSettings, plan: NodePlan) -> Composition:
         with reading(self.base.name, ImageError):

@@ -96,13 +96,20 @@ class PackageIndex:
             )
         return self._files[package.sha256]
 
-    def fetch(self, base: BaseImage, words: Sequence[str]) -> tuple[Package, ...]:
+    def fetch(
+        self, base: BaseImage, words: Sequence[str], *, otherwise: str = ""
+    ) -> tuple[Package, ...]:
         """Bring what an image lacks for packages into the cache, and return it.
+
+        `otherwise` is the way on which the Pi gets them without.
 
         Raise SourceError with apt's own words, or if a file has another digest.
         """
         if not has_apt():
-            raise SourceError(_NO_APT, "on Debian or Ubuntu they can be fetched beforehand")
+            raise SourceError(
+                f"{_NO_APT} {otherwise}".rstrip(),
+                "on Debian or Ubuntu they can be fetched beforehand",
+            )
         tree = self._tree(base)
         with self.cache.lock(f"apt {base.sha256}", self.reporter):
             self._renew(tree, base)

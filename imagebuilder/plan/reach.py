@@ -195,7 +195,7 @@ def reach_of(settings: NodeSettings, vendor: VendorState, way: str = "") -> Reac
         address=reachable_name(settings),
         user=user,
         ways=ways,
-        parts=tuple(_parts(settings, vendor, way or _way(settings))),
+        parts=tuple(_parts(settings, vendor, way or apt_way(settings))),
         findings=(
             *found,
             *_docker_findings(settings, vendor),
@@ -336,8 +336,8 @@ def _parts(settings: NodeSettings, vendor: VendorState, way: str) -> Iterator[st
         yield f"joins {'the swarm' if swarm else 'consul'} at {shack.address}"
 
 
-def _way(settings: NodeSettings) -> str:
-    """Return the way on which packages come to the Pi."""
+def apt_way(settings: NodeSettings) -> str:
+    """Return on which way the apt of the Pi gets its packages."""
     shack = settings.shack
     through = shack and settings.apt_proxy and shack.url_host in settings.apt_proxy
     return "through the shack" if through else "from the network"

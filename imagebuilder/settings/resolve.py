@@ -56,6 +56,7 @@ FLAGS = "--"
 
 # Placeholders, so that the rest of a node is checked; an error is reported with each.
 _NO_PROFILE = ProfileDocument.model_construct(name="", arch="", machines=())
+_MOST_NAMES = 3
 _NO_IMAGE = ImageSource(name="")
 
 
@@ -256,18 +257,25 @@ def _without_swarm(node: UnresolvedNode) -> bool:
 
 
 def _mixed(dockers: Mapping[str, str], swarmless: Mapping[str, str]) -> Diagnostic:
-    old = next(name for name, docker in dockers.items() if SWARM_MODE.reached(docker) is False)
-    new = next((name for name, docker in dockers.items() if NO_OLD_API.reached(docker)), "")
-    fact = f"whose Docker {short(dockers.get(new, ''))} has no classic Swarm"
-    if not new:
-        new, arch = next(iter(swarmless.items()))
-        fact = f"whose processor ({arch}) has no classic Swarm"
+    docker = {name: f"Docker {short(version)}" for name, version in dockers.items()}
+    old = [name for name, version in dockers.items() if SWARM_MODE.reached(version) is False]
+    new = {name: docker[name] for name, version in dockers.items() if NO_OLD_API.reached(version)}
+    sides = _listed({name: docker[name] for name in old}), _listed({**swarmless, **new})
     message = (
-        f"no cluster fits both `{old}`, whose Docker {short(dockers[old])} has no swarm mode, and "
-        f"`{new}`, {fact}"
+        f"no cluster fits all nodes: no swarm mode on {sides[0]}; no classic Swarm on {sides[1]}"
     )
-    hint = "use images with similar versions, or a classroom file and a shack for each"
+    hint = (
+        "make two classroom files, each with a shack of its own, one with `kind: classic` and one "
+        "with `kind: swarm-mode`; or use images with similar versions of Docker"
+    )
     return Diagnostic(("shack",), message, hint)
+
+
+def _listed(nodes: Mapping[str, str]) -> str:
+    """Return the first names with their facts, and how many there are more."""
+    named = [f"`{name}` ({fact})" for name, fact in nodes.items()]
+    more = f" and {len(named) - _MOST_NAMES} more" if len(named) > _MOST_NAMES else ""
+    return f"{', '.join(named[:_MOST_NAMES])}{more}"
 
 
 def _image(node: UnresolvedNode) -> ImageSource | None:

@@ -279,3 +279,20 @@ def test_a_changed_configuration_on_the_card_is_installed(lab: Lab) -> None:
     assert node.status()["hash"] == settings_of("pi-01")["RPI_IMAGE_HASH"].replace(
         "c0ffee", "facade"
     )
+
+
+@pytest.mark.parametrize(("limit", "killed"), [("32m", "true 137"), ("256m", "false 0")])
+def test_a_limit_of_memory_is_enforced(lab: Lab, limit: str, killed: str) -> None:
+    """The tail of busybox keeps a line whole, here 64 MiB; the second limit shows the cause.
+
+    A Pi's kernel has the cgroup of memory only with the words of `plan.cmdline`.
+    """
+    node = lab.nodes[0]
+    words = ("--memory", limit, "--memory-swap", limit, "--entrypoint", "/bin/busybox")
+    line = "busybox head -c 67108864 /dev/zero | exec busybox tail -n 1 >/dev/null"
+    hog = ("sh", "-c", f"{line}; exit $?")
+    node.docker("run", "--name", "hog", *words, CONSUL_IMAGE, *hog, check=False)
+    bytes_limit = str(int(limit[:-1]) << 20)
+    assert node.docker("inspect", "-f", "{{.HostConfig.Memory}}", "hog") == bytes_limit
+    state = node.docker("inspect", "-f", "{{.State.OOMKilled}} {{.State.ExitCode}}", "hog")
+    assert state == killed

@@ -1,28 +1,21 @@
-"""A signed archive made by dpkg-deb, apt-ftparchive and gpg, with a key of its own."""
+"""A signed archive made by dpkg-deb, apt-ftparchive and gpg, with a key of its own, on nginx."""
 
 from __future__ import annotations
 
-import functools
-import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 from imagebuilder.images.root_system import AptState, RootFile
 from tests.lib.root_images import package
 from tests.lib.tools import need, run
+from tests.lib.webserver import nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 KEYRING = "usr/share/keyrings/test.gpg"
-
-
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Print nothing."""
 
 
 @dataclass(frozen=True)
@@ -83,16 +76,13 @@ class Archive:
 
 @contextmanager
 def signed_archive(folder: Path) -> Iterator[Archive]:
-    """Serve an empty archive over HTTP on the loopback."""
+    """Serve an empty archive by nginx on the loopback."""
     need("gpg", "gpgconf", "apt-get", "apt-ftparchive", "dpkg-deb")
     root, home = folder / "archive", folder / "gpg"
     root.mkdir()
     home.mkdir(mode=0o700)
-    handler = functools.partial(_Quiet, directory=root)
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever).start()
-        found = Archive(root, f"http://127.0.0.1:{server.server_address[1]}", home)
+    with nginx(root, folder / "nginx") as server:
+        found = Archive(root, server.url, home)
         found.gpg("--quick-generate-key", "Test <a@b.c>", "rsa2048", "sign", "never")
         yield found
         run("gpgconf", "--homedir", home, "--kill", "all", check=False)
-        server.shutdown()

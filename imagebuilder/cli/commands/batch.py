@@ -74,7 +74,11 @@ def batch(
     run.jobs = jobs
     if one_image:
         return _show_one_image(console, run.run_class(nodes, dry_run=dry_run), len(run.roster()))
-    return _show(console, run.run(nodes, dry_run=dry_run), _row)
+    outcomes = run.run(nodes, dry_run=dry_run)
+    code = _show(console, outcomes, _row)
+    if dry_run and not console.as_json:
+        _show_ways(console, outcomes)
+    return code
 
 
 @click.command(cls=Command)
@@ -156,6 +160,17 @@ def _show(
     for error, names in _by_error(failed):
         console.fail(error, _named(names))
     return exit_code_of(outcomes)
+
+
+def _show_ways(console: Console, outcomes: Sequence[NodeOutcome]) -> None:
+    """Say on which way the nodes get their packages, once for those that are alike."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for outcome in outcomes:
+        if outcome.packages:
+            key = ", ".join(outcome.packages), outcome.packages_way
+            groups.setdefault(key, []).append(outcome.hostname)
+    for (packages, way), names in groups.items():
+        console.note(f"{_named(names)}: {packages} installed at first boot {way}")
 
 
 def _by_error(failed: Sequence[NodeOutcome]) -> list[tuple[RpiImageError, list[str]]]:

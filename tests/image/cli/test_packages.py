@@ -147,6 +147,31 @@ def test_apply_writes_and_verify_knows_the_packages_of_build(room: Path) -> None
     assert rpi_image("verify", *named, cache=cache).returncode == 7
 
 
+@pytest.mark.parametrize("room", [120], indirect=True)
+def test_one_image_brings_what_all_nodes_need_once(room: Path) -> None:
+    cache, out = room.parent / "cache", room.parent / "out"
+    head, _, _ = room.read_text().partition("nodes:")
+    nodes = [{"hostname": f"pi-{n}", "serial": f"0000000{n}"} for n in (1, 2, 3)]
+    room.write_text(f"{head}nodes: {nodes}\n")
+    succeed(fetch(room))
+    words = ("batch", room, "--one-image", "-o", out)
+    done = succeed(rpi_image(*words, cache=cache))
+    assert "brings no packages" not in done.stderr
+    image = out / "classroom.img"
+    card = card_of(image)
+    assert len(card) == 4
+    assert run("sha256sum", "-c", "SHA256SUMS", cwd=out / "card/packages").count(": OK") == 3
+    listed = run("mdir", "-/", "-b", "-i", f"{image}@@{START_BYTES}", "::rpi-image")
+    assert listed.count(".deb") == 3
+    assert "identities/serial-00000003" in listed
+    nodes[2]["docker"] = {"install": "never"}  # type: ignore[assignment]
+    room.write_text(f"{head}nodes: {nodes}\n")
+    done = succeed(rpi_image(*words, cache=cache))
+    assert "the one image brings no packages: pi-1 and pi-3 do not need the same" in done.stderr
+    assert "leave out --one-image" in done.stderr
+    assert ".deb" not in run("mdir", "-/", "-b", "-i", f"{image}@@{START_BYTES}", "::rpi-image")
+
+
 def test_without_room_the_shack_serves_them(room: Path) -> None:
     cache, out = room.parent / "cache", room.parent / "out"
     room.write_text(f"{room.read_text()}{SHACK}")

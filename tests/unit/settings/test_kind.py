@@ -94,11 +94,16 @@ def test_nodes_that_no_cluster_fits_are_named(classroom: WrittenClassroom) -> No
     new = f"{{hostname: new, image: {TRIXIE}, generation: cloud-init}}"
     found = classroom.write(room("profile: armv7", nodes=f"[{old}, {new}]")).errors()
     assert len(found) == 1
-    assert "no cluster fits both `old`, whose Docker 1.6 has no swarm mode, and `new`" in found[0]
-    arm64 = "{hostname: new, profile: arm64}"
+    sides = "no cluster fits all nodes: no swarm mode on `old` (Docker 1.6); no classic Swarm on "
+    assert f"{sides}`new` (Docker 26.1)" in found[0]
+    arm64 = "{hostname: 'new-[1-5]', profile: arm64}"
     found = classroom.write(room("profile: armv7", nodes=f"[{old}, {arm64}]")).errors()
     assert len(found) == 1
-    assert "and `new`, whose processor (arm64) has no classic Swarm" in found[0]
+    names = ", ".join(f"`new-{number}` (arm64)" for number in (1, 2, 3))
+    assert f"{sides}{names} and 2 more" in found[0]
+    hint = classroom.check()[0].hint
+    assert "two classroom files, each with a shack of its own" in hint
+    assert "`kind: classic`" in hint
     alone = classroom.write(room("profile: armv7", nodes=f"[{new}]"))
     assert alone.errors() == []
 
