@@ -21,6 +21,7 @@ from imagebuilder.plan.card_layout import (
     NEXT,
     NEXT_LIST,
     NODE_ENV,
+    PACKAGE_SUMS,
     PACKAGES,
     RECORD,
     STOCK,
@@ -223,7 +224,9 @@ def _is_setting(path: str) -> bool:
 
 
 def _is_carried(path: str) -> bool:
-    return path.lower().startswith((PACKAGES, TARBALLS))
+    """Return whether this is a package or container image; the node installs what the sums list."""
+    name = path.lower()
+    return name.startswith((PACKAGES, TARBALLS)) and name != PACKAGE_SUMS.lower()
 
 
 def _is_copy(path: str) -> bool:

@@ -20,12 +20,13 @@ finish_apply() {
     RPI_IMAGE_FINISHED=1 exec sh "$here/install" "$@"
 }
 
-# carry_out: a copy of each copy is renamed; both stay until all is flushed
+# carry_out: a copy of each copy is renamed; they stay until the secrets are removed from the card, and
+# until then tell that clusters of earlier files are free
 carry_out() {
     while read -r verb path; do
         case $verb in
             from) copies=$boot/$path ;;
-            remove) rm -f "$boot/$path" ;;
+            remove) rm -f "$boot/$path" || return 1 ;;
             write)
                 cmp -s "$copies$path" "$boot/$path" && continue
                 mkdir -p "$(dirname "$boot/$path")" && cp "$copies$path" "$boot/$path.rpi-new" &&

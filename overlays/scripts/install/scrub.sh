@@ -54,7 +54,7 @@ old_and_unfinished() {
 mark_free_space() {
     # what the node script has left when the power was cut
     rm -f "$here/zeros"
-    [ -n "$finished" ] || { [ -f "$root$state/installed" ] && [ ! -f "$root$state/owned" ]; } || return 0
+    [ -d "$here/next" ] || { [ -f "$root$state/installed" ] && [ ! -f "$root$state/owned" ]; } || return 0
     note "$state/free_due" "$(now)"
 }
 
