@@ -180,7 +180,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "ubuntu-25.10": ARM64,
 }
 # Too long for CI, or booted there as another of their kind.
-RARE = ("trixie-without-user-data", "trixie-arm64", "ubuntu-24.04", "ubuntu-25.10")
+RARE = ("trixie-without-user-data", "ubuntu-24.04", "ubuntu-25.10")
 
 
 @pytest.mark.parametrize(
