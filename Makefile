@@ -3,7 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := .ci/requirements.lock
-PYTEST ?= $(BIN)/pytest -q -n auto --dist worksteal
+# One more than there are cores: some tests wait for a disk, an emulator or a daemon.
+WORKERS ?= $(shell expr 1 + $$(getconf _NPROCESSORS_ONLN))
+PYTEST ?= $(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 BOOT ?= tests/boot tests/image tests/device
 COVERED ?= tests/unit tests/image tests/device tests/fuzz
 FUZZ_LOCK := .ci/fuzz.lock
