@@ -75,10 +75,10 @@ coverage: $(VENV)/.stamp tools ## run what `make test` runs and show by room wha
 	test ! -e build/coverage/failed
 
 test-boot: $(VENV)/.stamp tools-boot ## boot what was built, and other long tests (tens of minutes); SLOW=3: at a third of the speed
-	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 -m 'boot or long' $(BOOT)
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --dist worksteal -m 'boot or long' $(BOOT)
 
 test-boot-all: $(VENV)/.stamp tools-boot ## boot every case (hours); goes on where it was stopped
-	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --every-case --go-on -m 'boot or long' $(BOOT) || [ $$? = 5 ]
+	RPI_IMAGE_TEST_SLOW=$(SLOW) $(BIN)/pytest -q -n 2 --dist worksteal --every-case --go-on -m 'boot or long' $(BOOT) || [ $$? = 5 ]
 
 # Not in the lock of all: there are wheels of atheris for some systems only.
 fuzz: $(VENV)/.stamp tools ## try hostile inputs, guided by coverage: SECONDS=60, TARGETS="zip fat"

@@ -218,7 +218,8 @@ class Node(Docker):
         """Change what differs after a reboot."""
         random = self.root / "proc" / "sys" / "kernel" / "random"
         random.mkdir(parents=True, exist_ok=True)
-        (random / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        for name in ("boot_id", "uuid"):
+            (random / name).write_text(f"{uuid.uuid4()}\n")
         (self.root / "run" / "rpi-image-node.pid").unlink(missing_ok=True)
 
     def fresh(self, **settings: str) -> None:
